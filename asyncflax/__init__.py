@@ -1,0 +1,36 @@
+"""asyncflax: emulate, study and tame asynchronous SGD in JAX."""
+
+from asyncflax import algorithms, history, metrics, queues, staleness, transforms
+from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params
+from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
+from asyncflax.plan import Chunk, Plan, make_plan
+from asyncflax.run import RunOutput, RunResult, RunState, init_run, run, run_chunk
+from asyncflax.trace import Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncAlgorithm",
+    "Chunk",
+    "GradientResult",
+    "ModelUpdate",
+    "Plan",
+    "RunOutput",
+    "RunResult",
+    "RunState",
+    "Trace",
+    "algorithms",
+    "from_loss",
+    "from_optax",
+    "history",
+    "init_run",
+    "make_plan",
+    "method",
+    "metrics",
+    "queues",
+    "run",
+    "run_chunk",
+    "server_params",
+    "staleness",
+    "transforms",
+]

@@ -1,0 +1,68 @@
+"""Checks at the door: every bad argument gets one error that names it, shows its value and says what to do.
+
+Only concrete values are checked. A traced value (inside `jax.jit`, `jax.vmap`, ...) has none to look at and passes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax.core import Tracer
+
+
+def is_traced(value: Any) -> bool:
+    """True for a value that only exists while JAX traces a function."""
+    return isinstance(value, Tracer)
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """`value` as an int that is at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a concrete integer, got {value!r} ({type(value).__name__}).") from None
+    if isinstance(value, bool) or number < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {name}={value!r}.")
+    return number
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -np.inf,
+    high: float = np.inf,
+    exclusive_low: bool = False,
+    hint: str = "",
+) -> None:
+    """Refuses numbers (or arrays of them) that are not finite or not in [low, high]."""
+    if is_traced(value):
+        return
+    try:
+        values = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}).{hint}") from None
+    below = values <= low if exclusive_low else values < low
+    if not np.all(np.isfinite(values)) or np.any(below) or np.any(values > high):
+        bracket = "(" if exclusive_low else "["
+        raise ValueError(f"{name} must be finite and in {bracket}{low:g}, {high:g}], got {name}={value!r}.{hint}")
+
+
+def momentum(value: Any, name: str = "momentum") -> None:
+    """Refuses |momentum| > 1; exactly 1 is allowed (the ImageNet grid of Mitliagkas et al. has it)."""
+    number(name, value, low=-1.0, high=1.0, hint=" Beyond it the velocity grows without any gradient.")
+
+
+def learning_rate(value: Any) -> None:
+    """Accepts a schedule (a callable of the number of updates) or a non-negative number."""
+    if not callable(value):
+        number("learning_rate", value, low=0.0)
+
+
+def choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuses what is not one of the named options."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")

@@ -1,0 +1,141 @@
+"""Asynchronous SGD, plain, with delay-adaptive steps, and its synchronous counterpart.
+
+Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6; Mishchenko et al. 2022 (arXiv:2206.07638);
+Hakimi et al. 2019 (arXiv:1907.11612) for synchronous SGD as the baseline.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asyncflax import _check
+from asyncflax.algorithms._common import LearningRate, decayed, heavy_ball, step
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.transforms import scale_by_staleness
+
+
+@method
+def asgd(learning_rate: LearningRate, *, weight_decay: float = 0.0, decay_at: str = "read") -> AsyncAlgorithm:
+    r"""Asynchronous SGD, eq. 6:
+
+    .. math:: w_{t+1} = w_t - \alpha_t \nabla f(w_{t - \tau_t})
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.asgd(0.1, weight_decay=1e-4)
+    """
+    return from_optax(optax.chain(decayed(weight_decay, decay_at), step(learning_rate)))
+
+
+@method
+def delay_adaptive_asgd(
+    learning_rate: LearningRate,
+    *,
+    num_workers: int,
+    delay: str = "staleness",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Smaller steps for staler gradients, so that the convergence does not depend on the maximum delay:
+
+    .. math:: w_{t+1} = w_t - \alpha \frac{M}{\max(M, \tau_t)} \nabla f(w_{t - \tau_t})
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      num_workers: M >= 1.
+      delay: 'staleness' takes tau_t (0 is fresh), 'staleness_plus_one' takes tau_t + 1, as some codes count.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Source: Mishchenko et al. 2022 (arXiv:2206.07638); the rule is that of their code, konstmish/asynchronous_sgd.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.delay_adaptive_asgd(0.1, num_workers=8)
+    """
+    _check.choice("delay", delay, ("staleness", "staleness_plus_one"))
+    workers = _check.integer("num_workers", num_workers, 1)
+    offset = 1 if delay == "staleness_plus_one" else 0
+    adapt = scale_by_staleness(lambda tau: workers / jnp.maximum(workers, tau + offset))
+    return from_optax(
+        optax.chain(decayed(weight_decay, decay_at), adapt, step(learning_rate)),
+        num_workers=num_workers,
+    )
+
+
+class RoundMeanState(NamedTuple):
+    """State of one synchronous round.
+
+    Attributes:
+      arrived: int32 [], how many gradients of the round have arrived.
+      mean: PyTree like params, their sum divided by the number of workers.
+      inner: the state of the optimizer that makes one step a round.
+    """
+
+    arrived: jax.Array
+    mean: Any
+    inner: Any
+
+
+def _once_a_round(tx: optax.GradientTransformation, num_workers: int):
+    """Applies `tx` to the mean of every `num_workers` gradients; the events between change nothing."""
+    inner = optax.with_extra_args_support(tx)
+
+    def init_fn(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return RoundMeanState(jnp.zeros((), jnp.int32), zeros, inner.init(params))
+
+    def update_fn(updates, state, params=None, **extra):
+        mean = jax.tree.map(lambda m, u: (m + u / num_workers).astype(m.dtype), state.mean, updates)
+        complete = state.arrived == num_workers - 1
+        updates, stepped = inner.update(mean, state.inner, params, **extra)
+        keep = lambda new, old: jnp.where(complete, new, old)
+        updates = jax.tree.map(lambda u: keep(u, jnp.zeros_like(u)), updates)
+        mean = jax.tree.map(lambda m: keep(jnp.zeros_like(m), m), mean)
+        arrived = keep(jnp.zeros_like(state.arrived), state.arrived + 1)
+        return updates, RoundMeanState(arrived, mean, jax.tree.map(keep, stepped, state.inner))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@method
+def ssgd(
+    learning_rate: LearningRate,
+    momentum: float = 0.0,
+    *,
+    num_workers: int,
+    form: str = "inside",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Synchronous SGD, for comparison: one step a round, with the mean of the round's M gradients.
+
+    .. math:: u \leftarrow \mu u + \alpha \, \mathrm{mean}_i \, g^i, \qquad w \leftarrow w - u
+
+    Run it on a trace of `queues.barrier`, whose rounds of M events read the same version. A schedule counts rounds.
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of rounds.
+      momentum: mu in [-1, 1].
+      num_workers: M >= 1, the gradients in a round.
+      form: 'inside' or 'outside', see `momentum_asgd`.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`; the same here, since the parameters rest in a round.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.ssgd(0.1, 0.9, num_workers=8)
+    """
+    workers = _check.integer("num_workers", num_workers, 1)
+    step_of_round = heavy_ball(learning_rate, momentum, form)
+    tx = optax.chain(decayed(weight_decay, decay_at), _once_a_round(step_of_round, workers))
+    return from_optax(tx, num_workers=num_workers)

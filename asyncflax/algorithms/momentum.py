@@ -1,0 +1,122 @@
+"""Momentum in asynchronous training: shared by all workers, with a look-ahead, or one velocity a worker.
+
+Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3; Hakimi et al. 2019 (arXiv:1907.11612), the baselines NAG-ASGD
+  and
+Multi-ASGD.
+"""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from asyncflax import _check
+from asyncflax.algorithms._common import LearningRate, decayed, heavy_ball, step
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.transforms import explicit_momentum, per_worker
+
+
+@method
+def momentum_asgd(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    form: str = "inside",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Naive momentum: one velocity at the server, fed with stale gradients. Negative momentum is welcome.
+
+    .. math:: u_{t+1} = \mu_L u_t + \alpha_t \nabla f(w_{t - \tau_t}), \qquad w_{t+1} = w_t - u_{t+1}
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      momentum: mu_L in [-1, 1]; on top of it M asynchronous workers have about 1 - 1/M of implicit momentum.
+      form: 'inside' has the step size in the velocity (eq. 3, Caffe); 'outside' has v = mu v + g, w -= alpha v
+        (`optax.sgd`, PyTorch). They differ when the learning rate changes.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.momentum_asgd(0.1, momentum=-0.09)
+    """
+    return from_optax(optax.chain(decayed(weight_decay, decay_at), heavy_ball(learning_rate, momentum, form)))
+
+
+@method
+def nag_asgd(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    variant: str = "lookahead",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Nesterov's momentum with one velocity at the server; workers compute at the look-ahead.
+
+    .. math:: u \leftarrow \mu u + \alpha g, \qquad w \leftarrow w - u, \qquad \text{send } w - \mu u
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      momentum: mu in [-1, 1].
+      variant: 'lookahead' keeps w and sends w - mu u. 'shifted' keeps and sends the look-ahead itself,
+        w <- w - (mu u_new + alpha g), as PyTorch and `optax.sgd(nesterov=True)` do. Their gradients are the same at
+        constant mu; the parameters that you evaluate are not.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    The step size is inside the velocity, so that the look-ahead is right when the learning rate changes.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.nag_asgd(0.1, 0.9)
+    """
+    _check.choice("variant", variant, ("lookahead", "shifted"))
+    velocity = explicit_momentum(momentum, nesterov=variant == "shifted")
+    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), velocity)
+    if variant == "shifted":
+        return from_optax(tx)
+
+    def look_ahead(params, state, *, worker=None):
+        del worker
+        # The velocity holds updates, -u.
+        return jax.tree.map(lambda w, u: (w + momentum * u).astype(w.dtype), params, state[-1].velocity)
+
+    return from_optax(tx, view=look_ahead)
+
+
+@method
+def multi_asgd(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    form: str = "inside",
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""One velocity a worker, so that a velocity sees the gradients of one worker only.
+
+    .. math:: u^i \leftarrow \mu u^i + \alpha g^i, \qquad w \leftarrow w - u^i
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      momentum: mu in [-1, 1].
+      num_workers: M >= 1; the state has M velocities.
+      form: 'inside' or 'outside', see `momentum_asgd`.
+      nesterov: apply mu u^i + alpha g^i instead of u^i.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.multi_asgd(0.1, 0.9, num_workers=8)
+    """
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    _check.choice("form", form, ("inside", "outside"))
+    velocities = per_worker(explicit_momentum(momentum, nesterov=nesterov), num_workers)
+    blocks = [step(learning_rate), velocities]
+    tx = optax.chain(decayed(weight_decay, decay_at), *(blocks if form == "inside" else reversed(blocks)))
+    return from_optax(tx, num_workers=num_workers)

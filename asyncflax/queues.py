@@ -1,0 +1,346 @@
+"""Queues of workers: service-time laws in, traces out.
+
+M workers compute without waiting for each other. A worker takes the newest version, computes one gradient on it for a
+random service time, delivers it, and starts again at once. Each version v >= 1 is therefore read by one worker, the one
+whose update made it; version 0 is read by all. Whatever the service-time law, the mean staleness tends to M - 1.
+
+Each worker draws from a random stream of its own, so that a longer trace of the same seed begins with the shorter one.
+Simultaneous deliveries are served in the order of the worker ids.
+
+Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Hakimi et al. 2019 (arXiv:1907.11612), execution times.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from asyncflax import _check
+from asyncflax.trace import Trace
+
+__all__ = [
+    "ServiceTime",
+    "barrier",
+    "deterministic",
+    "exponential",
+    "gamma",
+    "heterogeneous_gamma",
+    "lognormal",
+    "pareto",
+    "simulate",
+    "stragglers",
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ServiceTime:
+    """How long one gradient takes: the speed of the machine, drawn once, times the size of the task, drawn each time.
+
+    Attributes:
+      name: how it was made, for people to read.
+      machine: (generator, num_workers) -> float64 [num_workers], mean seconds of a task on each worker's machine.
+      task: (generator, n) -> float64 [n], independent non-negative factors of mean 1.
+
+    Example:
+      >>> import asyncflax
+      >>> import numpy as np
+      >>> coin = lambda rng, n: rng.choice([0.5, 1.5], n)
+      >>> law = asyncflax.queues.ServiceTime("coin", lambda rng, num_workers: np.ones(num_workers), coin)
+      >>> asyncflax.queues.simulate(num_workers=2, num_updates=100, service_time=law).num_workers
+      2
+    """
+
+    name: str
+    machine: Callable[[np.random.Generator, int], np.ndarray]
+    task: Callable[[np.random.Generator, int], np.ndarray]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _equal_machines(mean: float | Sequence[float]) -> Callable[[np.random.Generator, int], np.ndarray]:
+    _check.number("mean", mean, low=0.0, exclusive_low=True)
+    means = np.array(mean, dtype=np.float64)
+
+    def machine(rng: np.random.Generator, num_workers: int) -> np.ndarray:
+        del rng
+        if means.ndim and means.shape != (num_workers,):
+            raise ValueError(f"mean has {means.size} values for num_workers={num_workers}; give one, or one a worker.")
+        return np.broadcast_to(means, num_workers)
+
+    return machine
+
+
+def deterministic(mean: float | Sequence[float] = 1.0) -> ServiceTime:
+    """Every task takes `mean` seconds: workers take turns, tau = M - 1 after the first M updates.
+
+    `mean` may be one number or one a worker, here and in the other laws.
+
+    >>> import asyncflax
+    >>> q = asyncflax.queues
+    >>> q.simulate(num_workers=3, num_updates=6, service_time=q.deterministic()).staleness
+    array([0, 1, 2, 2, 2, 2], dtype=int32)
+    """
+    return ServiceTime(f"deterministic({mean})", _equal_machines(mean), lambda rng, n: np.ones(n))
+
+
+def exponential(mean: float | Sequence[float] = 1.0) -> ServiceTime:
+    """Memoryless work (assumption A2 of Mitliagkas et al.): tau is geometric with mean M - 1.
+
+    >>> import asyncflax
+    >>> asyncflax.queues.exponential()
+    exponential(1.0)
+    """
+    return ServiceTime(f"exponential({mean})", _equal_machines(mean), lambda rng, n: rng.standard_exponential(n))
+
+
+def gamma(cv: float = 0.1, mean: float | Sequence[float] = 1.0) -> ServiceTime:
+    """Gamma distributed tasks with coefficient of variation `cv`, shape 1/cv^2.
+
+    0.1 stands for equal machines, 1 is the exponential law.
+
+    >>> import asyncflax
+    >>> asyncflax.queues.gamma(cv=0.5)
+    gamma(cv=0.5, mean=1.0)
+    """
+    _check.number("cv", cv, low=0.0, exclusive_low=True)
+    return ServiceTime(f"gamma({cv=}, {mean=})", _equal_machines(mean), _gamma_tasks(cv))
+
+
+def heterogeneous_gamma(machine_cv: float = 0.6, task_cv: float = 0.1, mean: float = 1.0) -> ServiceTime:
+    """Unequal machines: each machine's mean is drawn once from a gamma law, then its tasks from another.
+
+    Args:
+      machine_cv: coefficient of variation of the machines' mean times.
+      task_cv: coefficient of variation of one machine's tasks.
+      mean: mean seconds of a task on an average machine.
+
+    Source: Ali et al. 2000 (the CVB method), as used by Hakimi et al. 2019 for DANA.
+
+    >>> import asyncflax
+    >>> asyncflax.queues.heterogeneous_gamma()
+    heterogeneous_gamma(machine_cv=0.6, task_cv=0.1, mean=1.0)
+    """
+    _check.number("machine_cv", machine_cv, low=0.0, exclusive_low=True)
+    _check.number("task_cv", task_cv, low=0.0, exclusive_low=True)
+    _check.number("mean", mean, low=0.0, exclusive_low=True)
+    machines = _gamma_tasks(machine_cv)
+    return ServiceTime(
+        f"heterogeneous_gamma({machine_cv=}, {task_cv=}, {mean=})",
+        lambda rng, num_workers: mean * machines(rng, num_workers),
+        _gamma_tasks(task_cv),
+    )
+
+
+def lognormal(cv: float = 0.5, mean: float | Sequence[float] = 1.0) -> ServiceTime:
+    """Log-normal tasks with coefficient of variation `cv`: a moderately heavy tail.
+
+    >>> import asyncflax
+    >>> asyncflax.queues.lognormal()
+    lognormal(cv=0.5, mean=1.0)
+    """
+    _check.number("cv", cv, low=0.0, exclusive_low=True)
+    sigma = np.sqrt(np.log1p(cv**2))
+    return ServiceTime(
+        f"lognormal({cv=}, {mean=})",
+        _equal_machines(mean),
+        lambda rng, n: rng.lognormal(-(sigma**2) / 2, sigma, n),
+    )
+
+
+def pareto(shape: float = 2.5, mean: float | Sequence[float] = 1.0) -> ServiceTime:
+    """Pareto tasks, P(W > w) ~ w^-shape: a few take very long. The shape must exceed 1 for the mean to exist.
+
+    >>> import asyncflax
+    >>> asyncflax.queues.pareto()
+    pareto(shape=2.5, mean=1.0)
+    """
+    _check.number("shape", shape, low=1.0, exclusive_low=True, hint=" A mean exists beyond 1 only.")
+    return ServiceTime(
+        f"pareto({shape=}, {mean=})",
+        _equal_machines(mean),
+        lambda rng, n: (1.0 + rng.pareto(shape, n)) * (shape - 1.0) / shape,
+    )
+
+
+def stragglers(num_slow: int = 1, slowdown: float = 10.0, service_time: ServiceTime | None = None) -> ServiceTime:
+    """Workers 0..num_slow-1 are `slowdown` times slower than `service_time` (default: gamma with cv 0.1).
+
+    Source: Shi et al. 2024 (arXiv:2407.19234): 1 of 16 or 4 of 64 workers about ten times slower.
+
+    >>> import asyncflax
+    >>> asyncflax.queues.stragglers(num_slow=4)
+    stragglers(4 x 10.0, gamma(cv=0.1, mean=1.0))
+    """
+    num_slow = _check.integer("num_slow", num_slow, 0)
+    _check.number("slowdown", slowdown, low=0.0, exclusive_low=True)
+    base = gamma(0.1) if service_time is None else service_time
+
+    def machine(rng: np.random.Generator, num_workers: int) -> np.ndarray:
+        if num_slow > num_workers:
+            raise ValueError(f"num_slow={num_slow} exceeds num_workers={num_workers}.")
+        return base.machine(rng, num_workers) * np.where(np.arange(num_workers) < num_slow, slowdown, 1.0)
+
+    return ServiceTime(f"stragglers({num_slow} x {slowdown}, {base})", machine, base.task)
+
+
+def simulate(
+    *,
+    num_workers: int,
+    num_updates: int,
+    service_time: ServiceTime,
+    seed: int = 0,
+    max_staleness: int | None = None,
+    policy: str = "restart",
+) -> Trace:
+    """The trace of `num_workers` asynchronous workers until the server has made `num_updates` updates.
+
+    Args:
+      num_workers: M, one gradient in flight each.
+      num_updates: T, the number of events.
+      service_time: the law of the time that one gradient takes.
+      seed: everything random follows from it.
+      max_staleness: no gradient staler than this is applied; None applies all.
+      policy: what happens to gradients that would be too stale. 'restart' stops a worker as soon as its gradient can
+        only be too stale, and starts it on the newest version; 'discard' lets it finish, rejects the gradient and
+        starts it anew. Rejected work never enters the trace: versions count accepted updates. The threshold R of
+        Ringmaster ASGD (arXiv:2501.16168) is max_staleness + 1.
+
+    Example:
+      >>> import asyncflax
+      >>> q = asyncflax.queues
+      >>> trace = q.simulate(num_workers=8, num_updates=10_000, service_time=q.exponential(), seed=0)
+      >>> trace.staleness.mean().round(1)
+      np.float64(7.0)
+      >>> q.simulate(num_workers=8, num_updates=1000, service_time=q.exponential(), max_staleness=9).staleness.max()
+      np.int32(9)
+    """
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    num_updates = _check.integer("num_updates", num_updates, 1)
+    _check.choice("policy", policy, ("restart", "discard"))
+    tasks = _Tasks(service_time, num_workers, seed)
+    if max_staleness is None:
+        return _merge(tasks, num_updates)
+    max_staleness = _check.integer("max_staleness", max_staleness, 0)
+    return _serve(tasks, num_updates, max_staleness, restart=policy == "restart")
+
+
+def barrier(*, num_workers: int, num_updates: int, service_time: ServiceTime, seed: int = 0) -> Trace:
+    """Synchronous rounds, for comparison: M gradients read the same version, then all workers start again together.
+
+    An event is one gradient, so `num_updates` counts gradients and a server step takes M of them (see
+    `algorithms.ssgd`). The M events of a round stand in order of arrival; the next round starts when the slowest has
+    arrived.
+
+    Example:
+      >>> import asyncflax
+      >>> q = asyncflax.queues
+      >>> trace = q.barrier(num_workers=3, num_updates=6, service_time=q.exponential(), seed=0)
+      >>> trace.read_version
+      array([0, 0, 0, 3, 3, 3], dtype=int32)
+    """
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    num_updates = _check.integer("num_updates", num_updates, 1)
+    tasks = _Tasks(service_time, num_workers, seed)
+    rounds = -(-num_updates // num_workers)
+    seconds = np.stack([tasks.draw(i, rounds) for i in range(num_workers)], axis=1)
+    start = np.concatenate([[0.0], np.cumsum(seconds.max(axis=1))[:-1]])
+    order = np.argsort(seconds, axis=1, kind="stable")
+    time = start[:, None] + np.take_along_axis(seconds, order, axis=1)
+    read_version = np.arange(rounds * num_workers) // num_workers * num_workers
+    events = slice(num_updates)
+    return Trace(order.ravel()[events], read_version[events], time.ravel()[events], num_workers)
+
+
+def _gamma_tasks(cv: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    shape = cv**-2
+    return lambda rng, n: rng.standard_gamma(shape, n) / shape
+
+
+class _Tasks:
+    """The service times of all workers; those of worker i come from the stream [seed, i + 1]."""
+
+    def __init__(self, service_time: ServiceTime, num_workers: int, seed: int):
+        if not isinstance(service_time, ServiceTime):
+            raise TypeError(
+                f"service_time must be a law of asyncflax.queues such as exponential(), got {service_time!r}."
+            )
+        self.num_workers = num_workers
+        self.mean = service_time.machine(np.random.default_rng([seed, 0]), num_workers)
+        self._task = service_time.task
+        self._streams = [np.random.default_rng([seed, i + 1]) for i in range(num_workers)]
+
+    def draw(self, worker: int, n: int) -> np.ndarray:
+        """The next n service times of a worker, in seconds."""
+        return self.mean[worker] * self._task(self._streams[worker], n)
+
+    def one_by_one(self, worker: int) -> Iterator[float]:
+        """The service times of a worker, in seconds, without end."""
+        while True:
+            yield from self.draw(worker, 256).tolist()
+
+
+def _merge(tasks: _Tasks, num_updates: int) -> Trace:
+    """Without restarts the workers are independent renewal processes: sum their service times and merge by time."""
+    finish = [np.zeros(1) for _ in range(tasks.num_workers)]  # finish times, from a start at 0
+    horizon = num_updates / np.sum(1.0 / tasks.mean)
+    while True:
+        for i, times in enumerate(finish):
+            while finish[i][-1] <= horizon:
+                n = int((horizon - times[-1]) / tasks.mean[i] * 1.05) + 16
+                seconds = tasks.draw(i, n)
+                # One running sum from the start, so that the rounding does not depend on the horizon.
+                more = np.cumsum(np.concatenate([finish[i][-1:], seconds]))[1:]
+                finish[i] = np.concatenate([finish[i], more])
+        counts = [int(np.searchsorted(times, horizon, side="right")) - 1 for times in finish]
+        if sum(counts) >= num_updates:
+            break
+        horizon *= 1.1 * num_updates / max(sum(counts), num_updates // 4, 1)
+    time = np.concatenate([times[1 : 1 + n] for times, n in zip(finish, counts, strict=True)])
+    worker = np.repeat(np.arange(tasks.num_workers, dtype=np.int32), counts)
+    order = np.argsort(time, kind="stable")  # the workers stand in order of id: ties go to the lower one
+    event = np.empty(len(order), np.int64)
+    event[order] = np.arange(len(order))
+    # A worker reads the version that its previous update made, at first version 0.
+    read_version = np.where(np.diff(worker, prepend=-1) == 0, np.roll(event, 1) + 1, 0)
+    first = order[:num_updates]
+    return Trace(worker[first], read_version[first], time[first], tasks.num_workers)
+
+
+def _serve(tasks: _Tasks, num_updates: int, max_staleness: int, *, restart: bool) -> Trace:
+    """The event loop, for policies under which a worker's start depends on the others."""
+    seconds = [tasks.one_by_one(i) for i in range(tasks.num_workers)]
+    read = [0] * tasks.num_workers  # the version on which each worker computes
+    job = [0] * tasks.num_workers  # counts a worker's starts: a delivery of an earlier job is void
+    readers: dict[int, list[int]] = {}  # who started on a version, for restarts
+    heap: list[tuple[float, int, int]] = []
+    worker, read_version, time = [], [], []
+
+    def start(i: int, now: float, version: int) -> None:
+        read[i] = version
+        job[i] += 1
+        readers.setdefault(version, []).append(i)
+        heapq.heappush(heap, (now + next(seconds[i]), i, job[i]))
+
+    for i in range(tasks.num_workers):
+        start(i, 0.0, 0)
+    while len(worker) < num_updates:
+        now, i, number = heapq.heappop(heap)
+        if number != job[i]:
+            continue
+        if len(worker) - read[i] <= max_staleness:
+            worker.append(i)
+            read_version.append(read[i])
+            time.append(now)
+        version = len(worker)
+        start(i, now, version)
+        too_old = version - max_staleness - 1
+        stale = readers.pop(too_old, [])
+        if restart:
+            for j in sorted(set(stale)):
+                if read[j] == too_old:
+                    start(j, now, version)
+    return Trace(np.array(worker), np.array(read_version), np.array(time), tasks.num_workers)

@@ -1,0 +1,289 @@
+"""The engine: runs a method over a trace, exactly.
+
+One idea: a run is a loop over the rounds of a plan. A round reads past versions from their slots, computes their
+  gradients
+(together, if there are several), and then, event by event, updates the server and stores what it hands out next.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from asyncflax import _check, metrics
+from asyncflax.base import AsyncAlgorithm, as_partial
+from asyncflax.gradients import GradientResult, call_gradient_fn
+from asyncflax.history import put_row, take_row
+from asyncflax.plan import Chunk, Plan, make_plan
+from asyncflax.trace import Trace
+
+
+class RunState(NamedTuple):
+    """Everything the next event needs; the checkpoint of a run.
+
+    Attributes:
+      params: PyTree, the server's parameters theta_t.
+      algorithm: the method's state.
+      slots: (parameters, model state) that were handed out, each leaf with a leading axis [num_slots].
+      model_state: PyTree of what gradients do not train (BatchNorm statistics, ...), or None.
+      key: a typed JAX key; event t uses fold_in(key, t).
+      event: int32 [], the index t of the next event.
+    """
+
+    params: Any
+    algorithm: Any
+    slots: Any
+    model_state: Any
+    key: jax.Array
+    event: jax.Array
+
+
+class RunOutput(NamedTuple):
+    """What the E events of a chunk report, in event order; beyond the chunk's `num_events` it is zero.
+
+    Attributes:
+      losses: [E], the loss at what the worker read.
+      gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
+      aux: what the gradient function reports, with a leading axis [E].
+    """
+
+    losses: jax.Array
+    gap: jax.Array
+    aux: Any
+
+
+class RunResult(NamedTuple):
+    """What `run` returns.
+
+    Attributes:
+      params: the server's parameters after the last event.
+      state: the method's state after the last event.
+      losses: [T], the loss at what the worker read, in event order.
+      gap: float [T], see `metrics.gap`.
+      aux: what the gradient function reports, with a leading axis [T].
+      model_state: the server's model state after the last event, or None.
+    """
+
+    params: Any
+    state: Any
+    losses: jax.Array
+    gap: jax.Array
+    aux: Any
+    model_state: Any
+
+
+def run(
+    algorithm: AsyncAlgorithm,
+    gradient_fn: Callable[..., Any],
+    params: Any,
+    trace: Trace,
+    batches: Any,
+    *,
+    width: int = 1,
+    key: jax.Array | None = None,
+    model_state: Any = None,
+) -> RunResult:
+    """Trains with a method under the asynchrony of a trace.
+
+    May be called inside `jax.jit` and `jax.vmap`: the trace is concrete, while what the algorithm, the parameters and
+    the batches hold may be traced. `vmap` over a function that makes the algorithm from its learning rate is a grid
+    search.
+
+    Args:
+      algorithm: the method.
+      gradient_fn: `jax.value_and_grad(loss_fn)`, `from_loss(loss_fn)`, or any function described in `gradients`.
+      params: PyTree of arrays, the initial parameters.
+      trace: the T events.
+      batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data).
+      width: how many gradients are computed together at most. The result does not depend on it beyond rounding.
+      key: a typed JAX key for what is random in the gradient function; default `jax.random.key(0)`.
+      model_state: PyTree of what gradients do not train, or None.
+
+    Raises:
+      ValueError: the trace has more workers than the algorithm was built for; batches do not have T rows.
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> trace = asyncflax.queues.simulate(
+      ...     num_workers=8, num_updates=200, service_time=asyncflax.queues.exponential())
+      >>> batches = jax.random.normal(jax.random.key(1), (200, 4)) + 3.0
+      >>> loss_fn = lambda w, batch: jnp.mean((w - batch) ** 2)
+      >>> result = asyncflax.run(
+      ...     asyncflax.algorithms.asgd(0.05), jax.value_and_grad(loss_fn), jnp.zeros(()), trace, batches, width=4)
+      >>> result.losses.shape, bool(abs(result.params - 3.0) < 0.5)
+      ((200,), True)
+    """
+    plan = make_plan(trace, width=width)
+    state = init_run(algorithm, params, plan, key=key, model_state=model_state)
+    state, out = run_chunk(algorithm, gradient_fn, state, plan[0], batches)
+    return RunResult(state.params, state.algorithm, out.losses, out.gap, out.aux, state.model_state)
+
+
+def init_run(
+    algorithm: AsyncAlgorithm,
+    params: Any,
+    plan: Plan,
+    *,
+    key: jax.Array | None = None,
+    model_state: Any = None,
+) -> RunState:
+    """The state before the first event: every worker has downloaded version 0.
+
+    Args: as in `run`; `plan` comes from `make_plan`. Nothing in the state shares memory with the arguments.
+
+    Raises:
+      TypeError: `algorithm` is no `AsyncAlgorithm`, `key` is no typed key.
+      ValueError: the plan has more workers than the algorithm was built for.
+    """
+    if not isinstance(algorithm, AsyncAlgorithm):
+        raise TypeError(
+            f"algorithm must be an AsyncAlgorithm, got {type(algorithm).__name__}; "
+            "lift an Optax optimizer with asyncflax.from_optax(...)."
+        )
+    if algorithm.num_workers is not None and plan.num_workers > algorithm.num_workers:
+        raise ValueError(
+            f"the trace has num_workers={plan.num_workers}, "
+            f"the algorithm was built for num_workers={algorithm.num_workers}."
+        )
+    key = jax.random.key(0) if key is None else key
+    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key must be a typed key as jax.random.key makes it, got {key!r}.")
+    params, model_state = jax.tree.map(jnp.array, (params, model_state))
+    state = algorithm.init(params)
+    handed_out = (algorithm.view(params, state, worker=None), model_state)
+    slots = jax.tree.map(lambda x: jnp.broadcast_to(x, (plan.num_slots, *jnp.shape(x))) + jnp.zeros_like(x), handed_out)
+    # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
+    state = jax.tree.map(jnp.array, state)
+    return RunState(params, state, slots, model_state, jnp.copy(key), jnp.zeros((), jnp.int32))
+
+
+def run_chunk(
+    algorithm: AsyncAlgorithm,
+    gradient_fn: Callable[..., Any],
+    state: RunState,
+    chunk: Chunk,
+    batches: Any,
+) -> tuple[RunState, RunOutput]:
+    """Runs the events of one chunk. All chunks of a plan share one compiled program.
+
+    The memory of `state` is reused for the state that is returned: do not use the old one again.
+
+    Args:
+      algorithm: the method. Another one with other hyper-parameters does not compile again (see `method`).
+      gradient_fn: as in `run`; keep one object, since a new function compiles again.
+      state: from `init_run` or from the chunk before.
+      chunk: `plan[k]`.
+      batches: PyTree with leading axis E: `plan[k].take(all_batches)`.
+
+    Returns:
+      the state after the chunk, and a `RunOutput`.
+
+    Raises:
+      ValueError: the batches do not have E rows, the state is of another plan or stands at another event.
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> trace = asyncflax.staleness.geometric(mean=3.0).trace(num_updates=100)
+      >>> plan = asyncflax.make_plan(trace, cuts=[40, 80])
+      >>> algorithm, batches = asyncflax.algorithms.asgd(0.1), jnp.ones((100, 2))
+      >>> gradient_fn = asyncflax.from_loss(lambda w, batch: jnp.sum((w - batch) ** 2))
+      >>> state = asyncflax.init_run(algorithm, jnp.zeros(2), plan)
+      >>> for chunk in plan:
+      ...     state, out = asyncflax.run_chunk(algorithm, gradient_fn, state, chunk, chunk.take(batches))
+      >>> int(state.event), out.losses.shape
+      (100, (40,))
+    """
+    capacity = chunk.worker.shape[-1]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batches):
+        rows = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
+        if rows != capacity:
+            name = "batches" + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{name} must have one row for each of the {capacity} events, it has {rows} "
+                f"(shape {jnp.shape(leaf)}); for a chunk pass chunk.take(batches)."
+            )
+    num_slots = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
+    if num_slots - {chunk.num_slots}:
+        raise ValueError(f"state has {num_slots.pop()} slots, the plan has {chunk.num_slots}.")
+    if not _check.is_traced(state.event) and int(state.event) != chunk.first_event:
+        raise ValueError(f"state stands at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
+    return _execute(algorithm, as_partial(gradient_fn), state, chunk, batches)
+
+
+@functools.partial(jax.jit, donate_argnums=2)
+def _execute(
+    algorithm: AsyncAlgorithm,
+    gradient_fn: Callable[..., Any],
+    state: RunState,
+    chunk: Chunk,
+    batches: Any,
+) -> tuple[RunState, RunOutput]:
+    key, first_event = state.key, state.event
+    capacity, width = chunk.worker.shape[-1], chunk.width
+
+    def compute_gradient(slots, i) -> GradientResult:
+        """What the worker of event i (counted in the chunk) computes."""
+        read_params, model_state = take_row(slots, chunk.read_slot[i])
+        batch = jax.tree.map(lambda x: jnp.asarray(x)[i], batches)
+        event = first_event + i
+        return call_gradient_fn(
+            gradient_fn,
+            read_params,
+            batch,
+            key=jax.random.fold_in(key, event),
+            event=event,
+            worker=jnp.asarray(chunk.worker)[i],
+            model_state=model_state,
+        )
+
+    def apply(carry, i, result: GradientResult):
+        """What the server does with it."""
+        params, algorithm_state, slots, model_state, out = carry
+        read_params, _ = take_row(slots, chunk.read_slot[i])
+        moved = metrics.gap(params, read_params)
+        updates, algorithm_state = algorithm.update(
+            result.grads,
+            algorithm_state,
+            params,
+            worker=chunk.worker[i],
+            staleness=chunk.staleness[i],
+            read_params=read_params,
+            value=result.loss,
+        )
+        params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
+        if result.model_update is not None:
+            model_state = result.model_update.apply(model_state)
+        reader = chunk.reader[i] if chunk.exclusive else None
+        handed_out = (algorithm.view(params, algorithm_state, worker=reader), model_state)
+        slots = put_row(slots, chunk.write_slot[i], handed_out)
+        out = put_row(out, i, RunOutput(result.loss, moved, result.aux))
+        return params, algorithm_state, slots, model_state, out
+
+    def do_round(r, carry):
+        slots = carry[2]
+        start = chunk.round_start[r]
+        if width == 1:
+            return apply(carry, start, compute_gradient(slots, start))
+        lanes = jnp.minimum(start + jnp.arange(width), capacity - 1)
+        results = jax.vmap(compute_gradient, in_axes=(None, 0))(slots, lanes)
+        return jax.lax.fori_loop(
+            0,
+            chunk.round_size[r],
+            lambda lane, carry: apply(carry, start + lane, take_row(results, lane)),
+            carry,
+        )
+
+    chunk = jax.tree.map(jnp.asarray, chunk)
+    result = jax.eval_shape(compute_gradient, state.slots, 0)
+    moved = jax.eval_shape(metrics.gap, state.params, state.params)
+    out = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), RunOutput(result.loss, moved, result.aux))
+    carry = (state.params, state.algorithm, state.slots, state.model_state, out)
+    # A constant bound where it is one: a loop of known length, like a scan.
+    num_rounds = chunk.num_rounds if chunk.padded else chunk.round_start.shape[-1]
+    params, algorithm_state, slots, model_state, out = jax.lax.fori_loop(0, num_rounds, do_round, carry)
+    event = first_event + chunk.num_events
+    return RunState(params, algorithm_state, slots, model_state, key, event), out

@@ -1,0 +1,243 @@
+"""Asynchrony as data: which worker delivers when, and on which version it computed.
+
+Time t counts server updates and version v is what the server hands out after v updates; version 0 are the initial
+parameters. Event t takes version t to version t + 1. A trace comes from a staleness law (`asyncflax.staleness`), from
+an event-driven queue of workers (`asyncflax.queues`) or from a recording of a really asynchronous run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import tempfile
+import zipfile
+
+import numpy as np
+
+from asyncflax import _check
+
+_FORMAT = 1  # the version of the file format
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """The events of one asynchronous run: T gradients in the order in which the server applied them.
+
+    Args:
+      worker: int [T], who delivers event t, in 0..num_workers-1.
+      read_version: int [T], the version on which the gradient of event t was computed, in 0..t.
+      time: float [T] or None, when the server applies event t, in simulated seconds; never decreasing.
+      num_workers: the number of workers; by default the largest id + 1.
+
+    The arrays are copied, stored as int32 and float64, and are read-only.
+
+    Raises:
+      ValueError: names the first bad event and its values.
+
+    Example:
+      >>> import asyncflax
+      >>> trace = asyncflax.Trace(worker=[0, 1, 0], read_version=[0, 0, 1], time=[1.0, 1.5, 2.0])
+      >>> trace.staleness
+      array([0, 1, 1], dtype=int32)
+      >>> asyncflax.Trace(worker=[0, 1], read_version=[0, 2])
+      Traceback (most recent call last):
+        ...
+      ValueError: event 1: read_version=2 is not in 0..1; event t can only read a version that exists before it.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4: v_t = w_{t - tau_t}.
+    """
+
+    worker: np.ndarray
+    read_version: np.ndarray
+    time: np.ndarray | None = None
+    num_workers: int = None  # type: ignore[assignment]  # always an int after construction
+
+    def __post_init__(self):
+        worker = _integers("worker", self.worker)
+        read_version = _integers("read_version", self.read_version)
+        if len(worker) != len(read_version):
+            raise ValueError(f"worker has {len(worker)} events, read_version has {len(read_version)}; they must agree.")
+        if len(worker) == 0:
+            raise ValueError("a trace needs at least one event, got none.")
+        num_workers = self.num_workers
+        if num_workers is None:
+            num_workers = max(int(worker.max()), 0) + 1
+        num_workers = _check.integer("num_workers", num_workers, 1)
+        _refuse_first(
+            (worker < 0) | (worker >= num_workers),
+            lambda t: f"worker={worker[t]} is not in 0..{num_workers - 1}.",
+        )
+        _refuse_first(
+            (read_version < 0) | (read_version > np.arange(len(read_version))),
+            lambda t: (
+                f"read_version={read_version[t]} is not in 0..{t}; "
+                "event t can only read a version that exists before it."
+            ),
+        )
+        time = self.time
+        if time is not None:
+            time = np.array(time, dtype=np.float64)
+            if time.shape != worker.shape:
+                raise ValueError(f"time has shape {time.shape}, the trace has {len(worker)} events.")
+            _refuse_first(~np.isfinite(time), lambda t: f"time={time[t]} is not finite.")
+            _refuse_first(
+                np.diff(time, prepend=time[0]) < 0,
+                lambda t: f"time={time[t]} is before time={time[t - 1]} of event {t - 1}.",
+            )
+        fields = {
+            "worker": worker.astype(np.int32),
+            "read_version": read_version.astype(np.int32),
+            "time": time,
+        }
+        for name, array in fields.items():
+            if array is not None:
+                array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "num_workers", num_workers)
+
+    def __len__(self) -> int:
+        """The number of events T."""
+        return len(self.worker)
+
+    def __repr__(self) -> str:
+        staleness = self.staleness
+        return (
+            f"Trace({len(self)} events, {self.num_workers} workers, "
+            f"staleness mean {staleness.mean():.2f} max {staleness.max()})"
+        )
+
+    @property
+    def staleness(self) -> np.ndarray:
+        """int32 [T]: tau_t = t - read_version[t] >= 0, in server updates; 0 is fresh."""
+        return np.arange(len(self), dtype=np.int32) - self.read_version
+
+    def prefix(self, num_events: int) -> Trace:
+        """The first `num_events` events as a trace of their own."""
+        num_events = _check.integer("num_events", num_events, 1)
+        if num_events > len(self):
+            raise ValueError(f"num_events={num_events} exceeds the {len(self)} events of the trace.")
+        time = None if self.time is None else self.time[:num_events]
+        return Trace(self.worker[:num_events], self.read_version[:num_events], time, self.num_workers)
+
+    def summary(self) -> dict[str, float]:
+        """Figures that describe the asynchrony: counts, moments and quantiles of the staleness, events per second.
+
+        >>> import asyncflax
+        >>> trace = asyncflax.staleness.constant(3).trace(num_updates=100)
+        >>> trace.summary()["staleness_max"]
+        3.0
+        """
+        staleness = self.staleness
+        figures = {
+            "events": float(len(self)),
+            "workers": float(self.num_workers),
+            "staleness_mean": float(staleness.mean()),
+            "staleness_std": float(staleness.std()),
+            "staleness_p95": float(np.quantile(staleness, 0.95)),
+            "staleness_max": float(staleness.max()),
+        }
+        if self.time is not None and self.time[-1] > 0:
+            figures["events_per_second"] = len(self) / float(self.time[-1])
+        return figures
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the trace to `path` (.npz, compressed) with a format version and a hash of its content.
+
+        The file appears whole or not at all.
+
+        Raises:
+          FileExistsError: there is a file already and `overwrite` was not asked for.
+        """
+        path = pathlib.Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; pass overwrite=True to replace it.")
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            try:
+                np.savez_compressed(
+                    file,
+                    format=np.int64(_FORMAT),
+                    hash=np.str_(self._hash()),
+                    **self._arrays(),  # type: ignore[arg-type]
+                )
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trace:
+        """Reads what `save` wrote.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: the file is damaged, is not a trace, or has a newer format.
+
+        Example:
+          >>> import asyncflax, tempfile, os
+          >>> path = os.path.join(tempfile.mkdtemp(), "trace.npz")
+          >>> asyncflax.staleness.constant(1).trace(num_updates=5).save(path)
+          >>> asyncflax.Trace.load(path)
+          Trace(5 events, 1 workers, staleness mean 0.80 max 1)
+        """
+        path = pathlib.Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"no trace at {path}.")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                content = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged or not a trace ({error}); make it anew.") from error
+        except Exception as error:  # zlib.error, struct.error: whatever a damaged archive provokes
+            raise ValueError(f"{path} is damaged ({error}); make it anew.") from error
+        missing = {"format", "hash", "worker", "read_version", "num_workers"} - content.keys()
+        if missing:
+            raise ValueError(f"{path} is not a trace: it lacks {', '.join(sorted(missing))}.")
+        if int(content["format"]) != _FORMAT:
+            raise ValueError(f"{path} has trace format {int(content['format'])}, this version reads {_FORMAT}.")
+        trace = cls(
+            content["worker"],
+            content["read_version"],
+            content.get("time"),
+            int(content["num_workers"]),
+        )
+        if trace._hash() != str(content["hash"]):
+            raise ValueError(f"{path} is damaged: its content does not match its hash; make it anew.")
+        return trace
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {
+            "worker": self.worker,
+            "read_version": self.read_version,
+            "num_workers": np.int64(self.num_workers),
+        }
+        if self.time is not None:
+            arrays["time"] = self.time
+        return arrays  # type: ignore[return-value]
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(f"asyncflax.Trace {_FORMAT}".encode())
+        for name, array in self._arrays().items():
+            little_endian = np.asarray(array).astype(np.asarray(array).dtype.newbyteorder("<"))
+            digest.update(f"{name} {little_endian.shape}".encode())
+            digest.update(little_endian.tobytes())
+        return digest.hexdigest()
+
+
+def _integers(name: str, values: object) -> np.ndarray:
+    array = np.array(values)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(
+            f"{name} must be a list of integers, got an array of shape {array.shape} and type {array.dtype}."
+        )
+    return array
+
+
+def _refuse_first(bad: np.ndarray, message) -> None:
+    if bad.any():
+        t = int(np.argmax(bad))
+        raise ValueError(f"event {t}: {message(t)}")

@@ -1,0 +1,28 @@
+"""Building blocks in the style of Optax: each is an `optax.GradientTransformation`, and the chain is the language.
+
+A block that needs to know the event takes `worker`, `staleness` or `read_params` as keyword-only extra arguments, which
+the engine gives to every transformation that accepts them; leaving one out is a Python error.
+"""
+
+from asyncflax.transforms.compensation import compensate_delay
+from asyncflax.transforms.delay import DelayState, delay_gradients
+from asyncflax.transforms.momentum import MomentumState, explicit_momentum
+from asyncflax.transforms.per_worker import PerWorkerState, per_worker
+from asyncflax.transforms.scaling import scale_by_staleness
+from asyncflax.transforms.versions import StoredVersions, read_stale_params, store_versions
+from asyncflax.transforms.weight_decay import decay_weights
+
+__all__ = [
+    "DelayState",
+    "MomentumState",
+    "PerWorkerState",
+    "StoredVersions",
+    "compensate_delay",
+    "decay_weights",
+    "delay_gradients",
+    "explicit_momentum",
+    "per_worker",
+    "read_stale_params",
+    "scale_by_staleness",
+    "store_versions",
+]

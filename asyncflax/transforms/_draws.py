@@ -1,0 +1,66 @@
+"""Which staleness does step t have? One answer for a number, a law and a trace, inside a jitted loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from asyncflax import _check
+from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
+from asyncflax.trace import Trace
+
+Staleness = int | jax.Array | StalenessLaw | Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Attributes:
+    at: int32 [] step -> int32 [] staleness, before the start and the capacity are considered.
+    maximum: the largest staleness that is to be held.
+    length: the number of steps that have an answer, None if all have.
+    """
+
+    at: Callable[[jax.Array], jax.Array]
+    maximum: int
+    length: int | None = None
+
+
+def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, seed: int) -> Draws:
+    """Checks the arguments that `delay_gradients` and `store_versions` share."""
+    _check.choice("beyond", beyond, ("clip", "error"))
+    if max_staleness is not None:
+        max_staleness = _check.integer("max_staleness", max_staleness, 0)
+    if isinstance(staleness, Trace):
+        values = staleness.staleness
+        needed = int(values.max())
+        lost = 0.0 if max_staleness is None else float((values > max_staleness).mean())
+        at = lambda t: jnp.asarray(values)[jnp.minimum(t, len(values) - 1)]
+        length = len(staleness)
+    elif isinstance(staleness, StalenessLaw):
+        law = staleness
+        needed = law.bound()
+        lost = 0.0 if max_staleness is None else law.tail(max_staleness)
+        if lost <= NEGLIGIBLE_MASS:
+            lost = 0.0
+        at = lambda t: law.sample(jax.random.fold_in(jax.random.key(seed), t))
+        length = None
+    elif _check.is_traced(staleness):
+        if max_staleness is None:
+            raise ValueError("max_staleness must be given for a traced staleness: it sizes the ring.")
+        needed, lost, length = max_staleness, 0.0, None
+        at = lambda t: jnp.asarray(staleness, jnp.int32)
+    else:
+        needed = _check.integer("staleness", staleness, 0)
+        lost = 0.0 if max_staleness is None or needed <= max_staleness else 1.0
+        at, length = lambda t: jnp.asarray(needed, jnp.int32), None
+    maximum = needed if max_staleness is None else max_staleness
+    if lost > 0:
+        what = f"max_staleness={max_staleness} cuts off {lost:.3g} of the probability of {staleness}"
+        if beyond == "error":
+            raise ValueError(f"{what}; take max_staleness={needed}, or beyond='clip'.")
+        warnings.warn(f"{what}: those steps read the oldest entry instead.", stacklevel=3)
+    return Draws(at, maximum, length)

@@ -1,0 +1,62 @@
+"""One optimizer state a worker."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asyncflax import _check
+from asyncflax.history import put_row, take_row
+
+
+class PerWorkerState(NamedTuple):
+    """State of `per_worker`.
+
+    Attributes:
+      workers: the inner state, each leaf with a leading axis [num_workers].
+    """
+
+    workers: Any
+
+
+def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.GradientTransformationExtraArgs:
+    """Keeps the state of `tx` for each worker; an event reads and writes that of the worker who delivers.
+
+    A schedule inside `tx` counts that worker's updates; a learning rate belongs outside. An event costs one row,
+    whatever the number of workers. Worker ids beyond `num_workers` cannot be seen here (`asyncflax.run` refuses them).
+
+    Args:
+      tx: any transformation.
+      num_workers: the number of workers, at least 1.
+
+    The update needs the extra argument `worker`, int32 [].
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, optax
+      >>> tx = asyncflax.transforms.per_worker(optax.trace(0.5), num_workers=2)
+      >>> state = tx.init(jnp.zeros(()))
+      >>> for worker in [0, 1, 0]:
+      ...     update, state = tx.update(jnp.ones(()), state, worker=worker)
+      ...     print(update)
+      1.0
+      1.0
+      1.5
+    """
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    inner = optax.with_extra_args_support(tx)
+
+    def init_fn(params):
+        state = inner.init(params)
+        return PerWorkerState(
+            jax.tree.map(lambda x: jnp.broadcast_to(x, (num_workers, *jnp.shape(x))) + jnp.zeros_like(x), state)
+        )
+
+    def update_fn(updates, state, params=None, *, worker, **extra):
+        own = take_row(state.workers, worker)
+        updates, own = inner.update(updates, own, params, worker=worker, **extra)
+        return updates, PerWorkerState(put_row(state.workers, worker, own))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,42 @@
+"""Step sizes that depend on the staleness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def scale_by_staleness(
+    fn: Callable[[jax.Array], jax.Array],
+) -> optax.GradientTransformationExtraArgs:
+    """Multiplies the updates by `fn(staleness)`.
+
+    Args:
+      fn: float32 [] -> a number; tau = 0 is a fresh gradient. `lambda tau: 1 / (1 + tau)` is one staleness-aware rule.
+
+    The update needs the extra argument `staleness`.
+
+    Source: Zhang et al. 2015 (staleness-aware learning rates); Mishchenko et al. 2022 (arXiv:2206.07638).
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> tx = asyncflax.transforms.scale_by_staleness(lambda tau: 1 / (1 + tau))
+      >>> tx.update(jnp.ones(2), tx.init(None), staleness=3)[0]
+      Array([0.25, 0.25], dtype=float32)
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be a function of the staleness, got {fn!r}.")
+
+    def init_fn(params):
+        del params
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, *, staleness, **extra):
+        del params, extra
+        factor = fn(jnp.asarray(staleness, jnp.float32))
+        return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

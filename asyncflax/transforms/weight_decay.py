@@ -1,0 +1,43 @@
+"""Weight decay, as part of the stale gradient or at the server."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from asyncflax import _check
+
+
+def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax.GradientTransformationExtraArgs:
+    """Adds weight_decay times the parameters to the gradient.
+
+    Args:
+      weight_decay: a number >= 0.
+      at: 'read', the parameters at which the gradient was computed: the gradient of a loss with an L2 term, as stale as
+        the rest, which keeps the theorems about asynchrony true; or 'server', the parameters at the moment of applying,
+        as several public codes do.
+
+    The update needs the extra argument `read_params` ('read') or `params` ('server').
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> tx = asyncflax.transforms.decay_weights(0.5)
+      >>> tx.update(jnp.array(1.0), tx.init(None), jnp.array(9.0), read_params=jnp.array(4.0))[0]
+      Array(3., dtype=float32)
+    """
+    _check.number("weight_decay", weight_decay, low=0.0)
+    _check.choice("at", at, ("read", "server"))
+
+    def init_fn(params):
+        del params
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, *, read_params=None, **extra):
+        del extra
+        weights = read_params if at == "read" else params
+        if weights is None:
+            name = "read_params" if at == "read" else "params"
+            raise ValueError(f"decay_weights(at={at!r}) needs {name} in update(...).")
+        return jax.tree.map(lambda g, w: (g + weight_decay * w).astype(g.dtype), updates, weights), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
