@@ -60,12 +60,11 @@ class AsyncAlgorithm:
     be an argument of jitted functions, and of `jax.vmap`.
 
     Example:
-      >>> import asyncflax, jax
-      >>> sign_descent = asyncflax.AsyncAlgorithm(
-      ...     init=lambda params: (),
-      ...     update=lambda grads, state, params, **event: (jax.tree.map(lambda g: -0.1 * jax.numpy.sign(g), grads), state))
-      >>> updates, _ = sign_descent.update(jax.numpy.array([3.0, -2.0]), (), None)
-      >>> updates
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> def update(grads, state, params, **event):
+      ...     return jax.tree.map(lambda g: -0.1 * jnp.sign(g), grads), state
+      >>> sign_descent = asyncflax.AsyncAlgorithm(init=lambda params: (), update=update)
+      >>> sign_descent.update(jnp.array([3.0, -2.0]), (), None)[0]
       Array([-0.1,  0.1], dtype=float32)
     """
 

@@ -20,6 +20,11 @@ from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
 __all__ = ["Ring", "RingState", "Sample"]
 
 
+def fill_rows(row: Any, num_rows: int) -> Any:
+    """A store of `num_rows` copies of a row: each leaf gets a leading axis [num_rows], in memory of its own."""
+    return jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (num_rows, *jnp.shape(x)))), row)
+
+
 def take_row(store: Any, index: Any) -> Any:
     """Row `index` of every leaf, as a copy of its own.
 

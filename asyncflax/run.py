@@ -7,7 +7,6 @@ One idea: a run is a loop over the rounds of a plan. A round reads past versions
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from asyncflax import _check, metrics
 from asyncflax.base import AsyncAlgorithm, as_partial
 from asyncflax.gradients import GradientResult, call_gradient_fn
-from asyncflax.history import put_row, take_row
+from asyncflax.history import fill_rows, put_row, take_row
 from asyncflax.plan import Chunk, Plan, make_plan
 from asyncflax.trace import Trace
 
@@ -118,9 +117,10 @@ def run(
       ((200,), True)
     """
     plan = make_plan(trace, width=width)
-    state = init_run(algorithm, params, plan, key=key, model_state=model_state)
-    state, out = run_chunk(algorithm, gradient_fn, state, plan[0], batches)
-    return RunResult(state.params, state.algorithm, out.losses, out.gap, out.aux, state.model_state)
+    key = _check_start(algorithm, plan, key)
+    chunk = plan[0]
+    _check_batches(batches, chunk)
+    return _run_whole(algorithm, as_partial(gradient_fn), params, key, model_state, chunk, batches)
 
 
 def init_run(
@@ -139,6 +139,15 @@ def init_run(
       TypeError: `algorithm` is no `AsyncAlgorithm`, `key` is no typed key.
       ValueError: the plan has more workers than the algorithm was built for.
     """
+    key = _check_start(algorithm, plan, key)
+    state = _first_state(algorithm, params, plan.num_slots, key, model_state)
+    # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
+    own = jax.tree.map(jnp.copy, state._replace(slots=None))
+    return own._replace(slots=state.slots)
+
+
+def _check_start(algorithm: AsyncAlgorithm, plan: Plan, key: jax.Array | None) -> jax.Array:
+    """Checks what a run starts with; returns the key."""
     if not isinstance(algorithm, AsyncAlgorithm):
         raise TypeError(
             f"algorithm must be an AsyncAlgorithm, got {type(algorithm).__name__}; "
@@ -152,13 +161,27 @@ def init_run(
     key = jax.random.key(0) if key is None else key
     if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be a typed key as jax.random.key makes it, got {key!r}.")
-    params, model_state = jax.tree.map(jnp.array, (params, model_state))
+    return key
+
+
+def _check_batches(batches: Any, chunk: Chunk) -> None:
+    capacity = chunk.worker.shape[-1]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batches):
+        rows = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
+        if rows != capacity:
+            name = "batches" + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{name} must have one row for each of the {capacity} events, it has {rows} "
+                f"(shape {jnp.shape(leaf)}); for a chunk pass chunk.take(batches)."
+            )
+
+
+def _first_state(algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state) -> RunState:
+    params, model_state = jax.tree.map(jnp.asarray, (params, model_state))
     state = algorithm.init(params)
     handed_out = (algorithm.view(params, state, worker=None), model_state)
-    slots = jax.tree.map(lambda x: jnp.broadcast_to(x, (plan.num_slots, *jnp.shape(x))) + jnp.zeros_like(x), handed_out)
-    # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
-    state = jax.tree.map(jnp.array, state)
-    return RunState(params, state, slots, model_state, jnp.copy(key), jnp.zeros((), jnp.int32))
+    slots = fill_rows(handed_out, num_slots)
+    return RunState(params, jax.tree.map(jnp.asarray, state), slots, model_state, key, jnp.zeros((), jnp.int32))
 
 
 def run_chunk(
@@ -197,24 +220,16 @@ def run_chunk(
       >>> int(state.event), out.losses.shape
       (100, (40,))
     """
-    capacity = chunk.worker.shape[-1]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(batches):
-        rows = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
-        if rows != capacity:
-            name = "batches" + jax.tree_util.keystr(path)
-            raise ValueError(
-                f"{name} must have one row for each of the {capacity} events, it has {rows} "
-                f"(shape {jnp.shape(leaf)}); for a chunk pass chunk.take(batches)."
-            )
+    _check_batches(batches, chunk)
     num_slots = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
     if num_slots - {chunk.num_slots}:
         raise ValueError(f"state has {num_slots.pop()} slots, the plan has {chunk.num_slots}.")
-    if not _check.is_traced(state.event) and int(state.event) != chunk.first_event:
+    traced = _check.is_traced(state.event) or _check.is_traced(chunk.first_event)
+    if not traced and int(state.event) != chunk.first_event:
         raise ValueError(f"state stands at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
-    return _execute(algorithm, as_partial(gradient_fn), state, chunk, batches)
+    return _run_chunk(algorithm, as_partial(gradient_fn), state, chunk, batches)
 
 
-@functools.partial(jax.jit, donate_argnums=2)
 def _execute(
     algorithm: AsyncAlgorithm,
     gradient_fn: Callable[..., Any],
@@ -225,12 +240,12 @@ def _execute(
     key, first_event = state.key, state.event
     capacity, width = chunk.worker.shape[-1], chunk.width
 
-    def compute_gradient(slots, i) -> GradientResult:
-        """What the worker of event i (counted in the chunk) computes."""
+    def work(slots, i):
+        """What the worker of event i (counted in the chunk) reads and computes."""
         read_params, model_state = take_row(slots, chunk.read_slot[i])
         batch = jax.tree.map(lambda x: jnp.asarray(x)[i], batches)
         event = first_event + i
-        return call_gradient_fn(
+        result = call_gradient_fn(
             gradient_fn,
             read_params,
             batch,
@@ -239,11 +254,11 @@ def _execute(
             worker=jnp.asarray(chunk.worker)[i],
             model_state=model_state,
         )
+        return read_params, result
 
-    def apply(carry, i, result: GradientResult):
+    def serve(carry, i, read_params, result: GradientResult):
         """What the server does with it."""
         params, algorithm_state, slots, model_state, out = carry
-        read_params, _ = take_row(slots, chunk.read_slot[i])
         moved = metrics.gap(params, read_params)
         updates, algorithm_state = algorithm.update(
             result.grads,
@@ -267,18 +282,18 @@ def _execute(
         slots = carry[2]
         start = chunk.round_start[r]
         if width == 1:
-            return apply(carry, start, compute_gradient(slots, start))
+            return serve(carry, start, *work(slots, start))
         lanes = jnp.minimum(start + jnp.arange(width), capacity - 1)
-        results = jax.vmap(compute_gradient, in_axes=(None, 0))(slots, lanes)
+        delivered = jax.vmap(work, in_axes=(None, 0))(slots, lanes)
         return jax.lax.fori_loop(
             0,
             chunk.round_size[r],
-            lambda lane, carry: apply(carry, start + lane, take_row(results, lane)),
+            lambda lane, carry: serve(carry, start + lane, *take_row(delivered, lane)),
             carry,
         )
 
     chunk = jax.tree.map(jnp.asarray, chunk)
-    result = jax.eval_shape(compute_gradient, state.slots, 0)
+    _, result = jax.eval_shape(work, state.slots, 0)
     moved = jax.eval_shape(metrics.gap, state.params, state.params)
     out = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), RunOutput(result.loss, moved, result.aux))
     carry = (state.params, state.algorithm, state.slots, state.model_state, out)
@@ -287,3 +302,13 @@ def _execute(
     params, algorithm_state, slots, model_state, out = jax.lax.fori_loop(0, num_rounds, do_round, carry)
     event = first_event + chunk.num_events
     return RunState(params, algorithm_state, slots, model_state, key, event), out
+
+
+_run_chunk = jax.jit(_execute, donate_argnums=2)
+
+
+@jax.jit
+def _run_whole(algorithm, gradient_fn, params, key, model_state, chunk: Chunk, batches) -> RunResult:
+    state = _first_state(algorithm, params, chunk.num_slots, key, model_state)
+    state, out = _execute(algorithm, gradient_fn, state, chunk, batches)
+    return RunResult(state.params, state.algorithm, out.losses, out.gap, out.aux, state.model_state)

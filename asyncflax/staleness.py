@@ -96,9 +96,9 @@ class StalenessLaw:
         Array([3, 3], dtype=int32)
         """
         uniforms = jax.random.uniform(key, shape)
-        # P(tau >= k) for k = 1..K: tau counts those above u. Seen from the tail, small masses keep their digits.
-        tails = jnp.asarray(np.cumsum(self.table[::-1])[::-1][1:], uniforms.dtype)
-        return jnp.sum(uniforms[..., None] < tails, axis=-1, dtype=jnp.int32)
+        # P(tau >= k) for k = K..1, which rises: tau is how many exceed u. Seen from the tail, small masses keep their digits.
+        tails = jnp.asarray(np.cumsum(self.table[::-1])[:-1], uniforms.dtype)
+        return self.maximum - jnp.searchsorted(tails, uniforms, side="right").astype(jnp.int32)
 
     def trace(
         self,

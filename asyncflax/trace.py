@@ -188,8 +188,8 @@ class Trace:
         if not path.exists():
             raise FileNotFoundError(f"no trace at {path}.")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                content = {name: file[name] for name in file.files}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                content = {name: arrays[name] for name in arrays.files}
         except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is damaged or not a trace ({error}); make it anew.") from error
         except Exception as error:  # zlib.error, struct.error: whatever a damaged archive provokes

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax.history import put_row, take_row
+from asyncflax.history import fill_rows, put_row, take_row
 
 
 class PerWorkerState(NamedTuple):
@@ -49,10 +47,7 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params):
-        state = inner.init(params)
-        return PerWorkerState(
-            jax.tree.map(lambda x: jnp.broadcast_to(x, (num_workers, *jnp.shape(x))) + jnp.zeros_like(x), state)
-        )
+        return PerWorkerState(fill_rows(inner.init(params), num_workers))
 
     def update_fn(updates, state, params=None, *, worker, **extra):
         own = take_row(state.workers, worker)

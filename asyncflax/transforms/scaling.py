@@ -15,7 +15,7 @@ def scale_by_staleness(
     """Multiplies the updates by `fn(staleness)`.
 
     Args:
-      fn: float32 [] -> a number; tau = 0 is a fresh gradient. `lambda tau: 1 / (1 + tau)` is one staleness-aware rule.
+      fn: float [] -> a number; tau = 0 is a fresh gradient. `lambda tau: 1 / (1 + tau)` is one staleness-aware rule.
 
     The update needs the extra argument `staleness`.
 
@@ -36,7 +36,7 @@ def scale_by_staleness(
 
     def update_fn(updates, state, params=None, *, staleness, **extra):
         del params, extra
-        factor = fn(jnp.asarray(staleness, jnp.float32))
+        factor = fn(jnp.asarray(staleness, jnp.result_type(float)))
         return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,125 @@
+"""Traces: what they refuse, and what survives a file."""
+
+import numpy as np
+import pytest
+
+import asyncflax
+from asyncflax import Trace
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"worker": [0, 0], "read_version": [0, -1]}, r"event 1: read_version=-1 is not in 0..1"),
+        ({"worker": [0, 0, 0], "read_version": [0, 1, 3]}, r"event 2: read_version=3 is not in 0..2"),
+        ({"worker": [0, -2], "read_version": [0, 0]}, r"event 1: worker=-2 is not in 0"),
+        ({"worker": [0, 3], "read_version": [0, 0], "num_workers": 3}, r"event 1: worker=3 is not in 0..2"),
+        ({"worker": [0], "read_version": [0, 0]}, "worker has 1 events, read_version has 2"),
+        ({"worker": [], "read_version": []}, "at least one event"),
+        ({"worker": [0.5], "read_version": [0]}, "worker must be a list of integers"),
+        ({"worker": [[0]], "read_version": [0]}, "worker must be a list of integers"),
+        (
+            {"worker": [0], "read_version": [0], "num_workers": 0},
+            "num_workers must be an integer >= 1, got num_workers=0",
+        ),
+        ({"worker": [0, 0], "read_version": [0, 0], "time": [1.0]}, r"time has shape \(1,\)"),
+        ({"worker": [0, 0], "read_version": [0, 0], "time": [1.0, np.nan]}, "event 1: time=nan is not finite"),
+        (
+            {"worker": [0, 0], "read_version": [0, 0], "time": [1.0, 0.5]},
+            "event 1: time=0.5 is before time=1.0 of event 0",
+        ),
+    ],
+)
+def test_bad_events_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Trace(**arguments)
+
+
+def test_arrays_are_copies_and_read_only():
+    worker = np.array([0, 1])
+    trace = Trace(worker, [0, 0])
+    worker[0] = 1
+    assert trace.worker[0] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        trace.worker[0] = 1
+
+
+@pytest.fixture(name="trace")
+def _trace():
+    return asyncflax.queues.simulate(num_workers=5, num_updates=500, service_time=asyncflax.queues.gamma(0.5), seed=1)
+
+
+def test_a_file_gives_back_the_trace(tmp_path, trace):
+    for original in (trace, asyncflax.staleness.poisson(2.0).trace(num_updates=50)):
+        path = tmp_path / f"{len(original)}.npz"
+        original.save(path)
+        loaded = Trace.load(path)
+        np.testing.assert_array_equal(loaded.worker, original.worker)
+        np.testing.assert_array_equal(loaded.read_version, original.read_version)
+        np.testing.assert_array_equal(loaded.time, original.time)
+        assert loaded.num_workers == original.num_workers
+    assert len(list(tmp_path.iterdir())) == 2  # no leftovers
+
+
+def test_a_file_is_not_overwritten_unasked(tmp_path, trace):
+    path = tmp_path / "trace.npz"
+    trace.save(path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        trace.prefix(10).save(path)
+    assert path.read_bytes() == before
+    trace.prefix(10).save(path, overwrite=True)
+    assert len(Trace.load(path)) == 10
+
+
+def test_damaged_files_are_refused(tmp_path, trace):
+    path = tmp_path / "trace.npz"
+    with pytest.raises(FileNotFoundError, match="no trace at"):
+        Trace.load(path)
+    trace.save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        Trace.load(path)
+    accepted = 0
+    for position in range(0, len(content), 7):  # a byte anywhere
+        changed = bytearray(content)
+        changed[position] ^= 0x10
+        path.write_bytes(changed)
+        try:
+            loaded = Trace.load(path)
+        except ValueError as error:
+            assert "trace.npz" in str(error)
+        else:  # bytes that mean nothing, such as a date in the archive's directory
+            accepted += 1
+            np.testing.assert_array_equal(loaded.read_version, trace.read_version)
+            np.testing.assert_array_equal(loaded.worker, trace.worker)
+            np.testing.assert_array_equal(loaded.time, trace.time)
+    assert accepted < len(content) / 7 / 10
+
+
+def test_a_changed_array_in_a_sound_archive_does_not_match_the_hash(tmp_path, trace):
+    path = tmp_path / "trace.npz"
+    trace.save(path)
+    with np.load(path) as file:
+        content = dict(file)
+    content["worker"] = np.roll(content["worker"], 1)
+    np.savez(path, **content)
+    with pytest.raises(ValueError, match="does not match its hash"):
+        Trace.load(path)
+    content["format"] = np.int64(99)
+    np.savez(path, **content)
+    with pytest.raises(ValueError, match="format 99"):
+        Trace.load(path)
+    np.savez(path, x=1)
+    with pytest.raises(ValueError, match="lacks format, hash"):
+        Trace.load(path)
+
+
+def test_prefix_and_summary(trace):
+    assert len(trace.prefix(7)) == 7 and trace.prefix(7).num_workers == 5
+    with pytest.raises(ValueError, match="exceeds the 500 events"):
+        trace.prefix(501)
+    figures = trace.summary()
+    assert figures["workers"] == 5 and figures["staleness_max"] == trace.staleness.max()
+    assert figures["events_per_second"] == pytest.approx(5.0, rel=0.1)
