@@ -1,6 +1,6 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX."""
 
-from asyncflax import algorithms, history, metrics, queues, staleness, transforms
+from asyncflax import algorithms, history, metrics, plots, queues, staleness, transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.plan import Chunk, Plan, make_plan
@@ -27,6 +27,7 @@ __all__ = [
     "make_plan",
     "method",
     "metrics",
+    "plots",
     "queues",
     "run",
     "run_chunk",

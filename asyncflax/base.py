@@ -19,7 +19,7 @@ Factory = TypeVar("Factory", bound=Callable[..., "AsyncAlgorithm"])
 
 
 def server_params(params: Any, state: Any, *, worker: Any = None) -> Any:
-    """The plain view: a worker receives the server's parameters as they are.
+    """The plain view: a worker receives the server's `params`, whatever `state` and `worker` are.
 
     >>> import asyncflax
     >>> asyncflax.server_params({"w": 1.0}, state=())

@@ -28,6 +28,10 @@ class ModelUpdate(NamedTuple):
     Attributes:
       decay: a number, or a PyTree like model_state.
       increment: PyTree like model_state.
+
+    Example:
+      >>> import asyncflax
+      >>> count_events = asyncflax.ModelUpdate(decay=1, increment=1)
     """
 
     decay: Any
@@ -56,6 +60,16 @@ class GradientResult(NamedTuple):
       grads: PyTree like the parameters.
       aux: PyTree of arrays to be reported for the event (accuracy, ...); the same structure for every event.
       model_update: a `ModelUpdate`, or None.
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> def noisy_gradient(params, batch, *, key, event, worker, model_state):
+      ...     noise = jax.random.normal(key, params.shape)
+      ...     return asyncflax.GradientResult(loss=jnp.sum(params**2), grads=2 * params + noise, aux={"noise": noise})
+      >>> trace = asyncflax.staleness.constant(1).trace(num_updates=5)
+      >>> result = asyncflax.run(asyncflax.algorithms.asgd(0.1), noisy_gradient, jnp.ones(3), trace, jnp.zeros(5))
+      >>> result.aux["noise"].shape
+      (5, 3)
     """
 
     loss: Any

@@ -22,7 +22,7 @@ __all__ = ["Ring", "RingState", "Sample"]
 
 def fill_rows(row: Any, num_rows: int) -> Any:
     """A store of `num_rows` copies of a row: each leaf gets a leading axis [num_rows], in memory of its own."""
-    return jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (num_rows, *jnp.shape(x)))), row)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *jnp.shape(x))), row)
 
 
 def take_row(store: Any, index: Any) -> Any:
@@ -61,6 +61,12 @@ class RingState(NamedTuple):
     Attributes:
       rows: PyTree like what is pushed, with a leading axis [capacity].
       pushed: int32 [], how many have been pushed.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> state = asyncflax.history.Ring(capacity=4).init(jnp.ones(2))
+      >>> state.rows.shape, int(state.pushed)
+      ((4, 2), 1)
     """
 
     rows: Any
@@ -74,6 +80,8 @@ class Sample(NamedTuple):
       params: PyTree like what is pushed.
       staleness: int32 [], how many pushes old it is; 0 is the newest.
       clipped: bool [], whether the draw wanted a version that the ring had, but holds no more.
+
+    Example: see `Ring`.
     """
 
     params: Any

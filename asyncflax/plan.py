@@ -65,6 +65,12 @@ class Chunk:
       num_slots: how many versions are stored at once.
       padded: whether some chunk of the plan has fewer than R rounds.
       exclusive: whether every version after 0 is read by one worker only.
+
+    Example:
+      >>> import asyncflax
+      >>> chunk = asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=4))[0]
+      >>> chunk.read_slot, chunk.write_slot, chunk.num_slots
+      (array([0, 0, 1, 0], dtype=int32), array([1, 0, 1, 0], dtype=int32), 2)
     """
 
     first_event: Any
@@ -106,6 +112,12 @@ class Plan:
       num_events: the number of events of the trace, T.
       num_workers: the number of workers of the trace.
       mean_round: how many gradients are computed together on average.
+
+    Example:
+      >>> import asyncflax
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), width=4, cuts=[50])
+      >>> len(plan), plan[1].events, plan.num_slots
+      (2, slice(50, 100, None), 4)
     """
 
     chunks: Chunk

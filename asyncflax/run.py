@@ -31,6 +31,13 @@ class RunState(NamedTuple):
       model_state: PyTree of what gradients do not train (BatchNorm statistics, ...), or None.
       key: a typed JAX key; event t uses fold_in(key, t).
       event: int32 [], the index t of the next event.
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
+      >>> state = asyncflax.init_run(asyncflax.algorithms.momentum_asgd(0.1), jnp.ones(2), plan)
+      >>> jax.tree.map(jnp.shape, state.slots)
+      ((4, 2), None)
     """
 
     params: Any
@@ -48,6 +55,8 @@ class RunOutput(NamedTuple):
       losses: [E], the loss at what the worker read.
       gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
       aux: what the gradient function reports, with a leading axis [E].
+
+    Example: see `run_chunk`.
     """
 
     losses: jax.Array
@@ -65,6 +74,8 @@ class RunResult(NamedTuple):
       gap: float [T], see `metrics.gap`.
       aux: what the gradient function reports, with a leading axis [T].
       model_state: the server's model state after the last event, or None.
+
+    Example: see `run`.
     """
 
     params: Any
@@ -133,11 +144,15 @@ def init_run(
 ) -> RunState:
     """The state before the first event: every worker has downloaded version 0.
 
-    Args: as in `run`; `plan` comes from `make_plan`. Nothing in the state shares memory with the arguments.
+    Args:
+      algorithm, params, key, model_state: as in `run`. Nothing in the state shares memory with them.
+      plan: from `make_plan`.
 
     Raises:
       TypeError: `algorithm` is no `AsyncAlgorithm`, `key` is no typed key.
       ValueError: the plan has more workers than the algorithm was built for.
+
+    Example: see `run_chunk`.
     """
     key = _check_start(algorithm, plan, key)
     state = _first_state(algorithm, params, plan.num_slots, key, model_state)

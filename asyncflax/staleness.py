@@ -96,7 +96,7 @@ class StalenessLaw:
         Array([3, 3], dtype=int32)
         """
         uniforms = jax.random.uniform(key, shape)
-        # P(tau >= k) for k = K..1, which rises: tau is how many exceed u. Seen from the tail, small masses keep their digits.
+        # P(tau >= k) for k = K..1, which rises: tau is how many exceed u. So small masses keep their digits.
         tails = jnp.asarray(np.cumsum(self.table[::-1])[:-1], uniforms.dtype)
         return self.maximum - jnp.searchsorted(tails, uniforms, side="right").astype(jnp.int32)
 

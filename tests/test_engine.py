@@ -106,7 +106,7 @@ def test_model_state_dropout_and_keys_follow_the_events(row, kind, width, seed):
 
 @given(problems.traces())
 def test_rounds_and_slots_change_nothing(trace):
-    """Every width, chunked at arbitrary cuts, gives the iterates of one event after the other with all versions kept."""
+    """Every width gives the iterates of one event after the other."""
     algorithm = METHODS["multi_asgd"].make()
     one_by_one = problems.of_one_shape(asyncflax.make_plan(trace))
     state, out = problems.run_with_plan(algorithm, gradient_fn, SOFTMAX_PARAMS, one_by_one, BATCHES)

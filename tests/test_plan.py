@@ -12,7 +12,7 @@ from asyncflax import queues
 
 @given(problems.traces())
 def test_slots_hold_every_version_until_its_last_read_and_are_no_more_than_needed(trace):
-    """Plays the trace: what an event reads is what was written for its version, with the fewest slots that can do it."""
+    """Plays the trace: an event reads what was written for its version; no plan could do with fewer slots."""
     chunk = asyncflax.make_plan(trace)[0]
     slots = {0: 0}
     for t in range(len(trace)):

@@ -61,7 +61,7 @@ def test_a_longer_trace_extends_a_shorter_one(policy, num_workers, size, more, s
 
 @laws
 def test_the_sum_of_staleness_telescopes(law):
-    """sum tau = sum_i V_i - t with V_i the version after worker i's last update; reads are distinct but for version 0."""
+    """sum tau = sum_i V_i - t, V_i the version after worker i's last update; reads are distinct but for version 0."""
     trace = queues.simulate(num_workers=5, num_updates=2000, service_time=law, seed=1)
     for t in (1, 10, 500, 2000):
         last = np.zeros(5, int)

@@ -227,7 +227,7 @@ def test_delay_state_is_arrays_and_continues_from_a_copy():
     assert_close(params, optax_loop(tx)[0], 1e-10)
 
 
-# --- store_versions ---------------------------------------------------------------------------------------------------
+# --- store_versions --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("memory", ["device", "pinned_host"])
@@ -265,7 +265,7 @@ def test_stored_versions_read_a_law_and_count_what_they_clip():
     assert jax.tree.leaves(state.ring.rows)[0].shape == (2,)
 
 
-# --- noise: what replaying gradients shares with eq. 6, and what not ----------------------------------------------------
+# --- noise: what replaying gradients shares with eq. 6, and what not -------------------------------------------------
 
 
 def test_the_noise_of_replayed_gradients_is_larger_than_that_of_eq_6():
@@ -305,7 +305,7 @@ def test_the_noise_of_replayed_gradients_is_larger_than_that_of_eq_6():
     assert float(second_moment) == pytest.approx(exact_eq6, rel=0.06)
 
 
-# --- small blocks -------------------------------------------------------------------------------------------------------
+# --- small blocks ----------------------------------------------------------------------------------------------------
 
 
 def test_per_worker_equals_separate_optimizers():

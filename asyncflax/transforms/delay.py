@@ -19,6 +19,12 @@ class DelayState(NamedTuple):
     Attributes:
       ring: the newest gradients; `ring.pushed` is the number of steps.
       clipped: int32 [], how many steps wanted a gradient that the ring had held, but holds no more.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> state = asyncflax.transforms.delay_gradients(asyncflax.staleness.uniform(0, 7)).init(jnp.ones(3))
+      >>> state.ring.rows.shape, int(state.clipped)
+      ((8, 3), 0)
     """
 
     ring: RingState

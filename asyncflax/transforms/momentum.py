@@ -16,6 +16,11 @@ class MomentumState(NamedTuple):
 
     Attributes:
       velocity: PyTree like params, u_t: the last update (zeros at first).
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> asyncflax.transforms.explicit_momentum(0.9).init(jnp.ones(2))
+      MomentumState(velocity=Array([0., 0.], dtype=float32))
     """
 
     velocity: Any

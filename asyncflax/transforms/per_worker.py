@@ -15,6 +15,11 @@ class PerWorkerState(NamedTuple):
 
     Attributes:
       workers: the inner state, each leaf with a leading axis [num_workers].
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, optax
+      >>> asyncflax.transforms.per_worker(optax.trace(0.9), num_workers=4).init(jnp.ones(2)).workers.trace.shape
+      (4, 2)
     """
 
     workers: Any

@@ -19,6 +19,12 @@ class StoredVersions(NamedTuple):
       ring: the parameters before the newest updates.
       staleness: int32 [], how old the parameters are that the next gradient has to read.
       clipped: int32 [], how many steps wanted a version that the ring had held, but holds no more.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> state = asyncflax.transforms.store_versions(asyncflax.staleness.uniform(0, 7)).init(jnp.ones(3))
+      >>> state.ring.rows.shape, int(state.staleness)
+      ((7, 3), 0)
     """
 
     ring: RingState

@@ -1,0 +1,49 @@
+# Each target makes its own environment first; `make demo` and `make test` work in a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+# What is installed there: the working tree, or a wheel (PACKAGE=dist/asyncflax-0.1.0-py3-none-any.whl, as CI does).
+PACKAGE ?= --editable .
+# Another JAX than the pinned one, for example JAX="jax==0.10.0 jaxlib==0.10.0" VENV=.venv-oldest.
+JAX ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all doctest lint bench wheel clean
+
+demo: $(READY)
+	$(BIN)/python examples/digits.py --out demo
+
+test: $(READY) doctest
+	$(BIN)/pytest -n auto -m "not slow"
+
+test-all: $(READY) doctest
+	HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto
+
+doctest: $(READY)
+	$(BIN)/pytest --doctest-modules --pyargs asyncflax
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(READY)
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/overhead.py --model mlp
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/traces.py
+
+wheel: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf .venv* build dist demo .pytest_cache .ruff_cache .hypothesis
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asyncflax needs Python >= 3.11; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(if $(JAX),$(BIN)/pip install --quiet --disable-pip-version-check $(JAX))
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(PACKAGE)
+	@touch $@

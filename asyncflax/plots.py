@@ -1,0 +1,84 @@
+"""Figures of a trace and of a run. Needs matplotlib (the extra `train`); every function draws on axes that you pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from asyncflax import _check
+from asyncflax.staleness import StalenessLaw
+from asyncflax.trace import Trace
+
+__all__ = ["curves", "staleness_histogram"]
+
+
+def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0) -> None:
+    """How stale the gradients of a trace are, and how stale a law says that they should be.
+
+    Args:
+      axes: `matplotlib.axes.Axes`.
+      trace: what to count.
+      law: what to compare with, as a line.
+      burn_in: how many events at the start to leave out.
+
+    Example:
+      >>> import asyncflax, matplotlib
+      >>> matplotlib.use("agg")
+      >>> import matplotlib.pyplot as plt
+      >>> q = asyncflax.queues
+      >>> trace = q.simulate(num_workers=8, num_updates=5000, service_time=q.exponential())
+      >>> figure, axes = plt.subplots()
+      >>> asyncflax.plots.staleness_histogram(axes, trace, asyncflax.staleness.geometric(mean=7.0), burn_in=100)
+      >>> axes.get_xlabel()
+      'staleness (updates)'
+      >>> plt.close(figure)
+    """
+    burn_in = _check.integer("burn_in", burn_in, 0)
+    staleness = trace.staleness[burn_in:]
+    if len(staleness) == 0:
+        raise ValueError(f"burn_in={burn_in} leaves nothing of the {len(trace)} events.")
+    last = max(int(np.quantile(staleness, 0.995)), 1)
+    values = np.arange(last + 1)
+    share = np.bincount(staleness, minlength=last + 1)[: last + 1] / len(staleness)
+    axes.bar(values, share, width=0.9, color="0.75", label=f"{trace.num_workers} workers, mean {staleness.mean():.1f}")
+    if law is not None:
+        axes.plot(values, law.pmf(values), color="C3", marker=".", label=str(law))
+    axes.set_xlabel("staleness (updates)")
+    axes.set_ylabel("share of the gradients")
+    axes.legend()
+
+
+def curves(
+    axes: Any, x: Mapping[str, Sequence[float]], y: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str
+) -> None:
+    """One line a run, for example the loss against updates or against simulated seconds.
+
+    Args:
+      axes: `matplotlib.axes.Axes`.
+      x: by name of the run, its abscissae.
+      y: by name of the run, as many ordinates.
+      xlabel: what x is, with its unit.
+      ylabel: what y is, with its unit.
+
+    Raises:
+      ValueError: x and y do not name the same runs.
+
+    Example:
+      >>> import asyncflax, matplotlib
+      >>> matplotlib.use("agg")
+      >>> import matplotlib.pyplot as plt
+      >>> figure, axes = plt.subplots()
+      >>> asyncflax.plots.curves(axes, {"1 worker": [0, 1]}, {"1 worker": [2.3, 0.4]}, xlabel="updates", ylabel="loss")
+      >>> len(axes.lines)
+      1
+      >>> plt.close(figure)
+    """
+    if x.keys() != y.keys():
+        raise ValueError(f"x has the runs {sorted(x)}, y has {sorted(y)}; they must agree.")
+    for name in x:
+        axes.plot(x[name], y[name], label=name)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend()

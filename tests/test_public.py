@@ -1,0 +1,72 @@
+"""What the public names promise: documented, exemplified, and light to import."""
+
+import importlib
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import asyncflax
+
+SUBMODULES = [name for name in asyncflax.__all__ if inspect.ismodule(getattr(asyncflax, name))]
+
+
+def public_names():
+    for module in (asyncflax, *(getattr(asyncflax, name) for name in SUBMODULES)):
+        names = getattr(module, "__all__", None) or [n for n, f in vars(module).items() if inspect.isfunction(f)]
+        for name in names:
+            value = getattr(module, name)
+            if not inspect.ismodule(value) and getattr(value, "__module__", "").startswith("asyncflax"):
+                yield f"{module.__name__}.{name}", value
+
+
+@pytest.mark.parametrize("name, value", sorted(public_names()), ids=[name for name, _ in sorted(public_names())])
+def test_public_names_are_documented_with_an_example(name, value):
+    text = inspect.getdoc(value) or ""
+    assert len(text.splitlines()) > 1, f"{name} needs a docstring"
+    assert ">>>" in text or "Example: see" in text, f"{name} needs an example"
+    if inspect.isclass(value) and hasattr(value, "_fields"):
+        for field in value._fields:
+            assert re.search(rf"^\s*{field}[:,]", text, re.MULTILINE), f"{name}.{field} is not described"
+    elif inspect.isfunction(value):
+        for parameter in inspect.signature(value).parameters:
+            assert re.search(rf"\b{parameter}\b", text), f"argument {parameter} of {name} is not described"
+
+
+def test_importing_loads_the_core_only():
+    """jax, optax and numpy; no network library, no TensorFlow, no checkpointing, no plotting."""
+    heavy = ["flax", "tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "sklearn", "pandas", "scipy.stats"]
+    code = f"import asyncflax, sys; print([m for m in {heavy!r} if m in sys.modules])"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_package():
+    assert importlib.metadata.version("asyncflax") == asyncflax.__version__
+
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+CONTRIBUTING = README.with_name("CONTRIBUTING.md")
+
+
+def python_blocks(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [README, CONTRIBUTING], ids=lambda path: path.name)
+def test_the_examples_in_the_documents_run(path):
+    blocks = python_blocks(path)
+    assert blocks
+    for block in blocks:
+        code = "import jax\njax.config.update('jax_enable_x64', False)\n" + block
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_the_readme_names_the_commands_that_there_are():
+    makefile = README.with_name("Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    used = set(re.findall(r"(?:^|`)make ([a-z-]+)", README.read_text() + CONTRIBUTING.read_text(), re.MULTILINE))
+    assert {"demo", "test"} <= used <= targets
