@@ -20,7 +20,7 @@ import plain
 
 import asyncflax
 from asyncflax.base import as_partial
-from asyncflax.run import _run_chunk
+from asyncflax.run import _execute
 
 BATCH, LEARNING_RATE, MOMENTUM = 64, 0.05, 0.9
 
@@ -68,7 +68,7 @@ def compare(label, algorithm, tx, loss_fn, params, data, workers, args) -> None:
     scan = plain.make_scan(loss_fn, tx, data)
     carry = (jax.tree.map(jax.numpy.copy, params), tx.init(params))
 
-    ours = cost(_run_chunk.lower(algorithm, as_partial(gradient_fn), state, plan[0], indices))
+    ours = cost(jax.jit(_execute, donate_argnums=2).lower(algorithm, as_partial(gradient_fn), state, plan[0], indices))
     theirs = cost(scan.lower(*carry, indices))
     times = []
     for block in range(blocks):

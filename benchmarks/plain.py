@@ -70,7 +70,7 @@ def mlp_loss(params: dict[str, jax.Array], images: jax.Array, labels: jax.Array)
 
 def make_scan(
     loss_fn: Callable[..., jax.Array], tx: optax.GradientTransformation, data: tuple[jax.Array, jax.Array]
-) -> Callable[..., Any]:
+) -> Any:
     """The loop that everybody writes: `(params, opt_state, indices [T, B]) -> (params, opt_state, losses [T])`."""
     images, labels = data
 
