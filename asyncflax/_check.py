@@ -18,14 +18,16 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, Tracer)
 
 
-def integer(name: str, value: Any, minimum: int) -> int:
-    """`value` as an int that is at least `minimum`."""
+def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """`value` as an int that is at least `minimum`, and at most `maximum` if there is one."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be a concrete integer, got {value!r} ({type(value).__name__}).") from None
     if isinstance(value, bool) or number < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}, got {name}={value!r}.")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {name}={value!r}.")
     return number
 
 

@@ -53,6 +53,7 @@ class RunOutput(NamedTuple):
 
     Attributes:
       losses: [E], the loss at what the worker read.
+      staleness: int32 [E], in updates.
       gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
       aux: what the gradient function reports, with a leading axis [E].
 
@@ -60,6 +61,7 @@ class RunOutput(NamedTuple):
     """
 
     losses: jax.Array
+    staleness: jax.Array
     gap: jax.Array
     aux: Any
 
@@ -71,6 +73,7 @@ class RunResult(NamedTuple):
       params: the server's parameters after the last event.
       state: the method's state after the last event.
       losses: [T], the loss at what the worker read, in event order.
+      staleness: int32 [T], in updates.
       gap: float [T], see `metrics.gap`.
       aux: what the gradient function reports, with a leading axis [T].
       model_state: the server's model state after the last event, or None.
@@ -81,6 +84,7 @@ class RunResult(NamedTuple):
     params: Any
     state: Any
     losses: jax.Array
+    staleness: jax.Array
     gap: jax.Array
     aux: Any
     model_state: Any
@@ -290,7 +294,7 @@ def _execute(
         reader = chunk.reader[i] if chunk.exclusive else None
         handed_out = (algorithm.view(params, algorithm_state, worker=reader), model_state)
         slots = put_row(slots, chunk.write_slot[i], handed_out)
-        out = put_row(out, i, RunOutput(result.loss, moved, result.aux))
+        out = put_row(out, i, RunOutput(result.loss, chunk.staleness[i], moved, result.aux))
         return params, algorithm_state, slots, model_state, out
 
     def do_round(r, carry):
@@ -310,7 +314,8 @@ def _execute(
     chunk = jax.tree.map(jnp.asarray, chunk)
     _, result = jax.eval_shape(work, state.slots, 0)
     moved = jax.eval_shape(metrics.gap, state.params, state.params)
-    out = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), RunOutput(result.loss, moved, result.aux))
+    report = RunOutput(result.loss, chunk.staleness[0], moved, result.aux)
+    out = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), report)
     carry = (state.params, state.algorithm, state.slots, state.model_state, out)
     # A constant bound where it is one: a loop of known length, like a scan.
     num_rounds = chunk.num_rounds if chunk.padded else chunk.round_start.shape[-1]
@@ -326,4 +331,4 @@ _run_chunk = jax.jit(_execute, donate_argnums=2)
 def _run_whole(algorithm, gradient_fn, params, key, model_state, chunk: Chunk, batches) -> RunResult:
     state = _first_state(algorithm, params, chunk.num_slots, key, model_state)
     state, out = _execute(algorithm, gradient_fn, state, chunk, batches)
-    return RunResult(state.params, state.algorithm, out.losses, out.gap, out.aux, state.model_state)
+    return RunResult(state.params, state.algorithm, *out, state.model_state)

@@ -66,6 +66,7 @@ def test_run_equals_the_numpy_server(row, kind, width):
     assert_close(result.params, twin.theta)
     assert_close(result.losses, twin.losses)
     assert_close(result.gap, twin.gaps)
+    np.testing.assert_array_equal(result.staleness, trace.staleness)
 
 
 @given(problems.traces())

@@ -137,6 +137,11 @@ def test_clipping_is_announced_and_counted():
         (lambda: explicit_momentum(np.array([0.5, np.nan])), ValueError, "momentum must be finite"),
         (lambda: compensate_delay(-0.1), ValueError, "strength must be finite"),
         (lambda: per_worker(optax.sgd(0.1), 0), ValueError, "num_workers must be an integer >= 1"),
+        (
+            lambda: per_worker(optax.sgd(0.1), 2).update(0.0, per_worker(optax.sgd(0.1), 2).init(0.0), worker=2),
+            ValueError,
+            "worker must be at most 1, got worker=2",
+        ),
         (lambda: scale_by_staleness(0.5), TypeError, "fn must be a function"),
         (lambda: decay_weights(0.1, at="x"), ValueError, "at must be one of 'read', 'server'"),
         (lambda: read_stale_params(optax.sgd(0.1).init(0.0), 0.0), ValueError, "holds 0 states of store_versions"),

@@ -29,7 +29,8 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
     """Keeps the state of `tx` for each worker; an event reads and writes that of the worker who delivers.
 
     A schedule inside `tx` counts that worker's updates; a learning rate belongs outside. An event costs one row,
-    whatever the number of workers. Worker ids beyond `num_workers` cannot be seen here (`asyncflax.run` refuses them).
+    whatever the number of workers. A traced worker id beyond `num_workers` cannot be seen here (`asyncflax.run` refuses
+    such a trace).
 
     Args:
       tx: any transformation.
@@ -55,6 +56,8 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
         return PerWorkerState(fill_rows(inner.init(params), num_workers))
 
     def update_fn(updates, state, params=None, *, worker, **extra):
+        if not _check.is_traced(worker):
+            _check.integer("worker", worker, 0, num_workers - 1)
         own = take_row(state.workers, worker)
         updates, own = inner.update(updates, own, params, worker=worker, **extra)
         return updates, PerWorkerState(put_row(state.workers, worker, own))
