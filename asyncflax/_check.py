@@ -9,6 +9,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -46,11 +47,26 @@ def number(
     try:
         values = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}).{hint}") from None
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}).") from None
     below = values <= low if exclusive_low else values < low
     if not np.all(np.isfinite(values)) or np.any(below) or np.any(values > high):
         bracket = "(" if exclusive_low else "["
-        raise ValueError(f"{name} must be finite and in {bracket}{low:g}, {high:g}], got {name}={value!r}.{hint}")
+        interval = f"{bracket}{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be finite and in {interval}, got {name}={value!r}.{hint}")
+
+
+def scalar(name: str, value: Any, **bounds: Any) -> float:
+    """`value` as a float, concrete and single, within the bounds of `number`."""
+    if is_traced(value) or np.ndim(value) != 0:
+        raise TypeError(f"{name} must be a single concrete number, got {value!r}.")
+    number(name, value, **bounds)
+    return float(value)
+
+
+def instance(name: str, value: Any, kind: type, hint: str) -> None:
+    """Refuses what is not of a class; the hint says what to pass."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {hint}, got {value!r} ({type(value).__name__}).")
 
 
 def momentum(value: Any, name: str = "momentum") -> None:
@@ -68,3 +84,29 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuses what is not one of the named options."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def like(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Refuses a PyTree whose structure or shapes are not those of another."""
+    have, want = jax.tree.structure(tree), jax.tree.structure(other)
+    if have != want:
+        raise ValueError(f"{name} must have the structure of {other_name}, {want}; got {have}.")
+    for (path, leaf), twin in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(other), strict=True):
+        if _shape(leaf) != _shape(twin):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} must have the shape of {other_name}, {_shape(twin)}; "
+                f"got {_shape(leaf)}."
+            )
+
+
+def rows(name: str, tree: Any, count: int) -> None:
+    """Refuses a PyTree in which a leaf's leading axis is not `count` long."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        shape = _shape(leaf)
+        if shape[:1] != (count,):
+            path = name + jax.tree_util.keystr(path)
+            raise ValueError(f"{path} must have one row for each of the {count} events, its shape is {shape}.")
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(leaf.shape) if hasattr(leaf, "shape") else np.shape(leaf)

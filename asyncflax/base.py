@@ -56,8 +56,10 @@ class AsyncAlgorithm:
       num_workers: the number of workers the state was built for, None if it does not matter.
 
     An algorithm is a PyTree: its structure is the method, its leaves are the hyper-parameters that `method` found. It
-      can
-    be an argument of jitted functions, and of `jax.vmap`.
+    can be an argument of jitted functions, and of `jax.vmap`.
+
+    Raises:
+      TypeError: a function is none. ValueError: num_workers is below 1.
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -75,7 +77,19 @@ class AsyncAlgorithm:
 
     def __post_init__(self):
         for name in ("init", "update", "view"):
-            object.__setattr__(self, name, as_partial(getattr(self, name)))
+            function = getattr(self, name)
+            if isinstance(function, int | float | str):
+                raise TypeError(f"{name} must be a function, got {function!r}.")
+            object.__setattr__(self, name, as_partial(function))
+        if self.num_workers is not None:
+            object.__setattr__(self, "num_workers", _check.integer("num_workers", self.num_workers, 1))
+
+    def __repr__(self) -> str:
+        part = getattr(self.update, "func", None)
+        if not isinstance(part, _Part):
+            return f"AsyncAlgorithm(init={self.init}, update={self.update}, view={self.view})"
+        arguments = {**dict(part.static), **self.update.args[0]}  # pyright: ignore[reportFunctionMemberAccess]
+        return f"{part.make.__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
 def as_partial(function: Any) -> Any:
@@ -93,7 +107,8 @@ def from_optax(
 ) -> AsyncAlgorithm:
     """Lifts an Optax optimizer, which then runs at the server: one update an event.
 
-    Every transformation in it that takes extra arguments receives worker, staleness, read_params and value.
+    Every transformation in it that takes extra arguments receives worker, staleness, read_params and value. Another
+    optimizer object is another program; `method` shows how to change numbers without compiling again.
 
     Args:
       tx: any optimizer, for example a chain with `asyncflax.transforms`.
@@ -107,31 +122,35 @@ def from_optax(
       >>> import asyncflax, optax
       >>> algorithm = asyncflax.from_optax(optax.sgd(0.1, momentum=0.9))
     """
-    if not isinstance(tx, optax.GradientTransformation):
-        raise TypeError(f"tx must be an optax.GradientTransformation, got {tx!r}.")
-    tx = optax.with_extra_args_support(tx)
+    _check.instance("tx", tx, optax.GradientTransformation, "an optax.GradientTransformation")
+    return AsyncAlgorithm(tx.init, _OptaxUpdate(optax.with_extra_args_support(tx)), view, num_workers)
 
-    def update(grads, state, params, *, worker, staleness, read_params, **extra):
-        return tx.update(
-            grads,
-            state,
-            params,
-            worker=worker,
-            staleness=staleness,
-            read_params=read_params,
-            **extra,
-        )
 
-    return AsyncAlgorithm(tx.init, update, view, num_workers)
+@dataclasses.dataclass(frozen=True)
+class _OptaxUpdate:
+    """The update of an optimizer; equal for the same optimizer, so that it compiles once."""
+
+    tx: optax.GradientTransformationExtraArgs
+
+    def __call__(self, grads, state, params, *, worker, staleness, read_params, **extra):
+        event = {"worker": worker, "staleness": staleness, "read_params": read_params}
+        return self.tx.update(grads, state, params, **event, **extra)
 
 
 def method(factory: Factory) -> Factory:
     """Decorates a function that makes an algorithm, so that its numbers become hyper-parameters.
 
-    Floats and arrays that the caller passes become leaves of the algorithm; everything else (workers, options,
-    schedules) becomes its structure. Two algorithms that differ in numbers alone share one compiled program, and
-    `jax.vmap` over a function that makes an algorithm runs a grid of them. Inside a jitted function the factory is
-    called again with traced numbers: it must not branch on their values, and defaults stay concrete.
+    Floats and arrays that the caller passes become leaves of the algorithm, and so do ints where the parameter is
+    annotated as a number or has a float as its default. Everything else (workers, options, schedules) becomes its
+    structure. Two algorithms that differ in numbers alone share one compiled program, and `jax.vmap` over a function
+    that makes an algorithm runs a grid of them. Inside a jitted function the factory is called again with traced
+    numbers: it must not branch on their values. Numbers that the caller leaves out stay concrete.
+
+    Args:
+      factory: a function of named parameters (no *args, no **kwargs) that returns an `AsyncAlgorithm`.
+
+    Raises:
+      TypeError: the factory has other parameters; later, a structural argument is not hashable.
 
     Example:
       >>> import asyncflax, jax, optax
@@ -144,14 +163,22 @@ def method(factory: Factory) -> Factory:
       True
     """
     signature = inspect.signature(factory)
+    for parameter in signature.parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(f"{factory.__name__} must name all its parameters; {parameter} is not a name.")
 
     @functools.wraps(factory)
     def make(*args, **kwargs) -> AsyncAlgorithm:
         algorithm = factory(*args, **kwargs)  # checks concrete values before anything is traced
         given = signature.bind(*args, **kwargs).arguments
-        numbers = {name: _as_leaf(value) for name, value in given.items() if _is_number(value)}
-        static = tuple((name, value) for name, value in given.items() if name not in numbers)
-        for name, value in static:
+        numbers, static = {}, []
+        for name, parameter in signature.parameters.items():
+            if name in given and _is_number(given[name], parameter):
+                numbers[name] = _as_leaf(given[name])
+                continue
+            value = given.get(name, parameter.default)
+            value = value.item() if isinstance(value, np.generic) else value
+            static.append((name, value))
             try:
                 hash(value)
             except TypeError:
@@ -159,7 +186,7 @@ def method(factory: Factory) -> Factory:
                     f"{name} of {factory.__name__} must be hashable, got {value!r}; "
                     "pass a tuple, or a function that makes the value."
                 ) from None
-        part = lambda name: Partial(_Part(factory, static, name), numbers)
+        part = lambda name: Partial(_Part(make, tuple(static), name), numbers)
         return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
 
     return make  # type: ignore[return-value]
@@ -167,21 +194,25 @@ def method(factory: Factory) -> Factory:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """One function of the algorithm that `factory` makes; equal for equal static arguments."""
+    """One function of the algorithm that a decorated factory makes; equal for equal static arguments."""
 
-    factory: Callable[..., AsyncAlgorithm]
+    make: Callable[..., AsyncAlgorithm]
     static: tuple[tuple[str, Any], ...]
     name: str
 
     def __call__(self, numbers: dict[str, Any], *args, **kwargs):
-        algorithm = self.factory(**dict(self.static), **numbers)
+        algorithm = inspect.unwrap(self.make)(**dict(self.static), **numbers)
         return getattr(algorithm, self.name)(*args, **kwargs)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | np.ndarray | np.generic | jax.Array) or _check.is_traced(value)
+def _is_number(value: Any, parameter: inspect.Parameter) -> bool:
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not _check.is_traced(value):
+        return np.issubdtype(value.dtype, np.inexact) or jax.numpy.issubdtype(value.dtype, jax.numpy.inexact)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return isinstance(parameter.default, float) or str(parameter.annotation) in ("float", "LearningRate")
+    return isinstance(value, float) or _check.is_traced(value)
 
 
 def _as_leaf(value: Any) -> Any:
     # A NumPy scalar has a strong type, which would lift bfloat16 updates to float32; a Python float has not.
-    return float(value) if isinstance(value, float | np.floating) else value
+    return float(value) if isinstance(value, int | float | np.floating) else value

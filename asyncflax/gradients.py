@@ -9,6 +9,7 @@ Of the four keywords a gradient function receives those that its signature names
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,22 +17,31 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from asyncflax import _check
+
 _CONTEXT = ("key", "event", "worker", "model_state")
 
 
 class ModelUpdate(NamedTuple):
     """What an event does to model state that gradients do not train: `decay * model_state + increment`.
 
-    The server applies it in event order, whatever the width of the rounds. Running BatchNorm statistics with momentum m
-    and batch statistics b: decay m, increment (1 - m) b. A counter: decay 1, increment 1.
+    The server applies it in event order, whatever the width of the rounds.
+
+    *BatchNorm.* In training mode the forward pass does not read the running statistics, so a worker can evaluate it
+    with statistics of zero: what comes back is (1 - m) b for momentum m and batch statistics b, which is the increment;
+    the decay is m. The server then does statistics <- m statistics + (1 - m) b. For frozen statistics return no
+    update. (Statistics kept as stale differences, running minus batch, are unstable under asynchrony.)
 
     Attributes:
-      decay: a number, or a PyTree like model_state.
+      decay: a number, or a PyTree of numbers like model_state. A number is for floating leaves: integer leaves are
+        counters, which only take their increment.
       increment: PyTree like model_state.
 
     Example:
-      >>> import asyncflax
-      >>> count_events = asyncflax.ModelUpdate(decay=1, increment=1)
+      >>> import asyncflax, jax.numpy as jnp
+      >>> update = asyncflax.ModelUpdate(0.75, {"mean": 0.25 * jnp.ones(2), "batches": 1})
+      >>> update.apply({"mean": jnp.zeros(2), "batches": jnp.array(7)})
+      {'batches': Array(8, dtype=int32), 'mean': Array([0.25, 0.25], dtype=float32)}
     """
 
     decay: Any
@@ -40,16 +50,20 @@ class ModelUpdate(NamedTuple):
     def apply(self, model_state: Any) -> Any:
         """The server's new model state, in the dtypes of the old.
 
-        >>> import asyncflax, jax.numpy as jnp
-        >>> asyncflax.ModelUpdate(0.9, {"mean": 0.1 * jnp.ones(2)}).apply({"mean": jnp.zeros(2)})
-        {'mean': Array([0.1, 0.1], dtype=float32)}
+        Raises:
+          ValueError: the increment is not like model_state.
         """
-        decay = self.decay
-        if jax.tree.structure(decay) != jax.tree.structure(model_state):
-            decay = jax.tree.map(lambda _: self.decay, model_state)
-        return jax.tree.map(
-            lambda s, d, i: (d * s + i).astype(jnp.asarray(s).dtype), model_state, decay, self.increment
-        )
+        _check.like("increment of the ModelUpdate", self.increment, "model_state", model_state)
+        one_for_all = jax.tree_util.treedef_is_leaf(jax.tree.structure(self.decay))
+        decays = jax.tree.map(lambda _: self.decay, model_state) if one_for_all else self.decay
+
+        def new(state, increment, decay):
+            state = jnp.asarray(state)
+            counter = one_for_all and jnp.issubdtype(state.dtype, jnp.integer)
+            decayed = state if counter else state * jnp.asarray(decay, state.dtype)
+            return decayed + jnp.asarray(increment, state.dtype)
+
+        return jax.tree.map(new, model_state, self.increment, decays)
 
 
 class GradientResult(NamedTuple):
@@ -93,6 +107,9 @@ def from_loss(
       has_aux: it returns something to report.
       has_model_update: it returns a `ModelUpdate`.
 
+    Raises:
+      TypeError: `loss_fn` is not a function.
+
     Example:
       >>> import asyncflax, jax.numpy as jnp
       >>> gradient_fn = asyncflax.from_loss(lambda w, batch: jnp.sum((w - batch) ** 2))
@@ -127,36 +144,32 @@ def call_gradient_fn(gradient_fn: Callable[..., Any], read_params, batch, **cont
     """Calls a gradient function of any accepted form and gives its result the full form."""
     result = gradient_fn(read_params, batch, **_named_in(gradient_fn, context))
     if not isinstance(result, GradientResult):
-        try:
-            value, grads = result
-        except (TypeError, ValueError):
+        if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(
                 "gradient_fn must return a GradientResult or (loss, grads), as jax.value_and_grad does; "
                 f"it returned {type(result).__name__}. A plain loss is lifted by asyncflax.from_loss(loss_fn)."
-            ) from None
+            )
+        value, grads = result
         loss, aux = value if isinstance(value, tuple) else (value, ())
         result = GradientResult(loss, grads, aux)
-    if jax.tree.structure(result.grads) != jax.tree.structure(read_params):
-        raise ValueError(
-            "gradient_fn must return gradients like the parameters, "
-            f"{jax.tree.structure(read_params)}; it returned {jax.tree.structure(result.grads)}."
-        )
+    _check.like("gradients", result.grads, "the parameters", read_params)
     if jnp.shape(result.loss) != ():
         raise ValueError(f"gradient_fn must return one loss an event, got shape {jnp.shape(result.loss)}.")
+    if result.model_update is not None:
+        if not isinstance(result.model_update, ModelUpdate):
+            raise TypeError(f"model_update must be a ModelUpdate, got {type(result.model_update).__name__}.")
+        model_state = context["model_state"]
+        _check.like("increment of the ModelUpdate", result.model_update.increment, "model_state", model_state)
     return result
 
 
 def _named_in(function: Any, context: dict[str, Any]) -> dict[str, Any]:
-    """The part of the context that the function's signature names."""
-    if isinstance(function, jax.tree_util.Partial):
-        function = function.func
-    if isinstance(function, _LossGradient):
-        return context
+    """The part of the context that the function's signature names, beyond the parameters and the batch."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())[2:]
     except ValueError:  # a builtin without a signature
         return {}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return context
-    names = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY} & set(_CONTEXT)
-    return {name: value for name, value in context.items() if name in names}
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    names = set(_CONTEXT) if everything else {p.name for p in parameters}
+    return {name: value for name, value in context.items() if name in names and name not in bound}

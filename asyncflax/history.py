@@ -31,7 +31,7 @@ def take_row(store: Any, index: Any) -> Any:
     A row that is read, changed and written back in a loop makes XLA copy the whole store, because the readers of the
     row are fused with the read and still want the old store after the write. Something opaque between the store and its
     readers prevents that: a barrier, which XLA:CPU ignores before jaxlib 0.12, so on CPU a conditional that is always
-      true.
+    true.
     """
 
     def take(leaf):
@@ -47,7 +47,7 @@ def take_row(store: Any, index: Any) -> Any:
 
 
 def put_row(store: Any, index: Any, row: Any) -> Any:
-    """The store with row `index` of every leaf replaced; the dtype is the store's."""
+    """The store with row `index` of every leaf replaced; shapes must agree, the dtype is the store's."""
     return jax.tree.map(
         lambda leaf, new: jax.lax.dynamic_update_index_in_dim(leaf, jnp.asarray(new, leaf.dtype), index, 0),
         store,
@@ -94,8 +94,8 @@ def read_ring(state: RingState, staleness: Any) -> Any:
 
     def read(rows):
         capacity = rows.shape[0]
-        oldest = jnp.minimum(state.pushed, capacity) - 1
-        index = (state.pushed - 1 - jnp.minimum(staleness, oldest)) % capacity
+        oldest = jnp.maximum(jnp.minimum(state.pushed, capacity) - 1, 0)
+        index = (state.pushed - 1 - jnp.clip(staleness, 0, oldest)) % capacity
         row = jax.lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)
         return _move(row, jax.memory.Space.Device)
 
@@ -148,7 +148,12 @@ class Ring:
         _check.choice("beyond", self.beyond, ("error", "clip"))
 
     def empty(self, template: Any) -> RingState:
-        """A ring that holds nothing yet, for things shaped like `template`."""
+        """A ring that holds nothing yet, for things with the shapes and dtypes of `template`; it reads as zeros.
+
+        >>> import asyncflax, jax.numpy as jnp
+        >>> asyncflax.history.Ring(3).empty(jnp.ones(2)).rows.shape
+        (3, 2)
+        """
 
         def zeros(x):
             shape, dtype = (self.capacity, *jnp.shape(x)), jnp.result_type(x)
@@ -160,14 +165,29 @@ class Ring:
         return RingState(rows, jnp.zeros((), jnp.int32))
 
     def init(self, params: Any) -> RingState:
-        """A ring that holds version 0."""
+        """A ring that holds version 0, PyTree of arrays; every version must have its shapes and dtypes.
+
+        >>> import asyncflax, jax.numpy as jnp
+        >>> int(asyncflax.history.Ring(3).init(jnp.ones(2)).pushed)
+        1
+        """
         return self.push(self.empty(params), params)
 
     def push(self, state: RingState, params: Any) -> RingState:
-        """Adds the newest version and forgets the oldest when the ring is full."""
+        """Adds the newest version and forgets the oldest when the ring is full.
+
+        Raises:
+          ValueError, TypeError: `params` is not like what the ring was made for.
+
+        Example: see `read`.
+        """
+        rows = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), state.rows)
+        _check.like("params", params, "what the ring was made for", rows)
         index = state.pushed % self.capacity
 
         def write(rows, x):
+            if not jnp.can_cast(jnp.result_type(x), rows.dtype, "same_kind"):
+                raise TypeError(f"the ring holds {rows.dtype}, got {jnp.result_type(x)}; make it with such a template.")
             row = _move(jnp.asarray(x, rows.dtype), jax.typeof(rows).memory_space)
             return jax.lax.dynamic_update_index_in_dim(rows, row, index, 0)
 
@@ -177,11 +197,19 @@ class Ring:
         """The version that is `staleness` pushes older than the newest, or the oldest there is.
 
         Raises:
-          ValueError: a concrete staleness is negative, or needs a larger ring.
+          ValueError: a concrete staleness is negative, or needs a larger ring (a traced one is clipped).
+
+        Example:
+          >>> import asyncflax, jax.numpy as jnp
+          >>> ring = asyncflax.history.Ring(capacity=3)
+          >>> state = ring.init(jnp.array(0.0))
+          >>> for version in [1.0, 2.0, 3.0]:
+          ...     state = ring.push(state, jnp.array(version))
+          >>> float(ring.read(state, 0)), float(ring.read(state, 2))
+          (3.0, 1.0)
         """
         if not _check.is_traced(staleness):
-            hint = f" The ring has capacity={self.capacity}."
-            _check.number("staleness", staleness, low=0, high=self.capacity - 1, hint=hint)
+            _check.integer("staleness", staleness, 0, self.capacity - 1)
         return read_ring(state, staleness)
 
     def sample(self, state: RingState, law: StalenessLaw, key: jax.Array) -> Sample:
@@ -189,17 +217,23 @@ class Ring:
 
         Raises:
           ValueError: the law reaches beyond the ring and `beyond` is 'error'.
+
+        Example: see `Ring`.
         """
         self.check(law)
         wanted = law.sample(key)
-        staleness = jnp.minimum(wanted, jnp.minimum(state.pushed, self.capacity) - 1)
+        held = jnp.maximum(jnp.minimum(state.pushed, self.capacity), 1)
+        staleness = jnp.minimum(wanted, held - 1)
         clipped = jnp.minimum(wanted, state.pushed - 1) > staleness
         return Sample(read_ring(state, staleness), staleness, clipped)
 
     def check(self, law: StalenessLaw) -> None:
-        """Refuses a law that reaches beyond the ring, unless `beyond` is 'clip'."""
-        if not isinstance(law, StalenessLaw):
-            raise TypeError(f"law must be one of asyncflax.staleness, got {law!r}.")
+        """Refuses a law that reaches beyond the ring, unless `beyond` is 'clip'.
+
+        >>> import asyncflax
+        >>> asyncflax.history.Ring(capacity=8).check(asyncflax.staleness.uniform(0, 7))
+        """
+        _check.instance("law", law, StalenessLaw, "a law of asyncflax.staleness")
         lost = law.tail(self.capacity - 1)
         if self.beyond == "error" and lost > NEGLIGIBLE_MASS:
             raise ValueError(

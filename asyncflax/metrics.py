@@ -24,7 +24,7 @@ def gap(params: Any, read_params: Any) -> jax.Array:
     """
 
     def square(now, read):
-        delta = jnp.asarray(now) - jnp.asarray(read)
+        delta = jnp.abs(jnp.asarray(now) - jnp.asarray(read))
         return jnp.sum(jnp.square(delta.astype(jnp.promote_types(delta.dtype, jnp.float32))))
 
     squares = jax.tree.leaves(jax.tree.map(square, params, read_params))

@@ -32,6 +32,7 @@ from asyncflax.trace import Trace
     jax.tree_util.register_dataclass,
     data_fields=[
         "first_event",
+        "total_events",
         "num_events",
         "num_rounds",
         "round_start",
@@ -52,6 +53,7 @@ class Chunk:
 
     Attributes:
       first_event: [], the index t of the chunk's first event.
+      total_events: [], the number of events of the trace, T.
       num_events: [], how many events it has.
       num_rounds: [], how many rounds it has.
       round_start: [R], the position in the chunk of the first event of each round.
@@ -74,6 +76,7 @@ class Chunk:
     """
 
     first_event: Any
+    total_events: Any
     num_events: Any
     num_rounds: Any
     round_start: Any
@@ -94,7 +97,14 @@ class Chunk:
         return slice(int(self.first_event), int(self.first_event + self.num_events))
 
     def take(self, batches: Any) -> Any:
-        """The chunk's part of `batches` (PyTree, leading axis T), its last row repeated up to E rows."""
+        """The chunk's part of `batches` (PyTree, leading axis T), its last row repeated up to E rows.
+
+        Raises:
+          ValueError: a leaf does not have T rows.
+
+        Example: see `run_chunk`.
+        """
+        _check.rows("batches", batches, int(self.total_events))
         capacity, events = self.worker.shape[-1], self.events
         missing = capacity - (events.stop - events.start)
         rows = events
@@ -130,7 +140,8 @@ class Plan:
         return len(self.chunks.num_events)
 
     def __getitem__(self, k: int) -> Chunk:
-        if not -len(self) <= k < len(self):
+        k = _check.integer("the index of a chunk", k, -len(self))
+        if k >= len(self):
             raise IndexError(f"chunk {k} of a plan of {len(self)} chunks.")
         return jax.tree.map(lambda x: x[k], self.chunks)
 
@@ -173,6 +184,7 @@ def make_plan(
       a `Plan` whose chunks cover events 0..T-1 in order.
 
     Raises:
+      TypeError: `trace` is no Trace.
       ValueError: width or rounds_per_chunk below 1, a cut outside 0..T.
 
     Example:
@@ -182,7 +194,10 @@ def make_plan(
       >>> asyncflax.make_plan(trace, width=8, cuts=range(0, 6400, 1600))
       Plan(6400 events, 64 workers: 4 chunks, width 8, 6.76 events a round, 64 slots)
     """
+    _check.instance("trace", trace, Trace, "an asyncflax.Trace (a law makes one with .trace(num_updates=...))")
     width = _check.integer("width", width, 1)
+    if not isinstance(cuts, Iterable):
+        raise TypeError(f"cuts must be a list of event indices, got {cuts!r}.")
     cuts = sorted({_check.integer("cuts", cut, 0) for cut in cuts})
     if cuts and cuts[-1] > len(trace):
         raise ValueError(f"cuts={cuts[-1]} lies beyond the {len(trace)} events of the trace.")
@@ -193,7 +208,7 @@ def make_plan(
     stretch = np.searchsorted(starts, bounds)  # the first round of each stretch between cuts
     rounds = int(np.diff(stretch).max())
     if rounds_per_chunk is not None:
-        rounds = _check.integer("rounds_per_chunk", rounds_per_chunk, 1)
+        rounds = min(rounds, _check.integer("rounds_per_chunk", rounds_per_chunk, 1))
     first_round = np.concatenate([np.arange(a, b, rounds) for a, b in itertools.pairwise(stretch)])
     num_rounds = np.diff(first_round, append=len(starts))
     first_event = starts[first_round]
@@ -210,6 +225,7 @@ def make_plan(
 
     chunks = Chunk(
         first_event=first_event.astype(np.int32),
+        total_events=np.full(len(first_event), len(trace), np.int32),
         num_events=num_events.astype(np.int32),
         num_rounds=num_rounds.astype(np.int32),
         round_start=by_round(starts - np.repeat(first_event, num_rounds)),

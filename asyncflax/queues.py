@@ -5,7 +5,8 @@ random service time, delivers it, and starts again at once. Each version v >= 1 
 whose update made it; version 0 is read by all. Whatever the service-time law, the mean staleness tends to M - 1.
 
 Each worker draws from a random stream of its own, so that a longer trace of the same seed begins with the shorter one.
-Simultaneous deliveries are served in the order of the worker ids.
+Simultaneous deliveries (equal floating-point times) are served in
+the order of the worker ids.
 
 Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Hakimi et al. 2019 (arXiv:1907.11612), execution times.
 """
@@ -42,7 +43,8 @@ class ServiceTime:
     Attributes:
       name: how it was made, for people to read.
       machine: (generator, num_workers) -> float64 [num_workers], mean seconds of a task on each worker's machine.
-      task: (generator, n) -> float64 [n], independent non-negative factors of mean 1.
+      task: (generator, n) -> float64 [n], independent non-negative factors of mean 1. It is
+        asked for blocks of any size; what it draws must depend on its place in the stream only, not on the blocks.
 
     Example:
       >>> import asyncflax
@@ -79,6 +81,9 @@ def deterministic(mean: float | Sequence[float] = 1.0) -> ServiceTime:
 
     `mean` may be one number or one a worker, here and in the other laws.
 
+    Raises:
+      ValueError: a mean is not positive; `simulate` refuses a number of means that is not that of the workers.
+
     >>> import asyncflax
     >>> q = asyncflax.queues
     >>> q.simulate(num_workers=3, num_updates=6, service_time=q.deterministic()).staleness
@@ -89,6 +94,9 @@ def deterministic(mean: float | Sequence[float] = 1.0) -> ServiceTime:
 
 def exponential(mean: float | Sequence[float] = 1.0) -> ServiceTime:
     """Memoryless work (assumption A2 of Mitliagkas et al.): tau is geometric with mean M - 1.
+
+    Raises:
+      ValueError: a mean is not positive.
 
     >>> import asyncflax
     >>> asyncflax.queues.exponential()
@@ -102,11 +110,16 @@ def gamma(cv: float = 0.1, mean: float | Sequence[float] = 1.0) -> ServiceTime:
 
     0.1 stands for equal machines, 1 is the exponential law.
 
+    Raises:
+      ValueError: cv or a mean is not positive.
+
+    Source: the homogeneous machines of Hakimi et al. 2019 (arXiv:1907.11612), cv = 0.1.
+
     >>> import asyncflax
     >>> asyncflax.queues.gamma(cv=0.5)
     gamma(cv=0.5, mean=1.0)
     """
-    _check.number("cv", cv, low=0.0, exclusive_low=True)
+    cv = _check.scalar("cv", cv, low=0.0, exclusive_low=True)
     return ServiceTime(f"gamma({cv=}, {mean=})", _equal_machines(mean), _gamma_tasks(cv))
 
 
@@ -118,14 +131,17 @@ def heterogeneous_gamma(machine_cv: float = 0.6, task_cv: float = 0.1, mean: flo
       task_cv: coefficient of variation of one machine's tasks.
       mean: mean seconds of a task on an average machine.
 
+    Raises:
+      ValueError: an argument is not positive.
+
     Source: Ali et al. 2000 (the CVB method), as used by Hakimi et al. 2019 for DANA.
 
     >>> import asyncflax
     >>> asyncflax.queues.heterogeneous_gamma()
     heterogeneous_gamma(machine_cv=0.6, task_cv=0.1, mean=1.0)
     """
-    _check.number("machine_cv", machine_cv, low=0.0, exclusive_low=True)
-    _check.number("task_cv", task_cv, low=0.0, exclusive_low=True)
+    machine_cv = _check.scalar("machine_cv", machine_cv, low=0.0, exclusive_low=True)
+    task_cv = _check.scalar("task_cv", task_cv, low=0.0, exclusive_low=True)
     _check.number("mean", mean, low=0.0, exclusive_low=True)
     machines = _gamma_tasks(machine_cv)
     return ServiceTime(
@@ -138,11 +154,14 @@ def heterogeneous_gamma(machine_cv: float = 0.6, task_cv: float = 0.1, mean: flo
 def lognormal(cv: float = 0.5, mean: float | Sequence[float] = 1.0) -> ServiceTime:
     """Log-normal tasks with coefficient of variation `cv`: a moderately heavy tail.
 
+    Raises:
+      ValueError: cv or a mean is not positive.
+
     >>> import asyncflax
     >>> asyncflax.queues.lognormal()
     lognormal(cv=0.5, mean=1.0)
     """
-    _check.number("cv", cv, low=0.0, exclusive_low=True)
+    cv = _check.scalar("cv", cv, low=0.0, exclusive_low=True)
     sigma = np.sqrt(np.log1p(cv**2))
     return ServiceTime(
         f"lognormal({cv=}, {mean=})",
@@ -154,11 +173,14 @@ def lognormal(cv: float = 0.5, mean: float | Sequence[float] = 1.0) -> ServiceTi
 def pareto(shape: float = 2.5, mean: float | Sequence[float] = 1.0) -> ServiceTime:
     """Pareto tasks, P(W > w) ~ w^-shape: a few take very long. The shape must exceed 1 for the mean to exist.
 
+    Raises:
+      ValueError: shape is not above 1, or a mean is not positive.
+
     >>> import asyncflax
     >>> asyncflax.queues.pareto()
     pareto(shape=2.5, mean=1.0)
     """
-    _check.number("shape", shape, low=1.0, exclusive_low=True, hint=" A mean exists beyond 1 only.")
+    shape = _check.scalar("shape", shape, low=1.0, exclusive_low=True, hint=" A mean exists beyond 1 only.")
     return ServiceTime(
         f"pareto({shape=}, {mean=})",
         _equal_machines(mean),
@@ -169,6 +191,9 @@ def pareto(shape: float = 2.5, mean: float | Sequence[float] = 1.0) -> ServiceTi
 def stragglers(num_slow: int = 1, slowdown: float = 10.0, service_time: ServiceTime | None = None) -> ServiceTime:
     """Workers 0..num_slow-1 are `slowdown` times slower than `service_time` (default: gamma with cv 0.1).
 
+    Raises:
+      ValueError: num_slow is negative or slowdown not positive; `simulate` refuses more slow workers than there are.
+
     Source: Shi et al. 2024 (arXiv:2407.19234): 1 of 16 or 4 of 64 workers about ten times slower.
 
     >>> import asyncflax
@@ -176,8 +201,9 @@ def stragglers(num_slow: int = 1, slowdown: float = 10.0, service_time: ServiceT
     stragglers(4 x 10.0, gamma(cv=0.1, mean=1.0))
     """
     num_slow = _check.integer("num_slow", num_slow, 0)
-    _check.number("slowdown", slowdown, low=0.0, exclusive_low=True)
+    slowdown = _check.scalar("slowdown", slowdown, low=0.0, exclusive_low=True)
     base = gamma(0.1) if service_time is None else service_time
+    _check.instance("service_time", base, ServiceTime, "a law of asyncflax.queues")
 
     def machine(rng: np.random.Generator, num_workers: int) -> np.ndarray:
         if num_slow > num_workers:
@@ -194,7 +220,7 @@ def simulate(
     service_time: ServiceTime,
     seed: int = 0,
     max_staleness: int | None = None,
-    policy: str = "restart",
+    policy: str | None = None,
 ) -> Trace:
     """The trace of `num_workers` asynchronous workers until the server has made `num_updates` updates.
 
@@ -204,10 +230,16 @@ def simulate(
       service_time: the law of the time that one gradient takes.
       seed: everything random follows from it.
       max_staleness: no gradient staler than this is applied; None applies all.
-      policy: what happens to gradients that would be too stale. 'restart' stops a worker as soon as its gradient can
-        only be too stale, and starts it on the newest version; 'discard' lets it finish, rejects the gradient and
-        starts it anew. Rejected work never enters the trace: versions count accepted updates. The threshold R of
-        Ringmaster ASGD (arXiv:2501.16168) is max_staleness + 1.
+      policy: what happens to gradients that would be too stale. 'restart' (the default) stops a worker as soon as its
+        gradient can only be too stale, and starts it on the newest version; 'discard' lets it finish, rejects the
+        gradient and starts it anew. Rejected work never enters the trace: versions count accepted updates. The
+        threshold R of Ringmaster ASGD (arXiv:2501.16168) is max_staleness + 1.
+
+    Raises:
+      ValueError: a number below its minimum, an unknown policy or one without max_staleness, or a service-time law that
+        does not fit num_workers or draws times that are negative, not finite or all zero.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Ringmaster ASGD (arXiv:2501.16168) for restarts.
 
     Example:
       >>> import asyncflax
@@ -220,12 +252,15 @@ def simulate(
     """
     num_workers = _check.integer("num_workers", num_workers, 1)
     num_updates = _check.integer("num_updates", num_updates, 1)
-    _check.choice("policy", policy, ("restart", "discard"))
+    if policy is not None:
+        _check.choice("policy", policy, ("restart", "discard"))
+        if max_staleness is None:
+            raise ValueError(f"policy={policy!r} needs max_staleness: which gradients are too stale?")
     tasks = _Tasks(service_time, num_workers, seed)
     if max_staleness is None:
         return _merge(tasks, num_updates)
     max_staleness = _check.integer("max_staleness", max_staleness, 0)
-    return _serve(tasks, num_updates, max_staleness, restart=policy == "restart")
+    return _serve(tasks, num_updates, max_staleness, restart=policy != "discard")
 
 
 def barrier(*, num_workers: int, num_updates: int, service_time: ServiceTime, seed: int = 0) -> Trace:
@@ -260,22 +295,34 @@ def _gamma_tasks(cv: float) -> Callable[[np.random.Generator, int], np.ndarray]:
     return lambda rng, n: rng.standard_gamma(shape, n) / shape
 
 
+_MANY = 16  # how many tasks are drawn at once at least, where many are needed
+
+
 class _Tasks:
     """The service times of all workers; those of worker i come from the stream [seed, i + 1]."""
 
     def __init__(self, service_time: ServiceTime, num_workers: int, seed: int):
-        if not isinstance(service_time, ServiceTime):
-            raise TypeError(
-                f"service_time must be a law of asyncflax.queues such as exponential(), got {service_time!r}."
-            )
-        self.num_workers = num_workers
-        self.mean = service_time.machine(np.random.default_rng([seed, 0]), num_workers)
-        self._task = service_time.task
+        _check.instance("service_time", service_time, ServiceTime, "a law of asyncflax.queues such as exponential()")
+        seed = _check.integer("seed", seed, 0)
+        self.law = service_time
+        self.mean = np.asarray(service_time.machine(np.random.default_rng([seed, 0]), num_workers))
+        if self.mean.shape != (num_workers,) or not np.all((self.mean > 0) & np.isfinite(self.mean)):
+            raise ValueError(f"machine of {service_time} must give {num_workers} positive numbers, got {self.mean}.")
         self._streams = [np.random.default_rng([seed, i + 1]) for i in range(num_workers)]
+
+    @property
+    def num_workers(self) -> int:
+        """M."""
+        return len(self.mean)
 
     def draw(self, worker: int, n: int) -> np.ndarray:
         """The next n service times of a worker, in seconds."""
-        return self.mean[worker] * self._task(self._streams[worker], n)
+        factors = np.asarray(self.law.task(self._streams[worker], n))
+        if factors.shape != (n,) or not np.all((factors >= 0) & np.isfinite(factors)):
+            raise ValueError(f"task of {self.law} must give {n} non-negative numbers, got {factors}.")
+        if n >= _MANY and not factors.any():
+            raise ValueError(f"task of {self.law} gave {n} zeros in a row: with such work time never passes.")
+        return self.mean[worker] * factors
 
     def one_by_one(self, worker: int) -> Iterator[float]:
         """The service times of a worker, in seconds, without end."""
@@ -290,7 +337,7 @@ def _merge(tasks: _Tasks, num_updates: int) -> Trace:
     while True:
         for i, times in enumerate(finish):
             while finish[i][-1] <= horizon:
-                n = int((horizon - times[-1]) / tasks.mean[i] * 1.05) + 16
+                n = int((horizon - times[-1]) / tasks.mean[i] * 1.05) + _MANY
                 seconds = tasks.draw(i, n)
                 # One running sum from the start, so that the rounding does not depend on the horizon.
                 more = np.cumsum(np.concatenate([finish[i][-1:], seconds]))[1:]
@@ -315,14 +362,15 @@ def _serve(tasks: _Tasks, num_updates: int, max_staleness: int, *, restart: bool
     seconds = [tasks.one_by_one(i) for i in range(tasks.num_workers)]
     read = [0] * tasks.num_workers  # the version on which each worker computes
     job = [0] * tasks.num_workers  # counts a worker's starts: a delivery of an earlier job is void
-    readers: dict[int, list[int]] = {}  # who started on a version, for restarts
+    readers: dict[int, list[int]] = {}  # who started on a version, where restarts need it
     heap: list[tuple[float, int, int]] = []
     worker, read_version, time = [], [], []
 
     def start(i: int, now: float, version: int) -> None:
         read[i] = version
         job[i] += 1
-        readers.setdefault(version, []).append(i)
+        if restart:
+            readers.setdefault(version, []).append(i)
         heapq.heappush(heap, (now + next(seconds[i]), i, job[i]))
 
     for i in range(tasks.num_workers):
@@ -338,9 +386,7 @@ def _serve(tasks: _Tasks, num_updates: int, max_staleness: int, *, restart: bool
         version = len(worker)
         start(i, now, version)
         too_old = version - max_staleness - 1
-        stale = readers.pop(too_old, [])
-        if restart:
-            for j in sorted(set(stale)):
-                if read[j] == too_old:
-                    start(j, now, version)
+        for j in sorted(set(readers.pop(too_old, []))):
+            if read[j] == too_old:
+                start(j, now, version)
     return Trace(np.array(worker), np.array(read_version), np.array(time), tasks.num_workers)

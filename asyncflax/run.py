@@ -1,8 +1,8 @@
 """The engine: runs a method over a trace, exactly.
 
 One idea: a run is a loop over the rounds of a plan. A round reads past versions from their slots, computes their
-  gradients
-(together, if there are several), and then, event by event, updates the server and stores what it hands out next.
+gradients (together, if there are several), and then, event by event, updates the server and stores what it hands out
+next.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asyncflax import _check, metrics
 from asyncflax.base import AsyncAlgorithm, as_partial
@@ -30,7 +31,7 @@ class RunState(NamedTuple):
       slots: (parameters, model state) that were handed out, each leaf with a leading axis [num_slots].
       model_state: PyTree of what gradients do not train (BatchNorm statistics, ...), or None.
       key: a typed JAX key; event t uses fold_in(key, t).
-      event: int32 [], the index t of the next event.
+      event: int32 [], the index t of the next event (a NumPy number between chunks).
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -118,7 +119,11 @@ def run(
       model_state: PyTree of what gradients do not train, or None.
 
     Raises:
-      ValueError: the trace has more workers than the algorithm was built for; batches do not have T rows.
+      TypeError: an argument is not what it should be; the message says what to pass.
+      ValueError: the trace has more workers than the algorithm was built for; batches do not have T rows; gradients are
+        not like the parameters.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6 and section 2.1.
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -133,9 +138,8 @@ def run(
     """
     plan = make_plan(trace, width=width)
     key = _check_start(algorithm, plan, key)
-    chunk = plan[0]
-    _check_batches(batches, chunk)
-    return _run_whole(algorithm, as_partial(gradient_fn), params, key, model_state, chunk, batches)
+    _check.rows("batches", batches, len(trace))
+    return _run_whole(algorithm, _as_gradient(gradient_fn), params, key, model_state, plan[0], batches)
 
 
 def init_run(
@@ -167,32 +171,24 @@ def init_run(
 
 def _check_start(algorithm: AsyncAlgorithm, plan: Plan, key: jax.Array | None) -> jax.Array:
     """Checks what a run starts with; returns the key."""
-    if not isinstance(algorithm, AsyncAlgorithm):
-        raise TypeError(
-            f"algorithm must be an AsyncAlgorithm, got {type(algorithm).__name__}; "
-            "lift an Optax optimizer with asyncflax.from_optax(...)."
-        )
+    hint = "an AsyncAlgorithm (asyncflax.from_optax lifts an Optax optimizer)"
+    _check.instance("algorithm", algorithm, AsyncAlgorithm, hint)
+    _check.instance("plan", plan, Plan, "an asyncflax.Plan (asyncflax.make_plan makes one from a trace)")
     if algorithm.num_workers is not None and plan.num_workers > algorithm.num_workers:
         raise ValueError(
             f"the trace has num_workers={plan.num_workers}, "
             f"the algorithm was built for num_workers={algorithm.num_workers}."
         )
     key = jax.random.key(0) if key is None else key
-    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key must be a typed key as jax.random.key makes it, got {key!r}.")
+    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key) or jnp.ndim(key) > 0:
+        raise TypeError(f"key must be one typed key as jax.random.key makes it, got {key!r}.")
     return key
 
 
-def _check_batches(batches: Any, chunk: Chunk) -> None:
-    capacity = chunk.worker.shape[-1]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(batches):
-        rows = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
-        if rows != capacity:
-            name = "batches" + jax.tree_util.keystr(path)
-            raise ValueError(
-                f"{name} must have one row for each of the {capacity} events, it has {rows} "
-                f"(shape {jnp.shape(leaf)}); for a chunk pass chunk.take(batches)."
-            )
+def _as_gradient(gradient_fn: Callable[..., Any]) -> Callable[..., Any]:
+    if not callable(gradient_fn):
+        raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")
+    return as_partial(gradient_fn)
 
 
 def _first_state(algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state) -> RunState:
@@ -239,14 +235,18 @@ def run_chunk(
       >>> int(state.event), out.losses.shape
       (100, (40,))
     """
-    _check_batches(batches, chunk)
+    _check.instance("chunk", chunk, Chunk, "a chunk of a plan, plan[k]")
+    _check.rows("batches", batches, chunk.worker.shape[-1])
     num_slots = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
     if num_slots - {chunk.num_slots}:
         raise ValueError(f"state has {num_slots.pop()} slots, the plan has {chunk.num_slots}.")
     traced = _check.is_traced(state.event) or _check.is_traced(chunk.first_event)
     if not traced and int(state.event) != chunk.first_event:
         raise ValueError(f"state stands at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
-    return _run_chunk(algorithm, as_partial(gradient_fn), state, chunk, batches)
+    state, out = _run_chunk(algorithm, _as_gradient(gradient_fn), state, chunk, batches)
+    if not traced:  # known without waiting for the device, so that the next call does not wait for it either
+        state = state._replace(event=np.int32(chunk.first_event + chunk.num_events))
+    return state, out
 
 
 def _execute(
@@ -288,6 +288,7 @@ def _execute(
             read_params=read_params,
             value=result.loss,
         )
+        _check.like("the updates", updates, "the parameters", params)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
         if result.model_update is not None:
             model_state = result.model_update.apply(model_state)

@@ -29,6 +29,7 @@ __all__ = [
     "uniform",
 ]
 
+_LARGEST_TABLE = 2**24
 NEGLIGIBLE_MASS = 1e-6  # what a store of past versions may cut off a law without being told
 
 
@@ -41,6 +42,9 @@ class StalenessLaw:
       table: float64 [K + 1], table[l] = q_l = P(tau = l); beyond K the probability is 0.
       mean: E tau, in closed form.
 
+    Raises:
+      ValueError: an entry of the table is negative or not finite, or the entries do not sum to 1 within 1e-9.
+
     Example:
       >>> import asyncflax
       >>> law = asyncflax.staleness.geometric(mean=7.0)
@@ -51,6 +55,14 @@ class StalenessLaw:
     name: str
     table: np.ndarray
     mean: float
+
+    def __post_init__(self):
+        bad = ~np.isfinite(self.table) | (self.table < 0)
+        if bad.any():
+            worst = int(np.argmax(bad))
+            raise ValueError(f"{self.name}: pmf[{worst}]={self.table[worst]} is not a probability.")
+        if abs(self.table.sum() - 1.0) > 1e-9:
+            raise ValueError(f"{self.name}: pmf sums to {self.table.sum():.12g}, not to 1; divide it by its sum.")
 
     def __repr__(self) -> str:
         return self.name
@@ -67,13 +79,23 @@ class StalenessLaw:
         return float(np.sum(self.table * (k - self.mean) ** 2))
 
     def pmf(self, staleness) -> np.ndarray:
-        """P(tau = staleness) for integers of any shape; float64."""
+        """P(tau = staleness) for integers of any shape; float64.
+
+        >>> import asyncflax
+        >>> asyncflax.staleness.uniform(0, 3).pmf([0, 3, 4])
+        array([0.25, 0.25, 0.  ])
+        """
         k = np.asarray(staleness)
         inside = (k >= 0) & (k <= self.maximum)
         return np.where(inside, self.table[np.where(inside, k, 0)], 0.0)
 
     def tail(self, staleness: int) -> float:
-        """P(tau > staleness): the mass that a store of versions 0..staleness old does not hold."""
+        """P(tau > staleness): the mass that a store of versions 0..staleness old does not hold.
+
+        >>> import asyncflax
+        >>> asyncflax.staleness.uniform(0, 3).tail(1)
+        0.5
+        """
         return float(np.sum(self.table[max(int(staleness) + 1, 0) :][::-1]))
 
     def bound(self, mass: float = NEGLIGIBLE_MASS) -> int:
@@ -132,6 +154,7 @@ class StalenessLaw:
           array([2., 3., 4.])
         """
         num_updates = _check.integer("num_updates", num_updates, 1)
+        seed = _check.integer("seed", seed, 0)
         num_workers = _check.integer("num_workers", num_workers, 1)
         _check.choice("assign", assign, ("uniform", "round_robin"))
         _check.choice("before_start", before_start, ("clamp", "drop"))
@@ -164,6 +187,9 @@ class StalenessLaw:
 def constant(staleness: int) -> StalenessLaw:
     """tau = staleness, always (after the first updates): round robin among staleness + 1 equal workers.
 
+    Raises:
+      ValueError: staleness is negative.
+
     >>> import asyncflax
     >>> asyncflax.staleness.constant(7).pmf([6, 7])
     array([0., 1.])
@@ -176,6 +202,9 @@ def constant(staleness: int) -> StalenessLaw:
 
 def uniform(low: int, high: int) -> StalenessLaw:
     """Every integer in low..high, both included, with equal probability.
+
+    Raises:
+      ValueError: low is negative, or high is below low.
 
     >>> import asyncflax
     >>> asyncflax.staleness.uniform(0, 14).mean
@@ -194,23 +223,29 @@ def geometric(mean: float) -> StalenessLaw:
 
     Source: Mitliagkas et al. 2016, Theorems 3 and 5.
 
+    Raises:
+      ValueError: mean is negative, or so large that the table would exceed 2^24 entries.
+
     >>> import asyncflax
     >>> asyncflax.staleness.geometric(mean=1.0).pmf([0, 1, 2])
     array([0.5  , 0.25 , 0.125])
     """
-    _check.number("mean", mean, low=0.0)
+    mean = _check.scalar("mean", mean, low=0.0)
     mu = mean / (1.0 + mean)
-    return _from_ratio(f"geometric({mean:g})", 1.0 - mu, lambda k: np.full(len(k), mu), float(mean))
+    return _from_ratio(f"geometric({mean:g})", 1.0 / (1.0 + mean), lambda k: np.full(len(k), mu), float(mean))
 
 
 def poisson(mean: float) -> StalenessLaw:
     """q_l = e^-mean mean^l / l!.
 
+    Raises:
+      ValueError: mean is not in [0, 700].
+
     >>> import asyncflax
     >>> asyncflax.staleness.poisson(7.0).pmf(7).round(6)
     np.float64(0.149003)
     """
-    _check.number("mean", mean, low=0.0, high=700.0)  # e^-mean must not underflow
+    mean = _check.scalar("mean", mean, low=0.0, high=700.0)  # e^-mean must not underflow
     return _from_ratio(f"poisson({mean:g})", np.exp(-mean), lambda k: mean / k, float(mean))
 
 
@@ -219,13 +254,16 @@ def negative_binomial(mean: float, shape: float) -> StalenessLaw:
 
     Var tau = mean + mean^2 / shape.
 
+    Raises:
+      ValueError: mean is negative, shape is not positive, or both are so large that P(0) underflows.
+
     >>> import asyncflax
     >>> law = asyncflax.staleness.negative_binomial(mean=7.0, shape=2.0)
     >>> round(law.variance, 6)
     31.5
     """
-    _check.number("mean", mean, low=0.0)
-    _check.number("shape", shape, low=0.0, exclusive_low=True)
+    mean = _check.scalar("mean", mean, low=0.0)
+    shape = _check.scalar("shape", shape, low=0.0, exclusive_low=True)
     mu = mean / (shape + mean)
     first = np.exp(shape * np.log1p(-mu))
     if first == 0.0:
@@ -244,15 +282,12 @@ def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
     >>> asyncflax.staleness.empirical([0.25, 0.5, 0.25]).mean
     1.0
     """
-    table = np.array(pmf, dtype=np.float64)
+    try:
+        table = np.array(pmf, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"pmf must be a list of probabilities, got {pmf!r}.") from None
     if table.ndim != 1 or len(table) == 0:
         raise ValueError(f"pmf must be a list of probabilities, got an array of shape {table.shape}.")
-    bad = ~np.isfinite(table) | (table < 0)
-    if bad.any():
-        worst = int(np.argmax(bad))
-        raise ValueError(f"pmf[{worst}]={table[worst]} is not a probability.")
-    if abs(table.sum() - 1.0) > 1e-9:
-        raise ValueError(f"pmf sums to {table.sum():.12g}, not to 1; divide it by its sum.")
     return StalenessLaw(f"empirical({len(table)} values)", table, float(np.sum(np.arange(len(table)) * table)))
 
 
@@ -261,7 +296,7 @@ def _from_ratio(name: str, first: float, ratio: Callable[[np.ndarray], np.ndarra
     if mean == 0.0:
         return StalenessLaw(name, np.ones(1), 0.0)
     size = 64
-    while True:
+    while size <= _LARGEST_TABLE:
         k = np.arange(1, size)
         table = first * np.cumprod(np.concatenate([[1.0], ratio(k)]))
         tails = np.cumsum(table[::-1])[::-1]
@@ -270,3 +305,4 @@ def _from_ratio(name: str, first: float, ratio: Callable[[np.ndarray], np.ndarra
         if last_ratio < 1 and table[-1] / (1 - last_ratio) < 2.0**-56:
             return StalenessLaw(name, table[: int(np.argmax(tails < 2.0**-54)) or size], mean)
         size *= 2
+    raise ValueError(f"{name} reaches beyond a staleness of {_LARGEST_TABLE:,}; take a smaller mean={mean:g}.")

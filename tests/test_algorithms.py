@@ -1,6 +1,7 @@
 """One suite that every method joins with a row in `problems.METHODS`."""
 
 import inspect
+import pickle
 import re
 
 import jax
@@ -210,6 +211,30 @@ def test_options_are_listed_and_checked(row):
     if "num_workers" in parameters:
         with pytest.raises(ValueError, match="num_workers must be an integer >= 1, got num_workers=0"):
             row.make(num_workers=0)
+
+
+def test_numbers_are_leaves_and_the_rest_is_structure():
+    a = algorithms
+    structure = lambda algorithm: jax.tree.structure(algorithm)
+    assert structure(a.asgd(1)) == structure(a.asgd(2)) == structure(a.asgd(0.5)) == structure(a.asgd(np.float32(0.1)))
+    assert structure(a.momentum_asgd(1, 0)) == structure(a.momentum_asgd(0.1, momentum=0.9))
+    assert structure(a.momentum_asgd(0.1)) == structure(a.momentum_asgd(0.1, form="inside", decay_at="read"))
+    assert structure(a.momentum_asgd(0.1)) != structure(a.momentum_asgd(0.1, form="outside"))
+    multi = a.multi_asgd(0.1, num_workers=np.int64(4), nesterov=np.bool_(True), form=np.str_("inside"))
+    assert structure(multi) == structure(a.multi_asgd(0.1, num_workers=4, nesterov=True))
+    asyncflax.run(multi, gradient_fn, SOFTMAX_PARAMS, QUEUE, BATCHES)
+    assert repr(a.asgd(0.5)) == "asgd(weight_decay=0.0, decay_at='read', learning_rate=0.5)"
+
+
+@main_methods
+def test_algorithms_can_be_pickled(row):
+    algorithm = pickle.loads(pickle.dumps(row.make()))
+    assert jax.tree.structure(algorithm) == jax.tree.structure(row.make())
+
+
+def test_factories_name_their_parameters():
+    with pytest.raises(TypeError, match="must name all its parameters"):
+        asyncflax.method(lambda learning_rate, **options: None)
 
 
 def test_unhashable_options_are_refused():

@@ -1,6 +1,7 @@
 """The engine against plain Optax, the NumPy server, an unbounded history, and itself with other widths."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -298,7 +299,7 @@ def _start(plan, algorithm=None):
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, t, BATCHES[:-1]),
             ValueError,
-            r"batches must have one row for each of the 24 events, it has 23",
+            r"batches must have one row for each of the 24 events, its shape is \(23, 4\)",
         ),
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, t, {"x": BATCHES, "y": 3}),
@@ -320,7 +321,7 @@ def _start(plan, algorithm=None):
                 key=jax.random.key_data(jax.random.key(0)),
             ),
             TypeError,
-            "key must be a typed key",
+            "key must be one typed key",
         ),
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), problems.softmax_loss, SOFTMAX_PARAMS, t, BATCHES),
@@ -332,12 +333,71 @@ def _start(plan, algorithm=None):
                 METHODS["asgd"].make(), lambda p, b: (jnp.zeros(()), p[0]), SOFTMAX_PARAMS, t, BATCHES
             ),
             ValueError,
-            "gradients like the parameters",
+            "gradients must have the structure of the parameters",
         ),
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), lambda p, b: (p[1], p), SOFTMAX_PARAMS, t, BATCHES),
             ValueError,
             r"one loss an event, got shape \(3,\)",
+        ),
+        (
+            lambda t: asyncflax.run(
+                METHODS["asgd"].make(), jax.grad(lambda p, b: jnp.sum(p**2)), jnp.ones(2), t, BATCHES
+            ),
+            TypeError,
+            "must return a GradientResult or",
+        ),
+        (
+            lambda t: asyncflax.run(METHODS["asgd"].make(), lambda p, b: (0.0, jnp.ones(())), jnp.ones(2), t, BATCHES),
+            ValueError,
+            r"gradients must have the shape of the parameters, \(2,\); got \(\)",
+        ),
+        (
+            lambda t: asyncflax.run(METHODS["asgd"].make(), None, jnp.ones(2), t, BATCHES),
+            TypeError,
+            "must be a function",
+        ),
+        (
+            lambda t: asyncflax.run(
+                METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, asyncflax.staleness.constant(1), BATCHES
+            ),
+            TypeError,
+            "trace must be an asyncflax.Trace",
+        ),
+        (lambda t: asyncflax.init_run(METHODS["asgd"].make(), SOFTMAX_PARAMS, t), TypeError, "plan must be"),
+        (
+            lambda t: asyncflax.run_chunk(
+                METHODS["asgd"].make(), gradient_fn, _start(asyncflax.make_plan(t)), asyncflax.make_plan(t), BATCHES
+            ),
+            TypeError,
+            "chunk must be a chunk of a plan",
+        ),
+        (lambda t: asyncflax.make_plan(t, cuts=[7])[1].take(BATCHES[:20]), ValueError, r"its shape is \(20, 4\)"),
+        (lambda t: asyncflax.make_plan(t)[0].take({"s": 1.0}), ValueError, r"batches\['s'\] must have one row"),
+        (lambda t: asyncflax.from_optax(0.1), TypeError, "tx must be an optax.GradientTransformation, got 0.1"),
+        (lambda t: asyncflax.from_optax(optax.sgd(0.1), num_workers=0), ValueError, "num_workers must be"),
+        (lambda t: asyncflax.AsyncAlgorithm(1, 2), TypeError, "init must be a function, got 1"),
+        (
+            lambda t: asyncflax.run(
+                METHODS["asgd"].make(),
+                lambda p, b: asyncflax.GradientResult(jnp.zeros(()), p, (), {"mean": 0.0}),
+                jnp.ones(2),
+                t,
+                BATCHES,
+            ),
+            TypeError,
+            "model_update must be a ModelUpdate, got dict",
+        ),
+        (
+            lambda t: asyncflax.run(
+                METHODS["asgd"].make(),
+                lambda p, b: asyncflax.GradientResult(jnp.zeros(()), p, (), asyncflax.ModelUpdate(0.5, jnp.ones(2))),
+                jnp.ones(2),
+                t,
+                BATCHES,
+            ),
+            ValueError,
+            "increment of the ModelUpdate must have the structure of model_state",
         ),
         (
             lambda t: asyncflax.run_chunk(
@@ -372,3 +432,46 @@ def test_a_trace_with_fewer_workers_is_welcome():
     trace = dataclasses.replace(TRACES["geometric"])
     assert trace.num_workers == 1
     asyncflax.run(METHODS["multi_asgd"].make(), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES)
+
+
+def test_counters_count_and_averages_decay():
+    """A number as decay is for floating leaves; a PyTree of decays is for each its own."""
+    state = {"mean": jnp.ones(2), "count": jnp.asarray(2**24, jnp.int32)}
+    new = asyncflax.ModelUpdate(0.5, {"mean": jnp.ones(2), "count": 1}).apply(state)
+    assert new["count"] == 2**24 + 1 and new["count"].dtype == jnp.int32
+    np.testing.assert_array_equal(new["mean"], [1.5, 1.5])
+    new = asyncflax.ModelUpdate({"mean": 0.0, "count": 0}, {"mean": jnp.ones(2), "count": 7}).apply(state)
+    assert new["count"] == 7 and new["mean"][0] == 1.0
+
+
+def test_keywords_that_are_bound_stay_bound():
+    trace, batches = TRACES["exponential"], np.arange(NUM_EVENTS)
+
+    def loss(params, event, *, worker):  # the batch may have any name
+        return params * 0.0 + event + 100.0 * worker
+
+    for bind in (functools.partial, jax.tree_util.Partial):
+        result = asyncflax.run(
+            METHODS["asgd"].make(), asyncflax.from_loss(bind(loss, worker=5.0)), jnp.zeros(()), trace, batches
+        )
+        np.testing.assert_array_equal(result.losses, batches + 500.0)
+
+
+def test_the_same_optimizer_compiles_once():
+    tx, traced = optax.sgd(0.1), []
+
+    def loss(params, rows):
+        traced.append(1)
+        return problems.softmax_loss(params, rows)
+
+    counted = asyncflax.from_loss(loss)
+    counts = []
+    for _ in range(2):
+        asyncflax.run(asyncflax.from_optax(tx), counted, SOFTMAX_PARAMS, TRACES["exponential"], BATCHES)
+        counts.append(len(traced))
+    assert counts[0] == counts[1]
+
+
+def test_complex_parameters_have_a_real_gap():
+    z = jnp.array([1.0 + 2.0j])
+    assert asyncflax.metrics.gap(z, 0 * z) == pytest.approx(5**0.5)

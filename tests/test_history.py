@@ -87,11 +87,40 @@ def test_clipping_is_asked_for_and_said():
         (lambda: Ring(0), ValueError, "capacity must be an integer >= 1, got capacity=0"),
         (lambda: Ring(4, "disk"), ValueError, "memory must be one of 'device', 'pinned_host', got 'disk'"),
         (lambda: Ring(4, beyond="wrap"), ValueError, "beyond must be one of"),
-        (lambda: Ring(4).read(Ring(4).init(jnp.zeros(())), -1), ValueError, "staleness must be finite and in"),
-        (lambda: Ring(4).read(Ring(4).init(jnp.zeros(())), 4), ValueError, "The ring has capacity=4"),
-        (lambda: Ring(4).check(3.0), TypeError, "law must be one of asyncflax.staleness"),
+        (
+            lambda: Ring(4).read(Ring(4).init(jnp.zeros(())), -1),
+            ValueError,
+            "staleness must be an integer >= 0, got staleness=-1",
+        ),
+        (
+            lambda: Ring(4).read(Ring(4).init(jnp.zeros(())), 4),
+            ValueError,
+            "staleness must be at most 3, got staleness=4",
+        ),
+        (lambda: Ring(4).read(Ring(4).init(jnp.zeros(())), 1.5), TypeError, "staleness must be a concrete integer"),
+        (
+            lambda: Ring(4).push(Ring(4).init({"w": jnp.zeros(3)}), {"w": jnp.ones(2)}),
+            ValueError,
+            r"params\['w'\] must have the shape of what the ring was made for, \(3,\); got \(2,\)",
+        ),
+        (
+            lambda: Ring(4).push(Ring(4).init(jnp.zeros(3, int)), jnp.ones(3)),
+            TypeError,
+            "the ring holds int64, got float64",
+        ),
+        (lambda: Ring(4).check(3.0), TypeError, "law must be a law of asyncflax.staleness, got 3.0"),
     ],
 )
 def test_bad_input_is_one_clear_error(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_reads_outside_of_a_ring_give_its_ends():
+    """A traced staleness cannot be refused: it is clipped; an empty ring reads as zeros and says staleness 0."""
+    ring = Ring(3)
+    state = ring.push(ring.push(ring.init(jnp.array(5.0)), jnp.array(6.0)), jnp.array(7.0))
+    read = jax.jit(ring.read)
+    assert [float(read(state, age)) for age in (-1, 0, 2, 9)] == [7.0, 7.0, 5.0, 5.0]
+    sample = ring.sample(ring.empty(jnp.array(1.0)), staleness.constant(2), jax.random.key(0))
+    assert float(sample.params) == 0.0 and int(sample.staleness) == 0

@@ -38,7 +38,7 @@ def test_rounds_chunks_and_cuts(trace, width, cuts, rounds_per_chunk):
             assert begin[0] == 0 and np.array_equal(begin[1:], np.cumsum(size)[:-1])
             assert size.sum() == chunk.num_events
             if rounds is not None:
-                assert len(chunk.round_start) == rounds
+                assert len(chunk.round_start) <= rounds
             starts.extend(first + begin)
             sizes.extend(size)
             np.testing.assert_array_equal(chunk.staleness[: chunk.num_events], trace.staleness[chunk.events])
@@ -106,3 +106,7 @@ def test_a_chunk_that_does_not_exist():
     assert plan[-1].events == slice(5, 10)
     with pytest.raises(IndexError, match="chunk 2 of a plan of 2 chunks"):
         plan[2]
+    with pytest.raises(TypeError, match="the index of a chunk must be a concrete integer"):
+        plan[0:1]
+    with pytest.raises(TypeError, match="cuts must be a list of event indices, got 5"):
+        asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=10), cuts=5)

@@ -158,6 +158,11 @@ def test_no_gradient_is_staler_than_the_limit(policy):
     np.testing.assert_array_equal(generous.read_version, queues.simulate(**options).read_version)
 
 
+def custom(task, machine=np.ones):
+    """A law of one's own."""
+    return queues.ServiceTime("mine", lambda rng, m: machine(m), lambda rng, n: task(n))
+
+
 @pytest.mark.parametrize(
     "call, error, message",
     [
@@ -165,6 +170,13 @@ def test_no_gradient_is_staler_than_the_limit(policy):
         ({"num_workers": 2.5}, TypeError, "num_workers must be a concrete integer, got 2.5"),
         ({"num_updates": 0}, ValueError, "num_updates must be an integer >= 1"),
         ({"service_time": "exponential"}, TypeError, "service_time must be a law of asyncflax.queues"),
+        ({"seed": -1}, ValueError, "seed must be an integer >= 0"),
+        ({"policy": "discard"}, ValueError, "policy='discard' needs max_staleness"),
+        ({"service_time": custom(lambda n: np.full(n, np.nan))}, ValueError, "task of mine must give .* non-negative"),
+        ({"service_time": custom(lambda n: -np.ones(n))}, ValueError, "task of mine must give .* non-negative"),
+        ({"service_time": custom(lambda n: np.ones(3))}, ValueError, "task of mine must give"),
+        ({"service_time": custom(np.zeros)}, ValueError, "zeros in a row: with such work time never passes"),
+        ({"service_time": custom(np.ones, np.zeros)}, ValueError, "machine of mine must give 4 positive numbers"),
         ({"max_staleness": -1}, ValueError, "max_staleness must be an integer >= 0"),
         ({"max_staleness": 3, "policy": "cancel"}, ValueError, "policy must be one of 'restart', 'discard'"),
         ({"service_time": queues.exponential([1.0, 2.0])}, ValueError, "mean has 2 values for num_workers=4"),
@@ -186,8 +198,10 @@ def test_bad_input_is_one_clear_error(call, error, message):
         (lambda: queues.pareto(1.0), "A mean exists beyond 1 only"),
         (lambda: queues.heterogeneous_gamma(machine_cv=0), "machine_cv must be finite"),
         (lambda: queues.stragglers(1, 0.0), "slowdown must be finite"),
+        (lambda: queues.stragglers(1, 10.0, 2.0), "service_time must be a law of asyncflax.queues"),
+        (lambda: queues.gamma(cv=[0.1, 0.2]), "cv must be a single concrete number"),
     ],
 )
 def test_bad_laws_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -111,6 +111,11 @@ def test_identities():
         (lambda: staleness.uniform(3, 2), "high must be an integer >= 3, got high=2"),
         (lambda: staleness.geometric(-0.5), "mean must be finite and in"),
         (lambda: staleness.geometric(np.nan), "mean must be finite"),
+        (lambda: staleness.geometric(np.array([1.0, 2.0])), "mean must be a single concrete number"),
+        (lambda: staleness.geometric(1e8), "reaches beyond a staleness of 16,777,216"),
+        (lambda: staleness.StalenessLaw("x", np.array([np.nan, 2.0]), 0.0), r"x: pmf\[0\]=nan is not a probability"),
+        (lambda: staleness.empirical(["a"]), "pmf must be a list of probabilities"),
+        (lambda: staleness.constant(1).trace(num_updates=5, seed=-1), "seed must be an integer >= 0"),
         (lambda: staleness.poisson(1e4), "mean must be finite and in"),
         (lambda: staleness.negative_binomial(5.0, 0.0), "shape must be finite and in"),
         (lambda: staleness.negative_binomial(5000.0, 5000.0), "underflows; use poisson"),
@@ -128,5 +133,5 @@ def test_identities():
     ],
 )
 def test_bad_input_is_one_clear_error(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -1,5 +1,7 @@
 """Traces: what they refuse, and what survives a file."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -81,39 +83,27 @@ def test_damaged_files_are_refused(tmp_path, trace):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="damaged"):
         Trace.load(path)
-    accepted = 0
-    for position in range(0, len(content), 7):  # a byte anywhere
+    for position in range(0, len(content), 5):  # a byte anywhere
         changed = bytearray(content)
         changed[position] ^= 0x10
         path.write_bytes(changed)
-        try:
-            loaded = Trace.load(path)
-        except ValueError as error:
-            assert "trace.npz" in str(error)
-        else:  # bytes that mean nothing, such as a date in the archive's directory
-            accepted += 1
-            np.testing.assert_array_equal(loaded.read_version, trace.read_version)
-            np.testing.assert_array_equal(loaded.worker, trace.worker)
-            np.testing.assert_array_equal(loaded.time, trace.time)
-    assert accepted < len(content) / 7 / 10
+        with pytest.raises(ValueError, match=r"trace\.npz is damaged or not a trace"):
+            Trace.load(path)
 
 
-def test_a_changed_array_in_a_sound_archive_does_not_match_the_hash(tmp_path, trace):
+def test_files_of_others_and_of_the_future_are_refused(tmp_path, trace):
     path = tmp_path / "trace.npz"
-    trace.save(path)
-    with np.load(path) as file:
-        content = dict(file)
-    content["worker"] = np.roll(content["worker"], 1)
-    np.savez(path, **content)
+    np.savez(path, worker=[0], read_version=[0])
     with pytest.raises(ValueError, match="does not match its hash"):
         Trace.load(path)
-    content["format"] = np.int64(99)
-    np.savez(path, **content)
-    with pytest.raises(ValueError, match="format 99"):
+    archive = io.BytesIO()
+    np.savez(archive, format=99, **trace._arrays())
+    path.write_bytes(asyncflax.trace._sign(archive.getvalue()))
+    with pytest.raises(ValueError, match="format 99, this version reads 1"):
         Trace.load(path)
-    np.savez(path, x=1)
-    with pytest.raises(ValueError, match="lacks format, hash"):
-        Trace.load(path)
+    trace.save(path, overwrite=True)
+    with np.load(path) as file:  # an ordinary .npz for everybody else
+        np.testing.assert_array_equal(file["worker"], trace.worker)
 
 
 def test_prefix_and_summary(trace):

@@ -104,9 +104,29 @@ def test_steps_beyond_a_trace_are_nan():
     assert np.isfinite(out[:3]).all() and np.isnan(out[3:]).all()
 
 
+def test_parameters_read_beyond_a_trace_are_nan():
+    tx = optax.chain(optax.sgd(0.1), store_versions(staleness.constant(1).trace(num_updates=3)))
+    params = jnp.ones(())
+    state, read = tx.init(params), []
+    for _ in range(5):
+        read.append(float(read_stale_params(state, params)))
+        _, state = tx.update(jnp.ones(()), state, params)
+    assert np.isfinite(read[:3]).all() and np.isnan(read[3:]).all()
+
+
+def test_versions_can_be_stored_under_a_mask():
+    """What the mask keeps out is read fresh."""
+    tx = optax.chain(optax.sgd(0.25), optax.masked(store_versions(1), {"stale": True, "fresh": False}))
+    params = {"stale": jnp.ones(()), "fresh": jnp.ones(())}
+    state = tx.init(params)
+    _, state = tx.update(params, state, params)
+    newer = jax.tree.map(lambda p: p + 1, params)
+    assert read_stale_params(state, newer) == {"stale": 1.0, "fresh": 2.0}
+
+
 def test_clipping_is_announced_and_counted():
     with pytest.warns(UserWarning, match=r"max_staleness=2 cuts off 0.667 of the probability of uniform\(0, 8\)"):
-        tx = delay_gradients(staleness.uniform(0, 8), max_staleness=2)
+        tx = delay_gradients(staleness.uniform(0, 8), max_staleness=2, beyond="clip")
     out, state = emitted(tx)
     tau = np.arange(STEPS) + 1 - out
     assert tau.max() == 2 and STEPS * 0.4 < int(state.clipped) < STEPS * 0.9
@@ -119,19 +139,35 @@ def test_clipping_is_announced_and_counted():
         (lambda: delay_gradients(-1), ValueError, "staleness must be an integer >= 0, got staleness=-1"),
         (lambda: delay_gradients(1.5), TypeError, "staleness must be a concrete integer, got 1.5"),
         (
-            lambda: delay_gradients(staleness.geometric(7.0), max_staleness=10, beyond="error"),
+            lambda: delay_gradients(staleness.geometric(7.0), max_staleness=10),
             ValueError,
             r"max_staleness=10 cuts off 0.23 of the probability of geometric\(7\); take max_staleness=103",
         ),
         (lambda: delay_gradients(QUEUE, max_staleness=1, beyond="error"), ValueError, "max_staleness=1 cuts off"),
         (lambda: delay_gradients(5, max_staleness=4, beyond="error"), ValueError, "take max_staleness=5"),
-        (lambda: delay_gradients(5, beyond="wrap"), ValueError, "beyond must be one of 'clip', 'error', got 'wrap'"),
+        (lambda: delay_gradients(5, beyond="wrap"), ValueError, "beyond must be one of 'error', 'clip', got 'wrap'"),
         (lambda: delay_gradients(5, before_start="x"), ValueError, "before_start must be one of 'clamp', 'drop'"),
         (lambda: delay_gradients(5, max_staleness=-1), ValueError, "max_staleness must be an integer >= 0"),
         (
             lambda: jax.vmap(lambda d: delay_gradients(d).init(1.0))(jnp.arange(3)),
             ValueError,
             "max_staleness must be given",
+        ),
+        (
+            lambda: delay_gradients(staleness.constant(1), seed=-1),
+            ValueError,
+            "seed must be an integer >= 0, got seed=-1",
+        ),
+        (
+            lambda: jax.jit(optax.inject_hyperparams(delay_gradients)(2, max_staleness=4).init)(jnp.zeros(())),
+            TypeError,
+            "max_staleness",
+        ),
+        (lambda: per_worker(0.5, 2), TypeError, "tx must be an optax.GradientTransformation, got 0.5"),
+        (
+            lambda: delay_gradients(1).update(jnp.ones(2), delay_gradients(1).init(jnp.ones(3))),
+            ValueError,
+            "must have the shape",
         ),
         (lambda: explicit_momentum(1.5), ValueError, r"momentum must be finite and in \[-1, 1\], got momentum=1.5"),
         (lambda: explicit_momentum(np.array([0.5, np.nan])), ValueError, "momentum must be finite"),
@@ -262,7 +298,7 @@ def test_stored_versions_read_a_law_and_count_what_they_clip():
         version = version + 1
     assert set(ages) == {0.0, 1.0, 2.0, 3.0} and ages[0] == 0
     with pytest.warns(UserWarning, match="cuts off"):
-        tx = store_versions(staleness.constant(3), max_staleness=2)
+        tx = store_versions(staleness.constant(3), max_staleness=2, beyond="clip")
     state = tx.init(jnp.zeros(()))
     for step in range(6):
         _, state = tx.update(jnp.zeros(()), state, jnp.asarray(float(step)))

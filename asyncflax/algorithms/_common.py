@@ -9,7 +9,7 @@ import jax
 import optax
 
 from asyncflax import _check
-from asyncflax.transforms import decay_weights, explicit_momentum
+from asyncflax.transforms import decay_weights
 
 LearningRate = float | jax.Array | Callable[[Any], Any]
 
@@ -27,13 +27,10 @@ def step(learning_rate: LearningRate) -> optax.GradientTransformation:
     return optax.scale_by_learning_rate(learning_rate)
 
 
-def heavy_ball(
-    learning_rate: LearningRate,
-    momentum: float,
-    form: str,
-    wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx,
+def with_step(
+    learning_rate: LearningRate, velocity: optax.GradientTransformation, form: str
 ) -> optax.GradientTransformation:
-    """Learning rate and explicit momentum (wrapped), in the order that `form` names."""
+    """The learning rate and a velocity: 'inside' has the step size in the velocity, 'outside' behind it."""
     _check.choice("form", form, ("inside", "outside"))
-    blocks = [step(learning_rate), wrap(explicit_momentum(momentum))]
+    blocks = [step(learning_rate), velocity]
     return optax.chain(*(blocks if form == "inside" else reversed(blocks)))

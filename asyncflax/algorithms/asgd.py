@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed, heavy_ball, step
+from asyncflax.algorithms._common import LearningRate, decayed, step, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
-from asyncflax.transforms import scale_by_staleness
+from asyncflax.transforms import explicit_momentum, scale_by_staleness
 
 
 @method
@@ -28,6 +28,11 @@ def asgd(learning_rate: LearningRate, *, weight_decay: float = 0.0, decay_at: st
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 6.
 
     Example:
       >>> import asyncflax
@@ -58,6 +63,9 @@ def delay_adaptive_asgd(
 
     Source: Mishchenko et al. 2022 (arXiv:2206.07638); the rule is that of their code, konstmish/asynchronous_sgd.
 
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
     Example:
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.delay_adaptive_asgd(0.1, num_workers=8)
@@ -68,7 +76,7 @@ def delay_adaptive_asgd(
     adapt = scale_by_staleness(lambda tau: workers / jnp.maximum(workers, tau + offset))
     return from_optax(
         optax.chain(decayed(weight_decay, decay_at), adapt, step(learning_rate)),
-        num_workers=num_workers,
+        num_workers=workers,
     )
 
 
@@ -121,7 +129,11 @@ def ssgd(
 
     .. math:: u \leftarrow \mu u + \alpha \, \mathrm{mean}_i \, g^i, \qquad w \leftarrow w - u
 
-    Run it on a trace of `queues.barrier`, whose rounds of M events read the same version. A schedule counts rounds.
+    Run it on a trace of `queues.barrier`, whose rounds of M events read the same version. On another trace it averages
+    every M gradients, whoever sent them; gradients of an incomplete last round are not applied. A schedule counts
+    rounds.
+
+    (`optax.MultiSteps` accumulates as well, but in float32 unless told otherwise, which would not be exact here.)
 
     Args:
       learning_rate: alpha >= 0, a number or a schedule of the number of rounds.
@@ -131,11 +143,16 @@ def ssgd(
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`; the same here, since the parameters rest in a round.
 
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: the baseline SSGD of Hakimi et al. 2019 (arXiv:1907.11612).
+
     Example:
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.ssgd(0.1, 0.9, num_workers=8)
     """
     workers = _check.integer("num_workers", num_workers, 1)
-    step_of_round = heavy_ball(learning_rate, momentum, form)
+    step_of_round = with_step(learning_rate, explicit_momentum(momentum), form)
     tx = optax.chain(decayed(weight_decay, decay_at), _once_a_round(step_of_round, workers))
-    return from_optax(tx, num_workers=num_workers)
+    return from_optax(tx, num_workers=workers)

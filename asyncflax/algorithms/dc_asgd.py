@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import optax
 
-from asyncflax.algorithms._common import LearningRate, decayed, heavy_ball
+from asyncflax.algorithms._common import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
-from asyncflax.transforms import compensate_delay
+from asyncflax.transforms import compensate_delay, explicit_momentum
 
 
 @method
@@ -38,6 +38,11 @@ def dc_asgd(
       weight_decay: a number >= 0; the decayed gradient is compensated.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Zheng et al. 2017 (arXiv:1609.08326).
+
     Example:
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.dc_asgd(0.1, strength=0.04)
@@ -46,6 +51,6 @@ def dc_asgd(
         optax.chain(
             decayed(weight_decay, decay_at),
             compensate_delay(strength, curvature=curvature),
-            heavy_ball(learning_rate, momentum, form),
+            with_step(learning_rate, explicit_momentum(momentum), form),
         )
     )

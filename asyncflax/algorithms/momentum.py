@@ -1,8 +1,7 @@
 """Momentum in asynchronous training: shared by all workers, with a look-ahead, or one velocity a worker.
 
 Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3; Hakimi et al. 2019 (arXiv:1907.11612), the baselines NAG-ASGD
-  and
-Multi-ASGD.
+and Multi-ASGD.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import jax
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed, heavy_ball, step
+from asyncflax.algorithms._common import LearningRate, decayed, step, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker
 
@@ -37,11 +36,18 @@ def momentum_asgd(
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3 with the stale gradient of eq. 6; section 4 for mu_L < 0.
+
     Example:
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.momentum_asgd(0.1, momentum=-0.09)
     """
-    return from_optax(optax.chain(decayed(weight_decay, decay_at), heavy_ball(learning_rate, momentum, form)))
+    return from_optax(
+        optax.chain(decayed(weight_decay, decay_at), with_step(learning_rate, explicit_momentum(momentum), form))
+    )
 
 
 @method
@@ -61,12 +67,17 @@ def nag_asgd(
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
       momentum: mu in [-1, 1].
       variant: 'lookahead' keeps w and sends w - mu u. 'shifted' keeps and sends the look-ahead itself,
-        w <- w - (mu u_new + alpha g), as PyTorch and `optax.sgd(nesterov=True)` do. Their gradients are the same at
-        constant mu; the parameters that you evaluate are not.
+        w <- w - (mu u_new + alpha g), as PyTorch and `optax.sgd(nesterov=True)` do. At constant mu and with decay at
+        'read' their gradients are the same; the parameters that you evaluate are not.
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
     The step size is inside the velocity, so that the look-ahead is right when the learning rate changes.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: the baseline NAG-ASGD of Hakimi et al. 2019 (arXiv:1907.11612); which variant it had is not known.
 
     Example:
       >>> import asyncflax
@@ -110,13 +121,16 @@ def multi_asgd(
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: the baseline Multi-ASGD of Hakimi et al. 2019 (arXiv:1907.11612).
+
     Example:
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.multi_asgd(0.1, 0.9, num_workers=8)
     """
     num_workers = _check.integer("num_workers", num_workers, 1)
-    _check.choice("form", form, ("inside", "outside"))
     velocities = per_worker(explicit_momentum(momentum, nesterov=nesterov), num_workers)
-    blocks = [step(learning_rate), velocities]
-    tx = optax.chain(decayed(weight_decay, decay_at), *(blocks if form == "inside" else reversed(blocks)))
+    tx = optax.chain(decayed(weight_decay, decay_at), with_step(learning_rate, velocities, form))
     return from_optax(tx, num_workers=num_workers)

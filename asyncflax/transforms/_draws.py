@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +19,39 @@ Staleness = int | jax.Array | StalenessLaw | Trace
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Attributes:
-    at: int32 [] step -> int32 [] staleness, before the start and the capacity are considered.
-    maximum: the largest staleness that is to be held.
-    length: the number of steps that have an answer, None if all have.
+    """The staleness of each step of a loop.
+
+    Attributes:
+      at: int32 [] step -> int32 [] staleness, before the start and the capacity are considered.
+      maximum: the largest staleness that is to be held.
+      length: the number of steps that have an answer, None if all have.
     """
 
     at: Callable[[jax.Array], jax.Array]
     maximum: int
     length: int | None = None
 
+    def is_over(self, step: jax.Array) -> jax.Array:
+        """bool []: whether the trace ended before this step."""
+        return jnp.zeros((), bool) if self.length is None else step >= self.length
+
+
+def poison(tree: Any, condition: jax.Array) -> Any:
+    """The tree, with NaN in all that is floating where the condition holds: an end that cannot pass unnoticed."""
+    return jax.tree.map(
+        lambda x: jnp.where(condition, jnp.nan, x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x, tree
+    )
+
 
 def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, seed: int) -> Draws:
     """Checks the arguments that `delay_gradients` and `store_versions` share."""
-    _check.choice("beyond", beyond, ("clip", "error"))
+    _check.choice("beyond", beyond, ("error", "clip"))
+    seed = seed if _check.is_traced(seed) else _check.integer("seed", seed, 0)
+    if _check.is_traced(max_staleness):
+        raise TypeError(
+            "max_staleness is the size of a ring and cannot be traced; "
+            "under optax.inject_hyperparams pass static_args=('max_staleness', 'seed')."
+        )
     if max_staleness is not None:
         max_staleness = _check.integer("max_staleness", max_staleness, 0)
     if isinstance(staleness, Trace):

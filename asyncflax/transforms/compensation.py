@@ -24,6 +24,9 @@ def compensate_delay(
 
     The update needs `params` and the extra argument `read_params`.
 
+    Raises:
+      ValueError: strength is negative or curvature unknown; later, params are missing.
+
     Source: Zheng et al. 2017 (arXiv:1609.08326), DC-ASGD.
 
     Example:

@@ -10,7 +10,7 @@ import optax
 
 from asyncflax import _check
 from asyncflax.history import Ring, RingState, read_ring
-from asyncflax.transforms._draws import Staleness, draws_from
+from asyncflax.transforms._draws import Staleness, draws_from, poison
 
 
 class DelayState(NamedTuple):
@@ -35,7 +35,7 @@ def delay_gradients(
     staleness: Staleness,
     *,
     max_staleness: int | None = None,
-    beyond: str = "clip",
+    beyond: str = "error",
     before_start: str = "clamp",
     seed: int = 0,
 ) -> optax.GradientTransformation:
@@ -58,13 +58,14 @@ def delay_gradients(
       staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step).
       max_staleness: how old a gradient can be kept: the memory is max_staleness + 1 gradients. By default what the
         integer or the trace needs, and for a law the smallest number beyond which it has at most 1e-6 of probability.
-      beyond: what happens to a staleness beyond max_staleness. 'clip' takes the oldest gradient, warns now of the mass
-        that is cut off and counts the steps in the state; 'error' refuses such a law or trace now.
+      beyond: what happens to a staleness beyond max_staleness. 'error' refuses such a law or trace now; 'clip' takes
+        the oldest gradient instead, warns now of the mass that is cut off, and counts the steps in the state.
       before_start: what happens while tau_t > t. 'clamp' uses the first gradient; 'drop' makes a zero update.
       seed: what the draws of a law follow from.
 
-    A traced integer (under `jax.vmap` or `optax.inject_hyperparams`) needs max_staleness. Steps after the end of a
-    trace have no staleness: their updates are NaN, so that a longer loop cannot pass unnoticed.
+    Gradients are kept in the dtype of the parameters. A traced integer (under `jax.vmap` or `optax.inject_hyperparams`)
+    needs max_staleness. Steps after the end of a trace have no staleness: their updates are NaN, so that a longer loop
+    cannot pass unnoticed.
 
     Raises:
       ValueError: see above, and for a negative staleness.
@@ -98,9 +99,8 @@ def delay_gradients(
         updates = read_ring(held, jnp.minimum(wanted, draws.maximum))
         if before_start == "drop":
             updates = jax.tree.map(lambda u: jnp.where(wanted > step, jnp.zeros_like(u), u), updates)
-        if draws.length is not None:
-            updates = jax.tree.map(lambda u: jnp.where(step >= draws.length, jnp.nan, u), updates)
         lost = jnp.minimum(wanted, step) > draws.maximum
-        return updates, DelayState(held, state.clipped + lost.astype(jnp.int32))
+        clipped = state.clipped + lost.astype(jnp.int32)
+        return poison(updates, draws.is_over(step)), DelayState(held, clipped)
 
     return optax.GradientTransformation(init_fn, update_fn)

@@ -38,6 +38,12 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
 
     The update needs the extra argument `worker`, int32 [].
 
+    Raises:
+      TypeError: `tx` is not an Optax transformation.
+      ValueError: num_workers is below 1; later, a concrete worker id is not in 0..num_workers-1.
+
+    Source: the per-worker momenta of Multi-ASGD in Hakimi et al. 2019 (arXiv:1907.11612).
+
     Example:
       >>> import asyncflax, jax.numpy as jnp, optax
       >>> tx = asyncflax.transforms.per_worker(optax.trace(0.5), num_workers=2)
@@ -49,6 +55,7 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
       1.0
       1.5
     """
+    _check.instance("tx", tx, optax.GradientTransformation, "an optax.GradientTransformation")
     num_workers = _check.integer("num_workers", num_workers, 1)
     inner = optax.with_extra_args_support(tx)
 

@@ -19,6 +19,9 @@ def scale_by_staleness(
 
     The update needs the extra argument `staleness`.
 
+    Raises:
+      TypeError: `fn` is not a function.
+
     Source: Zhang et al. 2015 (staleness-aware learning rates); Mishchenko et al. 2022 (arXiv:2206.07638).
 
     Example:

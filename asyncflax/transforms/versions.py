@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax.history import Ring, RingState, read_ring
-from asyncflax.transforms._draws import Staleness, draws_from
+from asyncflax.transforms._draws import Staleness, draws_from, poison
 
 
 class StoredVersions(NamedTuple):
@@ -17,7 +17,7 @@ class StoredVersions(NamedTuple):
 
     Attributes:
       ring: the parameters before the newest updates.
-      staleness: int32 [], how old the parameters are that the next gradient has to read.
+      staleness: int32 [], how old the parameters are that the next gradient has to read; -1 after the end of a trace.
       clipped: int32 [], how many steps wanted a version that the ring had held, but holds no more.
 
     Example:
@@ -36,7 +36,7 @@ def store_versions(
     staleness: Staleness,
     *,
     max_staleness: int | None = None,
-    beyond: str = "clip",
+    beyond: str = "error",
     seed: int = 0,
     memory: str = "device",
 ) -> optax.GradientTransformation:
@@ -51,7 +51,12 @@ def store_versions(
       max_staleness, beyond, seed: as in `delay_gradients`; the memory is max_staleness versions.
       memory: 'device' or 'pinned_host', see `history.Ring`.
 
+    After the end of a trace the parameters read are NaN, so that a longer loop cannot pass unnoticed.
+
     Before enough versions exist the initial parameters are read (tau is clamped to t). The update needs `params`.
+
+    Raises:
+      ValueError: as `delay_gradients`; later, params are missing.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 6.
 
@@ -81,9 +86,11 @@ def store_versions(
         if params is None:
             raise ValueError("store_versions needs the parameters: update(updates, state, params).")
         held = ring.push(state.ring, params)
-        wanted = jnp.minimum(draws.at(held.pushed), held.pushed)
+        step = held.pushed  # the next one
+        wanted = jnp.minimum(draws.at(step), step)
         lost = (wanted > draws.maximum).astype(jnp.int32)
-        return updates, StoredVersions(held, jnp.minimum(wanted, draws.maximum), state.clipped + lost)
+        staleness = jnp.where(draws.is_over(step), -1, jnp.minimum(wanted, draws.maximum))
+        return updates, StoredVersions(held, staleness, state.clipped + lost)
 
     return optax.GradientTransformation(init_fn, update_fn)
 
@@ -112,4 +119,9 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
         )
     state = found[0]
     older = read_ring(state.ring, jnp.maximum(state.staleness - 1, 0))
-    return jax.tree.map(lambda new, old: jnp.where(state.staleness == 0, new, old), params, older)
+    is_masked = lambda x: isinstance(x, optax.MaskedNode)
+
+    def choose(old, new):  # what a mask kept out of the ring is read fresh
+        return new if is_masked(old) else jnp.where(state.staleness == 0, new, old)
+
+    return poison(jax.tree.map(choose, older, params, is_leaf=is_masked), state.staleness < 0)

@@ -19,6 +19,11 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
 
     The update needs the extra argument `read_params` ('read') or `params` ('server').
 
+    Raises:
+      ValueError: weight_decay is negative or `at` unknown; later, the parameters are missing.
+
+    Source: the L2 term in the gradient of Mitliagkas et al. 2016 (arXiv:1605.09774), whose theorems hold with it.
+
     Example:
       >>> import asyncflax, jax.numpy as jnp
       >>> tx = asyncflax.transforms.decay_weights(0.5)
