@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -209,7 +210,9 @@ def _is_number(value: Any, parameter: inspect.Parameter) -> bool:
     if isinstance(value, np.ndarray | np.generic | jax.Array) and not _check.is_traced(value):
         return np.issubdtype(value.dtype, np.inexact) or jax.numpy.issubdtype(value.dtype, jax.numpy.inexact)
     if isinstance(value, int) and not isinstance(value, bool):
-        return isinstance(parameter.default, float) or str(parameter.annotation) in ("float", "LearningRate")
+        kind = parameter.annotation
+        named = kind in (float, "float", "LearningRate") or float in typing.get_args(kind)
+        return named or isinstance(parameter.default, float)
     return isinstance(value, float) or _check.is_traced(value)
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import plain
@@ -22,14 +23,15 @@ import asyncflax
 from asyncflax.base import as_partial
 from asyncflax.run import _execute
 
-BATCH, LEARNING_RATE, MOMENTUM = 64, 0.05, 0.9
+BATCH, LEARNING_RATE, MOMENTUM = 128, 0.05, 0.9
+BLOCKS = 4  # measured from one start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=["cnn", "mlp"], default="cnn")
     parser.add_argument("--alternations", type=int, default=40)
-    parser.add_argument("--events", type=int, default=64, help="events in a block")
+    parser.add_argument("--events", type=int, default=32, help="events in a block")
     args = parser.parse_args()
     data = plain.digits()
     loss_fn = {"cnn": plain.cnn_loss, "mlp": plain.mlp_loss}[args.model]
@@ -52,9 +54,8 @@ def main() -> None:
 
 def compare(label, algorithm, tx, loss_fn, params, data, workers, args) -> None:
     """Measures one method against its plain scan and prints a line."""
-    blocks = args.alternations + 2
     trace = asyncflax.queues.simulate(
-        num_workers=workers, num_updates=blocks * args.events, service_time=asyncflax.queues.exponential()
+        num_workers=workers, num_updates=(BLOCKS + 1) * args.events, service_time=asyncflax.queues.exponential()
     )
     plan = asyncflax.make_plan(trace, rounds_per_chunk=args.events)
     indices = jax.random.randint(jax.random.key(1), (args.events, BATCH), 0, len(data[1]))
@@ -64,28 +65,36 @@ def compare(label, algorithm, tx, loss_fn, params, data, workers, args) -> None:
         return loss_fn(params, images[rows], labels[rows])
 
     gradient_fn = asyncflax.from_loss(batch_loss)
-    state = asyncflax.init_run(algorithm, params, plan)
     scan = plain.make_scan(loss_fn, tx, data)
-    carry = (jax.tree.map(jax.numpy.copy, params), tx.init(params))
-
-    ours = cost(jax.jit(_execute, donate_argnums=2).lower(algorithm, as_partial(gradient_fn), state, plan[0], indices))
+    state = asyncflax.init_run(algorithm, params, plan)
+    carry = (params, tx.init(params))
+    chunk = jax.jit(_execute, donate_argnums=2)
+    ours = cost(chunk.lower(algorithm, as_partial(gradient_fn), state, plan[0], indices))
     theirs = cost(scan.lower(*carry, indices))
+
     times = []
-    for block in range(blocks):
-        # In turn, and in changing order, so that a drift of the machine's speed falls on both.
-        def run_ours(block=block):
-            nonlocal state
-            state, _ = jax.block_until_ready(asyncflax.run_chunk(algorithm, gradient_fn, state, plan[block], indices))
+    for _ in range(-(-args.alternations // BLOCKS)):
+        # Fresh arrays now and then: where they happen to lie in memory changes the speed of both by some per cent.
+        state = asyncflax.init_run(algorithm, params, plan)
+        carry = (jax.tree.map(jnp.copy, params), tx.init(params))
+        for block in range(BLOCKS + 1):
 
-        def run_theirs():
-            nonlocal carry
-            *carry, _ = jax.block_until_ready(scan(*carry, indices))
+            def run_ours(block=block):
+                nonlocal state
+                state, _ = asyncflax.run_chunk(algorithm, gradient_fn, state, plan[block], indices)
+                jax.block_until_ready(state)
 
-        pair = {}
-        for run in (run_ours, run_theirs) if block % 2 else (run_theirs, run_ours):
-            pair[run.__name__] = clock(run)
-        times.append((pair["run_ours"], pair["run_theirs"]))
-    times = np.array(times[2:])  # the first blocks compile
+            def run_theirs():
+                nonlocal carry
+                *carry, _ = jax.block_until_ready(scan(*carry, indices))
+
+            pair = {}
+            # In turn, and in changing order, so that a drift of the machine's speed falls on both.
+            for run in (run_ours, run_theirs) if block % 2 else (run_theirs, run_ours):
+                pair[run.__name__] = clock(run)
+            if block > 0:  # the first block warms up
+                times.append((pair["run_ours"], pair["run_theirs"]))
+    times = np.array(times)
     ratios = times[:, 0] / times[:, 1]  # [alternations, (CPU, wall)]
     cpu, wall = np.median(ratios, axis=0)
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from asyncflax import _check
-from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
+from asyncflax.staleness import StalenessLaw
 from asyncflax.trace import Trace
 
 Staleness = int | jax.Array | StalenessLaw | Trace
@@ -44,7 +44,7 @@ def poison(tree: Any, condition: jax.Array) -> Any:
 
 
 def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, seed: int) -> Draws:
-    """Checks the arguments that `delay_gradients` and `store_versions` share."""
+    """Checks the arguments that `delay_gradients` and `store_versions` share, and sizes the ring."""
     _check.choice("beyond", beyond, ("error", "clip"))
     seed = seed if _check.is_traced(seed) else _check.integer("seed", seed, 0)
     if _check.is_traced(max_staleness):
@@ -54,33 +54,29 @@ def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, see
         )
     if max_staleness is not None:
         max_staleness = _check.integer("max_staleness", max_staleness, 0)
-    if isinstance(staleness, Trace):
-        values = staleness.staleness
-        needed = int(values.max())
-        lost = 0.0 if max_staleness is None else float((values > max_staleness).mean())
-        at = lambda t: jnp.asarray(values)[jnp.minimum(t, len(values) - 1)]
-        length = len(staleness)
-    elif isinstance(staleness, StalenessLaw):
-        law = staleness
-        needed = law.bound()
-        lost = 0.0 if max_staleness is None else law.tail(max_staleness)
-        if lost <= NEGLIGIBLE_MASS:
-            lost = 0.0
-        at = lambda t: law.sample(jax.random.fold_in(jax.random.key(seed), t))
-        length = None
-    elif _check.is_traced(staleness):
+    if _check.is_traced(staleness):
         if max_staleness is None:
             raise ValueError("max_staleness must be given for a traced staleness: it sizes the ring.")
-        needed, lost, length = max_staleness, 0.0, None
-        at = lambda t: jnp.asarray(staleness, jnp.int32)
+        return Draws(lambda t: jnp.asarray(staleness, jnp.int32), max_staleness)
+
+    if isinstance(staleness, Trace):
+        values = staleness.staleness
+        at = lambda t: jnp.asarray(values)[jnp.minimum(t, len(values) - 1)]
+        needed, length = int(values.max()), len(values)
+        tail = lambda k: float((values > k).mean())
+    elif isinstance(staleness, StalenessLaw):
+        at = lambda t: staleness.sample(jax.random.fold_in(jax.random.key(seed), t))
+        needed, length, tail = staleness.bound(), None, staleness.tail
     else:
-        needed = _check.integer("staleness", staleness, 0)
-        lost = 0.0 if max_staleness is None or needed <= max_staleness else 1.0
-        at, length = lambda t: jnp.asarray(needed, jnp.int32), None
-    maximum = needed if max_staleness is None else max_staleness
-    if lost > 0:
+        delay = _check.integer("staleness", staleness, 0)
+        at = lambda t: jnp.asarray(delay, jnp.int32)
+        needed, length, tail = delay, None, lambda k: float(k < delay)
+    if max_staleness is None:
+        max_staleness = needed
+    lost = tail(max_staleness)
+    if max_staleness < needed and lost > 0:
         what = f"max_staleness={max_staleness} cuts off {lost:.3g} of the probability of {staleness}"
         if beyond == "error":
             raise ValueError(f"{what}; take max_staleness={needed}, or beyond='clip'.")
         warnings.warn(f"{what}: those steps read the oldest entry instead.", stacklevel=3)
-    return Draws(at, maximum, length)
+    return Draws(at, max_staleness, length)
