@@ -94,10 +94,9 @@ class AsyncAlgorithm:
 
 
 def as_partial(function: Any) -> Any:
-    """A callable as a PyTree without leaves; what is a `Partial` (or, inside JAX, no callable) stays as it is."""
-    if isinstance(function, Partial) or not callable(function):
-        return function
-    return Partial(function)
+    """A function as a PyTree without leaves; what is a PyTree already (a `Partial` with arrays in it) stays."""
+    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(function))
+    return Partial(function) if callable(function) and is_leaf else function
 
 
 def from_optax(

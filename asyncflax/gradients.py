@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from asyncflax import _check
+from asyncflax.base import as_partial
 
 _CONTEXT = ("key", "event", "worker", "model_state")
 
@@ -100,6 +101,9 @@ def from_loss(
     Two calls with the same loss give equal functions, so that compiled programs are found again (two calls of
     `jax.value_and_grad` do not).
 
+    A data set that the loss closes over becomes a constant of the compiled program. Bind it instead, let the batches
+    be indices: the arrays in a `jax.tree_util.Partial` are arguments of the program.
+
     Args:
       loss_fn: `loss_fn(params, batch, ...)`; of the keywords key, event, worker and model_state it receives those that
         its signature names. It returns the loss, or with the options below `(loss, aux)`, `(loss, model_update)` or
@@ -115,14 +119,26 @@ def from_loss(
       >>> gradient_fn = asyncflax.from_loss(lambda w, batch: jnp.sum((w - batch) ** 2))
       >>> gradient_fn(jnp.array([2.0]), jnp.array([1.0])).grads
       Array([2.], dtype=float32)
+
+      >>> import jax
+      >>> data = jnp.arange(10.0)
+      >>> loss_fn = jax.tree_util.Partial(lambda data, w, rows: jnp.mean((w - data[rows]) ** 2), data)
+      >>> gradient_fn = asyncflax.from_loss(loss_fn)
+      >>> jax.tree.leaves(gradient_fn)[0].shape
+      (10,)
     """
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function of (params, batch), got {loss_fn!r}.")
-    return _LossGradient(loss_fn, has_aux, has_model_update)
+    return _LossGradient(as_partial(loss_fn), has_aux, has_model_update)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["loss_fn"], meta_fields=["has_aux", "has_model_update"]
+)
 @dataclasses.dataclass(frozen=True)
 class _LossGradient:
+    """The gradient of a loss; a PyTree, whose leaves are the arrays that are bound to the loss."""
+
     loss_fn: Callable[..., Any]
     has_aux: bool
     has_model_update: bool

@@ -110,7 +110,8 @@ def run(
 
     Args:
       algorithm: the method.
-      gradient_fn: `jax.value_and_grad(loss_fn)`, `from_loss(loss_fn)`, or any function described in `gradients`.
+      gradient_fn: `jax.value_and_grad(loss_fn)`, `from_loss(loss_fn)`, or any function described in `gradients`. Bind
+        a data set with `jax.tree_util.Partial` (see `from_loss`): one that is closed over is compiled in.
       params: PyTree of arrays, the initial parameters.
       trace: the T events.
       batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data).

@@ -472,6 +472,24 @@ def test_the_same_optimizer_compiles_once():
     assert counts[0] == counts[1]
 
 
+def test_data_that_are_bound_are_arguments():
+    """Other data of the same shape do not compile again; data closed over would be constants."""
+    traced = []
+
+    def loss(data, params, rows):
+        traced.append(1)
+        return jnp.mean((params - data[rows]) ** 2)
+
+    ends, counts = [], []
+    for data in (jnp.zeros(100), jnp.ones(100)):
+        gradient = asyncflax.from_loss(jax.tree_util.Partial(loss, data))
+        result = asyncflax.run(METHODS["asgd"].make(), gradient, jnp.full((), 0.5), TRACES["exponential"], BATCHES)
+        ends.append(float(result.params))
+        counts.append(len(traced))
+    assert ends[0] < 0.1 and ends[1] > 0.9
+    assert counts[0] == counts[1]
+
+
 def test_complex_parameters_have_a_real_gap():
     z = jnp.array([1.0 + 2.0j])
     assert asyncflax.metrics.gap(z, 0 * z) == pytest.approx(5**0.5)
