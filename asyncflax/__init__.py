@@ -1,6 +1,6 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX."""
 
-from asyncflax import algorithms, history, metrics, plots, queues, staleness, transforms
+from asyncflax import algorithms, data, history, metrics, plots, queues, staleness, transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.plan import Chunk, Plan, make_plan
@@ -20,6 +20,7 @@ __all__ = [
     "RunState",
     "Trace",
     "algorithms",
+    "data",
     "from_loss",
     "from_optax",
     "history",

@@ -30,7 +30,7 @@ BLOCKS = 4  # measured from one start
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=["cnn", "mlp"], default="cnn")
-    parser.add_argument("--alternations", type=int, default=40)
+    parser.add_argument("--alternations", type=int, default=80)
     parser.add_argument("--events", type=int, default=32, help="events in a block")
     args = parser.parse_args()
     data = plain.digits()

@@ -10,12 +10,13 @@ import sys
 import pytest
 
 import asyncflax
+import asyncflax.models
 
 SUBMODULES = [name for name in asyncflax.__all__ if inspect.ismodule(getattr(asyncflax, name))]
 
 
 def public_names():
-    for module in (asyncflax, *(getattr(asyncflax, name) for name in SUBMODULES)):
+    for module in (asyncflax, asyncflax.models, *(getattr(asyncflax, name) for name in SUBMODULES)):
         names = getattr(module, "__all__", None) or [n for n, f in vars(module).items() if inspect.isfunction(f)]
         for name in names:
             value = getattr(module, name)

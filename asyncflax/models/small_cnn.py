@@ -1,0 +1,58 @@
+"""A small convolutional network with dropout, for data sets that come with packages and for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from asyncflax.models.layers import conv_for, mean_pool
+
+
+class SmallCnn(nnx.Module):
+    """conv 3x3x16, relu, mean pool; conv 3x3x32, relu, mean pool; dropout; classes.
+
+    Args:
+      image_shape: (height, width, channels) of the images.
+      num_classes: the number of classes.
+      dropout: the share of features that training drops.
+      rngs: random numbers for the initial weights.
+      conv: what computes the convolutions, by default what is fast where JAX runs.
+
+    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
+    training: the key decides what is dropped.
+
+    Example:
+      >>> from flax import nnx
+      >>> import jax, jax.numpy as jnp
+      >>> from asyncflax import models
+      >>> model = models.SmallCnn((8, 8, 1), rngs=nnx.Rngs(0))
+      >>> model(jnp.zeros((2, 8, 8, 1)), key=jax.random.key(0)).shape, models.count_parameters(model)
+      ((2, 10), 6090)
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int = 10,
+        *,
+        dropout: float = 0.1,
+        rngs: nnx.Rngs,
+        conv: Any = None,
+    ):
+        height, width, channels = image_shape
+        conv = conv or conv_for()
+        self.conv1 = nnx.Conv(channels, 16, (3, 3), conv_general_dilated=conv, rngs=rngs)
+        self.conv2 = nnx.Conv(16, 32, (3, 3), conv_general_dilated=conv, rngs=rngs)
+        # Twice pooled, sizes rounded up from (h - 1) / 2.
+        rows, columns = (-(-(-(-(size - 1) // 2) - 1) // 2) for size in (height, width))
+        self.dropout = nnx.Dropout(dropout)
+        self.dense = nnx.Linear(rows * columns * 32, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        x = mean_pool(nnx.relu(self.conv1(images)))
+        x = mean_pool(nnx.relu(self.conv2(x))).reshape(len(images), -1)
+        if key is not None:
+            x = self.dropout(x, rngs=nnx.Rngs(dropout=key), deterministic=False)
+        return self.dense(x)

@@ -1,0 +1,123 @@
+"""Data sets, their cache, batches and augmentation; CIFAR-10 from real records where TFDS_DATA_DIR has them."""
+
+import os
+import pathlib
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncflax import data
+
+TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR")
+has_cifar10 = TFDS_DATA_DIR is not None and (pathlib.Path(TFDS_DATA_DIR) / "cifar10" / "3.0.2").is_dir()
+needs_cifar10 = pytest.mark.skipif(not has_cifar10, reason="TFDS_DATA_DIR has no cifar10/3.0.2")
+
+
+def test_digits_are_all_there():
+    digits = data.digits()
+    assert len(digits.train_images) + len(digits.test_images) == 1797
+    assert digits.train_images.dtype == np.uint8 and digits.train_images.max() == 255
+    assert digits.num_classes == 10 and digits.train_labels.dtype == np.int32
+    np.testing.assert_allclose(digits.mean_image, digits.train_images.mean(axis=0), rtol=1e-6)
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 30), st.integers(0, 30), st.integers(0, 3))
+def test_batches_belong_to_their_events(num_examples, batch_size, start, length, seed):
+    batch_size = min(batch_size, num_examples)
+    whole = data.batch_rows(num_examples, batch_size, range(start + length), seed=seed)
+    part = data.batch_rows(num_examples, batch_size, range(start, start + length), seed=seed)
+    assert part.shape == (length, batch_size) and part.dtype == np.int32
+    np.testing.assert_array_equal(part, whole[start:])
+    epochs = whole.ravel()[: whole.size // num_examples * num_examples].reshape(-1, num_examples)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(num_examples), (len(epochs), 1)))
+
+
+def test_batches_follow_the_seed():
+    rows = [data.batch_rows(100, 10, range(10), seed=seed) for seed in (0, 1)]
+    assert np.any(rows[0] != rows[1])
+
+
+def test_augmentation_crops_and_mirrors():
+    """Each image is a shifted, perhaps mirrored copy with zeros where it was moved out."""
+    image = jnp.arange(1.0, 37.0).reshape(6, 6, 1)
+    images = jnp.broadcast_to(image, (200, 6, 6, 1))
+    out = np.asarray(data.augment(jax.random.key(0), images, pad=1))
+    padded = np.pad(np.asarray(image), ((1, 1), (1, 1), (0, 0)))
+    crops = [padded[i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
+    candidates = crops + [crop[:, ::-1] for crop in crops]
+    seen = set()
+    for result in out:
+        matches = [k for k, candidate in enumerate(candidates) if np.array_equal(candidate, result)]
+        assert len(matches) == 1
+        seen.update(matches)
+    assert len(seen) == 18
+    same = data.augment(jax.random.key(0), images, pad=0, flip=False)
+    np.testing.assert_array_equal(same, images)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: data.batch_rows(10, 11, range(3)), "batch_size=11 is larger than the 10 examples"),
+        (lambda: data.batch_rows(10, 0, range(3)), "batch_size must be an integer >= 1"),
+        (lambda: data.digits(1797), "num_test must be at most 1796"),
+    ],
+)
+def test_bad_input_is_one_clear_error(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_missing_data_set_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as error:
+        data.cifar10(cache=tmp_path / "cache.npz")
+    for part in (str(tmp_path), "cifar10/3.0.2", "download=True", "TFDS_DATA_DIR", "digits"):
+        assert part in str(error.value)
+    assert not (tmp_path / "cache.npz").exists()
+
+
+def tiny_data():
+    rng = np.random.default_rng(0)
+    image = lambda n: rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+    return data.ImageData(image(5), np.arange(5, dtype=np.int32), image(2), np.arange(2, dtype=np.int32))
+
+
+def test_a_cache_is_enough_and_a_damaged_one_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "cache.npz"
+    data._write_cache(path, tiny_data())
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
+    for name, array in data.cifar10(tmp_path / "nowhere", cache=path)._asdict().items():
+        np.testing.assert_array_equal(array, getattr(tiny_data(), name))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"damaged .*delete it"):
+        data.cifar10(cache=path)
+
+
+@needs_cifar10
+def test_cifar10_from_records(tmp_path):
+    """Decoded once, then read from the cache; the published mean and the balance of the classes."""
+    cache = tmp_path / "cifar10.npz"
+    first = data.cifar10(TFDS_DATA_DIR, cache=cache)
+    start = time.perf_counter()
+    again = data.cifar10(cache=cache)
+    print(f"read from the cache in {time.perf_counter() - start:.2f} s")
+    for name in first._fields:
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert first.train_images.shape == (50_000, 32, 32, 3) and first.test_images.shape == (10_000, 32, 32, 3)
+    np.testing.assert_array_equal(np.bincount(first.train_labels), np.full(10, 5000))
+    np.testing.assert_array_equal(np.bincount(first.test_labels), np.full(10, 1000))
+    np.testing.assert_allclose(first.mean_image.mean(axis=(0, 1)) / 255, [0.4914, 0.4822, 0.4465], atol=1e-4)
+
+
+@needs_cifar10
+def test_what_is_there_is_not_downloaded_again(tmp_path):
+    """The downloading path finds the prepared data set and reads it."""
+    images, labels = data._decode("cifar10:3.0.2", "test[:20]", pathlib.Path(TFDS_DATA_DIR), download=True)
+    assert images.shape == (20, 32, 32, 3) and labels.shape == (20,)

@@ -1,0 +1,119 @@
+"""Convolution and pooling against JAX's own, the networks' sizes, and what makes functions of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from problems import assert_close
+
+from asyncflax import models
+from asyncflax.models import layers
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def value_and_gradients(function, *arguments):
+    """A function's value and the gradient of a generic number made of it."""
+    out, pullback = jax.vjp(function, *arguments)
+    return out, pullback(jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+
+@pytest.mark.parametrize("kernel", [(5, 5), (3, 3), (1, 1), (2, 3)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((0, 2), (1, 0))])
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_loop_conv_is_the_convolution(kernel, padding, in_a_loop):
+    rng = np.random.default_rng(0)
+    x, k = jnp.asarray(rng.normal(size=(2, 7, 6, 3))), jnp.asarray(rng.normal(size=(*kernel, 3, 4)))
+
+    def run(conv):
+        one = lambda x, k: conv(x, k, (1, 1), padding, dimension_numbers=NHWC)
+        if not in_a_loop:
+            return value_and_gradients(one, x, k)
+        step = lambda carry, _: (carry, value_and_gradients(one, x, k))
+        return jax.tree.map(lambda y: y[1], jax.lax.scan(step, 0, None, length=2)[1])
+
+    assert_close(run(layers.loop_conv), run(jax.lax.conv_general_dilated))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window_strides": (2, 2)},
+        {"window_strides": (1, 1), "rhs_dilation": (2, 2)},
+        {"window_strides": (1, 1), "lhs_dilation": (2, 1), "padding": ((0, 0), (1, 1))},
+        {"window_strides": (1, 1), "feature_group_count": 2},
+        {"window_strides": (1, 1), "dimension_numbers": ("NCHW", "OIHW", "NCHW")},
+    ],
+    ids=["strides", "dilated kernel", "dilated image", "groups", "other layout"],
+)
+def test_other_convolutions_are_left_to_jax(options):
+    options = {"dimension_numbers": NHWC, "padding": "VALID", **options}
+    rng = np.random.default_rng(0)
+    layout = options["dimension_numbers"] == NHWC
+    x = jnp.asarray(rng.normal(size=(2, 8, 8, 4) if layout else (2, 4, 8, 8)))
+    features_in = 4 // options.get("feature_group_count", 1)
+    k = jnp.asarray(rng.normal(size=(3, 3, features_in, 6) if layout else (6, 4, 3, 3)))
+    run = lambda conv: value_and_gradients(lambda x, k: conv(x, k, **options), x, k)
+    assert_close(run(layers.loop_conv), run(jax.lax.conv_general_dilated))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 16), (8, 8), (7, 5), (2, 3)])
+def test_pooling_is_caffes(size):
+    """Against loops: windows of 3 with stride 2, as many as ceil((size - 3) / 2) + 1, cut off at the border."""
+    x = np.random.default_rng(0).normal(size=(2, *size, 3))
+    rows, columns = (int(np.ceil((s - 3) / 2)) + 1 for s in size)
+    largest, mean = np.empty((2, rows, columns, 3)), np.empty((2, rows, columns, 3))
+    for i in range(rows):
+        for j in range(columns):
+            window = x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+            largest[:, i, j], mean[:, i, j] = window.max(axis=(1, 2)), window.mean(axis=(1, 2))
+    assert_close(layers.max_pool(jnp.asarray(x)), largest)
+    assert_close(layers.mean_pool(jnp.asarray(x)), mean)
+
+
+def test_the_gradient_of_max_pool_is_that_of_reduce_window():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 9, 3)))
+    window = lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+    assert_close(value_and_gradients(layers.max_pool, x), value_and_gradients(window, x))
+
+
+def test_cifar10_quick_has_caffes_size_and_initialisation():
+    model = models.Cifar10Quick(rngs=nnx.Rngs(0))
+    assert models.count_parameters(model) == 145_578
+    _, params = models.functional(model)
+    stds = {"conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "dense1": 0.1, "dense2": 0.1}
+    for name, std in stds.items():
+        assert np.std(params[name]["kernel"]) == pytest.approx(std, rel=0.1)
+        assert not np.any(params[name]["bias"])
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_the_network_does_not_depend_on_the_platform_s_convolution(platform):
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
+    make = lambda conv: models.functional(models.Cifar10Quick(rngs=nnx.Rngs(0), conv=conv))
+    apply, params = make(layers.conv_for(platform))
+    native, _ = make(jax.lax.conv_general_dilated)
+    loss = lambda apply: lambda params: jnp.sum(apply(params, images) ** 2)
+    assert_close(jax.grad(loss(apply))(params), jax.grad(loss(native))(params), 1e-5)
+
+
+def test_dropout_follows_the_key():
+    apply, params = models.functional(models.SmallCnn((8, 8, 1), dropout=0.5, rngs=nnx.Rngs(0)))
+    images = jnp.ones((3, 8, 8, 1))
+    out = lambda seed: apply(params, images, key=jax.random.key(seed))
+    assert_close(out(1), out(1))
+    assert np.any(np.asarray(out(1) != out(2))) and np.any(np.asarray(out(1) != apply(params, images)))
+    assert np.any(np.asarray(out(1)[0] != out(1)[1])), "each image has a mask of its own"
+
+
+def test_functional_parameters_are_the_models():
+    model = models.SmallCnn((8, 8, 1), rngs=nnx.Rngs(0))
+    apply, params = models.functional(model)
+    images = jnp.ones((3, 8, 8, 1))
+    assert_close(apply(params, images), model(images))
+    doubled = jax.tree.map(lambda p: 2 * p, params)
+    assert np.any(np.asarray(apply(doubled, images) != apply(params, images)))
+    assert_close(apply(params, images), model(images))  # nothing was changed on the way
+    with pytest.raises(ValueError, match="only state are parameters"):
+        models.functional(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
