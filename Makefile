@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py --model mlp
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/traces.py
+	$(BIN)/python benchmarks/training_step.py
 
 wheel: $(READY)
 	rm -rf dist
