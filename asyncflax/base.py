@@ -201,20 +201,23 @@ class _Part:
     name: str
 
     def __call__(self, numbers: dict[str, Any], *args, **kwargs):
-        algorithm = inspect.unwrap(self.make)(**dict(self.static), **numbers)
-        return getattr(algorithm, self.name)(*args, **kwargs)
+        factory = self.make.__wrapped__  # type: ignore[attr-defined]  # what `method` decorated
+        return getattr(factory(**dict(self.static), **numbers), self.name)(*args, **kwargs)
 
 
 def _is_number(value: Any, parameter: inspect.Parameter) -> bool:
-    if isinstance(value, np.ndarray | np.generic | jax.Array) and not _check.is_traced(value):
-        return np.issubdtype(value.dtype, np.inexact) or jax.numpy.issubdtype(value.dtype, jax.numpy.inexact)
-    if isinstance(value, int) and not isinstance(value, bool):
-        kind = parameter.annotation
-        named = kind in (float, "float", "LearningRate") or float in typing.get_args(kind)
-        return named or isinstance(parameter.default, float)
-    return isinstance(value, float) or _check.is_traced(value)
+    if _check.is_traced(value):
+        return True
+    is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
+    if isinstance(value, bool | np.bool_ | str) or not (is_array or isinstance(value, int | float)):
+        return False
+    if isinstance(value, float) or (is_array and jax.numpy.issubdtype(value.dtype, jax.numpy.inexact)):
+        return True
+    kind = parameter.annotation
+    named = kind in (float, "float", "LearningRate") or float in typing.get_args(kind)
+    return named or isinstance(parameter.default, float)
 
 
 def _as_leaf(value: Any) -> Any:
     # A NumPy scalar has a strong type, which would lift bfloat16 updates to float32; a Python float has not.
-    return float(value) if isinstance(value, int | float | np.floating) else value
+    return float(value) if isinstance(value, int | float | np.number) else value

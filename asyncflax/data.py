@@ -2,16 +2,16 @@
 
 CIFAR-10 comes through TensorFlow Datasets (`tfds.data_source`, which needs no TensorFlow). It is decoded once into a
 cache, one file of uint8 arrays, which can also be given directly, so that a machine without TensorFlow Datasets can
-train. scikit-learn's handwritten digits are the embedded data set: they come with the package.
+train. scikit-learn's handwritten digits are the embedded data set: they come with scikit-learn (extra `train`).
 
 The batch of event t depends on the seed and on t alone, so that replays, other widths and resumed runs see the same.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
-import tempfile
 import zipfile
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyncflax import _check
+from asyncflax._files import write_atomically
 
 __all__ = ["ImageData", "augment", "batch_rows", "cifar10", "digits"]
 
@@ -88,7 +89,7 @@ def cifar10(
 ) -> ImageData:
     """CIFAR-10: 50,000 training and 10,000 test images, 32x32x3, 10 classes.
 
-    The first call decodes the records, about half a minute; later ones read the cache in well under two seconds.
+    The first call decodes the records, which takes a while; later ones read the cache.
 
     Args:
       data_dir: the folder of TensorFlow Datasets, in which there is cifar10/3.0.2; default $TFDS_DATA_DIR, then
@@ -140,7 +141,7 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, see
       int32 [len(events), batch_size]. Row i belongs to event events.start + i, whatever the range.
 
     Raises:
-      ValueError: the batch is larger than the training set.
+      ValueError: the batch is larger than the training set, or the events are not consecutive.
 
     Example:
       >>> import asyncflax
@@ -152,7 +153,12 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, see
     batch_size = _check.integer("batch_size", batch_size, 1)
     if batch_size > num_examples:
         raise ValueError(f"batch_size={batch_size} is larger than the {num_examples} examples.")
-    start, stop = events.start * batch_size, events.stop * batch_size
+    if events.step not in (None, 1) or events.stop is None:
+        raise ValueError(f"events must be a range of consecutive events, got {events}.")
+    first_event = _check.integer("events.start", events.start or 0, 0)
+    stop_event = _check.integer("events.stop", events.stop, first_event)
+    seed = _check.integer("seed", seed, 0)
+    start, stop = first_event * batch_size, stop_event * batch_size
     first, last = start // num_examples, -(-stop // num_examples)
     epochs = [np.random.default_rng([seed, epoch]).permutation(num_examples) for epoch in range(first, last)]
     if not epochs:
@@ -216,21 +222,17 @@ def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False)
 
 def _write_cache(path: pathlib.Path, data: ImageData) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            np.savez(file, **data._asdict())
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_atomically(path, lambda file: np.savez(file, **data._asdict()))
 
 
 def _read_cache(path: pathlib.Path) -> ImageData:
+    content = path.read_bytes() if path.is_file() else b""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             data = ImageData(**{name: arrays[name] for name in ImageData._fields})
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"the cache {path} is damaged ({error}); delete it, it is made anew.") from error
+        shapes = [x.shape[1:] for x in data]
+        if shapes != [(32, 32, 3), (), (32, 32, 3), ()] or data.train_images.dtype != np.uint8:
+            raise ValueError(f"its arrays have shapes {[x.shape for x in data]}")
+    except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or no cache of CIFAR-10 ({error}); delete it, it is made anew.") from error
     return data

@@ -57,6 +57,8 @@ class ModelUpdate(NamedTuple):
         _check.like("increment of the ModelUpdate", self.increment, "model_state", model_state)
         one_for_all = jax.tree_util.treedef_is_leaf(jax.tree.structure(self.decay))
         decays = jax.tree.map(lambda _: self.decay, model_state) if one_for_all else self.decay
+        if jax.tree.structure(decays) != jax.tree.structure(model_state):
+            raise ValueError(f"decay of the ModelUpdate must be a number or like model_state, got {self.decay}.")
 
         def new(state, increment, decay):
             state = jnp.asarray(state)

@@ -5,8 +5,7 @@ random service time, delivers it, and starts again at once. Each version v >= 1 
 whose update made it; version 0 is read by all. Whatever the service-time law, the mean staleness tends to M - 1.
 
 Each worker draws from a random stream of its own, so that a longer trace of the same seed begins with the shorter one.
-Simultaneous deliveries (equal floating-point times) are served in
-the order of the worker ids.
+Simultaneous deliveries (equal floating-point times) are served in the order of the worker ids.
 
 Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Hakimi et al. 2019 (arXiv:1907.11612), execution times.
 """
@@ -312,7 +311,7 @@ class _Tasks:
 
     @property
     def num_workers(self) -> int:
-        """M."""
+        """The number of workers, M."""
         return len(self.mean)
 
     def draw(self, worker: int, n: int) -> np.ndarray:
@@ -335,9 +334,9 @@ def _merge(tasks: _Tasks, num_updates: int) -> Trace:
     finish = [np.zeros(1) for _ in range(tasks.num_workers)]  # finish times, from a start at 0
     horizon = num_updates / np.sum(1.0 / tasks.mean)
     while True:
-        for i, times in enumerate(finish):
+        for i in range(tasks.num_workers):
             while finish[i][-1] <= horizon:
-                n = int((horizon - times[-1]) / tasks.mean[i] * 1.05) + _MANY
+                n = int((horizon - finish[i][-1]) / tasks.mean[i] * 1.05) + _MANY
                 seconds = tasks.draw(i, n)
                 # One running sum from the start, so that the rounding does not depend on the horizon.
                 more = np.cumsum(np.concatenate([finish[i][-1:], seconds]))[1:]

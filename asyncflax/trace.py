@@ -12,12 +12,12 @@ import hashlib
 import io
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import numpy as np
 
 from asyncflax import _check
+from asyncflax._files import write_atomically
 
 _FORMAT = 1  # the version of the file format
 
@@ -170,16 +170,7 @@ class Trace:
             raise FileExistsError(f"{path} exists; pass overwrite=True to replace it.")
         archive = io.BytesIO()
         np.savez_compressed(archive, format=np.int64(_FORMAT), **self._arrays())
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            try:
-                file.write(_sign(archive.getvalue()))
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_atomically(path, lambda file: file.write(_sign(archive.getvalue())))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:

@@ -1,6 +1,6 @@
 """Overhead of the engine over a plain Optax scan: the same model, batches and gather, measured in turn.
 
-    python benchmarks/overhead.py [--model cnn|mlp] [--alternations 40]
+    python benchmarks/overhead.py [--model cnn|mlp] [--alternations 80]
 
 Prints, for asgd, multi_asgd and dc_asgd with 8 and 64 workers, the median ratio of CPU time with a 95 % bootstrap
 interval, the ratio of wall time, and the compiled program's FLOPs and bytes accessed over those of the scan. asgd and

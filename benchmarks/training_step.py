@@ -1,9 +1,9 @@
 """The training step of cifar10_quick inside a scan, against the same step in a Python loop with native convolutions.
 
-    python benchmarks/training_step.py [--torch]
+    python benchmarks/training_step.py [--torch] [--native-scan]
 
 Batch 100, float32, plain SGD on a fixed batch; medians of alternating blocks of ten steps. `--torch` adds the same
-network in PyTorch's plain loop (it must be installed).
+network in PyTorch's plain loop (it must be installed), `--native-scan` native convolutions in the scan (slow).
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def looped() -> Callable[[], None]:
     return run
 
 
-def scanned() -> Callable[[], None]:
-    """The library's convolutions, all steps in one scan."""
-    step, params = make_step(layers.conv_for())
+def scanned(conv) -> Callable[[], None]:
+    """All steps in one scan."""
+    step, params = make_step(conv)
     scan = jax.jit(lambda params: jax.lax.scan(lambda p, _: (step(p), None), params, None, length=STEPS)[0])
     return lambda: jax.block_until_ready(scan(params))
 
@@ -92,9 +92,12 @@ def main() -> None:
     """Prints milliseconds a step and the ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--native-scan", action="store_true")
     parser.add_argument("--alternations", type=int, default=15)
     args = parser.parse_args()
-    contestants = {"scan": scanned(), "Python loop, native": looped()}
+    contestants = {"scan": scanned(layers.conv_for()), "Python loop, native": looped()}
+    if args.native_scan:
+        contestants["scan, native"] = scanned(jax.lax.conv_general_dilated)
     if args.torch:
         contestants["PyTorch"] = torch_loop()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}

@@ -19,10 +19,9 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
 
 import asyncflax
-from asyncflax import plots, queues
+from asyncflax import data, plots, queues
 
 WORKERS = (1, 4, 8, 16)
 MOMENTA = np.array([-0.5, -0.3, -0.1, 0.0, 0.2, 0.4, 0.6, 0.8, 0.9])
@@ -46,14 +45,12 @@ class Grid(NamedTuple):
     time: np.ndarray  # [UPDATES], simulated seconds; one gradient takes 1 on average
 
 
-def load_data(num_test: int = 360) -> tuple[Data, Data]:
-    """scikit-learn's digits, split into training and test data."""
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(images))
-    images, labels = images[order].astype(np.float32) / 16, labels[order].astype(np.int32)
-    images -= images[num_test:].mean(axis=0)
-    part = lambda rows: Data(jnp.asarray(images[rows]), jnp.asarray(labels[rows]))
-    return part(slice(num_test, None)), part(slice(num_test))
+def load_data() -> tuple[Data, Data]:
+    """scikit-learn's digits, training and test data."""
+    digits = data.digits()
+    scale = lambda images: jnp.asarray((images - digits.mean_image) / 255).reshape(len(images), -1)
+    train = Data(scale(digits.train_images), jnp.asarray(digits.train_labels))
+    return train, Data(scale(digits.test_images), jnp.asarray(digits.test_labels))
 
 
 def logits(params, images):

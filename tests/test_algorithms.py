@@ -1,5 +1,6 @@
 """One suite that every method joins with a row in `problems.METHODS`."""
 
+import functools
 import inspect
 import pickle
 import re
@@ -155,7 +156,8 @@ def test_state_survives_a_round_trip(row):
 
 
 @main_methods
-def test_the_compiled_program_copies_no_store(row):
+@pytest.mark.parametrize("width", [1, 4])
+def test_the_compiled_program_copies_no_store(row, width):
     """64 workers: neither the slots nor a store of per-worker state is copied whole, event by event."""
     workers, size = 64, 5000
     trace = asyncflax.queues.simulate(
@@ -166,7 +168,7 @@ def test_the_compiled_program_copies_no_store(row):
     def gradient(params, batch):
         return jnp.sum(params * batch), params * batch
 
-    plan = asyncflax.make_plan(trace)
+    plan = asyncflax.make_plan(trace, width=width)
     assert plan.num_slots == workers
     state = asyncflax.init_run(algorithm, jnp.ones(size), plan)
     batches = jnp.ones((len(trace), 1))
@@ -216,7 +218,9 @@ def test_options_are_listed_and_checked(row):
 def test_numbers_are_leaves_and_the_rest_is_structure():
     a = algorithms
     structure = lambda algorithm: jax.tree.structure(algorithm)
-    assert structure(a.asgd(1)) == structure(a.asgd(2)) == structure(a.asgd(0.5)) == structure(a.asgd(np.float32(0.1)))
+    same = [structure(a.asgd(rate)) for rate in (0.5, 1, 2, np.int64(3), np.float32(0.1))]
+    assert all(other == same[0] for other in same)
+    assert jax.tree.leaves(a.asgd(jnp.int32(1)).init) == [1]
     assert structure(a.momentum_asgd(1, 0)) == structure(a.momentum_asgd(0.1, momentum=0.9))
     assert structure(a.momentum_asgd(0.1)) == structure(a.momentum_asgd(0.1, form="inside", decay_at="read"))
     assert structure(a.momentum_asgd(0.1)) != structure(a.momentum_asgd(0.1, form="outside"))
@@ -230,6 +234,23 @@ def test_numbers_are_leaves_and_the_rest_is_structure():
 def test_algorithms_can_be_pickled(row):
     algorithm = pickle.loads(pickle.dumps(row.make()))
     assert jax.tree.structure(algorithm) == jax.tree.structure(row.make())
+
+
+def test_decorators_below_method_are_kept():
+    def twice(factory):
+        @functools.wraps(factory)
+        def doubled(learning_rate):
+            return factory(2 * learning_rate)
+
+        return doubled
+
+    @asyncflax.method
+    @twice
+    def sgd(learning_rate):
+        return asyncflax.from_optax(optax.sgd(learning_rate))
+
+    updates, _ = sgd(0.5).update(jnp.ones(()), sgd(0.5).init(0.0), None, **event())
+    assert float(updates) == -1.0
 
 
 def test_factories_name_their_parameters():

@@ -66,6 +66,8 @@ def test_augmentation_crops_and_mirrors():
     [
         (lambda: data.batch_rows(10, 11, range(3)), "batch_size=11 is larger than the 10 examples"),
         (lambda: data.batch_rows(10, 0, range(3)), "batch_size must be an integer >= 1"),
+        (lambda: data.batch_rows(10, 4, range(0, 10, 2)), "events must be a range of consecutive events"),
+        (lambda: data.batch_rows(10, 4, range(3), seed=-1), "seed must be an integer >= 0"),
         (lambda: data.digits(1797), "num_test must be at most 1796"),
     ],
 )
@@ -95,9 +97,14 @@ def test_a_cache_is_enough_and_a_damaged_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
     for name, array in data.cifar10(tmp_path / "nowhere", cache=path)._asdict().items():
         np.testing.assert_array_equal(array, getattr(tiny_data(), name))
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"damaged .*delete it"):
-        data.cifar10(cache=path)
+    for spoil in (
+        lambda: path.write_bytes(path.read_bytes()[:1000]),
+        lambda: np.savez(path, **{name: np.ones(3) for name in data.ImageData._fields}),
+        lambda: path.write_bytes(b"\x93NUMPY"),
+    ):
+        spoil()
+        with pytest.raises(ValueError, match=r"cache\.npz is damaged .*delete it"):
+            data.cifar10(cache=path)
 
 
 @needs_cifar10

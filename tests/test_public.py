@@ -37,12 +37,12 @@ def test_public_names_are_documented_with_an_example(name, value):
             assert re.search(rf"\b{parameter}\b", text), f"argument {parameter} of {name} is not described"
 
 
-def test_importing_loads_the_core_only():
+def test_importing_loads_the_core_only(tmp_path):
     """jax, optax and numpy; no network library, no TensorFlow, no checkpointing, no plotting."""
     heavy = ["flax", "tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "sklearn", "pandas", "scipy.stats"]
     code = f"import asyncflax, sys; print([m for m in {heavy!r} if m in sys.modules])"
     command = [sys.executable, "-W", "ignore", "-c", code]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip() == "[]"
 
 
 def test_the_version_is_that_of_the_package():
@@ -58,12 +58,12 @@ def python_blocks(path):
 
 
 @pytest.mark.parametrize("path", [README, CONTRIBUTING], ids=lambda path: path.name)
-def test_the_examples_in_the_documents_run(path):
+def test_the_examples_in_the_documents_run(path, tmp_path):
     blocks = python_blocks(path)
     assert blocks
     for block in blocks:
         code = "import jax\njax.config.update('jax_enable_x64', False)\n" + block
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=tmp_path)
 
 
 def test_the_readme_names_the_commands_that_there_are():

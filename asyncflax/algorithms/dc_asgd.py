@@ -32,7 +32,7 @@ def dc_asgd(
     Args:
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
       momentum: mu in [-1, 1], one velocity at the server.
-      strength: lambda >= 0; 0.04 in DC-ASGD-c (second-hand).
+      strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
       form: 'inside' or 'outside', see `momentum_asgd`.
       weight_decay: a number >= 0; the decayed gradient is compensated.

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from asyncflax import _check
 from asyncflax.models.layers import conv_for, max_pool, mean_pool
 
 
@@ -34,6 +35,7 @@ class Cifar10Quick(nnx.Module):
     """
 
     def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs, conv: Any = None):
+        num_classes = _check.integer("num_classes", num_classes, 1)
         conv = conv or conv_for()
 
         def convolution(features_in: int, features: int, std: float) -> nnx.Conv:
@@ -50,6 +52,8 @@ class Cifar10Quick(nnx.Module):
         self.dense2 = dense(64, num_classes)
 
     def __call__(self, images: jax.Array) -> jax.Array:
+        if images.shape[1:] != (32, 32, 3):
+            raise ValueError(f"images must have shape [n, 32, 32, 3], got {images.shape}.")
         x = nnx.relu(max_pool(self.conv1(images)))
         x = mean_pool(nnx.relu(self.conv2(x)))
         x = mean_pool(nnx.relu(self.conv3(x)))

@@ -55,10 +55,11 @@ def loop_conv(
     """`jax.lax.conv_general_dilated` with gradients that are fast in loops on CPUs.
 
     Args: those of `jax.lax.conv_general_dilated`. What is special-cased is a two-dimensional convolution of images NHWC
-      with kernels HWIO, stride 1, no dilation, one group; everything else goes to JAX as it is.
+      with kernels HWIO, stride 1, no dilation, one group, no further options; everything else goes to JAX as it is.
 
     Returns:
-      the convolution, and through `jax.grad` the same gradients up to rounding.
+      the convolution, and through `jax.grad` the same gradients up to rounding. Forward-mode derivatives (`jax.jvp`,
+      `jax.hessian`) are not defined; take `jax.lax.conv_general_dilated` for those.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -74,6 +75,7 @@ def loop_conv(
         and set(window_strides) == {1}
         and set(lhs_dilation or (1,)) == set(rhs_dilation or (1,)) == {1}
         and feature_group_count == 1
+        and all(value is None or (name, value) == ("batch_group_count", 1) for name, value in options.items())
     )
     if not plain:
         return jax.lax.conv_general_dilated(
@@ -123,7 +125,7 @@ def mean_pool(x: jax.Array) -> jax.Array:
     """
     for axis in (1, 2):
         size = x.shape[axis]
-        inside = jnp.asarray(np.minimum(size - 2 * np.arange(_pooled(size)), 3), x.dtype)
+        inside = jnp.asarray(np.minimum(size - 2 * np.arange(pooled_size(size)), 3), x.dtype)
         shape = [1, 1, 1, 1]
         shape[axis] = len(inside)
         first, second, third = _thirds(x, axis, 0.0)
@@ -131,13 +133,14 @@ def mean_pool(x: jax.Array) -> jax.Array:
     return x
 
 
-def _pooled(size: int) -> int:
+def pooled_size(size: int) -> int:
+    """How many windows of 3 with stride 2 there are along a side, rounded up."""
     return -(-(size - 1) // 2)
 
 
 def _thirds(x: jax.Array, axis: int, fill: float) -> list[jax.Array]:
     """The first, second and third elements of all windows of 3 with stride 2 along an axis."""
-    count = _pooled(x.shape[axis])
+    count = pooled_size(x.shape[axis])
     padding = [(0, 0)] * x.ndim
     padding[axis] = (0, 2 * count + 1 - x.shape[axis])
     x = jnp.pad(x, padding, constant_values=fill)

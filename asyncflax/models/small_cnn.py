@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from asyncflax.models.layers import conv_for, mean_pool
+from asyncflax import _check
+from asyncflax.models.layers import conv_for, mean_pool, pooled_size
 
 
 class SmallCnn(nnx.Module):
@@ -42,11 +43,14 @@ class SmallCnn(nnx.Module):
         conv: Any = None,
     ):
         height, width, channels = image_shape
+        _check.integer("height", height, 4)
+        _check.integer("width", width, 4)
+        num_classes = _check.integer("num_classes", num_classes, 1)
+        dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
         conv = conv or conv_for()
         self.conv1 = nnx.Conv(channels, 16, (3, 3), conv_general_dilated=conv, rngs=rngs)
         self.conv2 = nnx.Conv(16, 32, (3, 3), conv_general_dilated=conv, rngs=rngs)
-        # Twice pooled, sizes rounded up from (h - 1) / 2.
-        rows, columns = (-(-(-(-(size - 1) // 2) - 1) // 2) for size in (height, width))
+        rows, columns = (pooled_size(pooled_size(size)) for size in (height, width))
         self.dropout = nnx.Dropout(dropout)
         self.dense = nnx.Linear(rows * columns * 32, num_classes, rngs=rngs)
 

@@ -18,7 +18,7 @@ def compensate_delay(
     c(g) stands for the diagonal of the Hessian.
 
     Args:
-      strength: lambda >= 0; 0.04 in the paper's DC-ASGD-c, and 2 for DC-ASGD-a (second-hand).
+      strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
       curvature: 'squared', c(g) = g * g (the paper's form), or 'absolute', c(g) = |g| (found in public copies of
         Multiverso's updater).
 
