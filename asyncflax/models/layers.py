@@ -99,8 +99,8 @@ def conv_for(platform: str | None = None) -> Any:
 def max_pool(x: jax.Array) -> jax.Array:
     """Caffe's maximum over windows of 3x3 with stride 2: [n, h, w, c] -> [n, ceil((h-1)/2), ceil((w-1)/2), c].
 
-    Caffe rounds sizes up; windows at the border are cut off there. Two maxima a side of strided slices, whose gradient
-    is faster than that of `reduce_window`; where the maximum is attained more than once, they share the gradient.
+    Caffe rounds sizes up; windows at the border are cut off there. Two maxima a side of strided slices; where the
+    maximum is attained more than once, they share the gradient.
 
     >>> import jax.numpy as jnp
     >>> from asyncflax.models.layers import max_pool
