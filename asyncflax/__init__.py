@@ -1,7 +1,7 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX."""
 
 from asyncflax import algorithms, data, history, metrics, plots, queues, staleness, transforms
-from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params
+from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.plan import Chunk, Plan, make_plan
 from asyncflax.run import RunOutput, RunResult, RunState, init_run, run, run_chunk
@@ -34,5 +34,6 @@ __all__ = [
     "run_chunk",
     "server_params",
     "staleness",
+    "transform_gradients",
     "transforms",
 ]

@@ -5,6 +5,7 @@ Only concrete values are checked. A traced value (inside `jax.jit`, `jax.vmap`, 
 
 from __future__ import annotations
 
+import difflib
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +84,14 @@ def learning_rate(value: Any) -> None:
 def choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuses what is not one of the named options."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+        hint = nearest(value, choices)
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+
+
+def nearest(value: Any, choices: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: '; did you mean ...?', or a full stop."""
+    names = difflib.get_close_matches(str(value), choices, n=2)
+    return f"; did you mean {' or '.join(map(repr, names))}?" if names else "."
 
 
 def like(name: str, tree: Any, other_name: str, other: Any) -> None:

@@ -137,6 +137,54 @@ class _OptaxUpdate:
         return self.tx.update(grads, state, params, **event, **extra)
 
 
+def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgorithm) -> AsyncAlgorithm:
+    """The method, fed with gradients that an Optax transformation changes first: clipping, multipliers, and the like.
+
+    The transformation runs at the server, event by event, and receives what a method's does (see `AsyncAlgorithm`).
+
+    Args:
+      tx: the transformation; its state stands before the method's.
+      algorithm: the method.
+
+    Raises:
+      TypeError: `tx` is no Optax transformation, `algorithm` no `AsyncAlgorithm`.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, optax
+      >>> algorithm = asyncflax.transform_gradients(optax.clip(1.0), asyncflax.algorithms.asgd(0.5))
+      >>> event = {"worker": 0, "staleness": 0, "read_params": jnp.zeros(2)}
+      >>> algorithm.update(jnp.array([4.0, 0.5]), algorithm.init(jnp.zeros(2)), jnp.zeros(2), **event)[0]
+      Array([-0.5 , -0.25], dtype=float32)
+    """
+    _check.instance("tx", tx, optax.GradientTransformation, "an optax.GradientTransformation")
+    _check.instance("algorithm", algorithm, AsyncAlgorithm, "an AsyncAlgorithm")
+    before = optax.with_extra_args_support(tx)
+    part = lambda name: Partial(_Preceded(before, name), algorithm)
+    return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Preceded:
+    """One function of a method behind a transformation of gradients."""
+
+    tx: optax.GradientTransformationExtraArgs
+    name: str
+
+    def __call__(self, algorithm: AsyncAlgorithm, *args, **kwargs):
+        return getattr(self, self.name)(algorithm, *args, **kwargs)
+
+    def init(self, algorithm, params):
+        return self.tx.init(params), algorithm.init(params)
+
+    def update(self, algorithm, grads, state, params, **event):
+        grads, before = self.tx.update(grads, state[0], params, **event)
+        updates, after = algorithm.update(grads, state[1], params, **event)
+        return updates, (before, after)
+
+    def view(self, algorithm, params, state, *, worker=None):
+        return algorithm.view(params, state[1], worker=worker)
+
+
 def method(factory: Factory) -> Factory:
     """Decorates a function that makes an algorithm, so that its numbers become hyper-parameters.
 

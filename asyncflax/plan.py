@@ -105,11 +105,25 @@ class Chunk:
         Example: see `run_chunk`.
         """
         _check.rows("batches", batches, int(self.total_events))
-        capacity, events = self.worker.shape[-1], self.events
-        missing = capacity - (events.stop - events.start)
-        rows = events
-        if missing > 0:
-            rows = np.minimum(np.arange(events.start, events.start + capacity), events.stop - 1)
+        return self.pad(jax.tree.map(lambda x: x[self.events], batches))
+
+    def pad(self, batches: Any) -> Any:
+        """The batches of the chunk's own events (PyTree, leading axis `num_events`), the last repeated up to E rows.
+
+        Raises:
+          ValueError: a leaf does not have `num_events` rows.
+
+        >>> import asyncflax, numpy as np
+        >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=5), cuts=[3])
+        >>> plan[1].events, plan[1].pad(np.array([3, 4]))
+        (slice(3, 5, None), array([3, 4, 4]))
+        """
+        count = int(self.num_events)
+        _check.rows("batches", batches, count)
+        capacity = self.worker.shape[-1]
+        if capacity == count:
+            return batches
+        rows = np.minimum(np.arange(capacity), count - 1)
         return jax.tree.map(lambda x: x[rows], batches)
 
 

@@ -11,7 +11,7 @@ from asyncflax import _check
 from asyncflax.staleness import StalenessLaw
 from asyncflax.trace import Trace
 
-__all__ = ["curves", "staleness_histogram"]
+__all__ = ["curves", "staleness_histogram", "training"]
 
 
 def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0) -> None:
@@ -82,3 +82,47 @@ def curves(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.legend()
+
+
+def training(
+    figure: Any, rows: Sequence[Mapping[str, Any]], trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0
+) -> None:
+    """A whole run: loss and accuracy against updates and against simulated time, gap, staleness.
+
+    Args:
+      figure: `matplotlib.figure.Figure`, without axes.
+      rows: the metrics, see `records.Records`.
+      trace: what the run replayed; without times, the panels against time are left out.
+      law: of its staleness, see `staleness_histogram`.
+      burn_in: see `staleness_histogram`.
+
+    Example:
+      >>> import asyncflax, matplotlib
+      >>> matplotlib.use("agg")
+      >>> import matplotlib.pyplot as plt
+      >>> rows = [{"update": 10, "train_loss": 2.0, "gap": 0.1}, {"update": 20, "train_loss": 1.0, "test_loss": 1.2}]
+      >>> figure = plt.figure()
+      >>> asyncflax.plots.training(figure, rows, asyncflax.staleness.constant(1).trace(20))
+      >>> len(figure.axes)
+      4
+      >>> plt.close(figure)
+    """
+    against = {"update": "updates of the server"}
+    if trace.time is not None:
+        against["simulated_time"] = "simulated time (one gradient takes 1 on average)"
+        grid = figure.subplots(2, 3)
+        pairs, gap, histogram = (grid[0, :2], grid[1, :2]), grid[1, 2], grid[0, 2]
+    else:
+        (*pair, gap, histogram) = figure.subplots(1, 4)
+        pairs = (pair,)
+    for pair, (abscissa, xlabel) in zip(pairs, against.items(), strict=True):
+        for axes, kind in zip(pair, ("loss", "accuracy"), strict=True):
+            names = {f"train_{kind}": "training, at what the workers read", f"test_{kind}": "test, at the server"}
+            x = {label: [row[abscissa] for row in rows if name in row] for name, label in names.items()}
+            y = {label: [row[name] for row in rows if name in row] for name, label in names.items()}
+            curves(axes, x, y, xlabel=xlabel, ylabel=kind)
+    gap.plot(*zip(*((row["update"], row["gap"]) for row in rows if "gap" in row), strict=True), color="C2")
+    gap.set_xlabel("updates of the server")
+    gap.set_ylabel("gap between server and worker")
+    staleness_histogram(histogram, trace, law, burn_in=burn_in)
+    figure.tight_layout()

@@ -23,7 +23,8 @@ class Cifar10Quick(nnx.Module):
       rngs: random numbers for the initial weights.
       conv: what computes the convolutions, by default what is fast where JAX runs.
 
-    Calling it maps float images [n, 32, 32, 3], pixels 0..255 less their mean, to logits [n, num_classes].
+    Calling it maps float images [n, 32, 32, 3], pixels 0..255 less their mean, to logits [n, num_classes]. It does the
+    same in training, whatever the `key`.
 
     Example:
       >>> from flax import nnx
@@ -51,7 +52,8 @@ class Cifar10Quick(nnx.Module):
         self.dense1 = dense(4 * 4 * 64, 64)
         self.dense2 = dense(64, num_classes)
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        del key
         if images.shape[1:] != (32, 32, 3):
             raise ValueError(f"images must have shape [n, 32, 32, 3], got {images.shape}.")
         x = nnx.relu(max_pool(self.conv1(images)))

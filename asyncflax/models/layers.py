@@ -1,8 +1,9 @@
-"""Convolution and pooling that are fast inside loops, with Caffe's geometry.
+"""Convolution and pooling that are fast inside loops and on several cores, with Caffe's geometry.
 
 XLA:CPU computes the gradients of a convolution many times slower inside a loop than outside, because there it does not
-recognise their unusual layouts. `loop_conv` states both gradients as ordinary forward convolutions, which are fast
-everywhere; it is the same function and can be given to `flax.nnx.Conv`.
+recognise their unusual layouts, and under `vmap` over kernels it computes grouped convolutions one by one. `loop_conv`
+gathers the windows into a matrix and multiplies (im2col), which is fast in both; it is the same function and can be given
+to `flax.nnx.Conv`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
+    rows, columns, features_in, features = kernel.shape
+    windows = _windows(x, (rows, columns), padding)
+    out = windows.reshape(-1, rows * columns * features_in) @ kernel.reshape(-1, features)
+    return out.reshape(*windows.shape[:3], features)
+
+
+def _windows(x: jax.Array, size: tuple[int, int], padding: tuple[tuple[int, int], ...]) -> jax.Array:
+    """[n, h, w, c] -> [n, h', w', rows * columns * c]: for every output pixel what the kernel sees."""
+    sides = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), sides)  # which also cuts, where a padding is negative
+    height, width = (have - k + 1 for have, k in zip(padded.shape[1:3], size, strict=True))
+    slices = [padded[:, i : i + height, j : j + width] for i in range(size[0]) for j in range(size[1])]
+    return jnp.concatenate(slices, axis=-1)
 
 
 def _conv_fwd(x, kernel, padding):
@@ -33,9 +46,10 @@ def _conv_bwd(padding, residuals, cotangent):
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # HWIO -> HWOI
     back = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(size, padding, strict=True))
     dx = _conv(cotangent, flipped, back)
-    # The images are the features now and the input channels the images: C H W N, convolved with H W N O.
-    dkernel: Any = _conv(x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), padding)
-    return dx, dkernel.transpose(1, 2, 0, 3)
+    # Gathered again rather than kept: cheaper than the memory traffic.
+    windows = _windows(x, size, padding)
+    columns = windows.reshape(-1, windows.shape[-1])
+    return dx, (columns.T @ cotangent.reshape(-1, kernel.shape[-1])).reshape(kernel.shape)
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)

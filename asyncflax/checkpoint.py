@@ -1,0 +1,232 @@
+"""Checkpoints: the whole `RunState` on disk, atomic, verified, the newest few and the best.
+
+    checkpoints/500/state/      what Orbax writes: load it with `orbax.checkpoint.v1.load`
+    checkpoints/500/info.json   update, config, metrics
+    checkpoints/500/SHA256SUMS  of all files (`sha256sum -c SHA256SUMS`), since Orbax does not notice a flipped bit
+
+A checkpoint is written under another name and moved into place when it is on the disk, so one that is there is whole.
+One that is damaged later is told by its sums and set aside, and the one before it is taken. Needs orbax-checkpoint (the
+extra `train`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyncflax import _check
+from asyncflax.run import RunState
+
+__all__ = ["Checkpoint", "Checkpoints"]
+
+_PARTIAL, _DAMAGED, _SUMS = ".partial", ".damaged", "SHA256SUMS"
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      update: int, how many updates the server had made.
+      config: dict, the configuration of the run.
+      metrics: dict of numbers by name, {} where nothing was evaluated.
+      state: `RunState`.
+
+    Example: see `Checkpoints`.
+    """
+
+    update: int
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    state: RunState
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder.
+
+    Args:
+      folder: where they are; made by the first `save`.
+      keep: how many of the newest stay. The one with the highest `best_metric` stays as well.
+      best_metric: the name of a metric.
+      warn: called with a sentence when a checkpoint is found damaged.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, tempfile
+      >>> from asyncflax.checkpoint import Checkpoints
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
+      >>> state = asyncflax.init_run(asyncflax.algorithms.momentum_asgd(0.1), jnp.ones(2), plan)
+      >>> checkpoints = Checkpoints(tempfile.mkdtemp())
+      >>> checkpoints.save(0, state, config={"seed": 0}, metrics={"test_accuracy": 0.1})
+      >>> checkpoints.latest(like=state).metrics
+      {'test_accuracy': 0.1}
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        keep: int = 3,
+        best_metric: str = "test_accuracy",
+        warn: Callable[[str], Any] = print,
+    ):
+        self.folder = pathlib.Path(folder)
+        self.keep = _check.integer("keep", keep, 1)
+        self.best_metric = best_metric
+        self.warn = warn
+
+    def updates(self) -> list[int]:
+        """After how many updates there are checkpoints, in increasing order."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+
+    def save(
+        self, update: int, state: RunState, *, config: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Writes a checkpoint and removes those that need not stay; it is on the disk when this returns.
+
+        Args:
+          update: how many updates the server has made.
+          state: from `run_chunk`.
+          config: what `latest` gives back with it; JSON.
+          metrics: numbers by name.
+
+        Raises:
+          FileExistsError: there is a checkpoint of this update.
+        """
+        from orbax.checkpoint import v1 as orbax
+
+        final = self.folder / str(update)
+        if final.exists():
+            raise FileExistsError(f"{final} is there already; checkpoints are not overwritten.")
+        partial = self.folder / f"{update}{_PARTIAL}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        orbax.save(partial / "state", _plain(state))
+        info = {"update": update, "config": dict(config), "metrics": dict(metrics or {})}
+        (partial / "info.json").write_text(json.dumps(info, indent=1) + "\n")
+        (partial / _SUMS).write_text(_sums(partial))
+        for path in (*_files(partial), partial / _SUMS):
+            _sync(path)
+        os.rename(partial, final)
+        _sync(self.folder)
+        self._remove_old()
+
+    def latest(self, *, like: RunState) -> Checkpoint | None:
+        """The newest checkpoint that is undamaged; None where there has been none.
+
+        Damaged ones are moved aside (to '500.damaged') and reported through `warn`.
+
+        Args:
+          like: a state of the same run, for example from `init_run`.
+
+        Raises:
+          ValueError: all checkpoints are damaged, or the newest is of another run (other shapes).
+        """
+        for path in self.folder.glob(f"*{_PARTIAL}"):
+            shutil.rmtree(path)  # of a process that was killed while it wrote
+        found = self.updates()
+        for update in reversed(found):
+            path = self.folder / str(update)
+            damage = _damage(path)
+            if damage is None:
+                return self._load(path, like)
+            aside = _free_name(self.folder / f"{update}{_DAMAGED}")
+            path.rename(aside)
+            self.warn(f"checkpoint {path} is damaged ({damage}); it is now {aside.name}")
+        if found or any(self.folder.glob(f"*{_DAMAGED}*")):
+            raise ValueError(f"no checkpoint in {self.folder} is undamaged; start anew in another workdir.")
+        return None
+
+    def _load(self, path: pathlib.Path, like: RunState) -> Checkpoint:
+        from orbax.checkpoint import v1 as orbax
+
+        info = json.loads((path / "info.json").read_text())
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _plain(like))
+        saved, wanted = _described(orbax.metadata(path / "state").metadata), _described(abstract)
+        if saved != wanted:  # Orbax itself would cut or pad the arrays
+            name = next(n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n))
+            raise ValueError(
+                f"checkpoint {path} is of another run: state{name} is {saved.get(name, 'missing')} in it, "
+                f"here it is {wanted.get(name, 'missing')}."
+            )
+        state = orbax.load(path / "state", abstract)
+        key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
+        return Checkpoint(**info, state=state._replace(key=key, event=np.int32(state.event)))
+
+    def _remove_old(self) -> None:
+        found = self.updates()
+        metric = {update: self._metric(update) for update in found}
+        best = max(found, key=lambda update: metric[update])
+        for update in found[: -self.keep]:
+            if update != best or metric[best] == -np.inf:
+                removed = self.folder / f"{update}{_PARTIAL}"  # half a checkpoint is none
+                os.rename(self.folder / str(update), removed)
+                shutil.rmtree(removed)
+
+    def _metric(self, update: int) -> float:
+        try:
+            info = json.loads((self.folder / str(update) / "info.json").read_text())
+            return float(info["metrics"].get(self.best_metric, -np.inf))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):  # damaged meanwhile
+            return -np.inf
+
+
+def _plain(state: RunState) -> RunState:
+    """The state in arrays that Orbax knows."""
+    return state._replace(key=jax.random.key_data(state.key), event=jnp.asarray(state.event))
+
+
+def _described(tree: Any) -> dict[str, str]:
+    """Shape and dtype of the arrays by their place. Orbax forgets tuples and their names, so they count as dicts."""
+
+    def nested(tree):
+        if isinstance(tree, tuple) and hasattr(tree, "_asdict"):
+            tree = tree._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+        elif isinstance(tree, tuple | list):
+            tree = dict(enumerate(tree))
+        return {str(name): nested(value) for name, value in tree.items()} if isinstance(tree, dict) else tree
+
+    leaves = [(jax.tree_util.keystr(k), x) for k, x in jax.tree_util.tree_leaves_with_path(nested(tree))]
+    return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in leaves if hasattr(x, "shape")}
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _SUMS)
+
+
+def _sums(folder: pathlib.Path) -> str:
+    """One line a file, as sha256sum prints it."""
+    line = lambda path: f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+    return "".join(map(line, _files(folder)))
+
+
+def _damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint, None if nothing is."""
+    try:
+        stated = (folder / _SUMS).read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return f"{_SUMS} cannot be read"
+    differing = sorted(set(stated) ^ set(_sums(folder).splitlines()))
+    return f"{differing[0].split('  ')[-1]} has changed" if differing else None
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    names = (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000)))
+    return next(name for name in names if not name.exists())
+
+
+def _sync(path: pathlib.Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,207 @@
+"""What a training is: one flat, typed dataclass, and how names and options in it are looked up.
+
+The names of algorithms, models, laws and service times are those of the library's functions, and their options are
+checked against the signatures of these functions: a new one needs no entry here.
+"""
+
+import ast
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from asyncflax import _check, algorithms, data, queues, staleness
+
+__all__ = ["TrainConfig", "differences", "parse_options"]
+
+# Fields that say where things are and what is kept, not what is computed: a run may be resumed with other ones.
+_FREE = {"free": True}
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """One training under asynchrony.
+
+    Raises:
+      (`check`) TypeError, ValueError: a field has a wrong type or value; the message names it.
+
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> TrainConfig(num_groups=8, momentum=-0.09).check()
+      >>> TrainConfig(service_time="exponental").check()
+      Traceback (most recent call last):
+        ...
+      ValueError: config.service_time must be one of 'deterministic', 'exponential', 'gamma', 'heterogeneous_gamma', \
+'lognormal', 'pareto', 'stragglers', got 'exponental'; did you mean 'exponential'?
+    """
+
+    # What is trained on what.
+    dataset: str = "digits"  # a data set of asyncflax.data
+    data_dir: str = dataclasses.field(default="", metadata=_FREE)  # the folder of TFDS; '' is $TFDS_DATA_DIR
+    data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
+    model: str = "SmallCnn"  # a network of asyncflax.models
+    model_options: str = ""  # for example 'dropout=0.2'
+    pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
+    crop_pad: int = 0  # random crops of images padded by so many pixels
+    flip: bool = False  # mirror half of the images
+    batch_size: int = 32  # images a gradient
+
+    # Asynchrony: a queue of compute groups, or a law of staleness, or a recorded trace.
+    num_groups: int = 1  # M, the workers; a compute group is one worker, whatever it is made of
+    service_time: str = "exponential"  # a law of asyncflax.queues, how long a gradient takes
+    service_time_options: str = ""  # for example 'machine_cv=0.6'
+    queue_options: str = ""  # of queues.simulate, for example 'max_staleness=16, policy=discard'
+    barrier: bool = False  # all groups wait for each other (queues.barrier), as ssgd needs
+    staleness: str = ""  # a law of asyncflax.staleness, instead of the queue
+    staleness_options: str = ""  # for example 'mean=7'
+    trace: str = ""  # the file of a trace to replay, instead of the queue
+
+    # The method.
+    algorithm: str = "momentum_asgd"  # one of asyncflax.algorithms
+    algorithm_options: str = ""  # for example 'strength=0.04, form=outside'
+    learning_rate: float = 0.05  # alpha
+    learning_rate_drops: tuple[float, ...] = ()  # where it drops, as shares of num_updates: (0.5, 0.75)
+    learning_rate_factor: float = 0.1  # what it is multiplied by there
+    momentum: float = 0.0  # mu_L, explicit, in [-1, 1]
+    weight_decay: float = 0.0  # see decay_at in the options of the algorithm
+    bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
+
+    # The run.
+    num_updates: int = 1000  # updates of the server, T
+    width: int = 1  # gradients computed together at most
+    seed: int = 0  # of initial weights, batches, augmentation, dropout and the trace
+    log_every: int = 20  # updates between two rows of metrics
+    eval_every: int = 200  # updates between two evaluations on the test data
+    eval_batch_size: int = 500  # images evaluated together
+    checkpoint_every: int = 200  # updates between two checkpoints
+    keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
+
+    def check(self) -> None:
+        """Refuses wrong types, values and names."""
+        hints = typing.get_type_hints(TrainConfig)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            setattr(self, field.name, _typed(f"config.{field.name}", value, hints[field.name]))
+        at_least_1 = ("batch_size", "num_groups", "num_updates", "width", "log_every", "eval_every", "eval_batch_size")
+        for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
+            _check.integer(f"config.{name}", getattr(self, name), 1)
+        for name in ("crop_pad", "seed"):
+            _check.integer(f"config.{name}", getattr(self, name), 0)
+        for name in ("learning_rate", "learning_rate_factor", "weight_decay", "bias_multiplier"):
+            _check.number(f"config.{name}", getattr(self, name), low=0.0)
+        _check.number("config.pixel_scale", self.pixel_scale, low=0.0, exclusive_low=True)
+        _check.momentum(self.momentum, "config.momentum")
+        _check.number("config.learning_rate_drops", self.learning_rate_drops, low=0.0, high=1.0)
+        if list(self.learning_rate_drops) != sorted(set(self.learning_rate_drops)):
+            raise ValueError(f"config.learning_rate_drops must increase, got {self.learning_rate_drops}.")
+        _check.choice("config.dataset", self.dataset, returning(data, "ImageData"))
+        _check.choice("config.algorithm", self.algorithm, algorithms.__all__)
+        _check.choice("config.service_time", self.service_time, returning(queues, "ServiceTime"))
+        if self.staleness:
+            _check.choice("config.staleness", self.staleness, returning(staleness, "StalenessLaw"))
+        given = [name for name in ("barrier", "staleness", "trace") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"config.{given[0]} and config.{given[1]} exclude each other, got both; keep one.")
+
+
+def differences(old: Mapping[str, Any], new: TrainConfig) -> list[str]:
+    """What keeps a run with config `old` (as a dict) from being resumed with `new`, in words.
+
+    >>> from asyncflax.config import TrainConfig, differences
+    >>> import dataclasses
+    >>> differences(dataclasses.asdict(TrainConfig()), TrainConfig(momentum=0.5, data_dir="elsewhere"))
+    ['config.momentum was 0.0, now it is 0.5']
+    """
+    plain = lambda value: list(value) if isinstance(value, tuple) else value
+    lines = []
+    for field in dataclasses.fields(new):
+        if field.metadata.get("free"):
+            continue
+        before, now = plain(old.get(field.name)), plain(getattr(new, field.name))
+        if before != now:
+            lines.append(f"config.{field.name} was {before!r}, now it is {now!r}")
+    return lines + [f"config.{name} no longer exists" for name in old if not hasattr(new, name)]
+
+
+def returning(module: Any, kind: str) -> list[str]:
+    """The public functions of a module that return a `kind`, by their annotations."""
+    return [n for n in module.__all__ if getattr(getattr(module, n), "__annotations__", {}).get("return") == kind]
+
+
+def parse_options(name: str, text: str, function: Callable[..., Any], given: Iterable[str] = ()) -> dict[str, Any]:
+    """Options like 'strength=0.04, form=outside' as keyword arguments for a function.
+
+    Args:
+      name: what to call the text in errors.
+      text: values are Python literals; bare words are strings.
+      function: whose signature says which options there are, and of which type.
+      given: parameters that have a field of their own.
+
+    Raises:
+      ValueError, TypeError: the text is no list of options, or an option is unknown, set elsewhere or of a wrong type.
+
+    Example:
+      >>> import asyncflax
+      >>> from asyncflax.config import parse_options
+      >>> parse_options("config.algorithm_options", "strength=1, form=outside", asyncflax.algorithms.dc_asgd)
+      {'strength': 1.0, 'form': 'outside'}
+    """
+    if not text.strip():
+        return {}
+    try:
+        call = typing.cast(ast.Call, ast.parse(f"f({text})", mode="eval").body)
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError
+        options = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, AttributeError):
+        raise ValueError(f"{name} must be like 'strength=0.04, form=outside', got {text!r}.") from None
+    called = getattr(function, "__name__", str(function))
+    parameters, given = parameters_of(function), set(given)
+    allowed = [p for p in parameters if p not in given]
+    for option, value in options.items():
+        if option in given:
+            raise ValueError(f"{name}: {option} of {called} is set by a field of its own, got {text!r}.")
+        if option not in allowed:
+            there_are = ", ".join(allowed) or "none"
+            hint = _check.nearest(option, allowed)
+            raise ValueError(f"{name}: {called} has no option {option!r}, got {text!r}{hint} There are: {there_are}.")
+        options[option] = _typed(f"{name}: {option}", value, _type_of(function, parameters[option]))
+    return options
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function, or those with which a class is made."""
+    if inspect.isclass(function):  # the metaclass of a module hides them
+        parameters = dict(inspect.signature(function.__init__).parameters)
+        parameters.pop("self")
+        return parameters
+    return dict(inspect.signature(function).parameters)
+
+
+def _literal(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """float, int, bool or str, from the annotation or else the default; Any where neither says."""
+    hint = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function).get(parameter.name)
+    if hint in (float, int, bool, str):
+        return hint
+    kind = type(parameter.default)
+    return kind if kind in (float, int, bool, str) else Any
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """The value in the field's type: an int may stand for a float, a list for a tuple."""
+    if kind is Any:
+        return value
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, tuple | list):
+            raise TypeError(f"{name} must be a tuple of numbers, got {value!r} ({type(value).__name__}).")
+        return tuple(_typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r} ({type(value).__name__}).")
+    return value

@@ -1,0 +1,216 @@
+"""From a config to what it stands for: data, trace, method, network, evaluation. Needs the extra `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from asyncflax import _check, algorithms, data, models, queues, staleness, transforms
+from asyncflax.base import AsyncAlgorithm, transform_gradients
+from asyncflax.config import TrainConfig, parameters_of, parse_options
+from asyncflax.gradients import GradientResult, from_loss
+from asyncflax.plan import Plan, make_plan
+from asyncflax.trace import Trace
+
+__all__ = ["Experiment", "make_experiment"]
+
+
+class Experiment(NamedTuple):
+    """What a config stands for.
+
+    Attributes:
+      config: `TrainConfig`.
+      data: `ImageData`.
+      trace: the asynchrony.
+      law: the `StalenessLaw` that its staleness follows in theory, or None.
+      plan: `Plan`, cut where the run is logged, evaluated and saved.
+      algorithm: the method.
+      schedule: `schedule(update) -> learning rate`.
+      gradient_fn: `gradient_fn(params, rows, *, key) -> GradientResult`, rows int32 [batch_size].
+      params: the initial parameters.
+      key: a typed JAX key, for augmentation and dropout.
+      evaluate: `evaluate(params) -> {'test_loss': [], 'test_accuracy': []}`, jitted.
+
+    Example: see `make_experiment`.
+    """
+
+    config: TrainConfig
+    data: data.ImageData
+    trace: Trace
+    law: staleness.StalenessLaw | None
+    plan: Plan
+    algorithm: AsyncAlgorithm
+    schedule: Callable[[Any], Any]
+    gradient_fn: Callable[..., GradientResult]
+    params: Any
+    key: jax.Array
+    evaluate: Callable[[Any], dict[str, jax.Array]]
+
+
+def make_experiment(config: TrainConfig) -> Experiment:
+    """Makes all that a config names; writes nothing (but the cache of a data set that is decoded for the first time).
+
+    Args:
+      config: what to train.
+
+    Raises:
+      TypeError, ValueError: a field is wrong. FileNotFoundError: a data set or a trace is not there.
+
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.experiment import make_experiment
+      >>> experiment = make_experiment(TrainConfig(num_groups=4, num_updates=100))
+      >>> experiment.trace.num_workers, experiment.plan.num_events, experiment.algorithm
+      (4, 100, momentum_asgd(form='inside', weight_decay=0.0, decay_at='read', learning_rate=0.05, momentum=0.0))
+    """
+    config = dataclasses.replace(config)
+    config.check()
+    trace, law = _make_trace(config)
+    cuts = (range(0, config.num_updates, n) for n in (config.log_every, config.eval_every, config.checkpoint_every))
+    plan = make_plan(trace, width=config.width, cuts={cut for part in cuts for cut in part})
+    algorithm, schedule = _make_algorithm(config)
+    images = _load_data(config)
+    if config.batch_size > len(images.train_labels):
+        raise ValueError(
+            f"config.batch_size={config.batch_size} is larger than the {len(images.train_labels)} training images."
+        )
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    apply, params = _make_model(config, images, init_key)
+    gradient_fn = _make_gradient_fn(config, apply, images)
+    rows = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    jax.eval_shape(gradient_fn, params, rows, key=run_key)  # a model that does not fit the images says so here
+    evaluate = _make_evaluate(config, apply, images)
+    return Experiment(config, images, trace, law, plan, algorithm, schedule, gradient_fn, params, run_key, evaluate)
+
+
+def _make_trace(config: TrainConfig) -> tuple[Trace, staleness.StalenessLaw | None]:
+    """The trace, and the law that theory has for its staleness, if it has one."""
+    groups, updates = config.num_groups, config.num_updates
+    if config.trace:
+        trace = Trace.load(config.trace)
+        if trace.num_workers != groups or len(trace) < updates:
+            raise ValueError(
+                f"config.trace={config.trace!r} has {trace.num_workers} workers and {len(trace)} events, "
+                f"config.num_groups={groups} and config.num_updates={updates} ask for others."
+            )
+        return trace.prefix(updates), None
+    if config.staleness:
+        make_law = getattr(staleness, config.staleness)
+        law = make_law(**_arguments("config.staleness_options", config.staleness_options, make_law, {}))
+        return law.trace(updates, seed=config.seed, num_workers=groups), law
+    make_time = getattr(queues, config.service_time)
+    service_time = make_time(**_arguments("config.service_time_options", config.service_time_options, make_time, {}))
+    common = {"num_workers": groups, "num_updates": updates, "service_time": service_time, "seed": config.seed}
+    if config.barrier:
+        return queues.barrier(**_arguments("config.queue_options", config.queue_options, queues.barrier, common)), None
+    trace = queues.simulate(**_arguments("config.queue_options", config.queue_options, queues.simulate, common))
+    memoryless = config.service_time == "exponential" and not config.service_time_options and not config.queue_options
+    return trace, staleness.geometric(mean=groups - 1.0) if memoryless else None
+
+
+def _arguments(name: str, text: str, function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """All keyword arguments of a function: those given that it knows, and the options; refuses what is lacking."""
+    parameters = parameters_of(function)
+    arguments = {key: value for key, value in given.items() if key in parameters}
+    arguments |= parse_options(name, text, function, given)
+    lacking = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
+    if lacking:
+        raise ValueError(
+            f"{name} must set {lacking[0]} of {function.__name__}, as in '{lacking[0]}=...', got {text!r}."
+        )
+    return arguments
+
+
+def _make_algorithm(config: TrainConfig) -> tuple[AsyncAlgorithm, Callable[[Any], Any]]:
+    make = getattr(algorithms, config.algorithm)
+    boundaries = {
+        round(share * config.num_updates): config.learning_rate_factor for share in config.learning_rate_drops
+    }
+    schedule = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
+    given = {
+        "learning_rate": schedule if boundaries else config.learning_rate,
+        "momentum": config.momentum,
+        "num_workers": config.num_groups,
+        "weight_decay": config.weight_decay,
+    }
+    if config.momentum and "momentum" not in parameters_of(make):
+        raise ValueError(f"config.momentum={config.momentum}, but {config.algorithm} has no momentum; set it to 0.")
+    if config.bias_multiplier == 1.0:
+        return make(**_arguments("config.algorithm_options", config.algorithm_options, make, given)), schedule
+    # The multiplier is for the decayed gradient, as in Caffe; so the decay stands in front.
+    arguments = _arguments("config.algorithm_options", config.algorithm_options, make, given | {"weight_decay": 0.0})
+    decay = transforms.decay_weights(config.weight_decay, at=arguments.pop("decay_at", "read"))
+    multiply = optax.masked(optax.scale(config.bias_multiplier), _is_bias)
+    return transform_gradients(optax.chain(decay, multiply), make(**arguments)), schedule
+
+
+def _is_bias(params: Any) -> Any:
+    """Which leaves are biases, by their names."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
+
+
+def _load_data(config: TrainConfig) -> data.ImageData:
+    load = getattr(data, config.dataset)
+    places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None}
+    return load(**{name: place for name, place in places.items() if name in parameters_of(load)})
+
+
+def _make_model(config: TrainConfig, images: data.ImageData, key: jax.Array) -> tuple[Callable[..., jax.Array], Any]:
+    from flax import nnx
+
+    networks = [name for name in models.__all__ if inspect.isclass(getattr(models, name))]
+    _check.choice("config.model", config.model, networks)
+    make = getattr(models, config.model)
+    shape = images.train_images.shape[1:]
+    given = {"image_shape": shape, "num_classes": images.num_classes, "rngs": nnx.Rngs(key)}
+    return models.functional(make(**_arguments("config.model_options", config.model_options, make, given)))
+
+
+def _scaled(config: TrainConfig, pixels: jax.Array, mean_image: jax.Array) -> jax.Array:
+    """float32 images from uint8 pixels."""
+    return (pixels.astype(jnp.float32) - mean_image[None]) * config.pixel_scale
+
+
+def _make_gradient_fn(config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData) -> Any:
+    """Loss and accuracy of a batch of row numbers; the data set is an argument of the compiled program."""
+
+    def loss_fn(pixels, labels, mean_image, params, rows, *, key):
+        augment_key, dropout_key = jax.random.split(key)
+        batch = _scaled(config, pixels[rows], mean_image)
+        batch = data.augment(augment_key, batch, pad=config.crop_pad, flip=config.flip)
+        logits = apply(params, batch, key=dropout_key)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
+        return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels[rows])}
+
+    arrays = (images.train_images, images.train_labels, images.mean_image)
+    return from_loss(jax.tree_util.Partial(loss_fn, *map(jnp.asarray, arrays)), has_aux=True)
+
+
+def _make_evaluate(config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData) -> Any:
+    """Loss and accuracy on all test images, in batches; the last one is filled up with images that do not count."""
+    count, size = len(images.test_labels), min(config.eval_batch_size, len(images.test_labels))
+    rows = np.arange(-(-count // size) * size).reshape(-1, size)
+
+    @jax.jit
+    def evaluate(pixels, labels, mean_image, params):
+        def batch_sums(rows):
+            row = jnp.minimum(rows, count - 1)
+            logits = apply(params, _scaled(config, pixels[row], mean_image))
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[row])
+            correct = jnp.argmax(logits, axis=-1) == labels[row]
+            counts = rows < count
+            return jnp.sum(losses * counts), jnp.sum(correct & counts)
+
+        losses, correct = jax.lax.map(batch_sums, jnp.asarray(rows))
+        return {"test_loss": losses.sum() / count, "test_accuracy": correct.sum() / count}
+
+    arrays = (images.test_images, images.test_labels, images.mean_image)
+    return functools.partial(evaluate, *map(jnp.asarray, arrays))

@@ -1,0 +1,110 @@
+"""The metrics of a run as they come: JSON lines, TensorBoard, and a CSV table at the end.
+
+A row belongs to an update of the server. When a run is resumed, the rows after its checkpoint are dropped: they are
+computed again. Needs tensorboardX (the extra `train`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from asyncflax._files import write_atomically
+
+__all__ = ["Records"]
+
+
+class Records:
+    """The rows of one run, in `metrics.jsonl`, `metrics.csv` and `tensorboard/` of its folder.
+
+    Args:
+      folder: of the run.
+      resume_at: rows of later updates are dropped; 0 keeps those of update 0, -1 drops all.
+
+    Attributes:
+      rows: list of dicts, each with 'update' and numbers by name.
+
+    Raises:
+      ValueError: a line of metrics.jsonl that should stay cannot be read.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.records import Records
+      >>> folder = tempfile.mkdtemp()
+      >>> with Records(folder) as records:
+      ...     records.write({"update": 20, "train_loss": 2.3})
+      ...     records.write({"update": 40, "train_loss": 1.9, "test_accuracy": 0.4})
+      >>> with Records(folder, resume_at=20) as records:
+      ...     records.rows
+      [{'update': 20, 'train_loss': 2.3}]
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, resume_at: int = -1):
+        from tensorboardX import SummaryWriter
+
+        self.folder = pathlib.Path(folder)
+        path = self.folder / "metrics.jsonl"
+        self.rows = _read(path, resume_at)
+        text = "".join(map(_line, self.rows))
+        write_atomically(path, lambda file: file.write(text.encode()))
+        self._file = path.open("a")
+        purge = {"purge_step": resume_at + 1} if self.rows else {}
+        self._board = SummaryWriter(os.fspath(self.folder / "tensorboard"), **purge)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Adds a row: 'update' and numbers by name."""
+        self.rows.append(dict(row))
+        self._file.write(_line(row))
+        self._file.flush()
+        for name, value in row.items():
+            if name != "update":
+                self._board.add_scalar(name, value, row["update"])
+
+    def sync(self) -> None:
+        """Returns when all rows are on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def column(self, name: str) -> tuple[list[int], list[float]]:
+        """The updates at which a metric was recorded, and its values."""
+        rows = [row for row in self.rows if name in row]
+        return [row["update"] for row in rows], [row[name] for row in rows]
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+        self._board.close()
+        table = io.StringIO()
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self.folder / "metrics.csv", lambda file: file.write(table.getvalue().encode()))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _read(path: pathlib.Path, last_update: int) -> list[dict[str, Any]]:
+    """The rows up to an update. What a killed process left half written lies behind them."""
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() and last_update >= 0 else [], 1):
+        try:
+            row = json.loads(line)
+            update = row["update"]
+        except (ValueError, TypeError, KeyError):
+            if rows and rows[-1]["update"] >= last_update:
+                break
+            raise ValueError(f"{path}, line {number} is no row of metrics: {line[:80]!r}; remove the line.") from None
+        if update > last_update:
+            break
+        rows.append(row)
+    return rows

@@ -1,0 +1,322 @@
+"""Training under asynchrony, from a config to a folder with metrics, checkpoints and figures.
+
+    workdir/run.json         the config and the versions that it began with
+    workdir/trace.npz        the trace, to be plotted or replayed (config.trace)
+    workdir/metrics.jsonl    metrics as they come; metrics.csv at the end; tensorboard/
+    workdir/checkpoints/     see `checkpoint`
+    workdir/training.png     the figures
+
+A run that stopped, however it did, goes on from its newest checkpoint when it is started again, and gives what an
+uninterrupted run gives, bit by bit: batches, keys and augmentation depend on the event alone. Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from asyncflax import data, plots
+from asyncflax._files import write_atomically
+from asyncflax.checkpoint import Checkpoints
+from asyncflax.config import TrainConfig
+from asyncflax.experiment import Experiment, make_experiment
+from asyncflax.records import Records
+from asyncflax.run import RunOutput, RunState, init_run, run_chunk
+from asyncflax.workdir import RunError, Workdir
+
+__all__ = ["RunError", "RunInterruptedError", "Summary", "train_and_evaluate"]
+
+
+class RunInterruptedError(RunError):
+    """A signal asked the run to stop; it is saved, and the same call goes on.
+
+    Attributes:
+      exit_status: 128 + the number of the signal, as shells have it.
+
+    Example: see `train_and_evaluate`.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
+
+
+class Summary(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+      rows: the metrics, see `Records`.
+      state: the last `RunState`.
+      figure: where the figures are.
+      table: the results in words.
+
+    Example: see `train_and_evaluate`.
+    """
+
+    rows: list[dict[str, Any]]
+    state: RunState
+    figure: pathlib.Path
+    table: str
+
+
+def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> Summary:
+    """Trains, or goes on with what was begun in the folder.
+
+    A folder that is new or empty: a new run. The folder of a run with this config: goes on from its newest checkpoint.
+    The folder of a complete run: gives its results. Anything else is refused, and nothing is written.
+
+    Args:
+      config: what to train.
+      workdir: the folder of the run.
+
+    Raises:
+      RunError: the config or the folder is not as it should be, or the training has diverged; one clear sentence.
+      RunInterruptedError: SIGINT (Ctrl-C) or SIGTERM arrived.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.train import train_and_evaluate
+      >>> config = TrainConfig(num_groups=4, num_updates=200, learning_rate=0.1)
+      >>> summary = train_and_evaluate(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
+      update 0 ...
+      >>> summary.rows[-1]["test_accuracy"] > 0.5
+      True
+    """
+    try:
+        config = dataclasses.replace(config)
+        config.check()
+        folder = Workdir(workdir, config)
+        experiment = make_experiment(config)
+    except (TypeError, ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    with folder.owned():
+        state, records = _train(experiment, folder)
+    figure = folder.path / "training.png"
+    if not figure.exists():
+        _draw(experiment, records, figure)
+    return Summary(records.rows, state, figure, _table(experiment, records))
+
+
+def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
+    """The loop: chunks, metrics, evaluations, checkpoints."""
+    config, trace, algorithm = experiment.config, experiment.trace, experiment.algorithm
+    checkpoints = Checkpoints(folder.path / "checkpoints", keep=config.keep_checkpoints, warn=_say)
+    state = init_run(algorithm, experiment.params, experiment.plan, key=experiment.key)
+    try:
+        folder.begin(trace)
+        checkpoint = checkpoints.latest(like=state)
+        start = 0 if checkpoint is None else checkpoint.update
+        records = Records(folder.path, resume_at=-1 if checkpoint is None else start)
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    if checkpoint is not None:
+        state = checkpoint.state
+        _say(f"{'goes on' if start < len(trace) else 'is complete'} at update {start:,}")
+        for change in folder.changed_versions():
+            _say(f"note: {change}; the last bits may differ from those of an uninterrupted run")
+
+    with records, _signals() as signals, _progress(len(trace), start) as bar:
+        reporter = _Reporter(experiment, records, checkpoints, bar, start)
+        if checkpoint is None:
+            reporter.report_start(experiment.evaluate(state.params))
+        waiting = None  # a chunk's metrics are read when the next one has been dispatched
+        for chunk in experiment.plan:
+            begin, update = chunk.events.start, chunk.events.stop
+            if begin < start:
+                continue
+            rows = data.batch_rows(len(experiment.data.train_labels), config.batch_size, chunk.events, seed=config.seed)
+            state, out = run_chunk(algorithm, experiment.gradient_fn, state, chunk, chunk.pad(rows))
+            if waiting is not None:
+                reporter.report(*waiting)
+            is_last = update == len(trace)
+            evaluate = update % config.eval_every == 0 or is_last
+            waiting = (chunk.events, out, experiment.evaluate(state.params) if evaluate else {})
+            if update % config.checkpoint_every == 0 or is_last or signals.arrived:
+                metrics = reporter.report(*waiting)
+                waiting = None
+                _refuse_broken(reporter, state, update)
+                records.sync()
+                checkpoints.save(update, state, config=dataclasses.asdict(config), metrics=metrics)
+                if signals.arrived and not is_last:
+                    raise RunInterruptedError(
+                        f"stopped by {signals.arrived.name} after update {update:,} and saved; "
+                        "the same command goes on from there",
+                        signals.arrived,
+                    )
+    return state, records
+
+
+class _Reporter:
+    """Turns what a chunk gives out into a row of metrics, a line and a step of the progress bar."""
+
+    def __init__(self, experiment: Experiment, records: Records, checkpoints: Checkpoints, bar: Any, start: int):
+        self._experiment, self._records, self._checkpoints, self._bar = experiment, records, checkpoints, bar
+        self._seconds_before = records.rows[-1]["wall_seconds"] if records.rows else 0.0
+        self._began = self._then = time.perf_counter()
+        self._update = start
+
+    def report_start(self, evaluation: dict[str, jax.Array]) -> None:
+        """The evaluation of the initial parameters."""
+        clock = {} if self._experiment.trace.time is None else {"simulated_time": 0.0}
+        self._write({"update": 0, **clock}, evaluation)
+
+    def report(self, events: slice, out: RunOutput, evaluation: dict[str, jax.Array]) -> dict[str, float]:
+        """Waits for a chunk and records its means; returns the evaluation as numbers.
+
+        Raises:
+          RunError: a loss is not finite.
+        """
+        count, trace = events.stop - events.start, self._experiment.trace
+        losses, accuracy, gap = (np.asarray(x)[:count] for x in (out.losses, out.aux["accuracy"], out.gap))
+        for i in np.flatnonzero(~np.isfinite(losses))[:1]:
+            raise self.diverged(f"the loss is {losses[i]} at update {events.start + int(i):,}", events.start + int(i))
+        now = time.perf_counter()
+        rate = (events.stop - self._update) / max(now - self._then, 1e-9)
+        self._then, self._update = now, events.stop
+        clock = {} if trace.time is None else {"simulated_time": float(trace.time[events.stop - 1])}
+        row = {
+            "update": events.stop,
+            **clock,
+            "train_loss": float(losses.mean()),
+            "train_accuracy": float(accuracy.mean()),
+            "staleness": float(trace.staleness[events].mean()),
+            "gap": float(gap.mean()),
+            "learning_rate": float(self._experiment.schedule(events.stop - 1)),
+            "updates_per_second": round(rate, 3),
+        }
+        self._bar.update(events.stop - self._bar.n)
+        self._bar.set_postfix_str(f"loss {row['train_loss']:.4g}")
+        return self._write(row, evaluation)
+
+    def diverged(self, what: str, update: int) -> RunError:
+        """The error that says what has happened, what is left and what to do."""
+        config, saved = self._experiment.config, self._checkpoints.updates()
+        return RunError(
+            f"{what}: the training has diverged (learning rate {float(self._experiment.schedule(update)):g}, "
+            f"explicit momentum {config.momentum:g}, {config.num_groups} compute groups). "
+            + (
+                f"The last good checkpoint, of update {saved[-1]:,}, stays. "
+                if saved
+                else "There is no checkpoint yet. "
+            )
+            + "Take a smaller learning rate or less momentum in a new workdir."
+        )
+
+    def _write(self, row: dict[str, Any], evaluation: dict[str, jax.Array]) -> dict[str, float]:
+        metrics = {name: float(value) for name, value in evaluation.items()}
+        if not np.isfinite(metrics.get("test_loss", 0.0)):
+            raise self.diverged(
+                f"the test loss is {metrics['test_loss']} after update {row['update']:,}", row["update"]
+            )
+        seconds = self._seconds_before + time.perf_counter() - self._began
+        self._records.write({**row, **metrics, "wall_seconds": round(seconds, 3)})
+        if metrics:
+            words = [f"update {row['update']:,}"]
+            words += [f"train loss {row['train_loss']:.4f}"] if "train_loss" in row else []
+            words += [f"test loss {metrics['test_loss']:.4f}", f"test accuracy {metrics['test_accuracy']:.2%}"]
+            words += [f"{row['updates_per_second']:.1f} updates/s"] if "updates_per_second" in row else []
+            _say("   ".join(words))
+        return metrics
+
+
+def _refuse_broken(reporter: _Reporter, state: RunState, update: int) -> None:
+    """What is saved must be finite; the loss shows broken parameters only when a worker has read them."""
+    good = jax.tree_util.tree_leaves_with_path(_all_finite(state.params))
+    for path in [path for path, is_finite in good if not is_finite][:1]:
+        name = jax.tree_util.keystr(path)
+        raise reporter.diverged(f"the parameters {name} are not finite after update {update:,}", update)
+
+
+@jax.jit
+def _all_finite(params: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), params)
+
+
+class _Signals:
+    arrived: signal.Signals | None = None
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    """Notes the first SIGINT or SIGTERM, so that the run can save; the second one acts at once."""
+    noted, before = _Signals(), {}
+
+    def note(number: int, _: Any) -> None:
+        noted.arrived = signal.Signals(number)
+        restore()
+        _say(f"{noted.arrived.name}: saving after this chunk; once more stops at once")
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    with contextlib.suppress(ValueError):  # not in the main thread, whose owner handles signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        restore()
+
+
+def _progress(total: int, start: int) -> Any:
+    """A bar with ETA and updates a second, on a terminal only."""
+    return tqdm(total=total, initial=start, unit=" updates", dynamic_ncols=True, disable=None, smoothing=0.05)
+
+
+def _say(text: str) -> None:
+    """Prints a line above the progress bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(15, 7.5) if experiment.trace.time is not None else (18, 4))
+    config, groups = experiment.config, experiment.config.num_groups
+    figure.suptitle(
+        f"{config.dataset}, {config.model}, {groups} compute group{'s' * (groups > 1)}, {config.algorithm}, "
+        f"learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}"
+    )
+    plots.training(figure, records.rows, experiment.trace, experiment.law)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+    plt.close(figure)
+
+
+def _table(experiment: Experiment, records: Records) -> str:
+    """The results, one a line."""
+    config, trace, last = experiment.config, experiment.trace, records.rows[-1]
+    updates, accuracy = records.column("test_accuracy")
+    best = int(np.argmax(accuracy))
+    in_theory = f", in theory {experiment.law}" if experiment.law else ""
+    clock = f"{last['simulated_time']:,.1f} (one gradient takes 1 on average)" if "simulated_time" in last else "none"
+    seconds = last["wall_seconds"]
+    lines = {
+        "data, network": f"{config.dataset}, {config.model}",
+        "method": f"{config.algorithm}, learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}",
+        "compute groups": f"{config.num_groups}, implicit momentum 1 - 1/M = {1 - 1 / config.num_groups:.3f}",
+        "staleness": f"mean {trace.staleness.mean():.2f}, largest {trace.staleness.max()}{in_theory}",
+        "gap": f"mean {np.mean(records.column('gap')[1]):.3g}",
+        "updates": f"{last['update']:,} in {seconds:.1f} s, {last['update'] / seconds:.1f} a second",
+        "simulated time": clock,
+        "test loss": f"{last['test_loss']:.4f}",
+        "test accuracy": f"{accuracy[-1]:.2%}, best {accuracy[best]:.2%} at update {updates[best]:,}",
+    }
+    return "\n".join(f"{name:15s} {text}" for name, text in lines.items())

@@ -1,0 +1,136 @@
+"""The folder of a run: whose it is, and with which config and trace the run began."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+import asyncflax
+from asyncflax._files import write_atomically
+from asyncflax.config import TrainConfig, differences
+from asyncflax.trace import Trace
+
+__all__ = ["RunError", "Workdir"]
+
+
+class RunError(Exception):
+    """What a user can put right: a bad config, the folder of another run, a diverged training. One clear sentence.
+
+    Example: see `train.train_and_evaluate`.
+    """
+
+
+class Workdir:
+    """The folder of a run.
+
+    Args:
+      path: a new name, an empty folder, or the folder of a run with the same config.
+      config: of the run.
+
+    Raises:
+      ValueError: the folder is something else, or cannot be written; nothing has been written.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.workdir import Workdir
+      >>> config, path = TrainConfig(num_updates=10), tempfile.mkdtemp()
+      >>> trace = asyncflax.staleness.constant(0).trace(10)
+      >>> with Workdir(path, config).owned() as workdir:
+      ...     workdir.begin(trace)
+      >>> Workdir(path, TrainConfig(num_updates=20))  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+        ...
+      ValueError: workdir=... holds a run of another config: config.num_updates was 10, now it is 20. Take a new \
+workdir, or the old config to go on.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: TrainConfig):
+        self.path, self.config = pathlib.Path(path), config
+        self._name = f"workdir={os.fspath(path)!r}"
+        self._record, self._trace = self.path / "run.json", self.path / "trace.npz"
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self._name} is a file, it must be a folder or a new name.")
+        parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise ValueError(f"{self._name} cannot be written, {parent} does not allow it.")
+        if self._record.exists():
+            changed = differences(self._began()["config"], config)
+            if changed:
+                raise ValueError(
+                    f"{self._name} holds a run of another config: {'; '.join(changed)}. "
+                    "Take a new workdir, or the old config to go on."
+                )
+        elif self.path.exists():
+            ours = {".lock", self._trace.name}  # what a process that was killed at its start leaves
+            others = [p.name for p in self.path.iterdir() if p.name not in ours and p.suffix != ".part"]
+            if others:
+                raise ValueError(f"{self._name} holds other things ({others[0]}) and no run.json; take a new folder.")
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[Workdir]:
+        """Makes the folder and keeps other processes out of it.
+
+        Raises:
+          RunError: another process is in it, or it cannot be made.
+        """
+        import fcntl
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"{self._name} cannot be written: {error}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another process trains in {self._name}.") from None
+            yield self
+
+    def begin(self, trace: Trace) -> None:
+        """Writes config, versions and trace of a new run, or checks that the trace of an old one is still the same.
+
+        Raises:
+          ValueError: the trace is another one, or its file is damaged.
+        """
+        if not self._record.exists():
+            trace.save(self._trace)
+            about = {"config": dataclasses.asdict(self.config), **_versions()}
+            text = json.dumps(about, indent=1) + "\n"
+            write_atomically(self._record, lambda file: file.write(text.encode()))
+            return
+        old = Trace.load(self._trace)
+        if not (np.array_equal(old.worker, trace.worker) and np.array_equal(old.read_version, trace.read_version)):
+            raise ValueError(
+                f"the config makes another trace than the run began with, {self._trace}; take a new workdir."
+            )
+
+    def changed_versions(self) -> list[str]:
+        """What is not as it was when the run began, in words; then the last bits may differ."""
+        began = self._began()
+        return [
+            f"{name} was {began.get(name)}, now it is {now}"
+            for name, now in _versions().items()
+            if began.get(name) != now
+        ]
+
+    def _began(self) -> dict:
+        try:
+            began = json.loads(self._record.read_text())
+            if not isinstance(began["config"], dict):
+                raise TypeError
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(f"{self._record} cannot be read; put it right, or take a new workdir.") from None
+        return began
+
+
+def _versions() -> dict[str, str]:
+    return {"asyncflax": asyncflax.__version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
