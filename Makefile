@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-all doctest lint bench wheel clean
 
 demo: $(READY)
-	$(BIN)/python examples/digits.py --out demo
+	$(BIN)/python launch/train.py --config=configs/digits.py --workdir=demo
 
 test: $(READY) doctest
 	$(BIN)/pytest -n auto -m "not slow"

@@ -90,7 +90,7 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 def nearest(value: Any, choices: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: '; did you mean ...?', or a full stop."""
-    names = difflib.get_close_matches(str(value), choices, n=2)
+    names = difflib.get_close_matches(str(value), choices, n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(map(repr, names))}?" if names else "."
 
 

@@ -28,7 +28,7 @@ from asyncflax.run import RunState
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
-_PARTIAL, _DAMAGED, _SUMS = ".partial", ".damaged", "SHA256SUMS"
+_PARTIAL, _REMOVED, _DAMAGED, _SUMS = ".partial", ".removed", ".damaged", "SHA256SUMS"
 
 
 class Checkpoint(NamedTuple):
@@ -131,8 +131,8 @@ class Checkpoints:
         Raises:
           ValueError: all checkpoints are damaged, or the newest is of another run (other shapes).
         """
-        for path in self.folder.glob(f"*{_PARTIAL}"):
-            shutil.rmtree(path)  # of a process that was killed while it wrote
+        for path in (*self.folder.glob(f"*{_PARTIAL}"), *self.folder.glob(f"*{_REMOVED}")):
+            shutil.rmtree(path)  # of a process that was killed while it wrote or removed
         found = self.updates()
         for update in reversed(found):
             path = self.folder / str(update)
@@ -168,7 +168,7 @@ class Checkpoints:
         best = max(found, key=lambda update: metric[update])
         for update in found[: -self.keep]:
             if update != best or metric[best] == -np.inf:
-                removed = self.folder / f"{update}{_PARTIAL}"  # half a checkpoint is none
+                removed = self.folder / f"{update}{_REMOVED}"  # half a checkpoint is none
                 os.rename(self.folder / str(update), removed)
                 shutil.rmtree(removed)
 

@@ -17,7 +17,7 @@ from asyncflax import _check, algorithms, data, models, queues, staleness, trans
 from asyncflax.base import AsyncAlgorithm, transform_gradients
 from asyncflax.config import TrainConfig, parameters_of, parse_options
 from asyncflax.gradients import GradientResult, from_loss
-from asyncflax.plan import Plan, make_plan
+from asyncflax.plan import Chunk, Plan, make_plan
 from asyncflax.trace import Trace
 
 __all__ = ["Experiment", "make_experiment"]
@@ -54,6 +54,11 @@ class Experiment(NamedTuple):
     key: jax.Array
     evaluate: Callable[[Any], dict[str, jax.Array]]
 
+    def batches(self, chunk: Chunk) -> np.ndarray:
+        """int32 [E, batch_size]: the rows of the data set on which the events of a chunk compute, for `run_chunk`."""
+        count, config = len(self.data.train_labels), self.config
+        return chunk.pad(data.batch_rows(count, config.batch_size, chunk.events, seed=config.seed))
+
 
 def make_experiment(config: TrainConfig) -> Experiment:
     """Makes all that a config names; writes nothing (but the cache of a data set that is decoded for the first time).
@@ -70,6 +75,8 @@ def make_experiment(config: TrainConfig) -> Experiment:
       >>> experiment = make_experiment(TrainConfig(num_groups=4, num_updates=100))
       >>> experiment.trace.num_workers, experiment.plan.num_events, experiment.algorithm
       (4, 100, momentum_asgd(form='inside', weight_decay=0.0, decay_at='read', learning_rate=0.05, momentum=0.0))
+      >>> experiment.batches(experiment.plan[0]).shape
+      (20, 32)
     """
     config = dataclasses.replace(config)
     config.check()

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from asyncflax import data, plots
+from asyncflax import plots
 from asyncflax._files import write_atomically
 from asyncflax.checkpoint import Checkpoints
 from asyncflax.config import TrainConfig
@@ -137,8 +137,8 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
             begin, update = chunk.events.start, chunk.events.stop
             if begin < start:
                 continue
-            rows = data.batch_rows(len(experiment.data.train_labels), config.batch_size, chunk.events, seed=config.seed)
-            state, out = run_chunk(algorithm, experiment.gradient_fn, state, chunk, chunk.pad(rows))
+            batches = experiment.batches(chunk)
+            state, out = run_chunk(algorithm, experiment.gradient_fn, state, chunk, batches)
             if waiting is not None:
                 reporter.report(*waiting)
             is_last = update == len(trace)
@@ -182,7 +182,8 @@ class _Reporter:
         count, trace = events.stop - events.start, self._experiment.trace
         losses, accuracy, gap = (np.asarray(x)[:count] for x in (out.losses, out.aux["accuracy"], out.gap))
         for i in np.flatnonzero(~np.isfinite(losses))[:1]:
-            raise self.diverged(f"the loss is {losses[i]} at update {events.start + int(i):,}", events.start + int(i))
+            event = events.start + int(i)
+            raise self.diverged(f"the loss of update {event + 1:,} is {losses[i]}", event)
         now = time.perf_counter()
         rate = (events.stop - self._update) / max(now - self._then, 1e-9)
         self._then, self._update = now, events.stop

@@ -32,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launcher.launch(main)
+    launcher.launch(main, TrainConfig)

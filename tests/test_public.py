@@ -2,21 +2,31 @@
 
 import importlib
 import inspect
+import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 import asyncflax
+import asyncflax.checkpoint
+import asyncflax.config
+import asyncflax.experiment
+import asyncflax.launcher
 import asyncflax.models
+import asyncflax.records
+import asyncflax.train
+import asyncflax.workdir
 
 SUBMODULES = [name for name in asyncflax.__all__ if inspect.ismodule(getattr(asyncflax, name))]
 
 
 def public_names():
-    for module in (asyncflax, asyncflax.models, *(getattr(asyncflax, name) for name in SUBMODULES)):
+    extra = ("checkpoint", "config", "experiment", "launcher", "models", "records", "train", "workdir")  # need more
+    for module in (asyncflax, *(getattr(asyncflax, name) for name in (*SUBMODULES, *extra))):
         names = getattr(module, "__all__", None) or [n for n, f in vars(module).items() if inspect.isfunction(f)]
         for name in names:
             value = getattr(module, name)
@@ -66,7 +76,48 @@ def test_the_examples_in_the_documents_run(path, tmp_path):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=tmp_path)
 
 
-def test_the_readme_names_the_commands_that_there_are():
+def shell_commands(path):
+    for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.split("#")[0].strip()
+            if command:
+                yield command
+
+
+def test_the_commands_of_the_readme_run(tmp_path):
+    """Those that start a training run shortened, each in a folder of its own; the makefile's demo is one of them.
+
+    `make test` and the installation of the package are what .ci/run does.
+    """
+    root = README.parent
+    commands = list(shell_commands(README))
+    assert [c for c in commands if c.split()[0] in ("make", "pip")] == ["make demo", "make test", "pip install ."]
+    dry = ["make", "--dry-run", "--assume-old=.venv/.ready", "demo"]
+    recipe = subprocess.run(dry, cwd=root, check=True, capture_output=True, text=True).stdout.strip().splitlines()
+    launches = [c for c in (*commands, recipe[-1]) if "launch/" in c]
+    assert len(launches) == 4
+    has_cifar10 = "TFDS_DATA_DIR" in os.environ
+    for number, command in enumerate(launches):
+        words = shlex.split(re.sub(r"(--config=\S+\.py)", r"\1:fast", command))
+        assert pathlib.Path(words[0]).name.startswith("python") and words[1] == "launch/train.py", command
+        flags = [w for w in words[2:] if not w.startswith("--workdir")]
+        if "cifar10" in command:
+            if not has_cifar10:
+                continue  # tests/test_launch.py has the error that says what to download
+            flags += ["--config.num_updates=2", "--config.batch_size=10", "--config.log_every=1"]
+        process = subprocess.run(
+            [sys.executable, *words[1:2], *flags, f"--workdir={tmp_path / str(number)}"],
+            cwd=root,
+            env={**os.environ, "XLA_FLAGS": "", "JAX_ENABLE_X64": "0"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert process.returncode == 0, process.stderr
+        assert "test accuracy" in process.stdout and (tmp_path / str(number) / "training.png").exists()
+
+
+def test_the_documents_name_targets_that_there_are():
     makefile = README.with_name("Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     used = set(re.findall(r"(?:^|`)make ([a-z-]+)", README.read_text() + CONTRIBUTING.read_text(), re.MULTILINE))

@@ -2,8 +2,8 @@
 
 XLA:CPU computes the gradients of a convolution many times slower inside a loop than outside, because there it does not
 recognise their unusual layouts, and under `vmap` over kernels it computes grouped convolutions one by one. `loop_conv`
-gathers the windows into a matrix and multiplies (im2col), which is fast in both; it is the same function and can be given
-to `flax.nnx.Conv`.
+gathers the windows into a matrix and multiplies (im2col), which is fast in both; it is the same function and can be
+given to `flax.nnx.Conv`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,103 @@
+"""The config: its checks, its options, what may change when a run goes on."""
+
+import dataclasses
+
+import pytest
+
+import asyncflax
+from asyncflax import models
+from asyncflax.config import TrainConfig, differences, parse_options
+
+
+@pytest.mark.parametrize(
+    "fields, error, message",
+    [
+        ({"num_groups": "8"}, TypeError, r"config\.num_groups must be of type int, got '8' \(str\)"),
+        ({"num_groups": 0}, ValueError, r"config\.num_groups must be an integer >= 1, got config\.num_groups=0"),
+        ({"num_groups": True}, TypeError, r"config\.num_groups must be of type int, got True"),
+        ({"batch_size": 3.0}, TypeError, r"config\.batch_size must be of type int, got 3\.0"),
+        ({"learning_rate": "fast"}, TypeError, r"config\.learning_rate must be of type float, got 'fast'"),
+        ({"learning_rate": float("nan")}, ValueError, r"config\.learning_rate must be finite"),
+        ({"learning_rate": -0.1}, ValueError, r"config\.learning_rate must be finite and in \[0, inf\]"),
+        (
+            {"momentum": 1.5},
+            ValueError,
+            r"config\.momentum must be finite and in \[-1, 1\].*grows without any gradient",
+        ),
+        ({"pixel_scale": 0.0}, ValueError, r"config\.pixel_scale must be finite and in \(0, inf\]"),
+        ({"crop_pad": -1}, ValueError, r"config\.crop_pad must be an integer >= 0"),
+        ({"flip": 1}, TypeError, r"config\.flip must be of type bool, got 1"),
+        ({"learning_rate_drops": (0.5, 0.2)}, ValueError, r"config\.learning_rate_drops must increase"),
+        ({"learning_rate_drops": (1.5,)}, ValueError, r"config\.learning_rate_drops must be finite and in \[0, 1\]"),
+        ({"learning_rate_drops": 0.5}, TypeError, r"config\.learning_rate_drops must be a tuple of numbers, got 0\.5"),
+        ({"dataset": "digit"}, ValueError, r"config\.dataset must be one of 'cifar10', 'digits', got 'digit'; did you"),
+        (
+            {"algorithm": "dc-asgd"},
+            ValueError,
+            r"config\.algorithm must be one of .*, got 'dc-asgd'; did you mean 'dc_",
+        ),
+        ({"service_time": "gama"}, ValueError, r"config\.service_time .* did you mean 'gamma'\?"),
+        ({"staleness": "geometrical"}, ValueError, r"config\.staleness .* did you mean 'geometric'\?"),
+        ({"staleness": "geometric", "trace": "a.npz"}, ValueError, r"config\.staleness and config\.trace exclude each"),
+    ],
+)
+def test_bad_fields_are_one_clear_error(fields, error, message):
+    with pytest.raises(error, match=message):
+        TrainConfig(**fields).check()
+
+
+def test_numbers_may_be_written_plainly():
+    config = TrainConfig(learning_rate=1, learning_rate_drops=[0, 1])
+    config.check()
+    assert (config.learning_rate, config.learning_rate_drops) == (1.0, (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "text, options",
+    [
+        ("", {}),
+        ("strength=0.04", {"strength": 0.04}),
+        (
+            " strength = 1 , curvature=absolute, form='outside' ",
+            {"strength": 1.0, "curvature": "absolute", "form": "outside"},
+        ),
+        ("strength=-1e-3", {"strength": -1e-3}),
+    ],
+)
+def test_options_are_typed_by_the_signature(text, options):
+    found = parse_options("options", text, asyncflax.algorithms.dc_asgd)
+    assert found == options and [type(v) for v in found.values()] == [type(v) for v in options.values()]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "strenght=0.04",
+            r"dc_asgd has no option 'strenght', got 'strenght=0\.04'; did you mean 'strength'\? There are: ",
+        ),
+        ("learning_rate=1", r"learning_rate of dc_asgd is set by a field of its own"),
+        ("strength=strong", r"strength must be of type float, got 'strong'"),
+        ("strength", r"must be like 'strength=0\.04, form=outside', got 'strength'"),
+        ("strength=", r"must be like"),
+        ("strength=__import__('os')", r"must be like"),
+        ("**{}", r"must be like"),
+    ],
+)
+def test_bad_options_are_one_clear_error(text, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        parse_options("options", text, asyncflax.algorithms.dc_asgd, given=["learning_rate"])
+
+
+def test_options_of_classes():
+    assert parse_options("options", "dropout=0.5", models.SmallCnn) == {"dropout": 0.5}
+    with pytest.raises(ValueError, match=r"SmallCnn has no option 'droput'.*did you mean 'dropout'"):
+        parse_options("options", "droput=0.5", models.SmallCnn)
+
+
+def test_a_run_goes_on_with_data_elsewhere_but_not_with_other_hyper_parameters():
+    config = TrainConfig(learning_rate_drops=(0.5,))
+    began = {**dataclasses.asdict(config), "learning_rate_drops": [0.5]}  # as JSON has it
+    assert differences(began, dataclasses.replace(config, data_dir="/elsewhere", keep_checkpoints=9)) == []
+    assert differences(began, dataclasses.replace(config, seed=1)) == ["config.seed was 0, now it is 1"]
+    assert differences({**began, "gone": 1}, config) == ["config.gone no longer exists"]

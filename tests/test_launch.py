@@ -1,0 +1,245 @@
+"""The launcher as a process: what users type, what they get wrong, and what is left on the disk."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import asyncflax
+
+ROOT = pathlib.Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_ENABLE_X64": "0"}
+SHORT = ["--config.num_updates=40", "--config.eval_every=20", "--config.checkpoint_every=20"]
+
+
+def start(*flags, config="configs/digits.py", **environment):
+    command = [sys.executable, "-W", "error::DeprecationWarning:asyncflax", "launch/train.py"]
+    command += ([f"--config={config}"] if config else []) + list(flags)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**ENVIRONMENT, **environment}, **pipes)
+
+
+def launch(*flags, config="configs/digits.py", **environment):
+    process = start(*flags, config=config, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def everything(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+BAD_FLAGS = {
+    "unknown field": (["--config.num_grups=8"], "config has no field 'num_grups'; did you mean 'num_groups'"),
+    "wrong type": (
+        ["--config.num_groups=eight"],
+        "flag --config.num_groups=eight: invalid literal for int() .*'eight'",
+    ),
+    "a fraction for a count": (["--config.num_groups=8.5"], "flag --config.num_groups=8.5: .*'8.5'"),
+    "unknown flag": (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+    "stray argument": (["num_groups=8"], "unknown argument 'num_groups=8'; flags begin with --"),
+    "unknown algorithm": (["--config.algorithm=dcasgd"], "config.algorithm must be one of .* did you mean 'dc_asgd'"),
+    "unknown model": (
+        ["--config.model=SmalCnn"],
+        "config.model must be one of 'Cifar10Quick', 'SmallCnn', got 'SmalCnn'",
+    ),
+    "option that the algorithm lacks": (
+        ["--config.algorithm=dc_asgd", "--config.algorithm_options=strenght=0.04"],
+        "config.algorithm_options: dc_asgd has no option 'strenght', .* did you mean 'strength'?",
+    ),
+    "option that is lacking": (
+        ["--config.staleness=geometric"],
+        "config.staleness_options must set mean of geometric, as in 'mean=...', got ''",
+    ),
+    "momentum for a method without": (
+        ["--config.algorithm=asgd", "--config.momentum=0.5"],
+        "config.momentum=0.5, but asgd has no momentum; set it to 0",
+    ),
+    "model that does not fit": (["--config.model=Cifar10Quick"], "images must have shape .*32, 32, 3.*, got .*8, 8, 1"),
+    "batch larger than the data": (
+        ["--config.batch_size=2000"],
+        "config.batch_size=2000 is larger than the 1437 training images",
+    ),
+    "data_dir without the data set": (
+        ["--config.dataset=cifar10", "--config.data_dir=/nowhere", "--config.data_cache=/nowhere/cache.npz"],
+        "CIFAR-10 is not in /nowhere .*Download it there with.*or take the embedded data set 'digits'",
+    ),
+    "no such trace": (["--config.trace=nowhere.npz"], ".*nowhere.npz"),
+}
+
+
+@pytest.mark.parametrize("flags, message", BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_bad_input_is_one_clear_error_and_nothing_is_written(flags, message, tmp_path):
+    status, out, err = launch(f"--workdir={tmp_path / 'run'}", *flags)
+    assert status == 1 and out == ""
+    assert "Traceback" not in err
+    assert re.search(f"error: {message.replace('?', '[?]').replace('(', '[(]').replace(')', '[)]')}", err, re.DOTALL), (
+        err
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("config", ["", "configs/nothing.py", "tests/reference.py", "configs/digits.py:slow"])
+def test_a_config_that_is_none(config, tmp_path):
+    status, _, err = launch(f"--workdir={tmp_path / 'run'}", config=config)
+    assert status == 1 and err.count("\n") == 1, err
+    assert re.search(r"error: --config.* get_config\(\) makes a TrainConfig, such as configs/digits.py", err), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workdirs_in_which_a_run_cannot_be(tmp_path):
+    file, foreign, closed = tmp_path / "file", tmp_path / "foreign", tmp_path / "closed"
+    file.write_text("mine")
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    closed.mkdir(mode=0o500)
+    cases = {
+        file: "is a file",
+        file / "below": "cannot be written",
+        foreign: r"holds other things \(thesis.txt\)",
+        pathlib.Path("/proc/run"): "cannot be written",
+    }
+    if os.geteuid() != 0:
+        cases[closed / "run"] = "cannot be written"
+    before = everything(tmp_path)
+    for workdir, message in cases.items():
+        status, _, err = launch(f"--workdir={workdir}", *SHORT)
+        assert status == 1 and re.search(f"error: workdir='{workdir}' {message}", err), err
+    assert everything(tmp_path) == before
+
+
+def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
+    workdir = tmp_path / "run"
+    flags = [f"--workdir={workdir}", *SHORT, "--config.num_groups=4"]
+    status, out, err = launch(*flags)
+    assert status == 0 and err == "", err
+    assert "test accuracy" in out and f"figures: {workdir}/training.png" in out
+    assert "--config.num_groups=8" in out.splitlines()[-1] and f"--workdir={workdir}-8-groups" in out.splitlines()[-1]
+    assert [row["update"] for row in rows(workdir)] == [0, 20, 40]
+    assert (workdir / "training.png").read_bytes()[1:4] == b"PNG"
+    assert (workdir / "metrics.csv").read_text().count("\n") == 4
+    assert list((workdir / "tensorboard").glob("events.*"))
+    trace = asyncflax.Trace.load(workdir / "trace.npz")
+    assert len(trace) == 40 and trace.num_workers == 4
+
+    before = everything(workdir)
+    status, again, err = launch(*flags)
+    assert status == 0 and err == "" and "is complete at update 40" in again
+    same = {path: content for path, content in everything(workdir).items() if "tensorboard" not in str(path)}
+    assert same == {path: content for path, content in before.items() if path in same}
+
+    status, _, err = launch(*flags, "--config.momentum=-0.09")
+    assert status == 1
+    assert "holds a run of another config: config.momentum was 0.3, now it is -0.09. Take a new workdir" in err
+
+    status, out, err = launch(
+        f"--workdir={tmp_path / 'replay'}", *SHORT, "--config.num_groups=4", f"--config.trace={workdir / 'trace.npz'}"
+    )
+    assert status == 0, err
+    assert rows(tmp_path / "replay")[-1]["test_loss"] == rows(workdir)[-1]["test_loss"]
+
+
+def test_overrides_of_all_kinds(tmp_path):
+    """Overrides of all types, a method with options, negative momentum, a law instead of a queue."""
+    status, out, err = launch(
+        f"--workdir={tmp_path / 'run'}",
+        *SHORT,
+        "--config.num_groups=8",
+        "--config.algorithm=dc_asgd",
+        "--config.algorithm_options=strength=0.04",
+        "--config.momentum=-0.09",
+        "--config.staleness=geometric",
+        "--config.staleness_options=mean=7",
+        "--config.learning_rate_drops=0.5,0.75",
+        "--config.flip",
+        "--config.width=4",
+        "--config.bias_multiplier=2",
+    )
+    assert status == 0, err
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert config["momentum"] == -0.09 and config["learning_rate_drops"] == [0.5, 0.75] and config["flip"] is True
+    assert "in theory geometric(7)" in out and "simulated time  none" in out
+    assert [row["learning_rate"] for row in rows(tmp_path / "run")[1:]] == pytest.approx([0.2, 0.002], abs=1e-6)
+
+
+def test_a_training_that_diverges_names_the_update_and_keeps_the_last_good_checkpoint(tmp_path):
+    workdir = tmp_path / "run"
+    status, _, err = launch(
+        f"--workdir={workdir}",
+        "--config.num_updates=400",
+        "--config.checkpoint_every=1",
+        "--config.log_every=1",
+        "--config.eval_every=400",
+        "--config.learning_rate=1e4",
+    )
+    assert status == 1 and "Traceback" not in err, err
+    found = re.search(r"error: the (loss of|parameters \S+ are not finite after|test loss .* after) update (\d+)", err)
+    assert found and "has diverged (learning rate 10000, explicit momentum 0.3, 8 compute groups)" in err
+    last = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert f"The last good checkpoint, of update {last}, stays" in err and last < int(found[2])
+    from orbax.checkpoint import v1 as orbax
+
+    with pytest.warns(UserWarning, match="Sharding info"):
+        state = orbax.load(workdir / "checkpoints" / str(last) / "state")
+    assert all(np.isfinite(x).all() for layer in state["params"].values() for x in layer.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_run_saves_and_says_how_to_go_on(number, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [f"--workdir={workdir}", "--config.num_updates=100000", "--config.checkpoint_every=100000"]
+    process = start(*flags)
+    for line in process.stdout:
+        if line.startswith("update 100"):
+            process.send_signal(number)
+            break
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number and "Traceback" not in err, err
+    stopped = int(
+        re.search(rf"error: stopped by {number.name} after update ([\d,]+) and saved", err)[1].replace(",", "")
+    )
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(stopped)]
+    assert rows(workdir)[-1]["update"] == stopped
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    flags = [f"--workdir={tmp_path / 'run'}", "--config.num_updates=100000"]
+    first = start(*flags)
+    try:
+        for line in first.stdout:
+            if line.startswith("update 0"):
+                break
+        status, _, err = launch(*flags)
+        assert status == 1 and "error: another process trains in workdir=" in err
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(tmp_path):
+    flags = [f"--workdir={tmp_path / 'run'}", *SHORT]
+    twin = [f"--workdir={tmp_path / 'twin'}", *SHORT]
+    assert launch(*flags)[0] == launch(*twin)[0] == 0
+    data = next((tmp_path / "run" / "checkpoints" / "40").rglob("ocdbt.process_0/d/*"))
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    status, out, err = launch(*flags)
+    assert status == 0, err
+    assert "checkpoints/40 is damaged (" in out and "it is now 40.damaged" in out and "goes on at update 20" in out
+    assert rows(tmp_path / "run")[-1]["test_loss"] == rows(tmp_path / "twin")[-1]["test_loss"]
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        if path.name.isdecimal():
+            (path / "info.json").write_text("")
+    status, _, err = launch(*flags)
+    assert status == 1 and "is undamaged; start anew in another workdir" in err

@@ -1,0 +1,31 @@
+"""Invariant 5: killed at any moment and resumed = uninterrupted, bit by bit, as processes of their own."""
+
+import random
+
+import killing
+import pytest
+
+UPDATES = 200
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("twin") / "run"
+    killing.finish(workdir, UPDATES)
+    return killing.results(workdir)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(twin, tmp_path):
+    rng, workdir = random.Random(1), tmp_path / "run"
+    hits = [killing.kill(workdir, UPDATES, when, rng) for when in ("start", "write", "later")]
+    assert hits[0] == "before the first checkpoint"
+    killing.finish(workdir, UPDATES)
+    found = killing.results(workdir)
+    assert len(found) > 20 and any("workers" in name for name in found)
+    assert killing.differing(twin, found) == []
+
+
+def test_the_comparison_can_fail(twin):
+    name = next(name for name in twin if "params" in name)
+    other = {**twin, name: twin[name] + 1e-7}
+    assert killing.differing(twin, other) == [name]
