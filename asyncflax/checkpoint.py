@@ -210,13 +210,16 @@ def _sums(folder: pathlib.Path) -> str:
 
 
 def _damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint, None if nothing is."""
+    """What is wrong with a checkpoint, None if nothing is. Files that it does not list do not matter."""
     try:
         stated = (folder / _SUMS).read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return f"{_SUMS} cannot be read"
-    differing = sorted(set(stated) ^ set(_sums(folder).splitlines()))
-    return f"{differing[0].split('  ')[-1]} has changed" if differing else None
+        found = set(_sums(folder).splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        return f"it cannot be read: {error}"
+    if not any(line.endswith("  info.json") for line in stated):
+        return f"{_SUMS} is incomplete"
+    lost = sorted(set(stated) - found)
+    return f"{lost[0].split('  ')[-1]} has changed" if lost else None
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:

@@ -7,6 +7,7 @@ checked against the signatures of these functions: a new one needs no entry here
 import ast
 import dataclasses
 import inspect
+import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -55,7 +56,8 @@ class TrainConfig:
     barrier: bool = False  # all groups wait for each other (queues.barrier), as ssgd needs
     staleness: str = ""  # a law of asyncflax.staleness, instead of the queue
     staleness_options: str = ""  # for example 'mean=7'
-    trace: str = ""  # the file of a trace to replay, instead of the queue
+    trace_options: str = ""  # of the law's traces, for example 'assign=round_robin, before_start=drop'
+    trace: str = dataclasses.field(default="", metadata=_FREE)  # the file of a trace to replay, instead of the queue
 
     # The method.
     algorithm: str = "momentum_asgd"  # one of asyncflax.algorithms
@@ -86,15 +88,18 @@ class TrainConfig:
         at_least_1 = ("batch_size", "num_groups", "num_updates", "width", "log_every", "eval_every", "eval_batch_size")
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
-        for name in ("crop_pad", "seed"):
-            _check.integer(f"config.{name}", getattr(self, name), 0)
+        _check.integer("config.crop_pad", self.crop_pad, 0)
+        _check.integer("config.seed", self.seed, 0, 2**32 - 1)  # JAX keeps 32 bits
         for name in ("learning_rate", "learning_rate_factor", "weight_decay", "bias_multiplier"):
             _check.number(f"config.{name}", getattr(self, name), low=0.0)
         _check.number("config.pixel_scale", self.pixel_scale, low=0.0, exclusive_low=True)
         _check.momentum(self.momentum, "config.momentum")
         _check.number("config.learning_rate_drops", self.learning_rate_drops, low=0.0, high=1.0)
-        if list(self.learning_rate_drops) != sorted(set(self.learning_rate_drops)):
-            raise ValueError(f"config.learning_rate_drops must increase, got {self.learning_rate_drops}.")
+        updates = [round(share * self.num_updates) for share in self.learning_rate_drops]
+        if updates != sorted(set(updates)):
+            raise ValueError(
+                f"config.learning_rate_drops must increase by at least one update, got {self.learning_rate_drops}."
+            )
         _check.choice("config.dataset", self.dataset, returning(data, "ImageData"))
         _check.choice("config.algorithm", self.algorithm, algorithms.__all__)
         _check.choice("config.service_time", self.service_time, returning(queues, "ServiceTime"))
@@ -103,6 +108,23 @@ class TrainConfig:
         given = [name for name in ("barrier", "staleness", "trace") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"config.{given[0]} and config.{given[1]} exclude each other, got both; keep one.")
+        queue = not (self.staleness or self.trace)
+        for options, used in (
+            ("service_time_options", queue),
+            ("queue_options", queue),
+            ("staleness_options", bool(self.staleness)),
+            ("trace_options", bool(self.staleness)),
+        ):
+            if getattr(self, options) and not used:
+                source = "the queue" if options in ("service_time_options", "queue_options") else "config.staleness"
+                raise ValueError(f"config.{options}={getattr(self, options)!r} is for {source}, which is not in use.")
+        if self.algorithm == "ssgd" and not self.barrier:
+            raise ValueError("config.algorithm='ssgd' makes a step a round of all groups; set config.barrier=True.")
+        if self.algorithm == "dc_asgd" and self.bias_multiplier != 1.0:
+            raise ValueError(
+                f"config.bias_multiplier={self.bias_multiplier} is for methods that are linear in the gradient, "
+                "which dc_asgd is not; set it to 1."
+            )
 
 
 def differences(old: Mapping[str, Any], new: TrainConfig) -> list[str]:
@@ -118,7 +140,7 @@ def differences(old: Mapping[str, Any], new: TrainConfig) -> list[str]:
     for field in dataclasses.fields(new):
         if field.metadata.get("free"):
             continue
-        before, now = plain(old.get(field.name)), plain(getattr(new, field.name))
+        before, now = plain(old.get(field.name, field.default)), plain(getattr(new, field.name))
         if before != now:
             lines.append(f"config.{field.name} was {before!r}, now it is {now!r}")
     return lines + [f"config.{name} no longer exists" for name in old if not hasattr(new, name)]
@@ -151,9 +173,9 @@ def parse_options(name: str, text: str, function: Callable[..., Any], given: Ite
         return {}
     try:
         call = typing.cast(ast.Call, ast.parse(f"f({text})", mode="eval").body)
-        if call.args or any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError
         options = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+        if not isinstance(call.func, ast.Name) or call.args or len(options) < len(call.keywords) or "None" in options:
+            raise ValueError
     except (SyntaxError, ValueError, AttributeError):
         raise ValueError(f"{name} must be like 'strength=0.04, form=outside', got {text!r}.") from None
     called = getattr(function, "__name__", str(function))
@@ -184,12 +206,11 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """float, int, bool or str, from the annotation or else the default; Any where neither says."""
+    """float, int, bool or str, from the annotation or else the default; Any where that is something else."""
     hint = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function).get(parameter.name)
-    if hint in (float, int, bool, str):
-        return hint
-    kind = type(parameter.default)
-    return kind if kind in (float, int, bool, str) else Any
+    if hint is None:
+        hint = type(parameter.default)
+    return hint if hint in (float, int, bool, str) else Any  # a union: the function itself looks
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
@@ -200,8 +221,9 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, tuple | list):
             raise TypeError(f"{name} must be a tuple of numbers, got {value!r} ({type(value).__name__}).")
         return tuple(_typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(value))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    number = numbers.Real if kind is float else numbers.Integral
+    if kind in (float, int) and isinstance(value, number) and not isinstance(value, bool):
+        return kind(value)  # an int for a float, and NumPy's numbers
     if type(value) is not kind:
         raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r} ({type(value).__name__}).")
     return value

@@ -33,7 +33,7 @@ class Experiment(NamedTuple):
       law: the `StalenessLaw` that its staleness follows in theory, or None.
       plan: `Plan`, cut where the run is logged, evaluated and saved.
       algorithm: the method.
-      schedule: `schedule(update) -> learning rate`.
+      schedule: `schedule(event) -> learning rate`.
       gradient_fn: `gradient_fn(params, rows, *, key) -> GradientResult`, rows int32 [batch_size].
       params: the initial parameters.
       key: a typed JAX key, for augmentation and dropout.
@@ -112,7 +112,8 @@ def _make_trace(config: TrainConfig) -> tuple[Trace, staleness.StalenessLaw | No
     if config.staleness:
         make_law = getattr(staleness, config.staleness)
         law = make_law(**_arguments("config.staleness_options", config.staleness_options, make_law, {}))
-        return law.trace(updates, seed=config.seed, num_workers=groups), law
+        common = {"num_updates": updates, "seed": config.seed, "num_workers": groups}
+        return law.trace(**_arguments("config.trace_options", config.trace_options, law.trace, common)), law
     make_time = getattr(queues, config.service_time)
     service_time = make_time(**_arguments("config.service_time_options", config.service_time_options, make_time, {}))
     common = {"num_workers": groups, "num_updates": updates, "service_time": service_time, "seed": config.seed}
@@ -138,10 +139,11 @@ def _arguments(name: str, text: str, function: Callable[..., Any], given: dict[s
 
 def _make_algorithm(config: TrainConfig) -> tuple[AsyncAlgorithm, Callable[[Any], Any]]:
     make = getattr(algorithms, config.algorithm)
-    boundaries = {
-        round(share * config.num_updates): config.learning_rate_factor for share in config.learning_rate_drops
-    }
+    events_a_step = config.num_groups if config.algorithm == "ssgd" else 1  # its schedule counts rounds
+    drops = (round(share * config.num_updates) // events_a_step for share in config.learning_rate_drops)
+    boundaries = dict.fromkeys(drops, config.learning_rate_factor)
     schedule = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
+    by_event = lambda event: schedule(event // events_a_step)
     given = {
         "learning_rate": schedule if boundaries else config.learning_rate,
         "momentum": config.momentum,
@@ -151,12 +153,12 @@ def _make_algorithm(config: TrainConfig) -> tuple[AsyncAlgorithm, Callable[[Any]
     if config.momentum and "momentum" not in parameters_of(make):
         raise ValueError(f"config.momentum={config.momentum}, but {config.algorithm} has no momentum; set it to 0.")
     if config.bias_multiplier == 1.0:
-        return make(**_arguments("config.algorithm_options", config.algorithm_options, make, given)), schedule
+        return make(**_arguments("config.algorithm_options", config.algorithm_options, make, given)), by_event
     # The multiplier is for the decayed gradient, as in Caffe; so the decay stands in front.
     arguments = _arguments("config.algorithm_options", config.algorithm_options, make, given | {"weight_decay": 0.0})
     decay = transforms.decay_weights(config.weight_decay, at=arguments.pop("decay_at", "read"))
     multiply = optax.masked(optax.scale(config.bias_multiplier), _is_bias)
-    return transform_gradients(optax.chain(decay, multiply), make(**arguments)), schedule
+    return transform_gradients(optax.chain(decay, multiply), make(**arguments)), by_event
 
 
 def _is_bias(params: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from ml_collections import config_flags
 from asyncflax import _check
 from asyncflax.workdir import RunError
 
-__all__ = ["config_flag", "launch"]
+__all__ = ["command", "config_flag", "launch"]
 
 
 def config_flag(kind: type) -> flags.FlagHolder[Any]:
@@ -55,6 +56,8 @@ def launch(main: Callable[[], Any], kind: type) -> None:
             main()
         except RunError as error:
             _stop(str(error), getattr(error, "exit_status", 1))
+        except KeyboardInterrupt:
+            _stop("stopped; the same command goes on from the newest checkpoint", 130)
 
     def parse(arguments: list[str]) -> list[str]:
         try:
@@ -63,6 +66,22 @@ def launch(main: Callable[[], Any], kind: type) -> None:
             return _stop(_about_flags(error, kind))
 
     app.run(run, flags_parser=parse)
+
+
+def command(*, workdir: str, **fields: Any) -> str:
+    """The command that was typed, with another folder and other fields of the config.
+
+    Args:
+      workdir: the folder.
+      fields: of the config.
+
+    Example: see `launch/train.py`.
+    """
+    config = flags.FLAGS["config"]
+    overrides = {**config_flags.get_override_values(config), **fields}
+    words = [f"--config.{name}={value}" for name, value in overrides.items()]
+    file = next((word for word in sys.argv if word.startswith("--config=")), f"--config={config.value}")
+    return shlex.join(["python", sys.argv[0], file, *words, f"--workdir={workdir}"])
 
 
 def _wanted(kind: type) -> str:

@@ -109,7 +109,7 @@ def training(
     """
     against = {"update": "updates of the server"}
     if trace.time is not None:
-        against["simulated_time"] = "simulated time (one gradient takes 1 on average)"
+        against["simulated_time"] = "simulated time (seconds)"
         grid = figure.subplots(2, 3)
         pairs, gap, histogram = (grid[0, :2], grid[1, :2]), grid[1, 2], grid[0, 2]
     else:

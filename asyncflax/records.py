@@ -30,7 +30,7 @@ class Records:
       rows: list of dicts, each with 'update' and numbers by name.
 
     Raises:
-      ValueError: a line of metrics.jsonl that should stay cannot be read.
+      ValueError: a row of metrics.jsonl that should stay is missing or cannot be read.
 
     Example:
       >>> import tempfile
@@ -53,27 +53,34 @@ class Records:
         text = "".join(map(_line, self.rows))
         write_atomically(path, lambda file: file.write(text.encode()))
         self._file = path.open("a")
-        purge = {"purge_step": resume_at + 1} if self.rows else {}
-        self._board = SummaryWriter(os.fspath(self.folder / "tensorboard"), **purge)
+        for old in self.folder.glob("tensorboard/events.out.tfevents.*"):
+            old.unlink()  # written anew from the rows that stay
+        self._board = SummaryWriter(os.fspath(self.folder / "tensorboard"))
+        for row in self.rows:
+            self._show(row)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds a row: 'update' and numbers by name."""
         self.rows.append(dict(row))
         self._file.write(_line(row))
         self._file.flush()
-        for name, value in row.items():
-            if name != "update":
-                self._board.add_scalar(name, value, row["update"])
+        self._show(row)
 
     def sync(self) -> None:
         """Returns when all rows are on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._board.flush()
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
         """The updates at which a metric was recorded, and its values."""
         rows = [row for row in self.rows if name in row]
         return [row["update"] for row in rows], [row[name] for row in rows]
+
+    def _show(self, row: Mapping[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "update":
+                self._board.add_scalar(name, value, row["update"])
 
     def __enter__(self) -> Records:
         return self
@@ -90,21 +97,25 @@ class Records:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _read(path: pathlib.Path, last_update: int) -> list[dict[str, Any]]:
-    """The rows up to an update. What a killed process left half written lies behind them."""
+    """The rows up to an update, which there must be. What a killed process left half written lies behind them."""
     rows = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() and last_update >= 0 else [], 1):
+    if last_update < 0:
+        return rows
+    content = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    for number, line in enumerate(content.splitlines(), 1):
         try:
             row = json.loads(line)
             update = row["update"]
         except (ValueError, TypeError, KeyError):
-            if rows and rows[-1]["update"] >= last_update:
-                break
-            raise ValueError(f"{path}, line {number} is no row of metrics: {line[:80]!r}; remove the line.") from None
-        if update > last_update:
-            break
+            raise ValueError(f"{path}, line {number} is no row of metrics: {line[:80]!r}; put it right.") from None
         rows.append(row)
+        if update >= last_update:
+            break
+    if not rows or rows[-1]["update"] != last_update:
+        have = f"ends at update {rows[-1]['update']}" if rows else "has no rows"
+        raise ValueError(f"{path} {have}, but the newest checkpoint is of update {last_update}; put the file back.")
     return rows

@@ -102,8 +102,11 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
         experiment = make_experiment(config)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
-    with folder.owned():
-        state, records = _train(experiment, folder)
+    try:
+        with folder.owned():
+            state, records = _train(experiment, folder)
+    except OSError as error:  # a full disk, a folder that went away
+        raise RunError(f"{error}; what is saved stays, the same command goes on from there") from error
     figure = folder.path / "training.png"
     if not figure.exists():
         _draw(experiment, records, figure)
@@ -181,9 +184,10 @@ class _Reporter:
         """
         count, trace = events.stop - events.start, self._experiment.trace
         losses, accuracy, gap = (np.asarray(x)[:count] for x in (out.losses, out.aux["accuracy"], out.gap))
-        for i in np.flatnonzero(~np.isfinite(losses))[:1]:
-            event = events.start + int(i)
-            raise self.diverged(f"the loss of update {event + 1:,} is {losses[i]}", event)
+        for what, values in (("loss", losses), ("gap", gap)):
+            for i in np.flatnonzero(~np.isfinite(values))[:1]:
+                event = events.start + int(i)
+                raise self.diverged(f"the {what} of update {event + 1:,} is {values[i]}", event)
         now = time.perf_counter()
         rate = (events.stop - self._update) / max(now - self._then, 1e-9)
         self._then, self._update = now, events.stop
@@ -219,9 +223,8 @@ class _Reporter:
     def _write(self, row: dict[str, Any], evaluation: dict[str, jax.Array]) -> dict[str, float]:
         metrics = {name: float(value) for name, value in evaluation.items()}
         if not np.isfinite(metrics.get("test_loss", 0.0)):
-            raise self.diverged(
-                f"the test loss is {metrics['test_loss']} after update {row['update']:,}", row["update"]
-            )
+            update = row["update"]
+            raise self.diverged(f"the test loss is {metrics['test_loss']} after update {update:,}", max(update - 1, 0))
         seconds = self._seconds_before + time.perf_counter() - self._began
         self._records.write({**row, **metrics, "wall_seconds": round(seconds, 3)})
         if metrics:
@@ -235,15 +238,15 @@ class _Reporter:
 
 def _refuse_broken(reporter: _Reporter, state: RunState, update: int) -> None:
     """What is saved must be finite; the loss shows broken parameters only when a worker has read them."""
-    good = jax.tree_util.tree_leaves_with_path(_all_finite(state.params))
+    good = jax.tree_util.tree_leaves_with_path(_all_finite({"params": state.params, "algorithm": state.algorithm}))
     for path in [path for path, is_finite in good if not is_finite][:1]:
         name = jax.tree_util.keystr(path)
-        raise reporter.diverged(f"the parameters {name} are not finite after update {update:,}", update)
+        raise reporter.diverged(f"the state {name} is not finite after update {update:,}", update - 1)
 
 
 @jax.jit
-def _all_finite(params: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), params)
+def _all_finite(state: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), state)
 
 
 class _Signals:
@@ -256,9 +259,8 @@ def _signals() -> Iterator[_Signals]:
     noted, before = _Signals(), {}
 
     def note(number: int, _: Any) -> None:
-        noted.arrived = signal.Signals(number)
+        noted.arrived = signal.Signals(number)  # the loop looks; nothing else is safe here
         restore()
-        _say(f"{noted.arrived.name}: saving after this chunk; once more stops at once")
 
     def restore() -> None:
         for number, handler in before.items():
@@ -285,12 +287,9 @@ def _say(text: str) -> None:
 
 
 def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(15, 7.5) if experiment.trace.time is not None else (18, 4))
+    figure = Figure(figsize=(15, 7.5) if experiment.trace.time is not None else (18, 4))
     config, groups = experiment.config, experiment.config.num_groups
     figure.suptitle(
         f"{config.dataset}, {config.model}, {groups} compute group{'s' * (groups > 1)}, {config.algorithm}, "
@@ -298,7 +297,6 @@ def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
     )
     plots.training(figure, records.rows, experiment.trace, experiment.law)
     write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
-    plt.close(figure)
 
 
 def _table(experiment: Experiment, records: Records) -> str:
@@ -307,12 +305,14 @@ def _table(experiment: Experiment, records: Records) -> str:
     updates, accuracy = records.column("test_accuracy")
     best = int(np.argmax(accuracy))
     in_theory = f", in theory {experiment.law}" if experiment.law else ""
-    clock = f"{last['simulated_time']:,.1f} (one gradient takes 1 on average)" if "simulated_time" in last else "none"
+    clock = f"{last['simulated_time']:,.1f} s" if "simulated_time" in last else "none"
+    is_geometric = experiment.law is not None and str(experiment.law).startswith("geometric")
+    implicit = f", implicit momentum {experiment.law.mean / (1 + experiment.law.mean):.3f}" if is_geometric else ""
     seconds = last["wall_seconds"]
     lines = {
         "data, network": f"{config.dataset}, {config.model}",
         "method": f"{config.algorithm}, learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}",
-        "compute groups": f"{config.num_groups}, implicit momentum 1 - 1/M = {1 - 1 / config.num_groups:.3f}",
+        "compute groups": f"{config.num_groups}{implicit}",
         "staleness": f"mean {trace.staleness.mean():.2f}, largest {trace.staleness.max()}{in_theory}",
         "gap": f"mean {np.mean(records.column('gap')[1]):.3g}",
         "updates": f"{last['update']:,} in {seconds:.1f} s, {last['update'] / seconds:.1f} a second",

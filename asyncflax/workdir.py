@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-import asyncflax
 from asyncflax._files import write_atomically
 from asyncflax.config import TrainConfig, differences
 from asyncflax.trace import Trace
@@ -38,7 +38,7 @@ class Workdir:
       ValueError: the folder is something else, or cannot be written; nothing has been written.
 
     Example:
-      >>> import tempfile
+      >>> import asyncflax, tempfile
       >>> from asyncflax.config import TrainConfig
       >>> from asyncflax.workdir import Workdir
       >>> config, path = TrainConfig(num_updates=10), tempfile.mkdtemp()
@@ -62,12 +62,7 @@ workdir, or the old config to go on.
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise ValueError(f"{self._name} cannot be written, {parent} does not allow it.")
         if self._record.exists():
-            changed = differences(self._began()["config"], config)
-            if changed:
-                raise ValueError(
-                    f"{self._name} holds a run of another config: {'; '.join(changed)}. "
-                    "Take a new workdir, or the old config to go on."
-                )
+            self._refuse_other_config()
         elif self.path.exists():
             ours = {".lock", self._trace.name}  # what a process that was killed at its start leaves
             others = [p.name for p in self.path.iterdir() if p.name not in ours and p.suffix != ".part"]
@@ -93,20 +88,23 @@ workdir, or the old config to go on.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(f"another process trains in {self._name}.") from None
+            except OSError as error:
+                raise RunError(f"{self._name} cannot be locked: {error}") from error
             yield self
 
     def begin(self, trace: Trace) -> None:
         """Writes config, versions and trace of a new run, or checks that the trace of an old one is still the same.
 
         Raises:
-          ValueError: the trace is another one, or its file is damaged.
+          ValueError: the config or the trace is another one, or a file is damaged.
         """
         if not self._record.exists():
-            trace.save(self._trace)
+            trace.save(self._trace, overwrite=True)  # what a killed process left may lie there
             about = {"config": dataclasses.asdict(self.config), **_versions()}
             text = json.dumps(about, indent=1) + "\n"
             write_atomically(self._record, lambda file: file.write(text.encode()))
             return
+        self._refuse_other_config()  # another process may have begun meanwhile
         old = Trace.load(self._trace)
         if not (np.array_equal(old.worker, trace.worker) and np.array_equal(old.read_version, trace.read_version)):
             raise ValueError(
@@ -122,6 +120,14 @@ workdir, or the old config to go on.
             if began.get(name) != now
         ]
 
+    def _refuse_other_config(self) -> None:
+        changed = differences(self._began()["config"], self.config)
+        if changed:
+            raise ValueError(
+                f"{self._name} holds a run of another config: {'; '.join(changed)}. "
+                "Take a new workdir, or the old config to go on."
+            )
+
     def _began(self) -> dict:
         try:
             began = json.loads(self._record.read_text())
@@ -133,4 +139,6 @@ workdir, or the old config to go on.
 
 
 def _versions() -> dict[str, str]:
-    return {"asyncflax": asyncflax.__version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
+    """What the last bits of a run depend on."""
+    packages = ("asyncflax", "jax", "jaxlib", "numpy", "optax", "flax")
+    return {name: importlib.metadata.version(name) for name in packages} | {"device": jax.devices()[0].device_kind}

@@ -7,9 +7,6 @@
 Every field of asyncflax.config.TrainConfig is a flag. The same command goes on with a run that was stopped.
 """
 
-import shlex
-import sys
-
 from absl import flags
 
 from asyncflax import launcher
@@ -18,17 +15,18 @@ from asyncflax.train import train_and_evaluate
 
 CONFIG = launcher.config_flag(TrainConfig)
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run", required=True)
+flags.declare_key_flag("config")
 
 
 def main() -> None:
     """Trains, prints the results and a command to try next."""
     config, workdir = CONFIG.value, WORKDIR.value
     summary = train_and_evaluate(config, workdir)
-    groups = 2 * config.num_groups
-    kept = [a for a in sys.argv[1:] if not a.startswith(("--workdir", "--config.num_groups"))]
-    more = [f"--config.num_groups={groups}", f"--workdir={workdir.rstrip('/')}-{groups}-groups"]
     print(f"\n{summary.table}\n\nfigures: {summary.figure}")
-    print(f"next, twice the compute groups: {shlex.join(['python', sys.argv[0], *kept, *more])}")
+    if not config.trace:
+        groups = 2 * config.num_groups
+        command = launcher.command(num_groups=groups, workdir=f"{workdir.rstrip('/')}-{groups}-groups")
+        print(f"next, twice the compute groups: {command}")
 
 
 if __name__ == "__main__":

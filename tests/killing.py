@@ -62,12 +62,16 @@ def finish(workdir: pathlib.Path, updates: int) -> None:
 def kill(workdir: pathlib.Path, updates: int, when: str, rng: random.Random) -> str:
     """Starts the training and kills it: 'start' before its first checkpoint, 'write' inside one, 'later' any time.
 
+    'folder' is a 'start' as early as can be, when the folder is there and perhaps nothing in it.
+
     Returns:
       what the kill hit: 'before the first checkpoint', 'inside a checkpoint write', 'between' or 'after the end'.
     """
     folder, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
     process = start(workdir, updates)
-    if when == "start":
+    if when == "folder":
+        wait_for(workdir.exists, process)
+    elif when == "start":
         wait_for(lambda: (workdir / "run.json").exists(), process)
         time.sleep(rng.uniform(0.0, 1.0))
     elif when == "write":
@@ -82,8 +86,11 @@ def kill(workdir: pathlib.Path, updates: int, when: str, rng: random.Random) -> 
         wait_for(lambda: version(metrics) != begun, process)  # the first row
         time.sleep(rng.uniform(0.0, 1.0))
     process.send_signal(signal.SIGKILL)
-    if process.wait() == 0:
+    status = process.wait()
+    if status == 0:
         return "after the end"
+    if status != -signal.SIGKILL:
+        raise RuntimeError((workdir.parent / f"{workdir.name}.log").read_text()[-2000:])
     if partial(folder):
         return "inside a checkpoint write"
     has_one = folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
@@ -130,8 +137,9 @@ def results(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 
 def differing(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> list[str]:
     """The names of what is not bitwise the same."""
-    same = lambda a, b: a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-    return [name for name in left.keys() | right.keys() if not same(left.get(name), right.get(name))]
+    content = lambda arrays, name: (arrays[name].dtype, arrays[name].shape, arrays[name].tobytes())
+    lost = left.keys() ^ right.keys()
+    return [*lost, *(n for n in left.keys() & right.keys() if content(left, n) != content(right, n))]
 
 
 def main() -> None:
@@ -144,7 +152,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         twin, killed = pathlib.Path(folder, "twin"), pathlib.Path(folder, "killed")
         finish(twin, args.updates)
-        plan = ["start", *("write" if i % 2 else "later" for i in range(args.kills - 1))]
+        plan = ["folder", "start", *("later" if i % 2 else "write" for i in range(args.kills - 2))]
         hits: dict[str, int] = {}
         for when in plan:
             hit = kill(killed, args.updates, when, rng)

@@ -85,6 +85,13 @@ def test_every_kind_of_damage_in_every_file_is_noticed(tmp_path):
             shutil.rmtree(folder)
 
 
+def test_a_stray_file_is_no_damage(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path, warn=pytest.fail), make_state()
+    checkpoints.save(1, state, config={})
+    (tmp_path / "1" / ".DS_Store").write_text("")
+    assert checkpoints.latest(like=state).update == 1
+
+
 def test_when_all_are_damaged_nothing_is_begun_anew_in_silence(tmp_path):
     checkpoints, state = Checkpoints(tmp_path, warn=lambda text: None), make_state()
     checkpoints.save(1, state, config={})

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 import asyncflax
@@ -37,7 +38,16 @@ from asyncflax.config import TrainConfig, differences, parse_options
             r"config\.algorithm must be one of .*, got 'dc-asgd'; did you mean 'dc_",
         ),
         ({"service_time": "gama"}, ValueError, r"config\.service_time .* did you mean 'gamma'\?"),
-        ({"staleness": "geometrical"}, ValueError, r"config\.staleness .* did you mean 'geometric'\?"),
+        ({"staleness": "geometrical"}, ValueError, r"config\.staleness .* did you mean 'geometric'"),
+        ({"seed": 2**32}, ValueError, r"config\.seed must be at most 4294967295"),
+        (
+            {"queue_options": "policy=discard", "trace": "a.npz"},
+            ValueError,
+            r"queue_options=.* is for the queue, which is",
+        ),
+        ({"staleness_options": "mean=7"}, ValueError, r"staleness_options='mean=7' is for config\.staleness, which is"),
+        ({"algorithm": "ssgd"}, ValueError, r"config\.algorithm='ssgd' .* set config\.barrier=True"),
+        ({"algorithm": "dc_asgd", "bias_multiplier": 2.0}, ValueError, r"linear in the gradient, which dc_asgd is not"),
         ({"staleness": "geometric", "trace": "a.npz"}, ValueError, r"config\.staleness and config\.trace exclude each"),
     ],
 )
@@ -50,6 +60,9 @@ def test_numbers_may_be_written_plainly():
     config = TrainConfig(learning_rate=1, learning_rate_drops=[0, 1])
     config.check()
     assert (config.learning_rate, config.learning_rate_drops) == (1.0, (0.0, 1.0))
+    config = TrainConfig(learning_rate=np.float32(0.5), num_groups=np.int64(4))
+    config.check()
+    assert (config.learning_rate, config.num_groups) == (0.5, 4) and type(config.num_groups) is int
 
 
 @pytest.mark.parametrize(
@@ -82,6 +95,8 @@ def test_options_are_typed_by_the_signature(text, options):
         ("strength=", r"must be like"),
         ("strength=__import__('os')", r"must be like"),
         ("**{}", r"must be like"),
+        ("strength=1, strength=2", r"must be like"),
+        ("strength=1)(form=outside", r"must be like"),
     ],
 )
 def test_bad_options_are_one_clear_error(text, message):
@@ -101,3 +116,5 @@ def test_a_run_goes_on_with_data_elsewhere_but_not_with_other_hyper_parameters()
     assert differences(began, dataclasses.replace(config, data_dir="/elsewhere", keep_checkpoints=9)) == []
     assert differences(began, dataclasses.replace(config, seed=1)) == ["config.seed was 0, now it is 1"]
     assert differences({**began, "gone": 1}, config) == ["config.gone no longer exists"]
+    del began["flip"]  # a run of an older version
+    assert differences(began, config) == []

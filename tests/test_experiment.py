@@ -106,6 +106,14 @@ def test_only_memoryless_queues_have_a_law():
     assert make_experiment(dataclasses.replace(SMALL, service_time_options="mean=2")).law is None
 
 
+def test_a_drop_of_the_learning_rate_in_rounds_of_synchronous_sgd():
+    changes = {"barrier": True, "algorithm": "ssgd", "learning_rate_drops": (0.5,)}
+    experiment, state, _ = run(dataclasses.replace(SMALL, **changes, learning_rate_factor=0.0))
+    assert [float(experiment.schedule(event)) > 0 for event in (0, 27, 28, 59)] == [True, True, False, False]
+    _, half, _ = run(dataclasses.replace(SMALL, **changes | {"learning_rate_drops": ()}, num_updates=28))
+    jax.tree.map(np.testing.assert_array_equal, state.params, half.params)
+
+
 def test_clipped_gradients():
     """A method behind a transformation is the chain of both, and keeps its hyper-parameters as leaves."""
     params, event = jnp.array([3.0, 4.0]), {"worker": 0, "staleness": 0}

@@ -163,7 +163,6 @@ def test_overrides_of_all_kinds(tmp_path):
         "--config.learning_rate_drops=0.5,0.75",
         "--config.flip",
         "--config.width=4",
-        "--config.bias_multiplier=2",
     )
     assert status == 0, err
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
@@ -243,3 +242,12 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(tmp_path):
             (path / "info.json").write_text("")
     status, _, err = launch(*flags)
     assert status == 1 and "is undamaged; start anew in another workdir" in err
+
+
+def test_a_process_that_was_killed_before_it_had_written_its_config(tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / ".lock").touch()
+    asyncflax.staleness.constant(0).trace(3).save(workdir / "trace.npz")
+    assert launch(f"--workdir={workdir}", *SHORT)[0] == 0
+    assert len(asyncflax.Trace.load(workdir / "trace.npz")) == 40

@@ -53,6 +53,7 @@ def test_rows_after_the_checkpoint_are_dropped_and_written_again(tmp_path):
     again = write(tmp_path, [{"update": 20, "train_loss": 1.25}], resume_at=10)
     assert again.rows == [*ROWS[:2], {"update": 20, "train_loss": 1.25}]
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == again.rows
+    assert board(tmp_path) == [(0, "test_loss", 2.5), (10, "train_loss", 2.0), (20, "train_loss", 1.25)]
 
 
 def test_the_half_line_of_a_killed_process_is_no_error(tmp_path):
@@ -66,5 +67,13 @@ def test_a_damaged_line_that_should_stay_is_named(tmp_path):
     write(tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("\n".join([lines[0], "garbage", lines[2]]))
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is no row of metrics: 'garbage'; remove the line"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is no row of metrics: 'garbage'; put it right"):
+        Records(tmp_path, resume_at=20)
+
+
+def test_a_lost_file_is_not_taken_for_an_empty_one(tmp_path):
+    with pytest.raises(ValueError, match=r"has no rows, but the newest checkpoint is of update 20; put the file back"):
+        Records(tmp_path, resume_at=20)
+    write(tmp_path, ROWS[:2])
+    with pytest.raises(ValueError, match="ends at update 10, but the newest checkpoint is of update 20"):
         Records(tmp_path, resume_at=20)

@@ -1,6 +1,7 @@
 """Invariant 5: killed at any moment and resumed = uninterrupted, bit by bit, as processes of their own."""
 
 import random
+import signal
 
 import killing
 import pytest
@@ -17,8 +18,8 @@ def twin(tmp_path_factory):
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(twin, tmp_path):
     rng, workdir = random.Random(1), tmp_path / "run"
-    hits = [killing.kill(workdir, UPDATES, when, rng) for when in ("start", "write", "later")]
-    assert hits[0] == "before the first checkpoint"
+    hits = [killing.kill(workdir, UPDATES, when, rng) for when in ("folder", "write", "later")]
+    assert hits[0] == "before the first checkpoint" and "after the end" not in hits
     killing.finish(workdir, UPDATES)
     found = killing.results(workdir)
     assert len(found) > 20 and any("workers" in name for name in found)
@@ -29,3 +30,14 @@ def test_the_comparison_can_fail(twin):
     name = next(name for name in twin if "params" in name)
     other = {**twin, name: twin[name] + 1e-7}
     assert killing.differing(twin, other) == [name]
+
+
+def test_an_interrupted_run_goes_on_from_where_it_was_asked_to_stop(twin, tmp_path):
+    """Also between two checkpoints of the plan."""
+    workdir = tmp_path / "run"
+    process = killing.start(workdir, UPDATES)
+    killing.wait_for(lambda: (workdir / "checkpoints" / "10").exists(), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 128 + signal.SIGINT
+    killing.finish(workdir, UPDATES)
+    assert set(killing.differing(twin, killing.results(workdir))) <= {"kept"}

@@ -1,0 +1,57 @@
+"""What asynchrony does, in closed form: implicit momentum, exact recursions on quadratics, and a way to measure it.
+
+`momentum` has the theorems of Mitliagkas et al. 2016, `quadratic` the exact dynamics on (lambda/2) x^2 with their
+stability limits and best hyper-parameters, `estimate` the momentum of a recorded trajectory. NumPy only.
+"""
+
+from asyncflax.theory.estimate import MomentumEstimate, estimate_momentum
+from asyncflax.theory.momentum import (
+    MomentumKernel,
+    TotalMomentum,
+    compensating_momentum,
+    implicit_momentum,
+    momentum_kernel,
+    total_momentum_operator,
+    turning_point,
+)
+from asyncflax.theory.quadratic import (
+    BestHyperParameters,
+    ExponentialQueue,
+    best_hyper_parameters,
+    mean_iterates,
+    mean_radius,
+    mean_square_iterates,
+    mean_square_limit,
+    mean_square_radius,
+    queue_mean_matrix,
+    queue_mean_square_matrix,
+    stability_limit,
+    stationary_variance,
+)
+
+__all__ = [
+    # The theorems
+    "implicit_momentum",
+    "momentum_kernel",
+    "MomentumKernel",
+    "total_momentum_operator",
+    "TotalMomentum",
+    "compensating_momentum",
+    "turning_point",
+    # Exact dynamics on a quadratic
+    "ExponentialQueue",
+    "mean_iterates",
+    "mean_radius",
+    "stability_limit",
+    "mean_square_iterates",
+    "mean_square_radius",
+    "mean_square_limit",
+    "stationary_variance",
+    "queue_mean_matrix",
+    "queue_mean_square_matrix",
+    "best_hyper_parameters",
+    "BestHyperParameters",
+    # A measurement
+    "estimate_momentum",
+    "MomentumEstimate",
+]

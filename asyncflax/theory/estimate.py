@@ -1,0 +1,2 @@
+def estimate_momentum(): pass
+class MomentumEstimate: pass
