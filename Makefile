@@ -30,6 +30,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/overhead.py --model mlp
+	$(BIN)/python benchmarks/overhead.py --model cifar10_quick --alternations 20 --events 4
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/training_step.py

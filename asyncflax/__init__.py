@@ -1,6 +1,6 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX."""
 
-from asyncflax import algorithms, data, history, metrics, plots, queues, staleness, transforms
+from asyncflax import algorithms, data, history, metrics, plots, queues, staleness, theory, transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.plan import Chunk, Plan, make_plan
@@ -34,6 +34,7 @@ __all__ = [
     "run_chunk",
     "server_params",
     "staleness",
+    "theory",
     "transform_gradients",
     "transforms",
 ]

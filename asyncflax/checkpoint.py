@@ -110,7 +110,7 @@ class Checkpoints:
         partial = self.folder / f"{update}{_PARTIAL}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        orbax.save(partial / "state", _plain(state))
+        orbax.save(os.fspath(partial / "state"), _plain(state))
         info = {"update": update, "config": dict(config), "metrics": dict(metrics or {})}
         (partial / "info.json").write_text(json.dumps(info, indent=1) + "\n")
         (partial / _SUMS).write_text(_sums(partial))
@@ -151,14 +151,14 @@ class Checkpoints:
 
         info = json.loads((path / "info.json").read_text())
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _plain(like))
-        saved, wanted = _described(orbax.metadata(path / "state").metadata), _described(abstract)
+        saved, wanted = _described(orbax.metadata(os.fspath(path / "state")).metadata), _described(abstract)
         if saved != wanted:  # Orbax itself would cut or pad the arrays
             name = next(n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n))
             raise ValueError(
                 f"checkpoint {path} is of another run: state{name} is {saved.get(name, 'missing')} in it, "
                 f"here it is {wanted.get(name, 'missing')}."
             )
-        state = orbax.load(path / "state", abstract)
+        state = orbax.load(os.fspath(path / "state"), abstract)
         key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
         return Checkpoint(**info, state=state._replace(key=key, event=np.int32(state.event)))
 

@@ -221,9 +221,11 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, tuple | list):
             raise TypeError(f"{name} must be a tuple of numbers, got {value!r} ({type(value).__name__}).")
         return tuple(_typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(value))
-    number = numbers.Real if kind is float else numbers.Integral
-    if kind in (float, int) and isinstance(value, number) and not isinstance(value, bool):
-        return kind(value)  # an int for a float, and NumPy's numbers
+    if not isinstance(value, bool):  # an int for a float, and NumPy's numbers
+        if kind is float and isinstance(value, numbers.Real):
+            return float(value)
+        if kind is int and isinstance(value, numbers.Integral):
+            return int(value)
     if type(value) is not kind:
         raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r} ({type(value).__name__}).")
     return value

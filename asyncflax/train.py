@@ -306,8 +306,9 @@ def _table(experiment: Experiment, records: Records) -> str:
     best = int(np.argmax(accuracy))
     in_theory = f", in theory {experiment.law}" if experiment.law else ""
     clock = f"{last['simulated_time']:,.1f} s" if "simulated_time" in last else "none"
-    is_geometric = experiment.law is not None and str(experiment.law).startswith("geometric")
-    implicit = f", implicit momentum {experiment.law.mean / (1 + experiment.law.mean):.3f}" if is_geometric else ""
+    law, implicit = experiment.law, ""
+    if law is not None and str(law).startswith("geometric"):  # Theorem 3
+        implicit = f", implicit momentum {law.mean / (1 + law.mean):.3f}"
     seconds = last["wall_seconds"]
     lines = {
         "data, network": f"{config.dataset}, {config.model}",

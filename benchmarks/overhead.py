@@ -1,6 +1,6 @@
 """Overhead of the engine over a plain Optax scan: the same model, batches and gather, measured in turn.
 
-    python benchmarks/overhead.py [--model cnn|mlp] [--alternations 80]
+    python benchmarks/overhead.py [--model cnn|mlp|cifar10_quick] [--alternations 80] [--events 32]
 
 Prints, for asgd, multi_asgd and dc_asgd with 8 and 64 workers, the median ratio of CPU time with a 95 % bootstrap
 interval, the ratio of wall time, and the compiled program's FLOPs and bytes accessed over those of the scan. asgd and
@@ -18,38 +18,53 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import plain
+from flax import nnx
 
 import asyncflax
+from asyncflax import models
 from asyncflax.base import as_partial
 from asyncflax.run import _execute
 
-BATCH, LEARNING_RATE, MOMENTUM = 128, 0.05, 0.9
+BATCH, MOMENTUM = 128, 0.9
 BLOCKS = 4  # measured from one start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", choices=["cnn", "mlp"], default="cnn")
+    parser.add_argument("--model", choices=["cnn", "mlp", "cifar10_quick"], default="cnn")
     parser.add_argument("--alternations", type=int, default=80)
     parser.add_argument("--events", type=int, default=32, help="events in a block")
     args = parser.parse_args()
-    data = plain.digits()
-    loss_fn = {"cnn": plain.cnn_loss, "mlp": plain.mlp_loss}[args.model]
-    params = {"cnn": plain.cnn_params, "mlp": plain.mlp_params}[args.model](jax.random.key(0))
+    data, loss_fn, params, rate = make_model(args.model)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     print(f"{args.model}: {size:,} parameters, batch {BATCH}, blocks of {args.events} events, jax {jax.__version__}")
     print(f"{'':24s} {'CPU ratio':>9s} {'95 % interval':>16s} {'wall ratio':>10s} {'FLOPs':>7s} {'bytes':>7s}")
     for workers in (8, 64):
         algorithms = {
-            "asgd": (asyncflax.algorithms.asgd(LEARNING_RATE), optax.sgd(LEARNING_RATE)),
+            "asgd": (asyncflax.algorithms.asgd(rate), optax.sgd(rate)),
             "multi_asgd": (
-                asyncflax.algorithms.multi_asgd(LEARNING_RATE, MOMENTUM, num_workers=workers),
-                optax.sgd(LEARNING_RATE, MOMENTUM),
+                asyncflax.algorithms.multi_asgd(rate, MOMENTUM, num_workers=workers),
+                optax.sgd(rate, MOMENTUM),
             ),
-            "dc_asgd": (asyncflax.algorithms.dc_asgd(LEARNING_RATE), optax.sgd(LEARNING_RATE)),
+            "dc_asgd": (asyncflax.algorithms.dc_asgd(rate), optax.sgd(rate)),
         }
         for name, (algorithm, tx) in algorithms.items():
             compare(f"{name}, M = {workers}", algorithm, tx, loss_fn, params, data, workers, args)
+
+
+def make_model(name: str) -> tuple:
+    """Data, loss, parameters and a learning rate with which nothing diverges."""
+    if name == "cifar10_quick":
+        rng = np.random.default_rng(0)
+        images = jnp.asarray(rng.normal(0, 60, (1000, 32, 32, 3)).astype(np.float32))
+        apply, params = models.functional(models.Cifar10Quick(rngs=nnx.Rngs(0)))
+
+        def loss_fn(params, images, labels):
+            return optax.softmax_cross_entropy_with_integer_labels(apply(params, images), labels).mean()
+
+        return (images, jnp.asarray(rng.integers(10, size=1000))), loss_fn, params, 1e-6
+    loss_fn = {"cnn": plain.cnn_loss, "mlp": plain.mlp_loss}[name]
+    return plain.digits(), loss_fn, {"cnn": plain.cnn_params, "mlp": plain.mlp_params}[name](jax.random.key(0)), 0.05
 
 
 def compare(label, algorithm, tx, loss_fn, params, data, workers, args) -> None:

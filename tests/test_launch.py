@@ -14,7 +14,14 @@ import pytest
 import asyncflax
 
 ROOT = pathlib.Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_ENABLE_X64": "0"}
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "",
+    "JAX_ENABLE_X64": "0",
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),  # many processes, few programs
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}
 SHORT = ["--config.num_updates=40", "--config.eval_every=20", "--config.checkpoint_every=20"]
 
 

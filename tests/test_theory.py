@@ -199,7 +199,7 @@ def test_stability_limit_of_a_constant_delay(delay):
     ],
 )
 def test_stability_limit_with_explicit_momentum(delay, momentum, limit):
-    """(z - 1)(z - mu) z^tau + h = 0; at tau = 1 exactly 1 - mu. Negative momentum raises the limit."""
+    """(z - 1)(z - mu) z^tau + h z = 0; at tau = 1 exactly 1 - mu. Negative momentum raises the limit."""
     measured = stability_limit(delay, lambda h: algorithms.momentum_asgd(h, momentum), 4.0)
     assert measured == pytest.approx(limit, rel=5e-3, abs=3e-4)
 

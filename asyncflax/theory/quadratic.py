@@ -4,16 +4,16 @@ With :math:`h = \alpha \lambda`, explicit momentum :math:`\mu_L` and noise n of 
 
 .. math:: x_{t+1} = x_t + \mu_L (x_t - x_{t-1}) - h (x_{t-\tau_t} + \sigma n_t), \qquad x_0 = 1,
 
-so sigma is the standard deviation of the gradient's noise divided by the curvature. Everything here is linear: means and
-mean squares obey recursions without approximation. What the staleness may be, in every function:
+so sigma is the standard deviation of the gradient's noise divided by the curvature. Everything here is linear: means
+and mean squares obey recursions without approximation. What the staleness may be, in every function:
 
 - an integer: always that stale, as in a round robin of staleness + 1 equal workers;
 - a law of `asyncflax.staleness`: drawn anew for each update, independently of all else (Mitliagkas et al. 2016, eq. 5);
 - `ExponentialQueue(M)`: M workers with exponential work, where a version is read by the worker that made it. Its
   staleness has the geometric law of mean M - 1, its mean dynamics are those of that law, its mean squares are not.
 
-A law is known by the generating function of its table, :math:`Q(z) = \sum_l q_l z^{-l}`; the geometric one by its closed
-form :math:`(1 - \mu_S) z / (z - \mu_S)`. Growth factors z of the mean are the roots of
+A law is known by the generating function of its table, :math:`Q(z) = \sum_l q_l z^{-l}`; the geometric one by its
+closed form :math:`(1 - \mu_S) z / (z - \mu_S)`. Growth factors z of the mean are the roots of
 
 .. math:: (z - 1)(z - \mu_L) + h z Q(z) = 0
 
@@ -24,6 +24,7 @@ Source: derived; Mitliagkas et al. 2016 (arXiv:1605.09774) for the model and its
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -116,9 +117,9 @@ def mean_iterates(
     Example:
       >>> from asyncflax import staleness, theory
       >>> theory.mean_iterates(staleness.geometric(3.0), h=0.5, num_updates=3)
-      array([1.      , 0.5     , 0.0625  , -0.2734375])
+      array([ 1.       ,  0.5      ,  0.0625   , -0.2734375])
       >>> theory.mean_iterates(theory.ExponentialQueue(4), h=0.5, num_updates=3)
-      array([1.      , 0.5     , 0.0625  , -0.2734375])
+      array([ 1.       ,  0.5      ,  0.0625   , -0.2734375])
     """
     h, momentum = _step(h), _momentum(momentum)
     num_updates = _check.integer("num_updates", num_updates, 1)
@@ -189,10 +190,12 @@ def mean_radius(staleness: Staleness, h: float, *, momentum: float = 0.0, form: 
 
     Source: derived; shifted momentum after Giladi et al. 2020 (arXiv:1909.12340).
 
-    Example: momentum slows a stale iteration that it would speed up when fresh.
+    Example: momentum makes a fresh iteration faster and a stale one unstable.
       >>> from asyncflax import theory
-      >>> [round(theory.mean_radius(tau, h=0.01, momentum=0.8), 4) for tau in (0, 10)]
-      [0.8944, 1.006]
+      >>> [round(theory.mean_radius(0, h=0.03, momentum=momentum), 3) for momentum in (0.0, 0.8)]
+      [0.97, 0.894]
+      >>> [round(theory.mean_radius(10, h=0.03, momentum=momentum), 3) for momentum in (0.0, 0.8)]
+      [0.95, 1.009]
     """
     a, b = _characteristic(staleness, _momentum(momentum), form)
     return _largest_root(a, b, _step(h))
@@ -205,8 +208,8 @@ def stability_limit(staleness: Staleness, momentum: float = 0.0, *, form: str = 
 
     .. math:: h_{max} = 2 \sin \frac{\pi}{2 (2 \tau + 1)}
 
-    the geometric law :math:`2 (1 + \mu_S) / (1 - \mu_S) = 2 (2 M - 1)`. In general it is the smallest h > 0 at which the
-    characteristic polynomial of `mean_radius` has a root on the unit circle; such h are found on the circle, where the
+    the geometric law :math:`2 (1 + \mu_S) / (1 - \mu_S) = 2 (2 M - 1)`. In general it is the smallest h > 0 at which
+    the characteristic polynomial of `mean_radius` has a root on the unit circle; such h are found on it, where the
     imaginary part of :math:`-(z-1)(z-\mu_L) / (z Q(z))` vanishes, with 16 points per oscillation and Newton steps.
 
     Args:
@@ -229,8 +232,8 @@ def stability_limit(staleness: Staleness, momentum: float = 0.0, *, form: str = 
     """
     momentum = _momentum(momentum, inside=True)
     _check.choice("form", form, _FORMS)
-    if momentum == 0.0 and not isinstance(staleness, ExponentialQueue) and (law := _law(staleness)).table[-1] == 1.0:
-        return float(2 * np.sin(np.pi / (2 * (2 * law.maximum + 1))))
+    if momentum == 0.0 and _is_fixed(staleness):
+        return float(2 * np.sin(np.pi / (2 * (2 * _law(staleness).maximum + 1))))
     a, b = _characteristic(staleness, momentum, form)
     return float(_crossings(a, b, radius=1.0)[0])
 
@@ -270,10 +273,10 @@ def mean_square_iterates(
 
     Example: the same law of staleness, drawn independently or in a queue.
       >>> from asyncflax import staleness, theory
-      >>> theory.mean_square_iterates(staleness.geometric(1.0), h=0.5, num_updates=3).round(4)
-      array([1.    , 0.25  , 0.0625, 0.1016])
-      >>> theory.mean_square_iterates(theory.ExponentialQueue(2), h=0.5, num_updates=3).round(4)
-      array([1.    , 0.25  , 0.0312, 0.0547])
+      >>> theory.mean_square_iterates(staleness.geometric(1.0), h=0.5, num_updates=4).round(4)
+      array([1.    , 0.25  , 0.0312, 0.0508, 0.0903])
+      >>> theory.mean_square_iterates(theory.ExponentialQueue(2), h=0.5, num_updates=4).round(4)
+      array([1.    , 0.25  , 0.0312, 0.0352, 0.0552])
     """
     h, momentum = _step(h), _momentum(momentum)
     num_updates = _check.integer("num_updates", num_updates, 1)
@@ -356,9 +359,9 @@ def mean_square_radius(staleness: Staleness, h: float, *, momentum: float = 0.0)
     Example: the same mean dynamics, but a queue is steadier than independent draws.
       >>> from asyncflax import staleness, theory
       >>> round(theory.mean_square_radius(staleness.geometric(3.0), h=0.8), 4)
-      1.0347
+      1.0227
       >>> round(theory.mean_square_radius(theory.ExponentialQueue(4), h=0.8), 4)
-      0.9775
+      0.9847
     """
     h, momentum = _step(h), _momentum(momentum)
     if isinstance(staleness, ExponentialQueue) and staleness.num_workers > 1:
@@ -366,21 +369,25 @@ def mean_square_radius(staleness: Staleness, h: float, *, momentum: float = 0.0)
     numerator, denominator = _generating_function(staleness)
     poles = max(np.abs(np.roots(denominator)), default=0.0)
     smallest = max(mean_radius(staleness, h, momentum=momentum) ** 2, poles)
-    grows = lambda rho: _gains(numerator, denominator, h, momentum, rho)[1] > 1
-    low = smallest * (1 + 1e-4)
-    if h == 0.0 or not grows(low):
+    if h == 0.0 or _is_fixed(staleness):
         return float(smallest)
-    high = 2 * low
-    while grows(high):
-        high *= 2
-    return _bisect(grows, low, high)
+    # In the logarithm of rho / smallest - 1, in which the logarithm of the gain is nearly straight.
+    gain = lambda log: np.log(_gains(numerator, denominator, h, momentum, smallest * (1 + np.exp(log)))[1])
+    high, lowest = 0.0, np.log(1e-4)
+    while gain(high) > 0:
+        high += 2.0
+    while gain(low := max(high - 2.0, lowest)) < 0:
+        if low == lowest:
+            return float(smallest)
+        high = low
+    return float(smallest * (1 + np.exp(_zero(gain, low, high))))
 
 
 def mean_square_limit(staleness: Staleness, momentum: float = 0.0) -> float:
     """The step size times curvature up to which E x^2 is stable: what a simulation sees.
 
-    It is never above `stability_limit`: random staleness makes trajectories blow up whose mean converges. Found by
-    bisection, after a search upwards in steps of 5 % from h = (1 - |mu_L|) / (20 (1 + E tau)).
+    It is never above `stability_limit`: random staleness makes trajectories blow up whose mean converges. It is
+    the first crossing in a search upwards in steps of 5 % from h = (1 - |mu_L|) / (20 (1 + E tau)).
 
     Args:
       staleness: an integer, a law or an `ExponentialQueue`.
@@ -399,22 +406,25 @@ def mean_square_limit(staleness: Staleness, momentum: float = 0.0) -> float:
       [0.445, 0.52, 0.743, 0.843]
     """
     momentum = _momentum(momentum, inside=True)
-    if isinstance(staleness, ExponentialQueue) and staleness.num_workers > 1:
-        mean = staleness.num_workers - 1.0
-        grows = lambda h: _spectral_radius(queue_mean_square_matrix(staleness.num_workers, h, momentum)) >= 1
-    else:
-        fraction = _generating_function(staleness)
-        mean = _law(staleness).mean
-        grows = lambda h: _gains(*fraction, h, momentum, 1.0)[1] >= 1
     mean_limit = stability_limit(staleness, momentum)
-    low = min(0.05 * (1 - abs(momentum)) / (1 + mean), mean_limit)
-    while grows(low):
+    if _is_fixed(staleness):
+        return mean_limit
+    if isinstance(staleness, ExponentialQueue):
+        mean = staleness.num_workers - 1.0
+        growth = lambda h: np.log(mean_square_radius(staleness, h, momentum=momentum))
+    else:
+        mean = _law(staleness).mean
+        fraction = _generating_function(staleness)
+        growth = lambda h: np.log(_gains(*fraction, h, momentum, 1.0)[1])
+    low = min(0.05 * (1 - abs(momentum)) / (1 + mean), mean_limit / 2)
+    while growth(low) > 0:
         low /= 2
-    while not grows(1.05 * low):
-        low *= 1.05
-        if low >= mean_limit:
+    highest = mean_limit * (1 - 1e-6)  # at the limit itself the gain can be infinite
+    while growth(high := min(1.05 * low, highest)) < 0:
+        if high == highest:
             return mean_limit
-    return min(_bisect(lambda h: not grows(h), low, 1.05 * low), mean_limit)
+        low = high
+    return _zero(growth, low, high)
 
 
 def stationary_variance(staleness: Staleness, h: float, *, momentum: float = 0.0, sigma: float = 1.0) -> float:
@@ -484,7 +494,7 @@ def best_hyper_parameters(
 
     Exact in alpha and lambda: a radius r is within reach at a given momentum if an interval of h in which all roots of
     the characteristic polynomial have modulus at most r spans a factor of kappa. The smallest such r comes from
-    bisection to 1e-7, the momentum from a grid of step 0.04 and a golden section around its best point.
+    bisection to 1e-10, the momentum from a grid of step 0.04 and a golden section around its best point.
 
     The best step is often far above `mean_square_limit`, where the mean converges and trajectories blow up: this is
     the answer for E x, not a recipe for training.
@@ -514,35 +524,34 @@ def best_hyper_parameters(
     if momentum is not None:
         momentum = _momentum(momentum, inside=True)
         return _best_step(staleness, kappa, momentum, form)
-    solve = lambda momentum: _best_step(staleness, kappa, momentum, form)
-    grid = np.linspace(-0.96, 0.96, 49)
-    best = grid[np.argmin([solve(m).radius for m in grid])]
-    return solve(_golden_section(lambda m: solve(m).radius, best - 0.039, best + 0.039))
+    coarse = lambda m: _best_step(staleness, kappa, m, form, tolerance=1e-5).radius
+    fine = lambda m: _best_step(staleness, kappa, m, form)
+    start = min(map(float, np.linspace(-0.96, 0.96, 49)), key=coarse)
+    end = _golden_section(lambda m: fine(m).radius, start - 0.039, start + 0.039)
+    return min(fine(start), fine(end), key=lambda best: best.radius)
 
 
-def _best_step(staleness: Staleness, kappa: float, momentum: float, form: str) -> BestHyperParameters:
+def _best_step(
+    staleness: Staleness, kappa: float, momentum: float, form: str, *, tolerance: float = 1e-10
+) -> BestHyperParameters:
     a, b = _characteristic(staleness, momentum, form)
-    low, high = 0.0, 1.0
-    widest = (0.0, 0.0)
-    while high - low > 1e-7:
+    low, high, largest_h = 0.0, 1.0, 0.0
+    while high - low > tolerance:
         radius = (low + high) / 2
-        interval = _widest_interval(a, b, radius)
-        if interval[1] >= kappa * interval[0] > 0:
-            high, widest = radius, interval
-        else:
+        reached = _wide_interval(a, b, radius, kappa)
+        if reached is None:
             low = radius
-    return BestHyperParameters(momentum, float(widest[1]), high)
+        else:
+            high, largest_h = radius, reached
+    return BestHyperParameters(momentum, largest_h, high)
 
 
-def _widest_interval(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[float, float]:
-    """The (low, high) of largest ratio between which all roots of a + h b are within the radius; (0, 0) for none."""
-    ends = _crossings(a, b, radius)
-    inside = [
-        (high / low, low, high)
-        for low, high in zip(ends[:-1], ends[1:], strict=True)
-        if _largest_root(a, b, np.sqrt(low * high)) <= radius
-    ]
-    return max(inside)[1:] if inside else (0.0, 0.0)
+def _wide_interval(a: np.ndarray, b: np.ndarray, radius: float, kappa: float) -> float | None:
+    """The end of an interval [h / kappa, h] in which all roots of a + h b are within the radius, if there is one."""
+    for low, high in itertools.pairwise(_crossings(a, b, radius)):
+        if high >= kappa * low and _largest_root(a, b, np.sqrt(low * high)) <= radius:
+            return float(high)
+    return None
 
 
 def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
@@ -614,8 +623,10 @@ def _crossings(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     for _ in range(6):
         angles = np.outer(root, k)
         imaginary, slope = np.sin(angles) @ sine, np.cos(angles) @ (k * sine)
-        derivative = slope - imaginary / np.tan(root)  # of imaginary / sin(root), times sin(root)
-        root = np.clip(root - imaginary / derivative, theta[left], theta[left + 1])
+        sin = np.sin(root)
+        derivative = slope - imaginary * np.cos(root) / np.where(sin == 0.0, np.inf, sin)  # sin (imaginary / sin)'
+        root = root - imaginary / np.where(derivative == 0.0, np.inf, derivative)
+        root = np.clip(root, theta[left], theta[left + 1])
     z = np.exp(1j * np.concatenate([root, [np.pi], [0.0] if radius < 1 else []]))  # at z = 1, h is 0
     with np.errstate(divide="ignore", invalid="ignore"):
         h = -(np.polyval(a, z) / np.polyval(b, z)).real
@@ -631,12 +642,16 @@ def _gains(
     total = np.convolve(np.poly([1.0, momentum]), denominator) + h * np.concatenate([[0.0], numerator, [0.0]])
     fresh, read, total = h * scale * on_circle(denominator), h * scale * on_circle(numerator), on_circle(total)
     at_rho = np.polyval(numerator, rho) / np.polyval(denominator, rho)
-    before, size = np.inf, max(64, 4 * len(total))
+    before, size = np.inf, 64 * len(total)
     while True:
-        squares = [np.abs(np.fft.fft(p, size)) ** 2 for p in (fresh, read, total)]
-        response, read_response = np.mean(squares[0] / squares[2]), np.mean(squares[1] / squares[2])
+        fresh_square, read_square, total_square = (np.abs(np.fft.rfft(p, size)) ** 2 for p in (fresh, read, total))
+        weights = (
+            np.append(1.0, np.full(size // 2, 2.0)) / size / total_square
+        )  # the lower half circle mirrors this one
+        weights[-1] /= 2
+        response, feedback = weights @ fresh_square, weights @ (at_rho * fresh_square - read_square)
         if abs(response - before) <= 1e-13 * response or size >= 2**18:
-            return float(response), float(at_rho * response - read_response)
+            return float(response), max(float(feedback), 1e-300)  # it is positive; rounding may not be
         before, size = response, 2 * size
 
 
@@ -705,12 +720,28 @@ def _spectral_radius(matrix: np.ndarray) -> float:
     return float(np.abs(np.linalg.eigvals(matrix)).max())
 
 
-def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a condition that holds at `low` and fails at `high` ends, to the last digits."""
-    while high - low > 1e-13 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return float((low + high) / 2)
+def _zero(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function changes sign between two points, by false position (Illinois), to 12 digits."""
+    at_low, at_high = function(low), function(high)
+    for _ in range(100):
+        middle = high - at_high * (high - low) / (at_high - at_low)
+        value = function(middle)
+        if value * at_high <= 0:
+            low, at_low = high, at_high
+        else:
+            at_low /= 2
+        change = abs(middle - high)
+        high, at_high = middle, value
+        if value == 0.0 or change <= 1e-12 * abs(middle):
+            break
+    return float(high)
+
+
+def _is_fixed(staleness: Staleness) -> bool:
+    """Whether nothing about the staleness is random."""
+    if isinstance(staleness, ExponentialQueue):
+        return staleness.num_workers == 1
+    return bool(np.count_nonzero(_law(staleness).table) == 1)
 
 
 def _law(staleness: Staleness) -> StalenessLaw:
