@@ -1,10 +1,21 @@
 """What asynchrony does, in closed form: implicit momentum, exact recursions on quadratics, and a way to measure it.
 
-`momentum` has the theorems of Mitliagkas et al. 2016, `quadratic` the exact dynamics on (lambda/2) x^2 with their
-stability limits and best hyper-parameters, `estimate` the momentum of a recorded trajectory. NumPy only.
+`momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on
+(lambda/2) x^2, their stability limits and best hyper-parameters (the model is described in `_model`); `estimate` the
+momentum of a recorded trajectory. NumPy only.
 """
 
+from asyncflax.theory._model import ExponentialQueue
+from asyncflax.theory.best import BestHyperParameters, best_hyper_parameters
 from asyncflax.theory.estimate import MomentumEstimate, estimate_momentum
+from asyncflax.theory.mean import mean_iterates, mean_radius, queue_mean_matrix, stability_limit
+from asyncflax.theory.mean_square import (
+    mean_square_iterates,
+    mean_square_limit,
+    mean_square_radius,
+    queue_mean_square_matrix,
+    stationary_variance,
+)
 from asyncflax.theory.momentum import (
     MomentumKernel,
     TotalMomentum,
@@ -13,20 +24,6 @@ from asyncflax.theory.momentum import (
     momentum_kernel,
     total_momentum_operator,
     turning_point,
-)
-from asyncflax.theory.quadratic import (
-    BestHyperParameters,
-    ExponentialQueue,
-    best_hyper_parameters,
-    mean_iterates,
-    mean_radius,
-    mean_square_iterates,
-    mean_square_limit,
-    mean_square_radius,
-    queue_mean_matrix,
-    queue_mean_square_matrix,
-    stability_limit,
-    stationary_variance,
 )
 
 __all__ = [

@@ -1,0 +1,132 @@
+r"""Exact dynamics of asynchronous SGD with momentum on the quadratic :math:`(\lambda/2) x^2`.
+
+With :math:`h = \alpha \lambda`, explicit momentum :math:`\mu_L` and noise n of variance 1 in each gradient,
+
+.. math:: x_{t+1} = x_t + \mu_L (x_t - x_{t-1}) - h (x_{t-\tau_t} + \sigma n_t), \qquad x_0 = 1,
+
+so sigma is the standard deviation of the gradient's noise divided by the curvature. Everything here is linear: means
+and mean squares obey recursions without approximation. What the staleness may be, in every function:
+
+- an integer: always that stale, as in a round robin of staleness + 1 equal workers;
+- a law of `asyncflax.staleness`: drawn anew for each update, independently of all else (Mitliagkas et al. 2016, eq. 5);
+- `ExponentialQueue(M)`: M workers with exponential work, where a version is read by the worker that made it. Its
+  staleness has the geometric law of mean M - 1, its mean dynamics are those of that law, its mean squares are not.
+
+A law is known by the generating function of its table, :math:`Q(z) = \sum_l q_l z^{-l}`; the geometric one by its
+closed form :math:`(1 - \mu_S) z / (z - \mu_S)`. Growth factors z of the mean are the roots of
+
+.. math:: (z - 1)(z - \mu_L) + h z Q(z) = 0
+
+Source: derived; Mitliagkas et al. 2016 (arXiv:1605.09774) for the model and its mean, Giladi et al. 2020
+(arXiv:1909.12340) for shifted momentum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from asyncflax import _check
+from asyncflax.staleness import StalenessLaw, constant
+
+FORMS = ("heavy_ball", "shifted")
+_LARGEST_TABLE = 2048  # of a law other than the geometric, whose polynomials have a root for each entry
+
+
+@dataclasses.dataclass(frozen=True)
+class ExponentialQueue:
+    """M workers, one gradient in flight each, exponential work of equal mean: who delivers next is a fair draw.
+
+    Attributes:
+      num_workers: M.
+
+    Raises:
+      ValueError: num_workers is below 1.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1, assumptions A2 and A3.
+
+    Example:
+      >>> from asyncflax import theory
+      >>> theory.stability_limit(theory.ExponentialQueue(num_workers=4))
+      14.0
+    """
+
+    num_workers: int
+
+    def __post_init__(self):
+        _check.integer("num_workers", self.num_workers, 1)
+
+
+Staleness = int | StalenessLaw | ExponentialQueue
+
+
+def generating_function(staleness: Staleness) -> tuple[np.ndarray, np.ndarray]:
+    """Numerator and denominator of Q(z) = sum_l q_l z^-l."""
+    mu = implicit(staleness)
+    if mu is not None:
+        return np.array([1.0 - mu, 0.0]), np.array([1.0, -mu])
+    q = as_law(staleness).table
+    if len(q) > _LARGEST_TABLE:
+        raise ValueError(
+            f"staleness must reach at most {_LARGEST_TABLE - 1}, or be geometric, "
+            f"got {as_law(staleness)} with a table up to {len(q) - 1}."
+        )
+    return q, np.append(1.0, np.zeros(len(q) - 1))
+
+
+def characteristic(staleness: Staleness, momentum: float, form: str) -> tuple[np.ndarray, np.ndarray]:
+    """Polynomials a and b of one length: the growth factors of the mean are the roots of a + h b."""
+    _check.choice("form", form, FORMS)
+    numerator, denominator = generating_function(staleness)
+    if form == "heavy_ball":
+        a = np.convolve(np.poly([1.0, momentum]), denominator)
+    else:
+        a = np.convolve([1.0, -1.0], np.append(denominator, 0.0) - momentum * np.append(0.0, numerator))
+    return a, np.concatenate([[0.0], numerator, [0.0]])
+
+
+def queue_update(num_workers: int, h: float, momentum: float) -> tuple[np.ndarray, ...]:
+    """x', v', s_i', m' as coefficients of (x, v, s_i, m, n): the event in which worker i delivers."""
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    x, v, s, m, n = np.eye(5)
+    new_v = momentum * v - h * (s + n)
+    new_x = x + new_v
+    return new_x, new_v, new_x, m + (new_x - s) / num_workers
+
+
+def is_fixed(staleness: Staleness) -> bool:
+    """Whether nothing about the staleness is random."""
+    if isinstance(staleness, ExponentialQueue):
+        return staleness.num_workers == 1
+    return bool(np.count_nonzero(as_law(staleness).table) == 1)
+
+
+def as_law(staleness: Staleness) -> StalenessLaw:
+    """The law of a staleness that is none of a queue, or the queue of one worker."""
+    if isinstance(staleness, StalenessLaw):
+        return staleness
+    if isinstance(staleness, ExponentialQueue):
+        return constant(0)
+    return constant(_check.integer("staleness", staleness, 0))
+
+
+def implicit(staleness: Staleness) -> float | None:
+    """mu_S of a queue or of a geometric law, else None."""
+    if isinstance(staleness, ExponentialQueue):
+        return 1.0 - 1.0 / staleness.num_workers
+    q = as_law(staleness).table
+    mu = 1.0 - q[0]
+    return float(mu) if np.allclose(q, q[0] * mu ** np.arange(len(q)), rtol=1e-9, atol=0.0) else None
+
+
+def checked_step(h: float, *, positive: bool = False) -> float:
+    return _check.scalar("h", h, low=0.0, exclusive_low=positive)
+
+
+def checked_momentum(momentum: float, *, inside: bool = False) -> float:
+    _check.momentum(momentum)
+    momentum = _check.scalar("momentum", momentum)
+    if inside and abs(momentum) == 1.0:
+        raise ValueError(f"momentum must be in (-1, 1), got {momentum=}: at its ends nothing is stable.")
+    return momentum
