@@ -8,8 +8,10 @@ Needs absl-py and ml-collections (the extra `train`).
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -81,7 +83,9 @@ def command(*, workdir: str, **fields: Any) -> str:
     overrides = {**config_flags.get_override_values(config), **fields}
     words = [f"--config.{name}={value}" for name, value in overrides.items()]
     file = next((word for word in sys.argv if word.startswith("--config=")), f"--config={config.value}")
-    return shlex.join(["python", sys.argv[0], file, *words, f"--workdir={workdir}"])
+    activated = shutil.which("python") == sys.executable
+    python = "python" if activated else os.path.relpath(sys.executable)
+    return shlex.join([python, sys.argv[0], file, *words, f"--workdir={workdir}"])
 
 
 def _wanted(kind: type) -> str:
