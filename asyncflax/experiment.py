@@ -73,8 +73,8 @@ def make_experiment(config: TrainConfig) -> Experiment:
       >>> from asyncflax.config import TrainConfig
       >>> from asyncflax.experiment import make_experiment
       >>> experiment = make_experiment(TrainConfig(num_groups=4, num_updates=100))
-      >>> experiment.trace.num_workers, experiment.plan.num_events, experiment.algorithm
-      (4, 100, momentum_asgd(form='inside', weight_decay=0.0, decay_at='read', learning_rate=0.05, momentum=0.0))
+      >>> experiment.trace.num_workers, experiment.plan.num_events, str(experiment.law)
+      (4, 100, 'geometric(3)')
       >>> experiment.batches(experiment.plan[0]).shape
       (20, 32)
     """

@@ -101,7 +101,7 @@ def training(
       >>> matplotlib.use("agg")
       >>> import matplotlib.pyplot as plt
       >>> rows = [{"update": 10, "train_loss": 2.0, "gap": 0.1}, {"update": 20, "train_loss": 1.0, "test_loss": 1.2}]
-      >>> figure = plt.figure()
+      >>> figure = plt.figure(figsize=(18, 4))
       >>> asyncflax.plots.training(figure, rows, asyncflax.staleness.constant(1).trace(20))
       >>> len(figure.axes)
       4
