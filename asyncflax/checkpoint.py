@@ -77,7 +77,7 @@ class Checkpoints:
         best_metric: str = "test_accuracy",
         warn: Callable[[str], Any] = print,
     ):
-        self.folder = pathlib.Path(folder)
+        self.folder = pathlib.Path(folder).absolute()  # as Orbax wants it
         self.keep = _check.integer("keep", keep, 1)
         self.best_metric = best_metric
         self.warn = warn

@@ -159,7 +159,7 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
 def test_overrides_of_all_kinds(tmp_path):
     """Overrides of all types, a method with options, negative momentum, a law instead of a queue."""
     status, out, err = launch(
-        f"--workdir={tmp_path / 'run'}",
+        f"--workdir={os.path.relpath(tmp_path / 'run', ROOT)}",
         *SHORT,
         "--config.num_groups=8",
         "--config.algorithm=dc_asgd",
