@@ -91,10 +91,11 @@ def make_experiment(config: TrainConfig) -> Experiment:
         )
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     apply, params = _make_model(config, images, init_key)
-    gradient_fn = _make_gradient_fn(config, apply, images)
+    mean_image = jnp.asarray(images.mean_image)
+    gradient_fn = _make_gradient_fn(config, apply, images, mean_image)
     rows = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     jax.eval_shape(gradient_fn, params, rows, key=run_key)  # a model that does not fit the images says so here
-    evaluate = _make_evaluate(config, apply, images)
+    evaluate = _make_evaluate(config, apply, images, mean_image)
     return Experiment(config, images, trace, law, plan, algorithm, schedule, gradient_fn, params, run_key, evaluate)
 
 
@@ -188,7 +189,9 @@ def _scaled(config: TrainConfig, pixels: jax.Array, mean_image: jax.Array) -> ja
     return (pixels.astype(jnp.float32) - mean_image[None]) * config.pixel_scale
 
 
-def _make_gradient_fn(config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData) -> Any:
+def _make_gradient_fn(
+    config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData, mean_image: jax.Array
+) -> Any:
     """Loss and accuracy of a batch of row numbers; the data set is an argument of the compiled program."""
 
     def loss_fn(pixels, labels, mean_image, params, rows, *, key):
@@ -199,11 +202,13 @@ def _make_gradient_fn(config: TrainConfig, apply: Callable[..., jax.Array], imag
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
         return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels[rows])}
 
-    arrays = (images.train_images, images.train_labels, images.mean_image)
+    arrays = (images.train_images, images.train_labels, mean_image)
     return from_loss(jax.tree_util.Partial(loss_fn, *map(jnp.asarray, arrays)), has_aux=True)
 
 
-def _make_evaluate(config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData) -> Any:
+def _make_evaluate(
+    config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData, mean_image: jax.Array
+) -> Any:
     """Loss and accuracy on all test images, in batches; the last one is filled up with images that do not count."""
     count, size = len(images.test_labels), min(config.eval_batch_size, len(images.test_labels))
     rows = np.arange(-(-count // size) * size).reshape(-1, size)
@@ -221,5 +226,5 @@ def _make_evaluate(config: TrainConfig, apply: Callable[..., jax.Array], images:
         losses, correct = jax.lax.map(batch_sums, jnp.asarray(rows))
         return {"test_loss": losses.sum() / count, "test_accuracy": correct.sum() / count}
 
-    arrays = (images.test_images, images.test_labels, images.mean_image)
+    arrays = (images.test_images, images.test_labels, mean_image)
     return functools.partial(evaluate, *map(jnp.asarray, arrays))

@@ -7,7 +7,8 @@
     workdir/training.png     the figures
 
 A run that stopped, however it did, goes on from its newest checkpoint when it is started again, and gives what an
-uninterrupted run gives, bit by bit: batches, keys and augmentation depend on the event alone. Needs the extra `train`.
+uninterrupted run gives, on CPUs bit by bit: batches, keys and augmentation depend on the event alone. Needs the extra
+`train`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ Test accuracy after 2,000 updates of batch 32 with learning rate 0.2, means over
 | 8 | 0.0 | 94.7 % |
 | 16 | 0.3 | 96.9 % |
 
-About ten seconds on two cores. `:fast` behind the file name is the same in 200 updates, for trying things.
+16 seconds on two cores, start and compilation included. `:fast` behind the file name is the same in 200 updates, for
+trying things.
 """
 
 from asyncflax.config import TrainConfig

@@ -1,4 +1,4 @@
-"""The demo: asynchrony begets momentum, on real handwritten digits.
+"""Asynchrony begets momentum, on real handwritten digits: a grid of hyper-parameters for each number of workers.
 
     python examples/digits.py [--out demo]
 
