@@ -2,6 +2,7 @@
 
     checkpoints/500/state/      what Orbax writes: load it with `orbax.checkpoint.v1.load`
     checkpoints/500/info.json   update, config, metrics
+    checkpoints/500/extra.npz   arrays that belong to the run but not to its state, if there are any
     checkpoints/500/SHA256SUMS  of all files (`sha256sum -c SHA256SUMS`), since Orbax does not notice a flipped bit
 
 A checkpoint is written under another name and moved into place when it is on the disk, so one that is there is whole.
@@ -26,9 +27,10 @@ import numpy as np
 from asyncflax import _check
 from asyncflax.run import RunState
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "load_params"]
 
 _PARTIAL, _REMOVED, _DAMAGED, _SUMS = ".partial", ".removed", ".damaged", "SHA256SUMS"
+_EXTRA = "extra.npz"
 
 
 class Checkpoint(NamedTuple):
@@ -39,6 +41,7 @@ class Checkpoint(NamedTuple):
       config: dict, the configuration of the run.
       metrics: dict of numbers by name, {} where nothing was evaluated.
       state: `RunState`.
+      extra: dict of NumPy arrays by name, what `save` was given beside the state.
 
     Example: see `Checkpoints`.
     """
@@ -47,6 +50,7 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
     metrics: dict[str, float]
     state: RunState
+    extra: dict[str, np.ndarray]
 
 
 class Checkpoints:
@@ -89,7 +93,13 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
 
     def save(
-        self, update: int, state: RunState, *, config: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+        self,
+        update: int,
+        state: RunState,
+        *,
+        config: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+        extra: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Writes a checkpoint and removes those that need not stay; it is on the disk when this returns.
 
@@ -98,6 +108,7 @@ class Checkpoints:
           state: from `run_chunk`.
           config: what `latest` gives back with it; JSON.
           metrics: numbers by name.
+          extra: NumPy arrays by name; what the program around the run remembers.
 
         Raises:
           FileExistsError: there is a checkpoint of this update.
@@ -113,6 +124,9 @@ class Checkpoints:
         orbax.save(os.fspath(partial / "state"), _plain(state))
         info = {"update": update, "config": dict(config), "metrics": dict(metrics or {})}
         (partial / "info.json").write_text(json.dumps(info, indent=1) + "\n")
+        if extra:
+            with (partial / _EXTRA).open("wb") as file:
+                np.savez(file, allow_pickle=False, **extra)
         (partial / _SUMS).write_text(_sums(partial))
         for path in (*_files(partial), partial / _SUMS):
             _sync(path)
@@ -160,7 +174,11 @@ class Checkpoints:
             )
         state = orbax.load(os.fspath(path / "state"), abstract)
         key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
-        return Checkpoint(**info, state=state._replace(key=key, event=np.int32(state.event)))
+        extra = {}
+        if (path / _EXTRA).exists():
+            with np.load(path / _EXTRA, allow_pickle=False) as file:
+                extra = dict(file)
+        return Checkpoint(**info, state=state._replace(key=key, event=np.int32(state.event)), extra=extra)
 
     def _remove_old(self) -> None:
         found = self.updates()
@@ -178,6 +196,47 @@ class Checkpoints:
             return float(info["metrics"].get(self.best_metric, -np.inf))
         except (OSError, ValueError, KeyError, AttributeError, TypeError):  # damaged meanwhile
             return -np.inf
+
+
+def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
+    """The server's parameters in one checkpoint, for a run that begins with them.
+
+    Args:
+      path: of the checkpoint, as 'WORKDIR/checkpoints/4000'.
+      like: PyTree of parameters of the same model.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: it is damaged, or of another model.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, tempfile
+      >>> from asyncflax.checkpoint import Checkpoints, load_params
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
+      >>> state = asyncflax.init_run(asyncflax.algorithms.asgd(0.1), {"w": jnp.ones(2)}, plan)
+      >>> checkpoints = Checkpoints(tempfile.mkdtemp())
+      >>> checkpoints.save(0, state, config={})
+      >>> load_params(checkpoints.folder / "0", like={"w": jnp.zeros(2)})["w"]
+      Array([1., 1.], dtype=float32)
+    """
+    from orbax.checkpoint import v1 as orbax
+
+    folder = pathlib.Path(path).absolute()
+    if not (folder / "state").is_dir():
+        raise FileNotFoundError(f"{path} is no checkpoint; it must be a folder such as WORKDIR/checkpoints/4000.")
+    damage = _damage(folder)
+    if damage is not None:
+        raise ValueError(f"checkpoint {path} is damaged ({damage}).")
+    saved = orbax.load(os.fspath(folder / "state"))["params"]
+    have, wanted = _described(saved), _described(like)
+    if have != wanted:
+        name = next(n for n in (*wanted, *have) if have.get(n) != wanted.get(n))
+        raise ValueError(
+            f"checkpoint {path} is of another model: params{name} is {have.get(name, 'missing')} in it, "
+            f"here it is {wanted.get(name, 'missing')}."
+        )
+    by_name = {jax.tree_util.keystr(k): x for k, x in jax.tree_util.tree_leaves_with_path(saved)}
+    return jax.tree_util.tree_map_with_path(lambda k, _: jnp.asarray(by_name[jax.tree_util.keystr(k)]), like)
 
 
 def _plain(state: RunState) -> RunState:

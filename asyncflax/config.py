@@ -43,6 +43,7 @@ class TrainConfig:
     data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
     model: str = "SmallCnn"  # a network of asyncflax.models
     model_options: str = ""  # for example 'dropout=0.2'
+    start_from: str = ""  # the checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000'
     pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
     crop_pad: int = 0  # random crops of images padded by so many pixels
     flip: bool = False  # mirror half of the images
@@ -77,6 +78,8 @@ class TrainConfig:
     eval_every: int = 200  # updates between two evaluations on the test data
     eval_batch_size: int = 500  # images evaluated together
     checkpoint_every: int = 200  # updates between two checkpoints
+    # Updates over which momentum is measured (asyncflax.meter), logged with the evaluations; 0 for no meter.
+    meter_window: int = dataclasses.field(default=500, metadata=_FREE)
     keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
 
     def check(self) -> None:
@@ -89,6 +92,7 @@ class TrainConfig:
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
         _check.integer("config.crop_pad", self.crop_pad, 0)
+        _check.integer("config.meter_window", self.meter_window, 12 if self.meter_window > 0 else 0)
         _check.integer("config.seed", self.seed, 0, 2**32 - 1)  # JAX keeps 32 bits
         for name in ("learning_rate", "learning_rate_factor", "weight_decay", "bias_multiplier"):
             _check.number(f"config.{name}", getattr(self, name), low=0.0)
@@ -127,8 +131,8 @@ class TrainConfig:
             )
 
 
-def differences(old: Mapping[str, Any], new: TrainConfig) -> list[str]:
-    """What keeps a run with config `old` (as a dict) from being resumed with `new`, in words.
+def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[str]:
+    """What keeps a run with config `old` (as a dict) from being resumed with `new`, in words that call it `name`.
 
     >>> from asyncflax.config import TrainConfig, differences
     >>> import dataclasses
@@ -141,9 +145,11 @@ def differences(old: Mapping[str, Any], new: TrainConfig) -> list[str]:
         if field.metadata.get("free"):
             continue
         before, now = plain(old.get(field.name, field.default)), plain(getattr(new, field.name))
-        if before != now:
-            lines.append(f"config.{field.name} was {before!r}, now it is {now!r}")
-    return lines + [f"config.{name} no longer exists" for name in old if not hasattr(new, name)]
+        if dataclasses.is_dataclass(now):
+            lines += differences(before if isinstance(before, Mapping) else {}, now, f"{name}.{field.name}")
+        elif before != now:
+            lines.append(f"{name}.{field.name} was {before!r}, now it is {now!r}")
+    return lines + [f"{name}.{other} no longer exists" for other in old if not hasattr(new, other)]
 
 
 def returning(module: Any, kind: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,12 +14,14 @@ import optax
 
 from asyncflax import _check, algorithms, data, models, queues, staleness, transforms
 from asyncflax.base import AsyncAlgorithm, transform_gradients
-from asyncflax.config import TrainConfig, parameters_of, parse_options
+from asyncflax.checkpoint import load_params
+from asyncflax.config import TrainConfig, parameters_of, parse_options, returning
 from asyncflax.gradients import GradientResult, from_loss
+from asyncflax.meter import MomentumMeter, watch
 from asyncflax.plan import Chunk, Plan, make_plan
 from asyncflax.trace import Trace
 
-__all__ = ["Experiment", "make_experiment"]
+__all__ = ["Experiment", "load_data", "make_algorithm", "make_experiment", "make_meter", "why_no_meter"]
 
 
 class Experiment(NamedTuple):
@@ -37,7 +38,7 @@ class Experiment(NamedTuple):
       gradient_fn: `gradient_fn(params, rows, *, key) -> GradientResult`, rows int32 [batch_size].
       params: the initial parameters.
       key: a typed JAX key, for augmentation and dropout.
-      evaluate: `evaluate(params) -> {'test_loss': [], 'test_accuracy': []}`, jitted.
+      evaluate: `evaluate(params) -> {'test_loss': [], 'test_accuracy': []}`, jitted; a PyTree that holds the test data.
 
     Example: see `make_experiment`.
     """
@@ -60,11 +61,12 @@ class Experiment(NamedTuple):
         return chunk.pad(data.batch_rows(count, config.batch_size, chunk.events, seed=config.seed))
 
 
-def make_experiment(config: TrainConfig) -> Experiment:
+def make_experiment(config: TrainConfig, *, images: data.ImageData | None = None) -> Experiment:
     """Makes all that a config names; writes nothing (but the cache of a data set that is decoded for the first time).
 
     Args:
       config: what to train.
+      images: the data set, if it has been loaded already.
 
     Raises:
       TypeError, ValueError: a field is wrong. FileNotFoundError: a data set or a trace is not there.
@@ -83,20 +85,43 @@ def make_experiment(config: TrainConfig) -> Experiment:
     trace, law = _make_trace(config)
     cuts = (range(0, config.num_updates, n) for n in (config.log_every, config.eval_every, config.checkpoint_every))
     plan = make_plan(trace, width=config.width, cuts={cut for part in cuts for cut in part})
-    algorithm, schedule = _make_algorithm(config)
-    images = _load_data(config)
+    algorithm, schedule = make_algorithm(config), _make_schedule(config, config.learning_rate)
+    images = load_data(config) if images is None else images
     if config.batch_size > len(images.train_labels):
         raise ValueError(
             f"config.batch_size={config.batch_size} is larger than the {len(images.train_labels)} training images."
         )
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     apply, params = _make_model(config, images, init_key)
+    if config.start_from:
+        params = load_params(config.start_from, like=params)
     mean_image = jnp.asarray(images.mean_image)
     gradient_fn = _make_gradient_fn(config, apply, images, mean_image)
     rows = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     jax.eval_shape(gradient_fn, params, rows, key=run_key)  # a model that does not fit the images says so here
     evaluate = _make_evaluate(config, apply, images, mean_image)
     return Experiment(config, images, trace, law, plan, algorithm, schedule, gradient_fn, params, run_key, evaluate)
+
+
+def load_data(config: TrainConfig) -> data.ImageData:
+    """The data set that a config names.
+
+    Args:
+      config: dataset, data_dir and data_cache are used.
+
+    Raises:
+      ValueError: there is no such data set. FileNotFoundError: it is not there.
+
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.experiment import load_data
+      >>> len(load_data(TrainConfig(dataset="digits")).test_labels)
+      360
+    """
+    _check.choice("config.dataset", config.dataset, returning(data, "ImageData"))
+    load = getattr(data, config.dataset)
+    places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None}
+    return load(**{name: place for name, place in places.items() if name in parameters_of(load)})
 
 
 def _make_trace(config: TrainConfig) -> tuple[Trace, staleness.StalenessLaw | None]:
@@ -138,39 +163,125 @@ def _arguments(name: str, text: str, function: Callable[..., Any], given: dict[s
     return arguments
 
 
-def _make_algorithm(config: TrainConfig) -> tuple[AsyncAlgorithm, Callable[[Any], Any]]:
+def make_algorithm(config: TrainConfig, *, learning_rate: Any = None, momentum: Any = None) -> AsyncAlgorithm:
+    """The method that a config names.
+
+    Args:
+      config: its fields have been checked.
+      learning_rate: instead of the config's; may be traced, so that `jax.vmap` makes a grid.
+      momentum: instead of the config's; may be traced.
+
+    Raises:
+      TypeError, ValueError: an option of the method is wrong.
+
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.experiment import make_algorithm
+      >>> make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
+      asgd(weight_decay=0.0, decay_at='read', learning_rate=0.5)
+    """
     make = getattr(algorithms, config.algorithm)
-    events_a_step = config.num_groups if config.algorithm == "ssgd" else 1  # its schedule counts rounds
-    drops = (round(share * config.num_updates) // events_a_step for share in config.learning_rate_drops)
-    boundaries = dict.fromkeys(drops, config.learning_rate_factor)
-    schedule = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
-    by_event = lambda event: schedule(event // events_a_step)
+    if config.momentum and "momentum" not in parameters_of(make):
+        raise ValueError(f"config.momentum={config.momentum}, but {config.algorithm} has no momentum; set it to 0.")
+    learning_rate = config.learning_rate if learning_rate is None else learning_rate
     given = {
-        "learning_rate": schedule if boundaries else config.learning_rate,
-        "momentum": config.momentum,
+        "learning_rate": _make_schedule(config, learning_rate, by="step") if _drops(config) else learning_rate,
+        "momentum": config.momentum if momentum is None else momentum,
         "num_workers": config.num_groups,
         "weight_decay": config.weight_decay,
     }
-    if config.momentum and "momentum" not in parameters_of(make):
-        raise ValueError(f"config.momentum={config.momentum}, but {config.algorithm} has no momentum; set it to 0.")
     if config.bias_multiplier == 1.0:
-        return make(**_arguments("config.algorithm_options", config.algorithm_options, make, given)), by_event
-    # The multiplier is for the decayed gradient, as in Caffe; so the decay stands in front.
+        return make(**_arguments("config.algorithm_options", config.algorithm_options, make, given))
     arguments = _arguments("config.algorithm_options", config.algorithm_options, make, given | {"weight_decay": 0.0})
-    decay = transforms.decay_weights(config.weight_decay, at=arguments.pop("decay_at", "read"))
-    multiply = optax.masked(optax.scale(config.bias_multiplier), _is_bias)
-    return transform_gradients(optax.chain(decay, multiply), make(**arguments)), by_event
+    return transform_gradients(_decay_and_multiply(config, arguments.pop("decay_at", "read")), make(**arguments))
+
+
+def _decay_and_multiply(config: TrainConfig, decay_at: str) -> optax.GradientTransformationExtraArgs:
+    """Weight decay and the multiplier of biases, which is for the decayed gradient, as in Caffe."""
+    decay = transforms.decay_weights(config.weight_decay, at=decay_at)
+    return optax.chain(decay, optax.masked(optax.scale(config.bias_multiplier), _is_bias))
+
+
+def why_no_meter(config: TrainConfig, trace: Trace) -> str:
+    """Why `make_meter` cannot measure momentum in a training, in a few words; '' where it can.
+
+    Args:
+      config: its fields have been checked.
+      trace: the asynchrony.
+
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.experiment import make_experiment, why_no_meter
+      >>> config = TrainConfig(algorithm="dc_asgd", num_groups=4)
+      >>> why_no_meter(config, make_experiment(config).trace)
+      'dc_asgd is no plain heavy ball'
+    """
+    later = trace.read_version[trace.read_version > 0]
+    reasons = {
+        "meter_window is 0": config.meter_window == 0,
+        f"{config.algorithm} is no plain heavy ball": config.algorithm not in ("asgd", "momentum_asgd"),
+        "weight decay is at the server": config.weight_decay > 0 and _option(config, "decay_at") == "server",
+        "the learning rate is 0": config.learning_rate == 0,
+        "some versions are read more than once": len(np.unique(later)) < len(later),
+        f"the run has fewer than meter_window={config.meter_window} updates": len(trace) < config.meter_window,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], MomentumMeter]:
+    """The gradient function of an experiment, watched, and the meter for what it reports.
+
+    Args:
+      experiment: one of which `why_no_meter` has nothing to say.
+
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.experiment import make_experiment, make_meter
+      >>> gradient_fn, meter = make_meter(make_experiment(TrainConfig(num_groups=4, momentum=0.3)))
+      >>> meter.momentum, meter.window
+      (0.3, 500)
+    """
+    config, updates = experiment.config, np.arange(len(experiment.trace))
+    change = _decay_and_multiply(config, "read")
+
+    def applied(grads, read_params):
+        return change.update(grads, change.init(read_params), read_params, read_params=read_params)[0]
+
+    plain = config.weight_decay == 0 and config.bias_multiplier == 1
+    gradient_fn = watch(experiment.gradient_fn, experiment.params, seed=config.seed, applied=None if plain else applied)
+    rates = np.broadcast_to(np.asarray(experiment.schedule(updates)), updates.shape)  # once, before the device is busy
+    momentum = config.momentum if config.algorithm == "momentum_asgd" else 0.0
+    window = MomentumMeter(learning_rate=lambda events: rates[events], momentum=momentum, window=config.meter_window)
+    return gradient_fn, window
+
+
+def _option(config: TrainConfig, name: str) -> Any:
+    """The value of an option of the method, given or by default; None where it has no such option."""
+    make = getattr(algorithms, config.algorithm)
+    options = parse_options("config.algorithm_options", config.algorithm_options, make)
+    parameter = parameters_of(make).get(name)
+    return options.get(name, parameter and parameter.default)
+
+
+def _drops(config: TrainConfig) -> list[int]:
+    """The updates at which the learning rate drops; rounds for ssgd, whose schedule counts these."""
+    return [round(share * config.num_updates) // _events_a_step(config) for share in config.learning_rate_drops]
+
+
+def _events_a_step(config: TrainConfig) -> int:
+    return config.num_groups if config.algorithm == "ssgd" else 1
+
+
+def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -> Callable[[Any], Any]:
+    """The learning rate by the method's own steps, or by events."""
+    boundaries = dict.fromkeys(_drops(config), config.learning_rate_factor)
+    schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    return schedule if by == "step" else lambda event: schedule(event // _events_a_step(config))
 
 
 def _is_bias(params: Any) -> Any:
     """Which leaves are biases, by their names."""
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
-
-
-def _load_data(config: TrainConfig) -> data.ImageData:
-    load = getattr(data, config.dataset)
-    places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None}
-    return load(**{name: place for name, place in places.items() if name in parameters_of(load)})
 
 
 def _make_model(config: TrainConfig, images: data.ImageData, key: jax.Array) -> tuple[Callable[..., jax.Array], Any]:
@@ -227,4 +338,4 @@ def _make_evaluate(
         return {"test_loss": losses.sum() / count, "test_accuracy": correct.sum() / count}
 
     arrays = (images.test_images, images.test_labels, mean_image)
-    return functools.partial(evaluate, *map(jnp.asarray, arrays))
+    return jax.tree_util.Partial(evaluate, *map(jnp.asarray, arrays))

@@ -13,16 +13,17 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from asyncflax import _check
+from asyncflax import _check, queues
+from asyncflax.config import parse_options, returning
 from asyncflax.workdir import RunError
 
-__all__ = ["command", "config_flag", "launch"]
+__all__ = ["command", "config_flag", "launch", "numbers", "service_time"]
 
 
 def config_flag(kind: type) -> flags.FlagHolder[Any]:
@@ -36,20 +37,20 @@ def config_flag(kind: type) -> flags.FlagHolder[Any]:
     return config_flags.DEFINE_config_file("config", help_string=f"a file {_wanted(kind)}")
 
 
-def launch(main: Callable[[], Any], kind: type) -> None:
+def launch(main: Callable[[], Any], kind: type | None = None) -> None:
     """Parses the flags and runs `main`; what a user can put right ends in one sentence and an exit status.
 
     Args:
       main: the program; its `RunError` is printed and ends the process with status 1, or with its own exit_status.
-      kind: the dataclass of the config.
+      kind: the dataclass of the config, None for a program that has only flags of its own.
 
     Example: see `launch/train.py`.
     """
 
     def run(arguments: list[str]) -> None:
         if len(arguments) > 1:
-            _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --config.num_groups=8")
-        if not isinstance(flags.FLAGS.config, kind):
+            _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --{_an_example(kind)}")
+        if kind and not isinstance(flags.FLAGS.config, kind):
             path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
             _stop(f"--config={path} cannot be read; it must be a file {_wanted(kind)}")
         if not flags.FLAGS["verbosity"].present:
@@ -59,13 +60,13 @@ def launch(main: Callable[[], Any], kind: type) -> None:
         except RunError as error:
             _stop(str(error), getattr(error, "exit_status", 1))
         except KeyboardInterrupt:
-            _stop("stopped; the same command goes on from the newest checkpoint", 130)
+            _stop("stopped; the same command goes on from the newest checkpoint" if kind else "stopped", 130)
 
     def parse(arguments: list[str]) -> list[str]:
         try:
             return flags.FLAGS(arguments)
         except (flags.Error, KeyError, TypeError, ValueError, AttributeError) as error:
-            return _stop(_about_flags(error, kind))
+            return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
 
     app.run(run, flags_parser=parse)
 
@@ -86,6 +87,58 @@ def command(*, workdir: str, **fields: Any) -> str:
     activated = shutil.which("python") == sys.executable
     python = "python" if activated else os.path.relpath(sys.executable)
     return shlex.join([python, sys.argv[0], file, *words, f"--workdir={workdir}"])
+
+
+def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) -> list[Any] | None:
+    """The values of a flag with a list, such as --num_groups=1,2,4, as numbers; None if it was not given.
+
+    Args:
+      name: of the flag.
+      texts: its values.
+      kind: int or float.
+
+    Raises:
+      ValueError: one is no number.
+
+    Example:
+      >>> from asyncflax import launcher
+      >>> launcher.numbers("num_groups", ["1", "8"], int)
+      [1, 8]
+    """
+    if texts is None:
+        return None
+    try:
+        return [kind(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"{name} must be a list of numbers such as 1,2,4, got {','.join(texts)!r}.") from None
+
+
+def service_time(name: str | None, options: str = "") -> queues.ServiceTime | None:
+    """The law that the flags --service_time and --service_time_options name; None if neither was given.
+
+    Args:
+      name: of a law of `asyncflax.queues`.
+      options: for example 'machine_cv=0.6'.
+
+    Raises:
+      TypeError, ValueError: there is no such law or option, or options without a law.
+
+    Example:
+      >>> from asyncflax import launcher
+      >>> launcher.service_time("gamma", "cv=0.5")
+      gamma(cv=0.5, mean=1.0)
+    """
+    if name is None:
+        if options:
+            raise ValueError(f"service_time_options={options!r} needs service_time, the law that has them.")
+        return None
+    _check.choice("service_time", name, returning(queues, "ServiceTime"))
+    law = getattr(queues, name)
+    return law(**parse_options("service_time_options", options, law))
+
+
+def _an_example(kind: type | None) -> str:
+    return "config.num_groups=8" if kind else "help"
 
 
 def _wanted(kind: type) -> str:

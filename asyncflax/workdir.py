@@ -9,12 +9,13 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from asyncflax._files import write_atomically
-from asyncflax.config import TrainConfig, differences
+from asyncflax.config import differences
 from asyncflax.trace import Trace
 
 __all__ = ["RunError", "Workdir"]
@@ -32,7 +33,7 @@ class Workdir:
 
     Args:
       path: a new name, an empty folder, or the folder of a run with the same config.
-      config: of the run.
+      config: of the run, a dataclass; its fields with metadata 'free' may change.
 
     Raises:
       ValueError: the folder is something else, or cannot be written; nothing has been written.
@@ -52,8 +53,8 @@ class Workdir:
 workdir, or the old config to go on.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: TrainConfig):
-        self.path, self.config = pathlib.Path(path), config
+    def __init__(self, path: str | os.PathLike[str], config: Any):
+        self.path, self.config, self._kind = pathlib.Path(path), config, type(config).__name__
         self._name = f"workdir={os.fspath(path)!r}"
         self._record, self._trace = self.path / "run.json", self.path / "trace.npz"
         if self.path.exists() and not self.path.is_dir():
@@ -92,19 +93,25 @@ workdir, or the old config to go on.
                 raise RunError(f"{self._name} cannot be locked: {error}") from error
             yield self
 
-    def begin(self, trace: Trace) -> None:
+    def begin(self, trace: Trace | None = None) -> None:
         """Writes config, versions and trace of a new run, or checks that the trace of an old one is still the same.
+
+        Args:
+          trace: of the run; a sweep has many, which follow from its config.
 
         Raises:
           ValueError: the config or the trace is another one, or a file is damaged.
         """
         if not self._record.exists():
-            trace.save(self._trace, overwrite=True)  # what a killed process left may lie there
-            about = {"config": dataclasses.asdict(self.config), **_versions()}
+            if trace is not None:
+                trace.save(self._trace, overwrite=True)  # what a killed process left may lie there
+            about = {"kind": self._kind, "config": dataclasses.asdict(self.config), **_versions()}
             text = json.dumps(about, indent=1) + "\n"
             write_atomically(self._record, lambda file: file.write(text.encode()))
             return
         self._refuse_other_config()  # another process may have begun meanwhile
+        if trace is None:
+            return
         old = Trace.load(self._trace)
         if not (np.array_equal(old.worker, trace.worker) and np.array_equal(old.read_version, trace.read_version)):
             raise ValueError(
@@ -121,7 +128,12 @@ workdir, or the old config to go on.
         ]
 
     def _refuse_other_config(self) -> None:
-        changed = differences(self._began()["config"], self.config)
+        began = self._began()
+        if began.get("kind", self._kind) != self._kind:
+            raise ValueError(
+                f"{self._name} has a {began['kind']} in its run.json, no {self._kind}; take a new workdir."
+            )
+        changed = differences(began["config"], self.config)
         if changed:
             raise ValueError(
                 f"{self._name} holds a run of another config: {'; '.join(changed)}. "

@@ -108,6 +108,16 @@ def test_dropout_follows_the_key():
     assert np.any(np.asarray(out(1)[0] != out(1)[1])), "each image has a mask of its own"
 
 
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_a_perceptron_is_its_formula(hidden):
+    apply, params = models.functional(models.Mlp((2, 3, 1), 4, hidden=hidden, rngs=nnx.Rngs(0)))
+    images = np.random.default_rng(0).normal(size=(7, 2, 3, 1)).astype(np.float32)
+    x = images.reshape(7, 6)
+    if hidden:
+        x = np.maximum(x @ params["hidden"]["kernel"] + params["hidden"]["bias"][None], 0)
+    assert_close(apply(params, images), x @ params["dense"]["kernel"] + params["dense"]["bias"][None], 1e-6)
+
+
 def test_functional_parameters_are_the_models():
     model = models.SmallCnn((8, 8, 1), rngs=nnx.Rngs(0))
     apply, params = models.functional(model)
@@ -125,6 +135,7 @@ def test_functional_parameters_are_the_models():
     [
         (lambda: models.SmallCnn((1, 1, 1), rngs=nnx.Rngs(0)), "height must be an integer >= 4"),
         (lambda: models.SmallCnn((8, 8, 1), dropout=1.5, rngs=nnx.Rngs(0)), "dropout must be finite and in"),
+        (lambda: models.Mlp((8, 8, 1), hidden=-1, rngs=nnx.Rngs(0)), "hidden must be an integer >= 0"),
         (lambda: models.Cifar10Quick(0, rngs=nnx.Rngs(0)), "num_classes must be an integer >= 1"),
         (
             lambda: models.Cifar10Quick(rngs=nnx.Rngs(0))(jnp.zeros((1, 28, 28, 3))),

@@ -9,9 +9,10 @@ import jax
 from flax import nnx
 
 from asyncflax.models.cifar10_quick import Cifar10Quick
+from asyncflax.models.mlp import Mlp
 from asyncflax.models.small_cnn import SmallCnn
 
-__all__ = ["Cifar10Quick", "SmallCnn", "count_parameters", "functional"]
+__all__ = ["Cifar10Quick", "Mlp", "SmallCnn", "count_parameters", "functional"]
 
 
 def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:

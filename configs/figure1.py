@@ -1,0 +1,59 @@
+"""What compute groups buy and cost: Figure 1 of Mitliagkas et al. 2016 (arXiv:1605.09774).
+
+    python launch/train.py --config=configs/digits.py --workdir=runs/warm --config.num_groups=1 \
+        --config.momentum=0.8 --config.num_updates=200
+    python launch/sweep.py --config=configs/figure1.py:digits --workdir=runs/figure1-digits
+
+Claim: the time of an update falls almost linearly with the number of groups, and with tuned momentum the number of
+updates to a target hardly grows, if one does not look at the start: the paper begins at a checkpoint of 4,000 updates.
+So there are two figures, from a warm start and from a cold one; on digits the cold one is another view of the sweep of
+Figure 3 (`--config=configs/figure3.py:digits --config.figure=efficiency --config.figure_options='target=0.9'`). The
+time is that of the queue: a gradient takes 1 on average (exponential); gradient_seconds=0.15 in the options of the
+figure makes seconds of it.
+
+| variant | what | where |
+|---|---|---|
+| none | CIFAR-10 from a cold start: 1, 2, 4, 8 groups, 5 momenta, 3 learning rates, 3 seeds | one GPU; not run yet |
+| `warm` | the same from runs/warm-cifar10/checkpoints/4000, to 74 % | one GPU; not run yet |
+| `digits` | digits from runs/warm/checkpoints/200, the training above, to 97.5 % | 2 cores, 4 minutes |
+| `fast` | digits from a cold start, 1 and 8 groups, 100 updates | 2 cores, 1 minute |
+"""
+
+from asyncflax.config import TrainConfig
+from asyncflax.sweep import SweepConfig
+
+
+def get_config(variant: str = "") -> SweepConfig:
+    """The config, or a variant."""
+    if variant not in ("", "warm", "digits", "fast"):
+        raise ValueError(f"configs/figure1.py has the variants warm, digits and fast, not {variant!r}.")
+    warm = variant in ("warm", "digits")
+    groups, momenta, seeds = (1, 2, 4, 8), (-0.1, 0.0, 0.3, 0.6, 0.8), (0, 1, 2)
+    if variant in ("", "warm"):
+        train = TrainConfig(
+            dataset="cifar10",
+            model="Cifar10Quick",
+            pixel_scale=1.0,
+            batch_size=100,
+            algorithm_options="form=inside, decay_at=read",
+            weight_decay=0.004,
+            bias_multiplier=2.0,
+            num_updates=2000 if warm else 5000,
+            start_from="runs/warm-cifar10/checkpoints/4000" if warm else "",
+            log_every=100,
+            eval_every=100,
+        )
+        learning_rates, target = (0.01, 0.001, 0.0001), 0.74 if warm else 0.6
+    else:
+        start_from = "runs/warm/checkpoints/200" if warm else ""
+        train = TrainConfig(dataset="digits", start_from=start_from, num_updates=500, log_every=50, eval_every=25)
+        learning_rates, target = (0.4, 0.2, 0.1), 0.975
+    if variant == "fast":
+        groups, momenta, seeds, learning_rates, target = (1, 8), (0.0, 0.8), (0, 1), (0.2,), 0.2
+        train.num_updates = 100
+    return SweepConfig(
+        train=train,
+        axes=f"num_groups={groups}, learning_rate={learning_rates}, momentum={momenta}, seed={seeds}",
+        figure="efficiency",
+        figure_options=f"target={target}, start={'warm' if warm else 'cold'}",
+    )

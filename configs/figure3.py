@@ -1,0 +1,55 @@
+"""Tuned momentum against the number of compute groups: Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774).
+
+    python launch/sweep.py --config=configs/figure3.py:digits --workdir=runs/figure3-digits
+
+Claim: the explicit momentum with which a target is reached in the fewest updates falls as compute groups are added, and
+follows Figure 2: mu* - (1 - 1/M). The right panel is cifar10_quick on the grid momentum 0, 0.1, ..., 0.9 x learning
+rate 0.1, 0.01, ..., 0.00001 x 1, 2, 4, 8 groups. The learning rate is tuned for each momentum; within each of three
+seeds all momenta and learning rates share trace and data.
+
+| variant | what | where |
+|---|---|---|
+| none | CIFAR-10, the whole grid, 600 cells of 5,000 updates | one GPU; not run yet |
+| `digits` | digits, as many cells, learning rates 0.8, 0.4, ..., 0.05, 1,000 updates | 2 cores, about 20 minutes |
+| `fast` | digits, 3 momenta x 2 learning rates x 1 and 8 groups, 100 updates | 2 cores, 1 minute |
+
+With `--stop_after_minutes=8` the sweep stops in time between two parts; the same command goes on.
+"""
+
+from asyncflax.config import TrainConfig
+from asyncflax.sweep import SweepConfig
+
+MOMENTA = tuple(m / 10 for m in range(10))
+
+
+def get_config(variant: str = "") -> SweepConfig:
+    """The config, or a variant."""
+    if variant not in ("", "digits", "fast"):
+        raise ValueError(f"configs/figure3.py has the variants digits and fast, not {variant!r}.")
+    groups, momenta, seeds = (1, 2, 4, 8), MOMENTA, (0, 1, 2)
+    if variant == "":
+        train = TrainConfig(
+            dataset="cifar10",
+            model="Cifar10Quick",
+            pixel_scale=1.0,
+            batch_size=100,
+            algorithm_options="form=inside, decay_at=read",
+            weight_decay=0.004,
+            bias_multiplier=2.0,
+            num_updates=5000,
+            log_every=250,
+            eval_every=250,
+        )
+        learning_rates, target = (0.1, 0.01, 0.001, 0.0001, 0.00001), 0.6
+    else:
+        train = TrainConfig(dataset="digits", num_updates=1000, log_every=50, eval_every=50)
+        learning_rates, target = (0.8, 0.4, 0.2, 0.1, 0.05), 0.9
+    if variant == "fast":
+        groups, momenta, seeds, learning_rates = (1, 8), (0.0, 0.4, 0.8), (0, 1), (0.4, 0.1)
+        train.num_updates, target = 100, 0.5
+    return SweepConfig(
+        train=train,
+        axes=f"num_groups={groups}, learning_rate={learning_rates}, momentum={momenta}, seed={seeds}",
+        figure="tuned_momentum",
+        figure_options=f"target={target}",
+    )

@@ -1,0 +1,57 @@
+"""Says, before anything is trained, what asynchrony will cost and buy, and which momentum and step size to set.
+
+    python launch/plan.py --target_momentum=0.8 --num_groups=1,2,4,5,8,16
+    python launch/plan.py --curvature_min=0.01 --curvature_max=3 --service_time=gamma --service_time_options='cv=0.5' \
+        --workdir=runs/plan
+    python launch/plan.py --trace=runs/digits/trace.npz --condition_number=100
+
+Prints a table and what follows from it; --workdir saves both as CSV and JSON, with a figure.
+"""
+
+from absl import flags
+from tqdm import tqdm
+
+from asyncflax import launcher, planner
+from asyncflax.trace import Trace
+from asyncflax.workdir import RunError
+
+GROUPS = flags.DEFINE_list("num_groups", None, "numbers of compute groups (default 1,2,4,8,16)")
+TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_groups and service_time")
+SERVICE = flags.DEFINE_string(
+    "service_time", None, "a law of asyncflax.queues, how long a gradient takes (default exponential)"
+)
+OPTIONS = flags.DEFINE_string("service_time_options", "", "for example 'machine_cv=0.6'")
+TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of one group (default 0.8)")
+KAPPA = flags.DEFINE_float("condition_number", None, "the largest curvature over the smallest, instead of mu*")
+LOW = flags.DEFINE_float("curvature_min", None, "the smallest curvature, instead of mu*")
+HIGH = flags.DEFINE_float("curvature_max", None, "the largest curvature; gives the largest step size as it is")
+SECONDS = flags.DEFINE_list("update_seconds", None, "measured seconds per update, one for each of num_groups")
+WORKDIR = flags.DEFINE_string("workdir", None, "a folder for plan.csv, plan.json and plan.png")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the files of an earlier plan")
+
+
+def main() -> None:
+    """Makes the plan, prints it, saves it."""
+    try:
+        if WORKDIR.value:
+            planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # refuses before anything is computed
+        plan = planner.make(
+            launcher.numbers("num_groups", GROUPS.value, int),
+            service_time=launcher.service_time(SERVICE.value, OPTIONS.value),
+            trace=Trace.load(TRACE.value) if TRACE.value else None,
+            target_momentum=TARGET.value,
+            condition_number=KAPPA.value,
+            curvature_min=LOW.value,
+            curvature_max=HIGH.value,
+            update_seconds=launcher.numbers("update_seconds", SECONDS.value, float),
+            progress=lambda groups: tqdm(groups, desc="groups", leave=False, disable=None),
+        )
+        print(f"{planner.table(plan)}\n\n{planner.advice(plan)}")
+        if WORKDIR.value:
+            print("\nsaved:", *planner.save(plan, WORKDIR.value, overwrite=OVERWRITE.value))
+    except (OSError, TypeError, ValueError) as error:
+        raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
+
+
+if __name__ == "__main__":
+    launcher.launch(main)

@@ -1,0 +1,33 @@
+"""Trains a grid, many cells at once, and draws its figure.
+
+    python launch/sweep.py --config=configs/figure3.py:digits --workdir=runs/figure3-digits
+    python launch/sweep.py --config=configs/figure3.py:digits --workdir=runs/more \
+        --config.axes='num_groups=(1, 16), momentum=(-0.2, 0, 0.2), seed=(0, 1)' --config.train.num_updates=500
+
+Every field of asyncflax.sweep.SweepConfig is a flag, and so is every field of the trainings, as --config.train.FIELD.
+The same command goes on with a sweep that was stopped.
+"""
+
+from absl import flags
+
+from asyncflax import figures, launcher
+from asyncflax.sweep import SweepConfig, run_sweep
+
+CONFIG = launcher.config_flag(SweepConfig)
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the sweep", required=True)
+MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
+flags.declare_key_flag("config")
+
+
+def main() -> None:
+    """Trains, draws, prints the results."""
+    config, workdir = CONFIG.value, WORKDIR.value
+    figures.check(config)
+    limit = float("inf") if MINUTES.value is None else MINUTES.value
+    results = run_sweep(config, workdir, stop_after_minutes=limit)
+    drawn = figures.draw(results, config, workdir, command=launcher.command(workdir=workdir))
+    print(f"\n{drawn.table}\n\nfigure: {drawn.path}\nresults: {workdir}/results.nc")
+
+
+if __name__ == "__main__":
+    launcher.launch(main, SweepConfig)
