@@ -34,6 +34,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/ensembles.py
+	$(BIN)/python benchmarks/sweep.py
 
 wheel: $(READY)
 	rm -rf dist

@@ -25,33 +25,18 @@ Each took 31 to 36 minutes on two cores, two at a time; needs CIFAR-10 in the fo
 """
 
 from asyncflax.config import TrainConfig
+from asyncflax.recipes import cifar10_quick
 
 
 def get_config(variant: str = "") -> TrainConfig:
     """The config, or its variant 'fast'."""
     if variant not in ("", "fast"):
         raise ValueError(f"configs/cifar10_quick.py has the variant 'fast', not {variant!r}.")
-    return TrainConfig(
-        # What is trained on what.
-        dataset="cifar10",
-        model="Cifar10Quick",
-        pixel_scale=1.0,
-        batch_size=100,
-        # Asynchrony: one group, which is synchronous; set num_groups.
-        num_groups=1,
-        service_time="exponential",
-        # The method.
-        algorithm="momentum_asgd",
-        algorithm_options="form=inside, decay_at=read",
-        learning_rate=0.001,
+    fast = variant == "fast"
+    return cifar10_quick(
         learning_rate_drops=(0.8,),
         learning_rate_factor=0.1,
-        momentum=0.9,
-        weight_decay=0.004,
-        bias_multiplier=2.0,
-        # The run.
-        num_updates=500 if variant == "fast" else 5000,
+        num_updates=500 if fast else 5000,
         log_every=50,
-        eval_every=100 if variant == "fast" else 500,
-        checkpoint_every=500,
+        eval_every=100 if fast else 500,
     )

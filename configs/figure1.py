@@ -20,6 +20,7 @@ figure makes seconds of it.
 """
 
 from asyncflax.config import TrainConfig
+from asyncflax.recipes import cifar10_quick
 from asyncflax.sweep import SweepConfig
 
 
@@ -30,19 +31,9 @@ def get_config(variant: str = "") -> SweepConfig:
     warm = variant in ("warm", "digits")
     groups, momenta, seeds = (1, 2, 4, 8), (-0.1, 0.0, 0.3, 0.6, 0.8), (0, 1, 2)
     if variant in ("", "warm"):
-        train = TrainConfig(
-            dataset="cifar10",
-            model="Cifar10Quick",
-            pixel_scale=1.0,
-            batch_size=100,
-            algorithm_options="form=inside, decay_at=read",
-            weight_decay=0.004,
-            bias_multiplier=2.0,
-            num_updates=2000 if warm else 5000,
-            start_from="runs/warm-cifar10/checkpoints/4000" if warm else "",
-            log_every=100,
-            eval_every=100,
-        )
+        start_from = "runs/warm-cifar10/checkpoints/4000" if warm else ""
+        num_updates = 2000 if warm else 5000
+        train = cifar10_quick(start_from=start_from, num_updates=num_updates, log_every=100, eval_every=100)
         learning_rates, target = (0.01, 0.001, 0.0001), 0.74 if warm else 0.6
     else:
         start_from = "runs/warm/checkpoints/200" if warm else ""

@@ -17,6 +17,7 @@ With `--stop_after_minutes=8` the sweep stops in time between two parts; the sam
 """
 
 from asyncflax.config import TrainConfig
+from asyncflax.recipes import cifar10_quick
 from asyncflax.sweep import SweepConfig
 
 MOMENTA = tuple(m / 10 for m in range(10))
@@ -28,18 +29,7 @@ def get_config(variant: str = "") -> SweepConfig:
         raise ValueError(f"configs/figure3.py has the variants digits and fast, not {variant!r}.")
     groups, momenta, seeds = (1, 2, 4, 8), MOMENTA, (0, 1, 2)
     if variant == "":
-        train = TrainConfig(
-            dataset="cifar10",
-            model="Cifar10Quick",
-            pixel_scale=1.0,
-            batch_size=100,
-            algorithm_options="form=inside, decay_at=read",
-            weight_decay=0.004,
-            bias_multiplier=2.0,
-            num_updates=5000,
-            log_every=250,
-            eval_every=250,
-        )
+        train = cifar10_quick()
         learning_rates, target = (0.1, 0.01, 0.001, 0.0001, 0.00001), 0.6
     else:
         train = TrainConfig(dataset="digits", num_updates=1000, log_every=50, eval_every=50)

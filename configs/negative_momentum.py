@@ -4,9 +4,9 @@
 
 Claim: cifar10_quick with 8 groups, explicit momentum {-0.2, -0.09, -0.06, -0.03, 0}: -0.09 is best and needs 15 %
 fewer updates than 0, the best momentum that is not negative; they call it preliminary. Improvement over 0:
-1 - updates(mu) / updates(0), paired over seeds, with Student's 95 % interval. The target is fixed beforehand: what one
-group with tuned momentum reaches at 60 % of its updates. A seed in which it is not reached makes the improvement unknown
-and is counted.
+1 - updates(mu) / updates(0), paired over seeds, with Student's 95 % interval. The target is fixed beforehand: what
+one group with tuned momentum reaches at 60 % of its updates. A seed in which it is not reached makes the improvement
+unknown and is counted.
 
 | variant | what | where |
 |---|---|---|
@@ -16,9 +16,8 @@ and is counted.
 | `fast` | digits, 100 updates, 2 seeds: for trying things | 2 cores, 1 minute |
 """
 
-import dataclasses
-
 from asyncflax.config import TrainConfig
+from asyncflax.recipes import cifar10_quick
 from asyncflax.sweep import SweepConfig
 
 ALL = (-0.2, -0.09, -0.06, -0.03, 0.0)
@@ -41,7 +40,9 @@ def get_config(variant: str = "") -> SweepConfig:
         seeds, learning_rates, momenta = (range(10) if variant == "digits" else range(2)), (0.4, 0.2, 0.1), ALL
         target = 0.95  # one group, learning rate 0.2, momentum 0.8: after 240 of 400 updates
     else:
-        train = cifar10_quick(num_groups=8, num_updates=1000 if variant == "small" else 5000)
+        train = cifar10_quick(
+            num_groups=8, num_updates=1000 if variant == "small" else 5000, log_every=100, eval_every=200
+        )
         seeds, momenta = range(5), (-0.09, 0.0) if variant == "small" else ALL
         learning_rates = (0.001,) if variant == "small" else (0.01, 0.003, 0.001)
         target = 0.57  # one group, learning rate 0.001, momentum 0.9: after 600 of 1,000 updates
@@ -50,25 +51,4 @@ def get_config(variant: str = "") -> SweepConfig:
         axes=f"learning_rate={learning_rates}, momentum={momenta}, seed={tuple(seeds)}",
         figure="negative_momentum",
         figure_options=f"target={target}",
-    )
-
-
-def cifar10_quick(**fields) -> TrainConfig:
-    """configs/cifar10_quick.py with one learning rate from start to end."""
-    return dataclasses.replace(
-        TrainConfig(
-            dataset="cifar10",
-            model="Cifar10Quick",
-            pixel_scale=1.0,
-            batch_size=100,
-            algorithm="momentum_asgd",
-            algorithm_options="form=inside, decay_at=read",
-            learning_rate=0.001,
-            momentum=0.9,
-            weight_decay=0.004,
-            bias_multiplier=2.0,
-            log_every=100,
-            eval_every=200,
-        ),
-        **fields,
     )

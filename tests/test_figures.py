@@ -55,7 +55,7 @@ def test_updates_to_a_target_are_interpolated_and_unknown_where_it_is_never_reac
 
 def test_a_cell_that_fails_for_one_seed_is_not_the_best():
     updates = updates_to_target(results(), 0.9)
-    updates[dict(num_groups=0, momentum=3, learning_rate=1, seed=2)] = np.nan
+    updates[{"num_groups": 0, "momentum": 3, "learning_rate": 1, "seed": 2}] = np.nan
     best = best_cells(updates)
     assert best.momentum.values.tolist() == [0.6, 0.6, 0.3, 0.0]  # 0.9 at 0.2 would be
     assert best.learning_rate.values.tolist() == [0.2, 0.2, 0.2, 0.2]
@@ -97,6 +97,13 @@ def test_efficiency_is_the_product():
     (claim,) = figures.efficiency(Figure(), results(speed=speed), target=0.9, gradient_seconds=2.0).claims
     assert claim["value"] == pytest.approx(1.1 / 8, rel=0.01)
     assert "hardware 0.12 (0.12 to 0.12)" in claim["ours"] and "statistical 1.10" in claim["ours"]
+
+
+def test_best_momentum_is_that_of_the_highest_accuracy():
+    (claim,) = figures.best_momentum(
+        Figure(), results(speed=lambda m, mu, rate, seed: 2000 + 500 * abs(mu - BEST[m]))
+    ).claims
+    assert "0.90, 0.60, 0.30, 0.00 at 1, 2, 4, 8 workers" in claim["ours"] and claim["value"] == pytest.approx(0.9)
 
 
 def negative(speed):

@@ -183,7 +183,7 @@ def test_a_grid_that_does_not_fit_says_what_does(tmp_path):
     need = _memory_of(many)
     half = dataclasses.replace(many, memory_gb=0.6 * need / 1e9)
     with pytest.raises(RunError, match=r"64 cells at once take .* GB of memory, .*; set cells_at_once=3\d"):
-        run_sweep(half, tmp_path / "sweep")
+        run_sweep(half, tmp_path / "other")
 
 
 def _memory_of(config: SweepConfig) -> float:
@@ -207,11 +207,11 @@ def test_the_folder_of_something_else_is_refused(tmp_path):
     config = SweepConfig(TRAIN, axes="momentum=(0.0, 0.3)")
     run_sweep(config, tmp_path / "sweep")
     other = dataclasses.replace(config, train=dataclasses.replace(TRAIN, batch_size=16))
-    with pytest.raises(RunError, match="config.train.batch_size was 8, now it is 16"):
+    with pytest.raises(RunError, match=r"config\.train\.batch_size was 8, now it is 16"):
         run_sweep(other, tmp_path / "sweep")
-    with pytest.raises(RunError, match="config.axes was"):
+    with pytest.raises(RunError, match=r"config\.axes was"):
         run_sweep(dataclasses.replace(config, axes="momentum=(0.0, 0.5)"), tmp_path / "sweep")
     from asyncflax.train import train_and_evaluate
 
-    with pytest.raises(RunError, match="has a SweepConfig in its run.json, no TrainConfig"):
+    with pytest.raises(RunError, match=r"has a SweepConfig in its run\.json, no TrainConfig"):
         train_and_evaluate(TRAIN, tmp_path / "sweep")

@@ -17,7 +17,7 @@ from asyncflax.config import parameters_of, parse_options
 from asyncflax.sweep import Grid, SweepConfig
 from asyncflax.workdir import RunError
 
-_FIGURES = ("efficiency", "grid", "negative_momentum", "tuned_momentum")
+_FIGURES = ("best_momentum", "efficiency", "grid", "negative_momentum", "tuned_momentum")
 _GIVEN = ("figure", "results")
 
 
@@ -26,8 +26,7 @@ class Findings(NamedTuple):
 
     Attributes:
       table: in words and numbers, for the terminal.
-      claims: list of the fields of a `Claim` as dicts, without command and figure.
-      size: of the figure, in inches.
+      claims: the fields of each `Claim` as a dict, without command and figure.
 
     Example: see `draw`.
     """
@@ -67,8 +66,8 @@ def check(config: SweepConfig) -> None:
       >>> figures.check(SweepConfig(figure="tuned_momenta"))
       Traceback (most recent call last):
         ...
-      asyncflax.workdir.RunError: config.figure must be one of 'efficiency', 'grid', 'negative_momentum', \
-'tuned_momentum', got 'tuned_momenta'; did you mean 'tuned_momentum'?
+      asyncflax.workdir.RunError: config.figure must be one of 'best_momentum', 'efficiency', 'grid', \
+'negative_momentum', 'tuned_momentum', got 'tuned_momenta'; did you mean 'tuned_momentum'?
     """
     try:
         function, _ = _function_and_options(config)

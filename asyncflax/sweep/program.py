@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,14 @@ Environment = tuple[tuple[str, Any], ...]  # fields of the config and their valu
 
 class DoesNotFitError(ValueError):
     """The cells do not fit into memory together; the message says how much they take and how many do."""
+
+
+class _Compiled(NamedTuple):
+    """What a tile of cells needs."""
+
+    init: Any
+    advance: Any
+    evaluate: Any
 
 
 class Program:
@@ -68,7 +76,7 @@ class Program:
         for environment, made in self._experiments.items():
             chunks = dataclasses.replace(made.plan.chunks, num_slots=slots)
             self._experiments[environment] = made._replace(plan=dataclasses.replace(made.plan, chunks=chunks))
-        self._compiled: tuple[Any, Any] | None = None
+        self._compiled: _Compiled | None = None
         self._compiled_for: Any = None
 
     def structure(self, environment: Environment) -> bool:
@@ -148,47 +156,47 @@ class Program:
         environments = [*environments, *[environments[-1]] * (tile[0] - len(environments))]
         hypers = hypers[np.minimum(np.arange(max(tile[1], len(hypers))), len(hypers) - 1)]
         made = [self._experiments[environment] for environment in environments]
-        advance, evaluate = self._programs(environments, len(hypers))
+        programs = self._programs(environments, len(hypers))
         hypers, keys, params = self._start(made, hypers)
-        state = self._init(made[0])(hypers, keys, params)
-        rows, evaluations = [], [evaluate(self._evaluate_fn, state["params"])]
+        state = programs.init(hypers, keys, params)
+        rows, evaluations = [], [programs.evaluate(self._evaluate_fn, state["params"])]
         for k in range(len(made[0].plan)):
             events, chunk, batches = self._work(made, k)
-            state, row = advance(self._gradient_fn, hypers, keys, state, chunk, batches)
+            state, row = programs.advance(self._gradient_fn, hypers, keys, state, chunk, batches)
             if rows:  # one chunk late, so that the device always has work
                 jax.block_until_ready(rows[-1])
                 on_updates(events.start)
             rows.append(row)
             if self._is_evaluated(events.stop):
-                evaluations.append(evaluate(self._evaluate_fn, state["params"]))
+                evaluations.append(programs.evaluate(self._evaluate_fn, state["params"]))
         metrics = _stacked(rows, count) | _stacked(evaluations, count)
         on_updates(self._config.num_updates)
         masked = _mask(metrics, self.updates, self.evaluated)
         return masked | {"simulated_time": self._clock(made, count)}
 
-    def _programs(self, environments: Sequence[Environment], num_hypers: int) -> tuple[Any, Any]:
-        """The compiled programs that train and evaluate; those of another number of cells are forgotten."""
+    def _programs(self, environments: Sequence[Environment], num_hypers: int) -> _Compiled:
+        """The programs of so many cells; those of another number are forgotten."""
         wanted = (len(environments), num_hypers, self.structure(environments[0]))
         if self._compiled is None or self._compiled_for != wanted:
             made = [self._experiments[environment] for environment in environments]
             hypers, keys, params = self._start(made, np.ones((num_hypers, 2)))
-            state = jax.eval_shape(self._init(made[0]), hypers, keys, params)
+            init = functools.partial(_init, self._config, made[0].plan)
+            init = self._on_all_devices(init, (_HYPERS, _ONE, _ONE)).lower(hypers, keys, params).compile()
             cells = NamedSharding(self._mesh, _CELLS)
-            state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cells), state)
+            shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cells)
+            state = jax.tree.map(shape, init.out_info)
             _, chunk, batches = self._work(made, 0)
             advance = functools.partial(_advance, self._config)
             specs = (_ONE, _HYPERS, _ONE, _CELLS, _ONE, _ONE)
             advance = self._on_all_devices(advance, specs, donate_argnums=3)
             evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS))
-            self._compiled = (
+            self._compiled = _Compiled(
+                init,
                 advance.lower(self._gradient_fn, hypers, keys, state, chunk, batches).compile(),
                 evaluate.lower(self._evaluate_fn, state["params"]).compile(),
             )
             self._compiled_for = wanted
         return self._compiled
-
-    def _init(self, made: Experiment) -> Any:
-        return self._on_all_devices(functools.partial(_init, self._config, made.plan), (_HYPERS, _ONE, _ONE))
 
     def _on_all_devices(self, function: Any, in_specs: Any, **options: Any) -> Any:
         mapped = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=_CELLS, check_vma=False)
@@ -283,17 +291,16 @@ def _stacked(rows: Sequence[Mapping[str, jax.Array]], count: tuple[int, int]) ->
 
 def _mask(metrics: dict[str, np.ndarray], updates: np.ndarray, evaluated: np.ndarray) -> dict[str, np.ndarray]:
     """NaN from the first row on in which a loss or the gap is not finite; 'diverged_at' says where that is."""
-    first = np.full(metrics["train_loss"].shape[:2], np.iinfo(np.int64).max)
-    for name in ("train_loss", "gap", "test_loss"):
-        at = updates if len(updates) == metrics[name].shape[-1] and name != "test_loss" else evaluated
+    never = np.iinfo(np.int64).max
+    first = np.full(metrics["train_loss"].shape[:2], never)
+    for name, at in (("train_loss", updates), ("gap", updates), ("test_loss", evaluated)):
         broken = ~np.isfinite(metrics[name])
-        seen = np.where(broken.any(axis=-1), at[broken.argmax(axis=-1)], first)
-        first = np.minimum(first, seen)
+        first = np.minimum(first, np.where(broken.any(axis=-1), at[broken.argmax(axis=-1)], never))
     masked = {}
     for name, values in metrics.items():
         at = evaluated if name.startswith("test_") else updates
         masked[name] = np.where(at >= first[..., None], np.nan, values)
-    return masked | {"diverged_at": np.where(first == np.iinfo(np.int64).max, -1, first)}
+    return masked | {"diverged_at": np.where(first == never, -1, first)}
 
 
 def _stack(trees: Sequence[Any]) -> Any:

@@ -2,9 +2,10 @@
 
 `momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on
 (lambda/2) x^2, their stability limits and best hyper-parameters (the model is described in `_model`); `estimate` the
-momentum of a recorded trajectory. NumPy only.
+momentum of a recorded trajectory; `streaming_pca` the limits of streaming PCA. NumPy only.
 """
 
+from asyncflax.theory import streaming_pca
 from asyncflax.theory._model import ExponentialQueue
 from asyncflax.theory.best import BestHyperParameters, best_hyper_parameters
 from asyncflax.theory.estimate import MomentumEstimate, estimate_momentum
@@ -51,4 +52,6 @@ __all__ = [
     # A measurement
     "estimate_momentum",
     "MomentumEstimate",
+    # Limits
+    "streaming_pca",
 ]

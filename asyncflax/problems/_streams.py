@@ -1,0 +1,36 @@
+"""Streams of independent numbers of mean 0 and variance 1, many beside each other and cheap.
+
+A stream is drawn in blocks, since a random word of 32 bits holds the signs of several updates. Block b of a stream
+depends on its key and on b alone. Arrays have the trajectories last: their numbers are vectors for the processor.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+LAWS = ("signs", "gaussian")  # -1 or 1 with equal probability; normal
+
+
+def updates_per_block(law: str, size: int) -> int:
+    """How many updates, of `size` numbers each, a block serves."""
+    return max(32 // size, 1) if law == "signs" else 1
+
+
+def draw(law: str, key: jax.Array, block: jax.Array, size: int, trajectories: int) -> jax.Array:
+    """One block for all trajectories: words [W, R], or numbers [size, R]."""
+    key = jax.random.fold_in(key, block)
+    if law == "signs":
+        return jax.random.bits(key, (-(-size // 32), trajectories), jnp.uint32)
+    return jax.random.normal(key, (size, trajectories))
+
+
+def numbers(law: str, block: jax.Array, place: jax.Array, size: int) -> jax.Array:
+    """The numbers [size, R] of the update that is the `place`-th of the block."""
+    if law == "gaussian":
+        return block
+    position = jnp.arange(size, dtype=jnp.uint32)
+    words = block if size <= 32 else block[position // 32]
+    position = (jnp.asarray(place, jnp.uint32) * jnp.uint32(size) + position) % jnp.uint32(32)
+    signs = (words >> position[:, None]) & jnp.uint32(1)
+    return 1.0 - 2.0 * signs.astype(jnp.zeros(()).dtype)

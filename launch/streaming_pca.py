@@ -1,0 +1,28 @@
+"""Measures how much delay momentum leaves in streaming PCA, and where asynchrony is not momentum.
+
+    python launch/streaming_pca.py --config=configs/streaming_pca.py --workdir=runs/streaming_pca
+    python launch/streaming_pca.py --config=configs/streaming_pca.py:fast --workdir=runs/streaming_pca-fast
+
+Every field of asyncflax.streaming_pca_study.StreamingPcaConfig is a flag. The same command goes on with a study that
+was stopped.
+"""
+
+from absl import flags
+
+from asyncflax import launcher
+from asyncflax.streaming_pca_study import StreamingPcaConfig, run_study
+
+CONFIG = launcher.config_flag(StreamingPcaConfig)
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
+flags.declare_key_flag("config")
+
+
+def main() -> None:
+    """Runs the study and prints its results."""
+    words = launcher.command(workdir="runs/streaming_pca").split(" ")
+    study = run_study(CONFIG.value, WORKDIR.value, command=" ".join(["python", *words[1:]]))
+    print(f"\n{study.table}\n\nfigure: {study.figure}\nclaims: {study.figure.parent / 'claims'}")
+
+
+if __name__ == "__main__":
+    launcher.launch(main, StreamingPcaConfig)
