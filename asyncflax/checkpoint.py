@@ -126,7 +126,7 @@ class Checkpoints:
         (partial / "info.json").write_text(json.dumps(info, indent=1) + "\n")
         if extra:
             with (partial / _EXTRA).open("wb") as file:
-                np.savez(file, allow_pickle=False, **extra)
+                np.savez(file, **extra)  # pyright: ignore[reportArgumentType]
         (partial / _SUMS).write_text(_sums(partial))
         for path in (*_files(partial), partial / _SUMS):
             _sync(path)
@@ -227,7 +227,11 @@ def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
     damage = _damage(folder)
     if damage is not None:
         raise ValueError(f"checkpoint {path} is damaged ({damage}).")
-    saved = orbax.load(os.fspath(folder / "state"))["params"]
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
+    metadata: Any = orbax.metadata(os.fspath(folder / "state")).metadata
+    saved: Any = orbax.load(os.fspath(folder / "state"), jax.tree.map(abstract, metadata))
+    saved = saved["params"]
     have, wanted = _described(saved), _described(like)
     if have != wanted:
         name = next(n for n in (*wanted, *have) if have.get(n) != wanted.get(n))

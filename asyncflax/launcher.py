@@ -26,14 +26,19 @@ from asyncflax.workdir import RunError
 __all__ = ["command", "config_flag", "launch", "numbers", "service_time"]
 
 
-def config_flag(kind: type) -> flags.FlagHolder[Any]:
+_EXAMPLES: dict[type, str] = {}  # a config file for each kind, for errors
+
+
+def config_flag(kind: type, example: str = "configs/digits.py") -> flags.FlagHolder[Any]:
     """Defines `--config`, a Python file whose `get_config()` makes a dataclass, and `--config.FIELD=...`.
 
     Args:
       kind: the dataclass.
+      example: a file that makes one.
 
     Example: see `launch/train.py`.
     """
+    _EXAMPLES[kind] = example
     return config_flags.DEFINE_config_file("config", help_string=f"a file {_wanted(kind)}")
 
 
@@ -142,7 +147,7 @@ def _an_example(kind: type | None) -> str:
 
 
 def _wanted(kind: type) -> str:
-    return f"whose get_config() makes a {kind.__name__}, such as configs/digits.py"
+    return f"whose get_config() makes a {kind.__name__}, such as {_EXAMPLES.get(kind, 'configs/digits.py')}"
 
 
 def _about_flags(error: Exception, kind: type) -> str:
@@ -150,12 +155,18 @@ def _about_flags(error: Exception, kind: type) -> str:
     message = str(error.args[0] if error.args else error).strip()
     unknown = re.search(r"Field (\w+) not found on dataclass", message)
     if unknown:
-        names = [field.name for field in dataclasses.fields(kind)]
+        names = [name for one in _with_nested(kind) for name in (field.name for field in dataclasses.fields(one))]
         return f"config has no field {unknown[1]!r}{_check.nearest(unknown[1], names)}"
     if isinstance(error, flags.Error) and "Traceback" not in message:
         return message
     reason = message.splitlines()[-1].rstrip(".")
     return f"--config cannot be taken: {reason}; it must be a file {_wanted(kind)}"
+
+
+def _with_nested(kind: type) -> list[type]:
+    """The dataclass and those that its fields are."""
+    nested = [field.type for field in dataclasses.fields(kind)]
+    return [kind, *(one for one in nested if isinstance(one, type) and dataclasses.is_dataclass(one))]
 
 
 def _stop(message: str, status: int = 1) -> Any:

@@ -100,9 +100,8 @@ def main() -> None:
     plain = [seconds(lambda: alone.train([environment], hypers(count))) for _ in range(arguments.alternations)]
     print(f"\n{count} cells for each of {GROUPS} groups, compilation included:")
     print(f"  a program each {apart:.1f} s, one program with padded plans {together:.1f} s")
-    print(
-        f"  one group, compiled: {statistics.median(plain):.2f} s alone, {statistics.median(again):.2f} s padded to 8 slots"
-    )
+    alone_s, padded_s = statistics.median(plain), statistics.median(again)
+    print(f"  one group, compiled: {alone_s:.2f} s alone, {padded_s:.2f} s padded to 8 slots")
 
 
 if __name__ == "__main__":

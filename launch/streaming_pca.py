@@ -12,7 +12,7 @@ from absl import flags
 from asyncflax import launcher
 from asyncflax.streaming_pca_study import StreamingPcaConfig, run_study
 
-CONFIG = launcher.config_flag(StreamingPcaConfig)
+CONFIG = launcher.config_flag(StreamingPcaConfig, "configs/streaming_pca.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
 flags.declare_key_flag("config")
 

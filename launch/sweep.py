@@ -13,7 +13,7 @@ from absl import flags
 from asyncflax import figures, launcher
 from asyncflax.sweep import SweepConfig, run_sweep
 
-CONFIG = launcher.config_flag(SweepConfig)
+CONFIG = launcher.config_flag(SweepConfig, "configs/figure3.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the sweep", required=True)
 MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
 flags.declare_key_flag("config")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import asyncflax
-from asyncflax.checkpoint import Checkpoints
+from asyncflax.checkpoint import Checkpoints, load_params
 
 
 def make_state(num_workers=3, seed=0):
@@ -127,3 +127,19 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_array_named(tmp_path):
     message = r"of another run: state\['algorithm'\].* is float\d+\[3, .* in it, here it is float\d+\[4, "
     with pytest.raises(ValueError, match=message):
         checkpoints.latest(like=make_state(num_workers=4))
+
+
+def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path), make_state(seed=3)
+    checkpoints.save(7, state, config={})
+    like = jax.tree.map(jnp.zeros_like, state.params)
+    params = load_params(tmp_path / "7", like=like)
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+    with pytest.raises(ValueError, match=r"is of another model: params\['w'\] is float64\[5\] in it, here .*\[6\]"):
+        load_params(tmp_path / "7", like={**like, "w": jnp.zeros(6, jnp.float32)})
+    with pytest.raises(FileNotFoundError, match="is no checkpoint; it must be a folder such as"):
+        load_params(tmp_path / "8", like=like)
+    largest = max(files(tmp_path / "7" / "state"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="is damaged"):
+        load_params(tmp_path / "7", like=like)

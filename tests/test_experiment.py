@@ -12,6 +12,7 @@ import asyncflax
 from asyncflax import data
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import make_experiment
+from asyncflax.train import train_and_evaluate
 
 SMALL = TrainConfig(num_groups=4, num_updates=60, batch_size=16, log_every=20, eval_every=30, checkpoint_every=20)
 
@@ -129,3 +130,13 @@ def test_clipped_gradients():
         np.testing.assert_allclose(algorithm.view(params, state), method.view(params, plain), rtol=1e-12)
     with pytest.raises(TypeError, match="tx must be an optax"):
         asyncflax.transform_gradients(method, method)
+
+
+def test_a_warm_start_has_the_parameters_of_the_checkpoint_and_all_else_of_the_config(tmp_path):
+    config = dataclasses.replace(SMALL, model="Mlp", model_options="hidden=4", num_updates=20, eval_every=20)
+    state = train_and_evaluate(config, tmp_path).state
+    warm = make_experiment(dataclasses.replace(config, start_from=str(tmp_path / "checkpoints" / "20")))
+    jax.tree.map(np.testing.assert_array_equal, warm.params, state.params)
+    other = dataclasses.replace(config, model_options="hidden=5", start_from=str(tmp_path / "checkpoints" / "20"))
+    with pytest.raises(ValueError, match=r"is of another model: params\['dense'\]\['kernel'\]"):
+        make_experiment(other)
