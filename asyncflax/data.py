@@ -73,7 +73,7 @@ def digits(num_test: int = 360) -> ImageData:
     from sklearn.datasets import load_digits
 
     num_test = _check.integer("num_test", num_test, 1, 1796)
-    images, labels = load_digits(return_X_y=True)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(images))
     test, train = order[:num_test], order[num_test:]

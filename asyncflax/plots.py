@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from asyncflax import _check
+from asyncflax.meter import in_theory
 from asyncflax.staleness import StalenessLaw
 from asyncflax.trace import Trace
 
-__all__ = ["curves", "staleness_histogram", "training"]
+__all__ = ["curves", "momentum", "staleness_histogram", "training"]
 
 
 def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0) -> None:
@@ -84,10 +85,47 @@ def curves(
     axes.legend()
 
 
+def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | None = None) -> None:
+    """Implicit and total momentum as the meter shows them, with their interval, and what theory says.
+
+    Args:
+      axes: `matplotlib.axes.Axes`.
+      rows: the metrics, see `records.Records`; those with 'implicit_momentum' are drawn.
+      law: of the staleness; a geometric one has a line, see `meter.in_theory`.
+
+    Example:
+      >>> import asyncflax, matplotlib
+      >>> matplotlib.use("agg")
+      >>> import matplotlib.pyplot as plt
+      >>> row = {"implicit_momentum_low": 0.8, "implicit_momentum_high": 0.9, "total_momentum": 1.15}
+      >>> rows = [{"update": update, "implicit_momentum": 0.85, **row} for update in (100, 200)]
+      >>> figure, axes = plt.subplots()
+      >>> asyncflax.plots.momentum(axes, rows, asyncflax.staleness.geometric(mean=7.0))
+      >>> len(axes.lines)
+      3
+      >>> plt.close(figure)
+    """
+    rows = [row for row in rows if "implicit_momentum" in row]
+    column = lambda name: np.array([row[name] for row in rows])
+    updates, implicit = column("update"), column("implicit_momentum")
+    low, high = column("implicit_momentum_low"), column("implicit_momentum_high")
+    explicit = column("total_momentum") - implicit
+    drawn = {"implicit": (0.0, "C0"), "total, to first order": (explicit, "C1")}
+    for label, (shift, color) in drawn.items() if np.any(explicit) else list(drawn.items())[:1]:
+        axes.plot(updates, implicit + shift, color=color, marker=".", label=label)
+        axes.fill_between(updates, low + shift, high + shift, color=color, alpha=0.2, linewidth=0)
+    theory = in_theory(law)
+    if theory is not None:
+        axes.axhline(theory, color="C3", linestyle="--", label=f"implicit, in theory: {theory:.3g}")
+    axes.set_xlabel("updates of the server")
+    axes.set_ylabel("momentum over the window that ends there")
+    axes.legend()
+
+
 def training(
     figure: Any, rows: Sequence[Mapping[str, Any]], trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0
 ) -> None:
-    """A whole run: loss and accuracy against updates and against simulated time, gap, staleness.
+    """A whole run: loss and accuracy against updates and against simulated time, gap, staleness, momentum.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -95,6 +133,8 @@ def training(
       trace: what the run replayed; without times, the panels against time are left out.
       law: of its staleness, see `staleness_histogram`.
       burn_in: see `staleness_histogram`.
+
+    Momentum has a panel if it was measured, see `momentum`.
 
     Example:
       >>> import asyncflax, matplotlib
@@ -110,11 +150,15 @@ def training(
     against = {"update": "updates of the server"}
     if trace.time is not None:
         against["simulated_time"] = "simulated time (seconds)"
-        grid = figure.subplots(2, 3)
-        pairs, gap, histogram = (grid[0, :2], grid[1, :2]), grid[1, 2], grid[0, 2]
+        layout = [["loss", "accuracy", "staleness"], ["loss, time", "accuracy, time", "gap"]]
     else:
-        (*pair, gap, histogram) = figure.subplots(1, 4)
-        pairs = (pair,)
+        layout = [["loss", "accuracy", "gap", "staleness"]]
+    measured = [row for row in rows if "implicit_momentum" in row]
+    panels = figure.subplot_mosaic([[*line, *["momentum"] * bool(measured)] for line in layout])
+    pairs = [[panels[f"{kind}{suffix}"] for kind in ("loss", "accuracy")] for suffix in ("", ", time")[: len(against)]]
+    gap, histogram = panels["gap"], panels["staleness"]
+    if measured:
+        momentum(panels["momentum"], measured, law)
     for pair, (abscissa, xlabel) in zip(pairs, against.items(), strict=True):
         for axes, kind in zip(pair, ("loss", "accuracy"), strict=True):
             names = {f"train_{kind}": "training, at what the workers read", f"test_{kind}": "test, at the server"}

@@ -32,7 +32,8 @@ from asyncflax import plots
 from asyncflax._files import write_atomically
 from asyncflax.checkpoint import Checkpoints
 from asyncflax.config import TrainConfig
-from asyncflax.experiment import Experiment, make_experiment
+from asyncflax.experiment import Experiment, make_experiment, make_meter, why_no_meter
+from asyncflax.meter import MomentumMeter, Readout, in_theory
 from asyncflax.records import Records
 from asyncflax.run import RunOutput, RunState, init_run, run_chunk
 from asyncflax.workdir import RunError, Workdir
@@ -119,6 +120,9 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
     config, trace, algorithm = experiment.config, experiment.trace, experiment.algorithm
     checkpoints = Checkpoints(folder.path / "checkpoints", keep=config.keep_checkpoints, warn=_say)
     state = init_run(algorithm, experiment.params, experiment.plan, key=experiment.key)
+    gradient_fn, meter = experiment.gradient_fn, None
+    if not why_no_meter(config, trace):
+        gradient_fn, meter = make_meter(experiment)
     try:
         folder.begin(trace)
         checkpoint = checkpoints.latest(like=state)
@@ -131,9 +135,11 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
         _say(f"{'goes on' if start < len(trace) else 'is complete'} at update {start:,}")
         for change in folder.changed_versions():
             _say(f"note: {change}; the last bits may differ from those of an uninterrupted run")
+        if meter is not None:
+            meter.restore(checkpoint.extra)
 
     with records, _signals() as signals, _progress(len(trace), start) as bar:
-        reporter = _Reporter(experiment, records, checkpoints, bar, start)
+        reporter = _Reporter(experiment, records, checkpoints, meter, bar, start)
         if checkpoint is None:
             reporter.report_start(experiment.evaluate(state.params))
         waiting = None  # a chunk's metrics are read when the next one has been dispatched
@@ -142,7 +148,7 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
             if begin < start:
                 continue
             batches = experiment.batches(chunk)
-            state, out = run_chunk(algorithm, experiment.gradient_fn, state, chunk, batches)
+            state, out = run_chunk(algorithm, gradient_fn, state, chunk, batches)
             if waiting is not None:
                 reporter.report(*waiting)
             is_last = update == len(trace)
@@ -153,7 +159,8 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
                 waiting = None
                 _refuse_broken(reporter, state, update)
                 records.sync()
-                checkpoints.save(update, state, config=dataclasses.asdict(config), metrics=metrics)
+                extra = meter.arrays() if meter is not None else {}
+                checkpoints.save(update, state, config=dataclasses.asdict(config), metrics=metrics, extra=extra)
                 if signals.arrived and not is_last:
                     raise RunInterruptedError(
                         f"stopped by {signals.arrived.name} after update {update:,} and saved; "
@@ -166,8 +173,17 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
 class _Reporter:
     """Turns what a chunk gives out into a row of metrics, a line and a step of the progress bar."""
 
-    def __init__(self, experiment: Experiment, records: Records, checkpoints: Checkpoints, bar: Any, start: int):
-        self._experiment, self._records, self._checkpoints, self._bar = experiment, records, checkpoints, bar
+    def __init__(
+        self,
+        experiment: Experiment,
+        records: Records,
+        checkpoints: Checkpoints,
+        meter: MomentumMeter | None,
+        bar: Any,
+        start: int,
+    ):
+        self._experiment, self._records, self._checkpoints = experiment, records, checkpoints
+        self._meter, self._bar = meter, bar
         self._seconds_before = records.rows[-1]["wall_seconds"] if records.rows else 0.0
         self._began = self._then = time.perf_counter()
         self._update = start
@@ -189,6 +205,9 @@ class _Reporter:
             for i in np.flatnonzero(~np.isfinite(values))[:1]:
                 event = events.start + int(i)
                 raise self.diverged(f"the {what} of update {event + 1:,} is {values[i]}", event)
+        if self._meter is not None:
+            readout = Readout(*(np.asarray(x)[:count] for x in out.aux["meter"]))
+            self._meter.add(trace.read_version[events], readout)
         now = time.perf_counter()
         rate = (events.stop - self._update) / max(now - self._then, 1e-9)
         self._then, self._update = now, events.stop
@@ -226,15 +245,29 @@ class _Reporter:
         if not np.isfinite(metrics.get("test_loss", 0.0)):
             update = row["update"]
             raise self.diverged(f"the test loss is {metrics['test_loss']} after update {update:,}", max(update - 1, 0))
+        momentum = self._momentum() if metrics else {}
         seconds = self._seconds_before + time.perf_counter() - self._began
-        self._records.write({**row, **metrics, "wall_seconds": round(seconds, 3)})
+        self._records.write({**row, **metrics, **momentum, "wall_seconds": round(seconds, 3)})
         if metrics:
             words = [f"update {row['update']:,}"]
             words += [f"train loss {row['train_loss']:.4f}"] if "train_loss" in row else []
             words += [f"test loss {metrics['test_loss']:.4f}", f"test accuracy {metrics['test_accuracy']:.2%}"]
+            words += [f"implicit momentum {momentum['implicit_momentum']:.2f}"] if momentum else []
             words += [f"{row['updates_per_second']:.1f} updates/s"] if "updates_per_second" in row else []
             _say("   ".join(words))
         return metrics
+
+    def _momentum(self) -> dict[str, float]:
+        """What the meter shows, by name; {} where it shows nothing."""
+        measured = self._meter.estimate() if self._meter is not None else None
+        if measured is None:
+            return {}
+        return {
+            "implicit_momentum": measured.implicit,
+            "implicit_momentum_low": measured.low,
+            "implicit_momentum_high": measured.high,
+            "total_momentum": measured.total,
+        }
 
 
 def _refuse_broken(reporter: _Reporter, state: RunState, update: int) -> None:
@@ -290,7 +323,9 @@ def _say(text: str) -> None:
 def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 7.5) if experiment.trace.time is not None else (18, 4))
+    width, height = (15, 7.5) if experiment.trace.time is not None else (18, 4)
+    width += 5 if any("implicit_momentum" in row for row in records.rows) else 0
+    figure = Figure(figsize=(width, height))
     config, groups = experiment.config, experiment.config.num_groups
     figure.suptitle(
         f"{config.dataset}, {config.model}, {groups} compute group{'s' * (groups > 1)}, {config.algorithm}, "
@@ -305,21 +340,38 @@ def _table(experiment: Experiment, records: Records) -> str:
     config, trace, last = experiment.config, experiment.trace, records.rows[-1]
     updates, accuracy = records.column("test_accuracy")
     best = int(np.argmax(accuracy))
-    in_theory = f", in theory {experiment.law}" if experiment.law else ""
+    law = f", in theory {experiment.law}" if experiment.law else ""
     clock = f"{last['simulated_time']:,.1f} s" if "simulated_time" in last else "none"
-    law, implicit = experiment.law, ""
-    if law is not None and str(law).startswith("geometric"):  # Theorem 3
-        implicit = f", implicit momentum {law.mean / (1 + law.mean):.3f}"
+    expected = in_theory(experiment.law)
+    implicit = "" if expected is None else f", implicit momentum {expected:.3f}"
     seconds = last["wall_seconds"]
     lines = {
         "data, network": f"{config.dataset}, {config.model}",
         "method": f"{config.algorithm}, learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}",
         "compute groups": f"{config.num_groups}{implicit}",
-        "staleness": f"mean {trace.staleness.mean():.2f}, largest {trace.staleness.max()}{in_theory}",
+        "staleness": f"mean {trace.staleness.mean():.2f}, largest {trace.staleness.max()}{law}",
         "gap": f"mean {np.mean(records.column('gap')[1]):.3g}",
+        "momentum meter": _measured(experiment, records),
         "updates": f"{last['update']:,} in {seconds:.1f} s, {last['update'] / seconds:.1f} a second",
         "simulated time": clock,
         "test loss": f"{last['test_loss']:.4f}",
         "test accuracy": f"{accuracy[-1]:.2%}, best {accuracy[best]:.2%} at update {updates[best]:,}",
     }
     return "\n".join(f"{name:15s} {text}" for name, text in lines.items())
+
+
+def _measured(experiment: Experiment, records: Records) -> str:
+    """What the meter has shown last, or why there is nothing."""
+    config, rows = experiment.config, [row for row in records.rows if "implicit_momentum" in row]
+    off = why_no_meter(config, experiment.trace)
+    if off and not rows:
+        return f"none, {off}"
+    if not rows:
+        return f"none, no {config.meter_window} updates in a row at one learning rate"
+    last = rows[-1]
+    low, high = last["implicit_momentum_low"], last["implicit_momentum_high"]
+    fit = "" if in_theory(experiment.law) is not None else " (a best fit, if staleness is not geometric)"
+    return (
+        f"implicit {last['implicit_momentum']:.3f}, 95 % in [{low:.3f}, {high:.3f}]{fit}, "
+        f"with explicit {config.momentum:g} in all {last['total_momentum']:.3f}, at update {last['update']:,}"
+    )

@@ -9,7 +9,8 @@ Prints the table; WORKDIR/claims gets a JSON file a claim, and figures.
 from absl import flags
 from tqdm import tqdm
 
-from asyncflax import launcher, theory_study
+from asyncflax import launcher
+from asyncflax.studies import theorems
 from asyncflax.workdir import RunError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
@@ -21,7 +22,7 @@ def main() -> None:
     """Runs all checks and prints what came out."""
     bar = lambda checks: tqdm(checks, desc="checks", leave=False, disable=None)
     try:
-        claims = theory_study.study(WORKDIR.value, quick=QUICK.value, overwrite=OVERWRITE.value, progress=bar)
+        claims = theorems.study(WORKDIR.value, quick=QUICK.value, overwrite=OVERWRITE.value, progress=bar)
     except OSError as error:
         raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
     for claim in claims:

@@ -48,7 +48,7 @@ class StreamingPcaConfig:
       (`check`) TypeError, ValueError: a field has a wrong type or value; the message names it.
 
     Example:
-      >>> from asyncflax.streaming_pca_study import StreamingPcaConfig
+      >>> from asyncflax.studies.streaming_pca import StreamingPcaConfig
       >>> StreamingPcaConfig(momenta=(0.8, 1.0)).check()
       Traceback (most recent call last):
         ...
@@ -211,7 +211,7 @@ def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, co
 
     Example:
       >>> import tempfile
-      >>> from asyncflax.streaming_pca_study import StreamingPcaConfig, run_study
+      >>> from asyncflax.studies.streaming_pca import StreamingPcaConfig, run_study
       >>> config = StreamingPcaConfig(momenta=(0.5, 0.8), learning_rates=(4e-3,), margins=(0.5, 1.0, 1.4),
       ...     records=12, replicates=2, trajectories=64)
       >>> study = run_study(config, tempfile.mkdtemp(), command="python launch/streaming_pca.py")

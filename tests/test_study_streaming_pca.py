@@ -15,7 +15,7 @@ import asyncflax
 from asyncflax import staleness, theory
 from asyncflax.claims import load_all
 from asyncflax.problems import StreamingPca
-from asyncflax.streaming_pca_study import (
+from asyncflax.studies.streaming_pca import (
     Results,
     StreamingPcaConfig,
     _cells,

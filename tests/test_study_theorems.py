@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from asyncflax import claims, theory, theory_study
+from asyncflax import claims, theory
+from asyncflax.studies import theorems
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -16,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("study")
-    return workdir, {claim.name: claim for claim in theory_study.study(workdir, quick=True)}
+    return workdir, {claim.name: claim for claim in theorems.study(workdir, quick=True)}
 
 
 def test_identities_hold_to_rounding(study):
@@ -47,14 +48,14 @@ def test_claims_are_files_with_figures_and_the_command_that_was_run(study, tmp_p
     assert {claim.name: claim for claim in claims.collect(workdir / "claims", tmp_path / "results")} == found
     assert {claim.command for claim in found.values()} == {"python launch/theory.py --workdir=runs/theory --quick"}
     with pytest.raises(FileExistsError, match=r"claims holds an earlier study; pass overwrite=True"):
-        theory_study.study(workdir, quick=True)
+        theorems.study(workdir, quick=True)
 
 
 def test_the_momentum_of_the_mean_is_found_in_runs():
     """Runs whose mean is known: momentum 0.6, and noise of its own in each."""
     rng, x = np.random.default_rng(0), theory.mean_iterates(theory.ExponentialQueue(4), 0.3, 30)
     runs = x + 0.05 * rng.standard_normal((2000, len(x)))
-    value, low, high = theory_study._momentum_of_the_mean(runs, 0.3, rng)
+    value, low, high = theorems._momentum_of_the_mean(runs, 0.3, rng)
     assert low < 0.75 < high and low < value < high and high - low < 0.05
 
 
