@@ -109,7 +109,7 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
     function, options = _function_and_options(config)
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     findings = function(figure, results, **options)
-    name = f"{function.__name__}-{config.train.dataset}".replace("_", "-") if config.figure else "grid"
+    name = findings.claims[0]["name"] if findings.claims else function.__name__.replace("_", "-")
     path = pathlib.Path(workdir) / "claims" / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda file: figure.savefig(file, dpi=100, format="png"))

@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from asyncflax.figures._draw import Findings
-from asyncflax.figures._statistics import student, train_config, words
+from asyncflax.figures._statistics import Interval, student, train_config, words
 from asyncflax.sweep import best_cells, updates_to_target
 
 AXES = ("num_groups", "momentum", "learning_rate", "seed")
@@ -23,7 +23,7 @@ def efficiency(
     gradient_seconds: float = 1.0,
     start: str = "cold",
 ) -> Findings:
-    """Draws, against the number of compute groups, all relative to one group and with intervals over seeds:
+    """Draws, against the number of compute groups, relative to one group (geometric means over seeds, with intervals):
 
     the time of an update on the queue's clock (hardware efficiency), the updates to a target with tuned momentum and
     learning rate (statistical efficiency), and the time to the target, their product.
@@ -56,9 +56,9 @@ def efficiency(
         absolute[int(m)] = seconds, needed
     first = absolute[int(groups[0])]
     for m, (seconds, needed) in absolute.items():
-        relative["hardware"][m] = student(seconds / first[0])
-        relative["statistical"][m] = student(needed / first[1])
-        relative["time to target"][m] = student(seconds * needed / (first[0] * first[1]))
+        relative["hardware"][m] = _ratio(seconds, first[0])
+        relative["statistical"][m] = _ratio(needed, first[1])
+        relative["time to target"][m] = _ratio(seconds * needed, first[0] * first[1])
 
     titles = {
         "hardware": "time of an update",
@@ -110,3 +110,8 @@ def efficiency(
         "seeds": len(results.seed),
     }
     return Findings("\n".join(rows), [claim])
+
+
+def _ratio(values: np.ndarray, of: np.ndarray) -> Interval:
+    """The geometric mean of the ratios, so that that of a product is the product, with Student's interval."""
+    return Interval(*np.exp(student(np.log(values / of))).tolist())
