@@ -8,7 +8,7 @@ JAX ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all doctest lint bench wheel clean
+.PHONY: demo test test-all doctest lint bench notebooks wheel clean
 
 demo: $(READY)
 	$(BIN)/python launch/train.py --config=configs/digits.py --workdir=demo
@@ -36,6 +36,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/ensembles.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/meter.py
+
+notebooks: $(READY)
+	$(BIN)/python tests/test_notebooks.py
 
 wheel: $(READY)
 	rm -rf dist

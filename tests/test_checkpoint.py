@@ -47,6 +47,18 @@ def test_what_is_saved_comes_back(tmp_path):
         checkpoints.save(7, state, config={})
 
 
+def test_what_the_program_around_the_run_remembers_comes_back(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path), make_state()
+    extra = {"versions": np.arange(4), "params": np.ones((4, 2), np.float32)}
+    checkpoints.save(1, state, config={})
+    assert checkpoints.latest(like=state).extra == {}
+    checkpoints.save(2, state, config={}, extra=extra)
+    found = checkpoints.latest(like=state).extra
+    assert found.keys() == extra.keys()
+    for name, array in extra.items():
+        assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
+
+
 def test_sha256sum_agrees(tmp_path):
     Checkpoints(tmp_path).save(1, make_state(), config={})
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=tmp_path / "1", check=True)
@@ -58,7 +70,7 @@ def test_every_kind_of_damage_in_every_file_is_noticed(tmp_path):
     """Also the flipped bit in an array, which Orbax reads without a word."""
     rng, state = random.Random(0), make_state()
     Checkpoints(tmp_path / "good").save(1, state, config={})
-    Checkpoints(tmp_path / "good").save(2, state, config={})
+    Checkpoints(tmp_path / "good").save(2, state, config={}, extra={"window": np.arange(3.0)})
 
     def truncate(path):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
