@@ -494,12 +494,10 @@ def _table(config: StreamingPcaConfig, results: Results) -> str:
 
 def _draw(config: StreamingPcaConfig, results: Results, path: pathlib.Path) -> None:
     """Error against delay; delays against momentum; the fit; asynchrony against momentum."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, ((errors, delays), (fit, curves)) = plt.subplots(2, 2, figsize=(12, 8.6))
+    figure = Figure(figsize=(12, 8.6))
+    (errors, delays), (fit, curves) = figure.subplots(2, 2)
     eta, momenta, rest = results.learning_rates[0], results.momenta, 1 - results.momenta
     spread = lambda values: np.abs(np.array([_interval(row) for row in values]).T[1:] - values.mean(axis=-1))
 
@@ -562,4 +560,3 @@ def _draw(config: StreamingPcaConfig, results: Results, path: pathlib.Path) -> N
     curves.legend(fontsize="small")
     figure.tight_layout()
     write_atomically(path, lambda file: figure.savefig(file, dpi=80, format="png"))
-    plt.close(figure)
