@@ -192,7 +192,8 @@ def _memory_of(config: SweepConfig) -> float:
     return made._memory([grid.environment((0,))], len(grid))
 
 
-def test_tiles_are_cut_to_the_memory_that_there_is():
+def test_tiles_are_cut_to_the_memory_that_there_is(monkeypatch):
+    monkeypatch.setattr(program, "_FAST_ON_CPU", 64)
     config = SweepConfig(TRAIN, axes="momentum=" + str(tuple(np.linspace(0, 0.9, 64).tolist())) + ", seed=(0, 1)")
     grid = Grid.of(config)
     environments = list(dict.fromkeys(map(grid.environment, grid)))

@@ -25,8 +25,8 @@ from asyncflax.experiment import Experiment, make_algorithm, make_experiment
 from asyncflax.plan import Chunk
 from asyncflax.run import RunOutput, RunState, init_run, run_chunk
 
-# On CPUs more cells at once gain nothing and cost memory (benchmarks/RESULTS.md).
-_FAST_ON_CPU = 64
+# On CPUs more cells at once gain nothing and leave the caches (benchmarks/RESULTS.md).
+_FAST_ON_CPU = 10
 _MEMORY_SHARE = 0.8
 _PER_ENVIRONMENT = ("worker", "staleness", "read_slot", "write_slot", "reader")  # of a chunk
 _ONE = PartitionSpec()  # the same on all devices
