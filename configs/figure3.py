@@ -10,7 +10,7 @@ seeds all momenta and learning rates share trace and data.
 | variant | what | where |
 |---|---|---|
 | none | CIFAR-10, the whole grid, 600 cells of 5,000 updates | one GPU; not run yet |
-| `digits` | digits, as many cells, learning rates 0.8, 0.4, ..., 0.05, 1,000 updates | 2 cores, 18 minutes of CPU time |
+| `digits` | digits, as many cells, learning rates 0.8 to 0.05, 1,000 updates | 2 cores, 18 minutes of CPU time |
 | `fast` | digits, 3 momenta x 2 learning rates x 1 and 8 groups, 100 updates | 2 cores, 1 minute |
 
 With `--stop_after_minutes=8` the sweep stops in time between two parts; the same command goes on.
