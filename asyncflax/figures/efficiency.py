@@ -93,10 +93,15 @@ def efficiency(
             + " ".join(f"{relative[name][m].text(2):>24}" for name in relative)
         )
     rows.append(f"target {words(metric)} {target:g} from a {start} start; 'none': not reached by all seeds")
-    last = int(groups[-1])
-    product, hardware, statistical = (relative[name][last] for name in ("time to target", "hardware", "statistical"))
-    if not np.isfinite(product.value):
+    reached = [m for m, interval in relative["time to target"].items() if np.isfinite(interval.value)]
+    if reached[1:] == [] or int(groups[0]) not in reached:
         return Findings("\n".join(rows))
+    last = reached[-1]
+    product, hardware, statistical = (relative[name][last] for name in ("time to target", "hardware", "statistical"))
+    lost = [str(m) for m in absolute if m not in reached]
+    not_reached = (
+        f"; not reached by {' and '.join(lost)} groups in {int(results['update'][-1]):,} updates" if lost else ""
+    )
     dataset = train_config(results)["dataset"]
     claim = {
         "name": f"efficiency-{start}-{dataset}",
@@ -104,7 +109,7 @@ def efficiency(
         f"{start} start, momentum and learning rate tuned)",
         "source": "Mitliagkas et al. 2016, Figure 1",
         "paper": "hardware efficiency close to linear, no statistical penalty up to 8 groups from a warm start",
-        "ours": f"{product.text()}: hardware {hardware.text()} x statistical {statistical.text()}",
+        "ours": f"{product.text()}: hardware {hardware.text()} x statistical {statistical.text()}{not_reached}",
         "value": product.value,
         "interval": (product.low, product.high),
         "seeds": len(results.seed),
