@@ -178,7 +178,7 @@ def make_algorithm(config: TrainConfig, *, learning_rate: Any = None, momentum: 
       >>> from asyncflax.config import TrainConfig
       >>> from asyncflax.experiment import make_algorithm
       >>> make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
-      asgd(weight_decay=0.0, decay_at='read', learning_rate=0.5)
+      asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0)
     """
     make = getattr(algorithms, config.algorithm)
     if config.momentum and "momentum" not in parameters_of(make):
