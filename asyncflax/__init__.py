@@ -1,6 +1,6 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX."""
 
-from asyncflax import algorithms, data, history, metrics, plots, problems, queues, staleness, theory, transforms
+from asyncflax import algorithms, data, history, meter, metrics, plots, problems, queues, staleness, theory, transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.plan import Chunk, Plan, make_plan
@@ -26,6 +26,7 @@ __all__ = [
     "history",
     "init_run",
     "make_plan",
+    "meter",
     "method",
     "metrics",
     "plots",

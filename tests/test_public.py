@@ -23,7 +23,6 @@ NEED_MORE = (
     "experiment",
     "figures",
     "launcher",
-    "meter",
     "models",
     "planner",
     "recipes",
