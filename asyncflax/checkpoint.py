@@ -239,8 +239,10 @@ def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
             f"checkpoint {path} is of another model: params{name} is {have.get(name, 'missing')} in it, "
             f"here it is {wanted.get(name, 'missing')}."
         )
-    by_name = {jax.tree_util.keystr(k): x for k, x in jax.tree_util.tree_leaves_with_path(saved)}
-    return jax.tree_util.tree_map_with_path(lambda k, _: jnp.asarray(by_name[jax.tree_util.keystr(k)]), like)
+    structure = jax.tree.structure(like)
+    places = jax.tree.leaves(_nested(jax.tree.unflatten(structure, range(structure.num_leaves))))
+    arrays = dict(zip(places, jax.tree.leaves(_nested(saved)), strict=True))
+    return jax.tree.unflatten(structure, [jnp.asarray(arrays[i]) for i in range(structure.num_leaves)])
 
 
 def _plain(state: RunState) -> RunState:
@@ -248,17 +250,18 @@ def _plain(state: RunState) -> RunState:
     return state._replace(key=jax.random.key_data(state.key), event=jnp.asarray(state.event))
 
 
+def _nested(tree: Any) -> Any:
+    """The tree in dicts: Orbax forgets tuples and their names."""
+    if isinstance(tree, tuple) and hasattr(tree, "_asdict"):
+        tree = tree._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+    elif isinstance(tree, tuple | list):
+        tree = dict(enumerate(tree))
+    return {str(name): _nested(value) for name, value in tree.items()} if isinstance(tree, dict) else tree
+
+
 def _described(tree: Any) -> dict[str, str]:
-    """Shape and dtype of the arrays by their place. Orbax forgets tuples and their names, so they count as dicts."""
-
-    def nested(tree):
-        if isinstance(tree, tuple) and hasattr(tree, "_asdict"):
-            tree = tree._asdict()  # pyright: ignore[reportAttributeAccessIssue]
-        elif isinstance(tree, tuple | list):
-            tree = dict(enumerate(tree))
-        return {str(name): nested(value) for name, value in tree.items()} if isinstance(tree, dict) else tree
-
-    leaves = [(jax.tree_util.keystr(k), x) for k, x in jax.tree_util.tree_leaves_with_path(nested(tree))]
+    """Shape and dtype of the arrays by their place."""
+    leaves = [(jax.tree_util.keystr(k), x) for k, x in jax.tree_util.tree_leaves_with_path(_nested(tree))]
     return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in leaves if hasattr(x, "shape")}
 
 

@@ -223,7 +223,7 @@ def why_no_meter(config: TrainConfig, trace: Trace) -> str:
         "weight decay is at the server": config.weight_decay > 0 and _option(config, "decay_at") == "server",
         "the learning rate is 0": config.learning_rate == 0,
         "some versions are read more than once": len(np.unique(later)) < len(later),
-        f"the run has fewer than meter_window={config.meter_window} updates": len(trace) < config.meter_window,
+        f"fewer than meter_window={config.meter_window} versions are delivered": len(later) < config.meter_window,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 

@@ -65,7 +65,7 @@ def launch(main: Callable[[], Any], kind: type | None = None) -> None:
         except RunError as error:
             _stop(str(error), getattr(error, "exit_status", 1))
         except KeyboardInterrupt:
-            _stop("stopped; the same command goes on from the newest checkpoint" if kind else "stopped", 130)
+            _stop("stopped; the same command goes on from what is saved" if kind else "stopped", 130)
 
     def parse(arguments: list[str]) -> list[str]:
         try:

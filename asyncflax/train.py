@@ -101,7 +101,9 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
         config = dataclasses.replace(config)
         config.check()
         folder = Workdir(workdir, config)
-        experiment = make_experiment(config)
+        begun = Checkpoints(folder.path / "checkpoints").updates()  # then nothing else is needed to start from
+        experiment = make_experiment(dataclasses.replace(config, start_from="") if begun else config)
+        experiment = experiment._replace(config=config)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     try:

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -93,11 +93,12 @@ workdir, or the old config to go on.
                 raise RunError(f"{self._name} cannot be locked: {error}") from error
             yield self
 
-    def begin(self, trace: Trace | None = None) -> None:
+    def begin(self, trace: Trace | None = None, *, inputs: Mapping[str, str] | None = None) -> None:
         """Writes config, versions and trace of a new run, or checks that the trace of an old one is still the same.
 
         Args:
           trace: of the run; a sweep has many, which follow from its config.
+          inputs: digests by the name of the field, of files that the run reads.
 
         Raises:
           ValueError: the config or the trace is another one, or a file is damaged.
@@ -105,11 +106,20 @@ workdir, or the old config to go on.
         if not self._record.exists():
             if trace is not None:
                 trace.save(self._trace, overwrite=True)  # what a killed process left may lie there
-            about = {"kind": self._kind, "config": dataclasses.asdict(self.config), **_versions()}
+            about = {
+                "kind": self._kind,
+                "config": dataclasses.asdict(self.config),
+                "inputs": {**(inputs or {})},
+                **_versions(),
+            }
             text = json.dumps(about, indent=1) + "\n"
             write_atomically(self._record, lambda file: file.write(text.encode()))
             return
         self._refuse_other_config()  # another process may have begun meanwhile
+        before = self._began().get("inputs", {})
+        for name in (inputs or {}).keys() | before.keys():
+            if before.get(name) != (inputs or {}).get(name):
+                raise ValueError(f"{self._name} holds a run that read another file as {name}; take a new workdir.")
         if trace is None:
             return
         old = Trace.load(self._trace)

@@ -14,9 +14,12 @@ figure makes seconds of it.
 | variant | what | where |
 |---|---|---|
 | none | CIFAR-10 from a cold start: 1, 2, 4, 8 groups, 5 momenta, 3 learning rates, 3 seeds | one GPU; not run yet |
-| `warm` | the same from runs/warm-cifar10/checkpoints/4000, to 74 % | one GPU; not run yet |
+| `warm` | the same in 2,000 updates from a checkpoint, to 74 % (see below) | one GPU; not run yet |
 | `digits` | digits from runs/warm/checkpoints/200, the training above, to 97.5 % | 2 cores, 4 minutes of CPU time |
 | `fast` | digits from a cold start, 1 and 8 groups, 100 updates | 2 cores, 1 minute |
+
+`warm` begins with runs/warm-cifar10/checkpoints/4000 of `launch/train.py --config=configs/cifar10_quick.py
+--workdir=runs/warm-cifar10 --config.keep_checkpoints=10`.
 """
 
 from asyncflax.config import TrainConfig

@@ -3,6 +3,7 @@
 import random
 import shutil
 import subprocess
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +142,13 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_array_named(tmp_path):
         checkpoints.latest(like=make_state(num_workers=4))
 
 
+class Pair(NamedTuple):
+    """Parameters in a tuple with names that do not sort."""
+
+    w: jax.Array
+    b: jax.Array
+
+
 def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
     checkpoints, state = Checkpoints(tmp_path), make_state(seed=3)
     checkpoints.save(7, state, config={})
@@ -149,8 +157,11 @@ def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params, state.params)
     with pytest.raises(ValueError, match=r"is of another model: params\['w'\] is float64\[5\] in it, here .*\[6\]"):
         load_params(tmp_path / "7", like={**like, "w": jnp.zeros(6, jnp.float32)})
+    tuples = state._replace(params=(Pair(2.0 * jnp.ones(3), jnp.zeros(2)), [jnp.arange(4.0)]))
+    checkpoints.save(8, tuples, config={})
+    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / "8", like=tuples.params), tuples.params)
     with pytest.raises(FileNotFoundError, match="is no checkpoint; it must be a folder such as"):
-        load_params(tmp_path / "8", like=like)
+        load_params(tmp_path / "9", like=like)
     largest = max(files(tmp_path / "7" / "state"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match="is damaged"):

@@ -134,9 +134,16 @@ def test_clipped_gradients():
 
 def test_a_warm_start_has_the_parameters_of_the_checkpoint_and_all_else_of_the_config(tmp_path):
     config = dataclasses.replace(SMALL, model="Mlp", model_options="hidden=4", num_updates=20, eval_every=20)
-    state = train_and_evaluate(config, tmp_path).state
-    warm = make_experiment(dataclasses.replace(config, start_from=str(tmp_path / "checkpoints" / "20")))
+    state = train_and_evaluate(config, tmp_path / "first").state
+    warm = make_experiment(dataclasses.replace(config, start_from=str(tmp_path / "first" / "checkpoints" / "20")))
     jax.tree.map(np.testing.assert_array_equal, warm.params, state.params)
-    other = dataclasses.replace(config, model_options="hidden=5", start_from=str(tmp_path / "checkpoints" / "20"))
+    begun = dataclasses.replace(config, seed=1, start_from=str(tmp_path / "first" / "checkpoints" / "20"))
+    done = train_and_evaluate(begun, tmp_path / "second").rows
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    assert train_and_evaluate(begun, tmp_path / "second").rows == done  # it has what it needs
+    (tmp_path / "elsewhere").rename(tmp_path / "first")
+    other = dataclasses.replace(
+        config, model_options="hidden=5", start_from=str(tmp_path / "first" / "checkpoints" / "20")
+    )
     with pytest.raises(ValueError, match=r"is of another model: params\['dense'\]\['kernel'\]"):
         make_experiment(other)

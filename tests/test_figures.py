@@ -32,6 +32,7 @@ def results(groups=GROUPS, momenta=MOMENTA, speed=None, dataset="digits") -> xar
     return xarray.Dataset(
         {
             "test_accuracy": ((*axes, "update"), accuracy),
+            "test_loss": ((*axes, "update"), 1 - accuracy),
             "simulated_time": ((*axes, "update"), clock),
             "diverged_at": (axes, np.full(shape, -1)),
         },
@@ -131,6 +132,22 @@ def test_negative_momentum_says_what_was_not_reached():
     assert "3 of 3" in findings.table and "none" in findings.table
 
 
+ALL = "num_groups=(1, 8), momentum=(0, 0.5), learning_rate=(0.1,), seed=(0, 1)"
+
+
+def test_what_cannot_be_drawn_leaves_the_results(tmp_path):
+    axes = f"num_groups={GROUPS}, momentum={MOMENTA}, learning_rate={RATES}, seed={SEEDS}"
+    config = SweepConfig(axes=axes, figure="efficiency", figure_options="target=0.0")
+    with pytest.raises(RunError, match=r"is reached before the first update; .* the results are in .*results\.nc"):
+        figures.draw(results(), config, tmp_path)
+
+
+def test_momenta_that_diverge_with_every_learning_rate_are_left_out():
+    speed = lambda m, mu, rate, seed: np.nan if mu == -0.2 else 300.0 + 40 * seed
+    findings = figures.negative_momentum(Figure(), negative(speed).isel(momentum=[2, 0, 1]), target=0.9)
+    assert "-0.2" not in findings.table.splitlines()[1] and len(findings.claims) == 1
+
+
 @pytest.mark.parametrize(
     "axes, figure, options, message",
     [
@@ -138,6 +155,10 @@ def test_negative_momentum_says_what_was_not_reached():
         ("seed=(0, 1)", "tuned_momentum", "target=0.9", "needs the axis num_groups"),
         ("seed=(0, 1)", "tuned_momentum", "", "must set target of tuned_momentum, as in 'target=...'"),
         ("seed=(0, 1)", "efficiency", "targets=0.9", "has no option 'targets'.*did you mean 'target'"),
+        (ALL, "tuned_momentum", "target=0.9, metric=accuracy", "metric must be one of 'test_accuracy', 'test_loss'"),
+        (ALL, "negative_momentum", "target=0.9", "has no place for the axis num_groups"),
+        ("momentum=(-0.1, 0.1), learning_rate=(1,), seed=(0, 1)", "negative_momentum", "target=0.9", "momentum 0"),
+        (ALL.replace("seed=(0, 1)", "seed=(0,)"), "efficiency", "target=0.9", "needs two seeds at least"),
         ("seeds=(0, 1)", "", "", "'seeds' is no field .* did you mean 'seed'"),
     ],
 )

@@ -315,7 +315,7 @@ LAW = asyncflax.staleness.geometric(3.0)
             queues.barrier(num_workers=4, num_updates=600, service_time=queues.exponential()),
             "some versions are read more than once",
         ),
-        ({}, queue(4, 400), "the run has fewer than meter_window=500 updates"),
+        ({}, queue(4, 400), "fewer than meter_window=500 versions are delivered"),
         ({"algorithm": "asgd"}, queue(1, 600), ""),
         ({}, queue(4, 600, queues.stragglers(1)), ""),
     ],

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,11 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
         ("num_updates=(10, 20)", "'num_updates' is no field of the config that can vary"),
         (r"momentum=(0.5, 2.0), seed=(0, 1)", r"the cell momentum=2.0, seed=0 is refused: config.momentum must be"),
         ("num_groups=(1, 2.5)", "the cell num_groups=2.5 is refused: config.num_groups must be of type int"),
+        ("algorithm=('asgd',), momentum=(0.0, 0.9)", "asgd has no momentum; set it to 0"),
+        ("learning_rate_drops=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
+        ("seed=(0, 4000000000)", r"must have numbers below 2\^31"),
+        ("algorithm_options=('frm=inside',)", "has no option 'frm'.*did you mean 'form'"),
+        ("start_from=('nowhere',)", "nowhere is no checkpoint"),
         ("momentum=[0, open('x')]", "axes must be like 'momentum="),
         ("momentum", "axes must be like 'momentum="),
     ],
@@ -202,6 +208,27 @@ def test_tiles_are_cut_to_the_memory_that_there_is(monkeypatch):
     made = program.Program(config.train, environments, images, memory_gb=0.6 * need / 1e9)
     e, h = made.tile(environments, 64)
     assert e == 1 and 16 <= h < 64 and made._memory(environments[:e], h) <= 0.6 * need
+
+
+def test_the_methods_of_one_sweep_may_differ_in_having_momentum(tmp_path):
+    train = dataclasses.replace(TRAIN, momentum=0.9)
+    config = SweepConfig(train, axes="algorithm=('asgd', 'momentum_asgd'), momentum=(0.0,)")
+    results = run_sweep(config, tmp_path / "sweep")
+    np.testing.assert_allclose(results.test_loss[0], results.test_loss[1], rtol=1e-6)
+
+
+def test_cells_of_another_start_do_not_belong_to_a_sweep(tmp_path):
+    from asyncflax.train import train_and_evaluate
+
+    path = tmp_path / "warm"
+    train_and_evaluate(TRAIN, path)
+    train = dataclasses.replace(TRAIN, start_from=str(path / "checkpoints" / "24"))
+    config = SweepConfig(train, axes="momentum=(0.0, 0.3)")
+    run_sweep(config, tmp_path / "sweep")
+    shutil.rmtree(path)
+    train_and_evaluate(dataclasses.replace(TRAIN, seed=1), path)
+    with pytest.raises(RunError, match="read another file as start_from; take a new workdir"):
+        run_sweep(config, tmp_path / "sweep")
 
 
 def test_the_folder_of_something_else_is_refused(tmp_path):

@@ -74,9 +74,17 @@ def check(config: SweepConfig) -> None:
         axes = Grid.of(config).axes
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
-    for name in _needed_axes(function):
+    needed = _needed_axes(function)
+    for name in needed:
         if name not in axes:
             raise RunError(f"config.figure={config.figure!r} needs the axis {name}, config.axes has {', '.join(axes)}.")
+    for name in axes:
+        if needed and name not in needed:
+            raise RunError(f"config.figure={config.figure!r} has no place for the axis {name}; set config.figure=''.")
+    if "seed" in needed and len(axes["seed"]) < 2:
+        raise RunError(f"config.figure={config.figure!r} needs two seeds at least, for intervals; got {axes['seed']}.")
+    if config.figure == "negative_momentum" and 0.0 not in axes["momentum"]:
+        raise RunError(f"config.figure={config.figure!r} compares with momentum 0, config.axes has {axes['momentum']}.")
 
 
 def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLike[str], *, command: str = "") -> Drawn:
@@ -108,7 +116,10 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
     check(config)
     function, options = _function_and_options(config)
     figure = Figure(figsize=(15, 4.6), layout="constrained")
-    findings = function(figure, results, **options)
+    try:
+        findings = function(figure, results, **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the figure cannot be drawn ({error}); the results are in {workdir}/results.nc") from error
     name = findings.claims[0]["name"] if findings.claims else function.__name__.replace("_", "-")
     path = pathlib.Path(workdir) / "claims" / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
@@ -127,6 +138,9 @@ def _function_and_options(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
     _check.choice("config.figure", name, _FIGURES)
     function = getattr(importlib.import_module(f"asyncflax.figures.{name}"), name)
     options = parse_options("config.figure_options", config.figure_options, function, _GIVEN)
+    if "metric" in options:  # on the test data, as the clock is
+        falls = [] if name == "negative_momentum" else ["test_loss"]
+        _check.choice("config.figure_options: metric", options["metric"], ["test_accuracy", *falls])
     for lacking in (p.name for p in parameters_of(function).values() if p.default is p.empty):
         if lacking not in options and lacking not in _GIVEN:
             raise ValueError(f"config.figure_options must set {lacking} of {name}, as in '{lacking}=...'.")

@@ -33,6 +33,12 @@ def student(values: np.ndarray, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
+    """Refuses a target that is reached before anything is trained: there is nothing to compare."""
+    if bool((updates == 0).any()):
+        raise ValueError(f"the target {target:g} is reached before the first update; take a higher one")
+
+
 def groups(m: int) -> str:
     """'1 group', '8 groups'."""
     return f"{m} group{'s' if m > 1 else ''}"

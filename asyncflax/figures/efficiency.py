@@ -8,7 +8,8 @@ import numpy as np
 import xarray
 
 from asyncflax.figures._draw import Findings
-from asyncflax.figures._statistics import Interval, student, train_config, words
+from asyncflax.figures._statistics import Interval, refuse_no_updates, student, train_config, words
+from asyncflax.figures._statistics import groups as name_of
 from asyncflax.sweep import best_cells, updates_to_target
 
 AXES = ("num_groups", "momentum", "learning_rate", "seed")
@@ -23,7 +24,7 @@ def efficiency(
     gradient_seconds: float = 1.0,
     start: str = "cold",
 ) -> Findings:
-    """Draws, against the number of compute groups, relative to one group (geometric means over seeds, with intervals):
+    """Draws, against the number of compute groups, relative to the fewest (geometric means over seeds, with intervals):
 
     the time of an update on the queue's clock (hardware efficiency), the updates to a target with tuned momentum and
     learning rate (statistical efficiency), and the time to the target, their product.
@@ -41,6 +42,7 @@ def efficiency(
     Example: see `configs/figure1.py`.
     """
     updates = updates_to_target(results, target, metric)
+    refuse_no_updates(updates, target)
     best = best_cells(updates)
     groups = results.num_groups.values
     relative: dict[str, dict[int, Any]] = {"hardware": {}, "statistical": {}, "time to target": {}}
@@ -54,7 +56,8 @@ def efficiency(
         clock = results.simulated_time.sel(num_groups=m).sel(cell)
         seconds = gradient_seconds * clock.isel(update=-1).values / float(results["update"][-1])
         absolute[int(m)] = seconds, needed
-    first = absolute[int(groups[0])]
+    first_groups = int(groups[0])
+    first = absolute[first_groups]
     for m, (seconds, needed) in absolute.items():
         relative["hardware"][m] = _ratio(seconds, first[0])
         relative["statistical"][m] = _ratio(needed, first[1])
@@ -77,7 +80,7 @@ def efficiency(
         axes.set_xticks(groups, [str(m) for m in groups])
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         axes.set_xlabel("compute groups")
-        axes.set_ylabel(f"relative to {groups[0]} group")
+        axes.set_ylabel(f"relative to {name_of(first_groups)}")
         axes.set_title(f"{titles[name]} ({start} start)")
         axes.legend()
 
@@ -93,8 +96,8 @@ def efficiency(
             + " ".join(f"{relative[name][m].text(2):>24}" for name in relative)
         )
     rows.append(f"target {words(metric)} {target:g} from a {start} start; 'none': not reached by all seeds")
-    reached = [m for m, interval in relative["time to target"].items() if np.isfinite(interval.value)]
-    if reached[1:] == [] or int(groups[0]) not in reached:
+    reached = [m for m, interval in relative["time to target"].items() if np.isfinite(interval.low)]
+    if reached[1:] == [] or first_groups not in reached:
         return Findings("\n".join(rows))
     last = reached[-1]
     product, hardware, statistical = (relative[name][last] for name in ("time to target", "hardware", "statistical"))
@@ -104,9 +107,9 @@ def efficiency(
     )
     dataset = train_config(results)["dataset"]
     claim = {
-        "name": f"efficiency-{start}-{dataset}",
-        "statement": f"What {last} groups buy: time to {words(metric)} {target:g} relative to one group ({dataset}, "
-        f"{start} start, momentum and learning rate tuned)",
+        "name": f"efficiency-{start}-{dataset}-{metric}".replace("_", "-"),
+        "statement": f"What {last} groups buy: time to {words(metric)} {target:g} relative to {name_of(first_groups)} "
+        f"({dataset}, {start} start, momentum and learning rate tuned).",
         "source": "Mitliagkas et al. 2016, Figure 1",
         "paper": "hardware efficiency close to linear, no statistical penalty up to 8 groups from a warm start",
         "ours": f"{product.text()}: hardware {hardware.text()} x statistical {statistical.text()}{not_reached}",

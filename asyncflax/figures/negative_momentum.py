@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from asyncflax.figures._draw import Findings
-from asyncflax.figures._statistics import student, train_config, words
+from asyncflax.figures._statistics import refuse_no_updates, student, train_config, words
 from asyncflax.sweep import best_cells, paired_change, updates_to_target
 
 AXES = ("momentum", "learning_rate", "seed")
@@ -34,13 +34,15 @@ def negative_momentum(
 
     Example: see `configs/negative_momentum.py`.
     """
+    results = results.sortby("momentum")
     updates = updates_to_target(results, target, metric)
-    last = results[metric].isel({results[metric].dims[-1]: -1}, drop=True)
-    momenta = np.sort(results.momentum.values)
+    refuse_no_updates(updates, target)
+    last = results[metric].isel(update=-1, drop=True)
     # Where no learning rate reaches the target with all seeds, the best one is that with the best end.
     fastest = best_cells(updates, over=("learning_rate",)).learning_rate
     highest = best_cells(last, largest=True, over=("learning_rate",)).learning_rate
     rate = fastest.fillna(highest)
+    momenta = results.momentum.values[np.isfinite(rate.values)]  # not those with which all diverged
     at = {mu: {"momentum": mu, "learning_rate": float(rate.sel(momentum=mu))} for mu in momenta}
     needed = {mu: updates.sel(at[mu], drop=True) for mu in momenta}
     ends = {mu: last.sel(at[mu], drop=True) for mu in momenta}
@@ -87,8 +89,8 @@ def negative_momentum(
 
 
 def _claim(results, target, metric, compared, needed, faster, better) -> dict[str, Any]:
-    train = train_config(results)
-    mu = float(results.momentum.sel(momentum=compared, method="nearest"))
+    train, rates = train_config(results), results.learning_rate.values
+    mu = min(needed, key=lambda m: abs(m - compared))
     reached = np.isfinite(faster[mu].value)
     lost = {m: int(needed[m].isnull().sum()) for m in (mu, 0.0)}
     if reached:
@@ -104,7 +106,7 @@ def _claim(results, target, metric, compared, needed, faster, better) -> dict[st
     return {
         "name": f"negative-momentum-{train['dataset']}",
         "statement": f"With {train['num_groups']} groups, explicit momentum {mu:g} against 0 ({train['dataset']}, "
-        f"{words(metric)} {target:g})",
+        f"{words(metric)} {target:g}, {len(rates)} learning rate{'s' if len(rates) > 1 else ''}).",
         "source": "Mitliagkas et al. 2016, section 4",
         "paper": "15 % fewer updates with -0.09, the best of -0.2, -0.09, -0.06, -0.03, 0",
         "ours": ours,

@@ -89,14 +89,14 @@ def _findings(results, best, tuned, single, target, metric):
     rows.append(f"{results.diverged_at.size} cells, {diverged} of them diverged")
     drops = single.sel(num_groups=groups[0]) - single.sel(num_groups=groups[-1])
     fell = student(drops.values)
-    if not np.isfinite(fell.value):
+    if not np.isfinite(fell.low):
         return "\n".join([*rows, f"the target {target:g} is not reached by all seeds of some group count"]), ()
     text = ", ".join(f"{tuned[m].value:.2f}" for m in groups)
     dataset = train_config(results)["dataset"]
     claim = {
         "name": f"tuned-momentum-{dataset}-{metric}".replace("_", "-"),
         "statement": f"The tuned explicit momentum falls as compute groups are added ({dataset}, updates to "
-        f"{words(metric)} {target:g}, momenta {results.momentum.values.min():g} to {results.momentum.values.max():g})",
+        f"{words(metric)} {target:g}, momenta {results.momentum.values.min():g} to {results.momentum.values.max():g}).",
         "source": "Mitliagkas et al. 2016, Figure 3",
         "paper": "falls with the groups, follows mu* - (1 - 1/M); values in the figure only",
         "ours": f"{text} at {', '.join(map(str, groups))} groups; falls by {fell.value:.2f} "

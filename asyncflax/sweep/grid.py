@@ -16,6 +16,7 @@ from typing import Any
 
 from asyncflax import _check
 from asyncflax.config import TrainConfig
+from asyncflax.experiment import make_algorithm
 
 HYPER = ("learning_rate", "momentum")
 ENVIRONMENT = ("seed",)
@@ -26,20 +27,21 @@ _NO_AXES = ("num_updates", "width", "log_every", "eval_every", "eval_batch_size"
 class SweepConfig:
     """A grid of trainings.
 
-    Attributes:
-      train: what all cells have in common.
-      axes: the fields of `train` that vary, and their values.
-      cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
-      memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
-      figure: which figure of `asyncflax.figures` shows the results; '' draws the grid itself.
-      figure_options: of that figure.
+        Attributes:
+          train: what all cells have in common.
+          axes: the fields of `train` that vary, and their values.
+          cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
+          memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
+          figure: which figure of `asyncflax.figures` shows the results; '' draws the grid itself.
+          figure_options: of that figure.
 
-    Example:
-      >>> from asyncflax.config import TrainConfig
-      >>> from asyncflax.sweep import Grid, SweepConfig
-      >>> config = SweepConfig(TrainConfig(), axes="num_groups=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
-      >>> Grid.of(config)
-      Grid(num_groups: 2, momentum: 3, seed: 2; 12 cells)
+        Example:
+          >>> from asyncflax.config import TrainConfig
+    from asyncflax.experiment import make_algorithm
+          >>> from asyncflax.sweep import Grid, SweepConfig
+          >>> config = SweepConfig(TrainConfig(), axes="num_groups=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
+          >>> Grid.of(config)
+          Grid(num_groups: 2, momentum: 3, seed: 2; 12 cells)
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -54,23 +56,24 @@ class SweepConfig:
 class Grid:
     """The cells of a sweep; every one has been checked.
 
-    Attributes:
-      train: what all cells have in common.
-      axes: by name of a field of `train`, its values.
+        Attributes:
+          train: what all cells have in common.
+          axes: by name of a field of `train`, its values.
 
-    Raises:
-      ValueError: an axis is unknown or empty, has a value twice or one that the config refuses; the message names it.
+        Raises:
+          ValueError: an axis is unknown or empty, or has a value twice or one that the config refuses.
 
-    Example:
-      >>> from asyncflax.config import TrainConfig
-      >>> from asyncflax.sweep import Grid
-      >>> grid = Grid(TrainConfig(), {"momentum": (0.0, 0.5), "seed": (0, 1, 2)})
-      >>> len(grid), grid.config((1, 2)).momentum, grid.config((1, 2)).seed
-      (6, 0.5, 2)
-      >>> Grid(TrainConfig(), {"momenta": (0.0, 0.5)})
-      Traceback (most recent call last):
-        ...
-      ValueError: axes: 'momenta' is no field of the config that can vary in a sweep; did you mean 'momentum'?
+        Example:
+          >>> from asyncflax.config import TrainConfig
+    from asyncflax.experiment import make_algorithm
+          >>> from asyncflax.sweep import Grid
+          >>> grid = Grid(TrainConfig(), {"momentum": (0.0, 0.5), "seed": (0, 1, 2)})
+          >>> len(grid), grid.config((1, 2)).momentum, grid.config((1, 2)).seed
+          (6, 0.5, 2)
+          >>> Grid(TrainConfig(), {"momenta": (0.0, 0.5)})
+          Traceback (most recent call last):
+            ...
+          ValueError: axes: 'momenta' is no field of the config that can vary in a sweep; did you mean 'momentum'?
     """
 
     train: TrainConfig
@@ -92,6 +95,9 @@ class Grid:
             if not values:
                 raise ValueError(f"axes: {name} is empty, so the grid has no cell.")
             values = tuple(float(v) if name in HYPER and type(v) is int else v for v in values)
+            for value in values:  # what a coordinate of the results can be
+                if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value >= 2**31):
+                    raise ValueError(f"axes: {name} must have numbers below 2^31 or texts as values, got {value!r}.")
             twice = [v for i, v in enumerate(values) if v in values[:i]]
             if twice:
                 raise ValueError(f"axes: {name} has the value {twice[0]!r} twice.")
@@ -99,7 +105,9 @@ class Grid:
         object.__setattr__(self, "axes", axes)
         for index in self:
             try:
-                self.config(index).check()
+                config = self.config(index)
+                config.check()
+                make_algorithm(config)
             except (TypeError, ValueError) as error:
                 at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
                 raise type(error)(f"axes: the cell {at} is refused: {error}") from None
@@ -109,8 +117,10 @@ class Grid:
         """The grid of a `SweepConfig`.
 
         Raises:
-          ValueError: as the class, or the text of the axes cannot be read.
+          ValueError: as the class, or another field cannot be read.
         """
+        _check.integer("cells_at_once", config.cells_at_once, 0)
+        _check.scalar("memory_gb", config.memory_gb, low=0.0)
         return cls(config.train, _parse_axes(config.axes))
 
     @property

@@ -53,7 +53,8 @@ def updates_to_target(results: xarray.Dataset, target: float, metric: str = "tes
       >>> updates_to_target(results, 0.7).values
       array([150.,  nan])
     """
-    _check.choice("metric", metric, [str(name) for name in results.data_vars])
+    metrics = [str(name) for name in results.data_vars if str(name).endswith(("accuracy", "loss"))]
+    _check.choice("metric", metric, metrics)
     axis = "trained" if "trained" in results[metric].dims else "update"
     values = results[metric].transpose(..., axis).values * (-1.0 if metric.endswith("loss") else 1.0)
     target = -target if metric.endswith("loss") else target

@@ -10,6 +10,7 @@ A sweep that stopped, however it did, goes on with what is not finished when it 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import itertools
 import json
@@ -27,7 +28,7 @@ import xarray
 from tqdm import tqdm
 
 from asyncflax._files import write_atomically
-from asyncflax.experiment import load_data
+from asyncflax.experiment import load_data, make_experiment
 from asyncflax.sweep.grid import Grid, SweepConfig
 from asyncflax.sweep.program import Program
 from asyncflax.workdir import RunError, Workdir
@@ -87,12 +88,18 @@ def run_sweep(
         grid = Grid.of(config)
         folder = Workdir(workdir, config)
         images = load_data(config.train)
+        for _, cells in _grouped(list(grid), grid.program):  # all that names and options stand for
+            make_experiment(grid.config(cells[0]), images=images)
+        inputs = _inputs(grid)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     try:
         with folder.owned():
-            folder.begin()
+            folder.begin(inputs=inputs)
             finished = _Finished(folder.path / "cells", grid)
+            if len(finished):
+                for change in folder.changed_versions():
+                    _say(f"note: {change}; cells may differ in the last bits")
             _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
             results = _dataset(config, grid, finished)
             path = folder.path / "results.nc"
@@ -144,9 +151,9 @@ def _tiles(
     config: SweepConfig, grid: Grid, to_do: list[Index], images: Any
 ) -> Iterator[tuple[list[Index], Callable[[Callable[[int], Any]], dict[str, np.ndarray]]]]:
     """The cells that are trained together, and a function of `on_updates` that trains them: metrics, row by row."""
-    for common, cells in _grouped(to_do, grid.program):
+    for _, cells in _grouped(to_do, grid.program):
         environments = list(dict.fromkeys(map(grid.environment, cells)))
-        program = Program(dataclasses.replace(grid.train, **dict(common)), environments, images, config.memory_gb)
+        program = Program(grid.config(cells[0]), environments, images, config.memory_gb)
         cell_of = {(grid.environment(cell), grid.hyper(cell)): cell for cell in cells}
         hypers = {environment: tuple(h for e, h in cell_of if e == environment) for environment in environments}
         # Together: environments of one structure in which the same hyper-parameters are to be trained.
@@ -161,6 +168,12 @@ def _tiles(
                     return rows | {"updates": program.updates, "evaluated": program.evaluated}
 
                 yield [cell_of[e, h] for e in some for h in few], train
+
+
+def _inputs(grid: Grid) -> dict[str, str]:
+    """What a sweep reads besides its config, by its contents: the cells of other inputs do not belong to it."""
+    paths = {"trace": grid.train.trace, "start_from": grid.train.start_from and f"{grid.train.start_from}/SHA256SUMS"}
+    return {name: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for name, path in paths.items() if path}
 
 
 def _grouped(items: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[tuple[Any, list[Any]]]:
