@@ -27,21 +27,20 @@ _NO_AXES = ("num_updates", "width", "log_every", "eval_every", "eval_batch_size"
 class SweepConfig:
     """A grid of trainings.
 
-        Attributes:
-          train: what all cells have in common.
-          axes: the fields of `train` that vary, and their values.
-          cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
-          memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
-          figure: which figure of `asyncflax.figures` shows the results; '' draws the grid itself.
-          figure_options: of that figure.
+    Attributes:
+      train: what all cells have in common.
+      axes: the fields of `train` that vary, and their values.
+      cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
+      memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
+      figure: which figure of `asyncflax.figures` shows the results; '' draws the grid itself.
+      figure_options: of that figure.
 
-        Example:
-          >>> from asyncflax.config import TrainConfig
-    from asyncflax.experiment import make_algorithm
-          >>> from asyncflax.sweep import Grid, SweepConfig
-          >>> config = SweepConfig(TrainConfig(), axes="num_groups=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
-          >>> Grid.of(config)
-          Grid(num_groups: 2, momentum: 3, seed: 2; 12 cells)
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.sweep import Grid, SweepConfig
+      >>> config = SweepConfig(TrainConfig(), axes="num_groups=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
+      >>> Grid.of(config)
+      Grid(num_groups: 2, momentum: 3, seed: 2; 12 cells)
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -56,24 +55,23 @@ class SweepConfig:
 class Grid:
     """The cells of a sweep; every one has been checked.
 
-        Attributes:
-          train: what all cells have in common.
-          axes: by name of a field of `train`, its values.
+    Attributes:
+      train: what all cells have in common.
+      axes: by name of a field of `train`, its values.
 
-        Raises:
-          ValueError: an axis is unknown or empty, or has a value twice or one that the config refuses.
+    Raises:
+      ValueError: an axis is unknown or empty, has a value twice or one that the config refuses; the message names it.
 
-        Example:
-          >>> from asyncflax.config import TrainConfig
-    from asyncflax.experiment import make_algorithm
-          >>> from asyncflax.sweep import Grid
-          >>> grid = Grid(TrainConfig(), {"momentum": (0.0, 0.5), "seed": (0, 1, 2)})
-          >>> len(grid), grid.config((1, 2)).momentum, grid.config((1, 2)).seed
-          (6, 0.5, 2)
-          >>> Grid(TrainConfig(), {"momenta": (0.0, 0.5)})
-          Traceback (most recent call last):
-            ...
-          ValueError: axes: 'momenta' is no field of the config that can vary in a sweep; did you mean 'momentum'?
+    Example:
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.sweep import Grid
+      >>> grid = Grid(TrainConfig(), {"momentum": (0.0, 0.5), "seed": (0, 1, 2)})
+      >>> len(grid), grid.config((1, 2)).momentum, grid.config((1, 2)).seed
+      (6, 0.5, 2)
+      >>> Grid(TrainConfig(), {"momenta": (0.0, 0.5)})
+      Traceback (most recent call last):
+        ...
+      ValueError: axes: 'momenta' is no field of the config that can vary in a sweep; did you mean 'momentum'?
     """
 
     train: TrainConfig
