@@ -11,7 +11,7 @@ which it is not reached makes the improvement unknown and is counted.
 | variant | what | where |
 |---|---|---|
 | none | CIFAR-10, 5,000 updates, all momenta, learning rates 0.01, 0.003, 0.001, 5 seeds | one GPU; not run yet |
-| `small` | CIFAR-10, 1,000 updates, momenta -0.09 and 0, 5 seeds | 2 cores, 70 minutes of CPU time |
+| `small` | CIFAR-10, 1,000 updates, momenta -0.09 and 0, 5 seeds | 2 cores, about 70 minutes of CPU time |
 | `digits` | digits, 2,000 updates, all momenta, three learning rates, 10 seeds | 2 cores, 10 minutes of CPU time |
 | `fast` | digits, 100 updates, 2 seeds: for trying things | 2 cores, 1 minute |
 """

@@ -71,7 +71,7 @@ class Program:
             made = make_experiment(dataclasses.replace(self._config, **dict(environment)), images=images)
             if self._gradient_fn is None:  # they hold the data set; one copy is enough
                 self._gradient_fn, self._evaluate_fn = self._put((made.gradient_fn, made.evaluate), _ONE)
-            self._experiments[environment] = made._replace(gradient_fn=_unused, evaluate=_unused)
+            self._experiments[environment] = made._replace(gradient_fn=self._gradient_fn, evaluate=self._evaluate_fn)
         slots = max(made.plan.num_slots for made in self._experiments.values())
         for environment, made in self._experiments.items():
             chunks = dataclasses.replace(made.plan.chunks, num_slots=slots)
@@ -225,10 +225,6 @@ class Program:
         none = np.full(self._config.num_updates, np.nan)
         clocks = np.stack([np.append(0.0, none if m.trace.time is None else m.trace.time) for m in made[: count[0]]])
         return np.repeat(clocks[:, None, self.evaluated], count[1], axis=1)
-
-
-def _unused(*args: Any, **kwargs: Any) -> Any:
-    raise NotImplementedError
 
 
 def _init(config: TrainConfig, plan: Any, hypers: jax.Array, keys: jax.Array, params: Any) -> Any:
