@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax._statistics import student
 from asyncflax.figures._draw import Findings
 from asyncflax.figures._statistics import groups as name_of
-from asyncflax.figures._statistics import student, train_config
+from asyncflax.figures._statistics import train_config
 from asyncflax.sweep import best_cells
 
 AXES = ("num_groups", "momentum", "learning_rate", "seed")

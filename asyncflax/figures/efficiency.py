@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax._statistics import Interval, student
 from asyncflax.figures._draw import Findings
-from asyncflax.figures._statistics import Interval, refuse_no_updates, student, train_config, words
 from asyncflax.figures._statistics import groups as name_of
+from asyncflax.figures._statistics import refuse_no_updates, train_config, words
 from asyncflax.sweep import best_cells, updates_to_target
 
 AXES = ("num_groups", "momentum", "learning_rate", "seed")

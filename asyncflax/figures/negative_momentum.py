@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax._statistics import student
 from asyncflax.figures._draw import Findings
-from asyncflax.figures._statistics import refuse_no_updates, student, train_config, words
+from asyncflax.figures._statistics import refuse_no_updates, train_config, words
 from asyncflax.sweep import best_cells, paired_change, updates_to_target
 
 AXES = ("momentum", "learning_rate", "seed")

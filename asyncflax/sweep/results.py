@@ -8,6 +8,7 @@ import numpy as np
 import xarray
 
 from asyncflax import _check
+from asyncflax._statistics import student
 from asyncflax.sweep.grid import HYPER
 
 
@@ -130,11 +131,7 @@ def paired_change(new: xarray.DataArray, old: xarray.DataArray, *, confidence: f
       >>> round(change.value, 3), round(change.low, 3), round(change.high, 3), change.seeds
       (0.15, 0.026, 0.274, 3)
     """
-    from scipy import stats
-
     if new.dims != ("seed",) or old.dims != ("seed",) or not np.array_equal(new.seed, old.seed) or len(new) < 2:
         raise ValueError(f"new and old must have the same seeds, two at least; they are {new.coords}, {old.coords}.")
     changes = 1 - new.values / old.values
-    mean, error = float(changes.mean()), float(changes.std(ddof=1) / np.sqrt(len(changes)))
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(changes) - 1)) * error
-    return PairedChange(mean, mean - half, mean + half, len(changes))
+    return PairedChange(*student(changes, confidence), len(changes))
