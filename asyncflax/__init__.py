@@ -1,8 +1,22 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX."""
 
-from asyncflax import algorithms, data, history, meter, metrics, plots, problems, queues, staleness, theory, transforms
+from asyncflax import (
+    algorithms,
+    data,
+    history,
+    meter,
+    metrics,
+    plots,
+    problems,
+    queues,
+    rounds,
+    staleness,
+    theory,
+    transforms,
+)
 from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
+from asyncflax.placement import make_mesh
 from asyncflax.plan import Chunk, Plan, make_plan
 from asyncflax.run import RunOutput, RunResult, RunState, init_run, run, run_chunk
 from asyncflax.trace import Trace
@@ -25,6 +39,7 @@ __all__ = [
     "from_optax",
     "history",
     "init_run",
+    "make_mesh",
     "make_plan",
     "meter",
     "method",
@@ -32,6 +47,7 @@ __all__ = [
     "plots",
     "problems",
     "queues",
+    "rounds",
     "run",
     "run_chunk",
     "server_params",

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from asyncflax import _check, algorithms, data, queues, staleness
+from asyncflax.placement import SERVERS, STORES, make_mesh
+from asyncflax.precision import PRECISIONS
 
 __all__ = ["TrainConfig", "differences", "parse_options"]
 
@@ -43,6 +45,7 @@ class TrainConfig:
     data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
     model: str = "SmallCnn"  # a network of asyncflax.models
     model_options: str = ""  # for example 'dropout=0.2'
+    precision: str = "float32"  # how the network computes: float32, tf32 or bfloat16; parameters stay float32
     start_from: str = ""  # the checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000'
     pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
     crop_pad: int = 0  # random crops of images padded by so many pixels
@@ -70,9 +73,14 @@ class TrainConfig:
     weight_decay: float = 0.0  # see decay_at in the options of the algorithm
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
 
+    # Where it runs; the results do not depend on it, up to rounding.
+    width: int = dataclasses.field(default=1, metadata=_FREE)  # gradients computed together at most; 0: one a group
+    mesh: str = dataclasses.field(default="", metadata=_FREE)  # devices, as 'group=4, replica=2'; '' is one, or all
+    server: str = dataclasses.field(default="replicated", metadata=_FREE)  # or 'sharded' over the mesh
+    store: str = "device"  # where past versions are: device, ring or host
+
     # The run.
     num_updates: int = 1000  # updates of the server, T
-    width: int = 1  # gradients computed together at most
     seed: int = 0  # of initial weights, batches, augmentation, dropout and the trace
     log_every: int = 20  # updates between two rows of metrics
     eval_every: int = 200  # updates between two evaluations on the test data
@@ -88,10 +96,14 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             setattr(self, field.name, _typed(f"config.{field.name}", value, hints[field.name]))
-        at_least_1 = ("batch_size", "num_groups", "num_updates", "width", "log_every", "eval_every", "eval_batch_size")
+        at_least_1 = ("batch_size", "num_groups", "num_updates", "log_every", "eval_every", "eval_batch_size")
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
         _check.integer("config.crop_pad", self.crop_pad, 0)
+        _check.integer("config.width", self.width, 0)
+        _check.choice("config.server", self.server, SERVERS)
+        _check.choice("config.store", self.store, STORES)
+        parse_options("config.mesh", self.mesh, make_mesh, given=("devices",))
         _check.integer("config.meter_window", self.meter_window, 12 if self.meter_window > 0 else 0)
         _check.integer("config.seed", self.seed, 0, 2**32 - 1)  # JAX keeps 32 bits
         for name in ("learning_rate", "learning_rate_factor", "weight_decay", "bias_multiplier"):
@@ -105,6 +117,7 @@ class TrainConfig:
                 f"config.learning_rate_drops must increase by at least one update, got {self.learning_rate_drops}."
             )
         _check.choice("config.dataset", self.dataset, returning(data, "ImageData"))
+        _check.choice("config.precision", self.precision, PRECISIONS)
         _check.choice("config.algorithm", self.algorithm, algorithms.__all__)
         _check.choice("config.service_time", self.service_time, returning(queues, "ServiceTime"))
         if self.staleness:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from asyncflax import _check, algorithms, data, models, queues, staleness, transforms
 from asyncflax.base import AsyncAlgorithm, transform_gradients
@@ -18,7 +19,9 @@ from asyncflax.checkpoint import load_params
 from asyncflax.config import TrainConfig, parameters_of, parse_options, returning
 from asyncflax.gradients import GradientResult, from_loss
 from asyncflax.meter import MomentumMeter, watch
+from asyncflax.placement import make_mesh
 from asyncflax.plan import Chunk, Plan, make_plan
+from asyncflax.precision import compute_in
 from asyncflax.trace import Trace
 
 __all__ = ["Experiment", "load_data", "make_algorithm", "make_experiment", "make_meter", "why_no_meter"]
@@ -84,7 +87,9 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | None = None
     config.check()
     trace, law = _make_trace(config)
     cuts = (range(0, config.num_updates, n) for n in (config.log_every, config.eval_every, config.checkpoint_every))
-    plan = make_plan(trace, width=config.width, cuts={cut for part in cuts for cut in part})
+    mesh = _make_mesh(config)
+    places = {"width": config.width or None, "mesh": mesh, "server": config.server, "store": config.store}
+    plan = make_plan(trace, **places, cuts={cut for part in cuts for cut in part})
     algorithm, schedule = make_algorithm(config), _make_schedule(config, config.learning_rate)
     images = load_data(config) if images is None else images
     if config.batch_size > len(images.train_labels):
@@ -100,6 +105,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | None = None
     rows = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
     jax.eval_shape(gradient_fn, params, rows, key=run_key)  # a model that does not fit the images says so here
     evaluate = _make_evaluate(config, apply, images, mean_image)
+    gradient_fn, evaluate, params, run_key = plan.place((gradient_fn, evaluate, params, run_key))
     return Experiment(config, images, trace, law, plan, algorithm, schedule, gradient_fn, params, run_key, evaluate)
 
 
@@ -122,6 +128,22 @@ def load_data(config: TrainConfig) -> data.ImageData:
     load = getattr(data, config.dataset)
     places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None}
     return load(**{name: place for name, place in places.items() if name in parameters_of(load)})
+
+
+def _make_mesh(config: TrainConfig) -> Mesh | None:
+    """The devices that a config names; all where several processes run and it names none."""
+    if not config.mesh and jax.process_count() == 1:
+        return None
+    try:
+        mesh = make_mesh(**parse_options("config.mesh", config.mesh or "group=0", make_mesh, given=("devices",)))
+    except ValueError as error:
+        raise ValueError(f"config.mesh={config.mesh!r}: {error}") from None
+    if config.batch_size % mesh.shape["replica"]:
+        raise ValueError(
+            f"config.batch_size={config.batch_size} cannot be divided over the {mesh.shape['replica']} devices of each "
+            f"group in config.mesh={config.mesh!r}."
+        )
+    return mesh
 
 
 def _make_trace(config: TrainConfig) -> tuple[Trace, staleness.StalenessLaw | None]:
@@ -292,7 +314,9 @@ def _make_model(config: TrainConfig, images: data.ImageData, key: jax.Array) -> 
     make = getattr(models, config.model)
     shape = images.train_images.shape[1:]
     given = {"image_shape": shape, "num_classes": images.num_classes, "rngs": nnx.Rngs(key)}
-    return models.functional(make(**_arguments("config.model_options", config.model_options, make, given)))
+    model = make(**_arguments("config.model_options", config.model_options, make, given))
+    apply, params = models.functional(model)
+    return compute_in(config.precision, apply), params
 
 
 def _scaled(config: TrainConfig, pixels: jax.Array, mean_image: jax.Array) -> jax.Array:

@@ -11,6 +11,8 @@ event after the other.
 
 *Chunks.* A chunk is a fixed number of rounds, which one compiled program executes. The planner ends a chunk at every
 cut: where the caller evaluates, saves or changes something.
+
+*Placement.* On which devices the rounds run, and where versions are stored (see `placement`).
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from asyncflax import _check
+from asyncflax.placement import Placement
+from asyncflax.rounds import best_width, summary
 from asyncflax.trace import Trace
 
 
@@ -43,7 +48,7 @@ from asyncflax.trace import Trace
         "write_slot",
         "reader",
     ],
-    meta_fields=["width", "num_slots", "padded", "exclusive"],
+    meta_fields=["width", "num_slots", "padded", "exclusive", "placement"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
@@ -67,6 +72,7 @@ class Chunk:
       num_slots: how many versions are stored at once.
       padded: whether some chunk of the plan has fewer than R rounds.
       exclusive: whether every version after 0 is read by one worker only.
+      placement: `Placement`, on which devices it runs and where versions are.
 
     Example:
       >>> import asyncflax
@@ -90,6 +96,7 @@ class Chunk:
     num_slots: int
     padded: bool
     exclusive: bool
+    placement: Placement = dataclasses.field(default_factory=Placement)
 
     @property
     def events(self) -> slice:
@@ -178,11 +185,83 @@ class Plan:
         """How many versions are stored at once."""
         return self.chunks.num_slots
 
+    @property
+    def placement(self) -> Placement:
+        """On which devices it runs, and where versions are stored."""
+        return self.chunks.placement
+
+    def summary(self, params: Any = None, state: Any = None) -> str:
+        """A report for the terminal: rounds, devices, the expected speed-up; with params what moves and what is kept.
+
+        Args:
+          params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
+          state: the method's state, for example `jax.eval_shape(algorithm.init, params)`.
+
+        >>> import asyncflax
+        >>> print(asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), width=4).summary())
+        trace     100 events of 1 worker
+        rounds    25 of width 4, 4.00 events each, 100.0 % of the lanes filled
+        devices   1 device
+        speed-up  1.00 expected over one device, one event after the other
+        versions  4 at once, in slots on the device
+        """
+        placement = self.placement
+        return summary(
+            num_events=self.num_events,
+            num_workers=self.num_workers,
+            width=self.width,
+            mean_round=self.mean_round,
+            num_slots=self.num_slots,
+            num_groups=placement.groups,
+            num_replicas=placement.replicas,
+            server=placement.server,
+            store=placement.store,
+            params=params,
+            state=state,
+        )
+
+    def place(self, tree: Any) -> Any:
+        """Arrays (PyTree) on every device of the plan's mesh, for example a data set in a gradient function.
+
+        `run_chunk` would bring them there in each call. Without a mesh they stay where they are.
+
+        >>> import asyncflax
+        >>> asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100)).place(1.0)
+        1.0
+        """
+        return self.placement.put(tree)
+
+    def chunks_from(self, event: int) -> Iterator[Chunk]:
+        """The chunks that are still to be run when the next event is `event`, as in a state that was saved.
+
+        Raises:
+          ValueError: no chunk begins there, because the state was saved under another width or other cuts.
+
+        >>> import asyncflax
+        >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), cuts=[50])
+        >>> [chunk.events for chunk in plan.chunks_from(50)]
+        [slice(50, 100, None)]
+        """
+        event = _check.integer("event", event, 0)
+        first = self.chunks.first_event
+        if event not in first and event != self.num_events:
+            before = first[first < event].max()
+            raise ValueError(
+                f"the state stands at event {event}, where no chunk of this plan begins (width={self.width}; the chunk "
+                f"before begins at event {before}); plan with the width and the cuts that the state was saved under, "
+                f"or with cuts=[{event}, ...]."
+            )
+        return (chunk for chunk in self if chunk.first_event >= event)
+
 
 def make_plan(
     trace: Trace,
     *,
-    width: int = 1,
+    width: int | None = 1,
+    mesh: Mesh | None = None,
+    server: str = "replicated",
+    store: str = "device",
+    num_slots: int | None = None,
     cuts: Iterable[int] = (),
     rounds_per_chunk: int | None = None,
 ) -> Plan:
@@ -190,7 +269,13 @@ def make_plan(
 
     Args:
       trace: the events.
-      width: how many gradients a round may have; 1 executes one event after the other.
+      width: how many gradients a round may have; 1 executes one event after the other. None takes what is expected to
+        be fastest on the mesh (see `rounds.best_width`).
+      mesh: the devices, from `make_mesh`: its groups compute the gradients of a round. None runs on one device.
+      server: 'replicated', every device has all that the server keeps; 'sharded', each device keeps a part.
+      store: where versions are: 'device', in slots on the device; 'ring', in a ring buffer there, version v at v modulo
+        its length; 'host', in slots in host memory, so that device memory does not depend on how many there are.
+      num_slots: room for so many versions instead of as many as are needed, so that several traces share a program.
       cuts: event indices at which a chunk must begin, for example where the run is evaluated or saved.
       rounds_per_chunk: the size of a chunk; by default that of the longest stretch between cuts.
 
@@ -199,7 +284,8 @@ def make_plan(
 
     Raises:
       TypeError: `trace` is no Trace.
-      ValueError: width or rounds_per_chunk below 1, a cut outside 0..T.
+      ValueError: width or rounds_per_chunk below 1, a cut outside 0..T, a width that cannot be divided over the groups
+        of the mesh, a mesh without its axes, fewer slots than versions.
 
     Example:
       >>> import asyncflax
@@ -209,7 +295,12 @@ def make_plan(
       Plan(6400 events, 64 workers: 4 chunks, width 8, 6.76 events a round, 64 slots)
     """
     _check.instance("trace", trace, Trace, "an asyncflax.Trace (a law makes one with .trace(num_updates=...))")
+    placement = Placement(mesh, server, store)
+    if width is None:
+        width = best_width(trace, placement.groups, num_replicas=placement.replicas).width
     width = _check.integer("width", width, 1)
+    if width % placement.groups:
+        raise ValueError(f"width={width} cannot be divided over the group={placement.groups} groups of the mesh.")
     if not isinstance(cuts, Iterable):
         raise TypeError(f"cuts must be a list of event indices, got {cuts!r}.")
     cuts = sorted({_check.integer("cuts", cut, 0) for cut in cuts})
@@ -228,7 +319,9 @@ def make_plan(
     first_event = starts[first_round]
     num_events = np.diff(first_event, append=len(trace))
 
-    slot, num_slots = _allocate_slots(trace.read_version)
+    slot, needed = _in_a_ring(trace, num_slots) if store == "ring" else _allocate_slots(trace.read_version)
+    if num_slots is not None and _check.integer("num_slots", num_slots, 1) < needed:
+        raise ValueError(f"num_slots={num_slots} is too few: store={store!r} needs {needed} for this trace.")
     reader, exclusive = _readers(trace)
 
     def by_round(values: np.ndarray) -> np.ndarray:
@@ -250,9 +343,10 @@ def make_plan(
         write_slot=by_event(slot[1:]),
         reader=by_event(reader),
         width=width,
-        num_slots=num_slots,
+        num_slots=needed if num_slots is None else num_slots,
         padded=bool(np.any(num_rounds < rounds)),
         exclusive=exclusive,
+        placement=placement,
     )
     return Plan(chunks, len(trace), trace.num_workers, len(trace) / len(starts))
 
@@ -274,6 +368,12 @@ def _allocate_slots(read_version: np.ndarray) -> tuple[np.ndarray, int]:
     for version in range(num_slots, num_events + 1):
         slot.append(slot[order_of_death[version - num_slots]])
     return np.array(slot[: num_events + 1]), num_slots
+
+
+def _in_a_ring(trace: Trace, capacity: int | None) -> tuple[np.ndarray, int]:
+    """The slot of each version 0..T in a ring buffer, and how long it must be: the largest staleness + 1."""
+    needed = int(trace.staleness.max()) + 1
+    return np.arange(len(trace) + 1) % max(capacity or needed, needed), needed
 
 
 def _round_starts(read_version: np.ndarray, width: int, bounds: np.ndarray) -> np.ndarray:

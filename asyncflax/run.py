@@ -2,7 +2,7 @@
 
 One idea: a run is a loop over the rounds of a plan. A round reads past versions from their slots, computes their
 gradients (together, if there are several), and then, event by event, updates the server and stores what it hands out
-next.
+next (`_rounds`). On which devices, and where versions are stored, is a part of the plan (`placement`, `_host_store`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from asyncflax import _check, metrics
+from asyncflax import _check, _host_store
+from asyncflax._host_store import to_host
+from asyncflax._rounds import Rounds, RunOutput, Server
 from asyncflax.base import AsyncAlgorithm, as_partial
-from asyncflax.gradients import GradientResult, call_gradient_fn
-from asyncflax.history import fill_rows, put_row, take_row
+from asyncflax.history import fill_rows, take_row
+from asyncflax.placement import Placement
 from asyncflax.plan import Chunk, Plan, make_plan
 from asyncflax.trace import Trace
 
@@ -28,7 +31,8 @@ class RunState(NamedTuple):
     Attributes:
       params: PyTree, the server's parameters theta_t.
       algorithm: the method's state.
-      slots: (parameters, model state) that were handed out, each leaf with a leading axis [num_slots].
+      slots: (parameters, model state) that were handed out, each leaf with a leading axis [num_slots]; a list of
+        num_slots such pairs, in host memory, with store='host'.
       model_state: PyTree of what gradients do not train (BatchNorm statistics, ...), or None.
       key: a typed JAX key; event t uses fold_in(key, t).
       event: int32 [], the index t of the next event (a NumPy number between chunks).
@@ -47,24 +51,6 @@ class RunState(NamedTuple):
     model_state: Any
     key: jax.Array
     event: jax.Array
-
-
-class RunOutput(NamedTuple):
-    """What the E events of a chunk report, in event order; beyond the chunk's `num_events` it is zero.
-
-    Attributes:
-      losses: [E], the loss at what the worker read.
-      staleness: int32 [E], in updates.
-      gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
-      aux: what the gradient function reports, with a leading axis [E].
-
-    Example: see `run_chunk`.
-    """
-
-    losses: jax.Array
-    staleness: jax.Array
-    gap: jax.Array
-    aux: Any
 
 
 class RunResult(NamedTuple):
@@ -98,7 +84,10 @@ def run(
     trace: Trace,
     batches: Any,
     *,
-    width: int = 1,
+    width: int | None = 1,
+    mesh: Mesh | None = None,
+    server: str = "replicated",
+    store: str = "device",
     key: jax.Array | None = None,
     model_state: Any = None,
 ) -> RunResult:
@@ -115,7 +104,11 @@ def run(
       params: PyTree of arrays, the initial parameters.
       trace: the T events.
       batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data).
-      width: how many gradients are computed together at most. The result does not depend on it beyond rounding.
+      width: how many gradients are computed together at most. The result does not depend on it beyond rounding, nor on
+        the next three.
+      mesh: several devices (see `make_mesh`), whose groups share the gradients of a round; None for one device.
+      server: 'replicated', or 'sharded' over the mesh; see `placement`.
+      store: where past versions are, 'device', 'ring' or 'host'; see `make_plan`. 'host' cannot be traced.
       key: a typed JAX key for what is random in the gradient function; default `jax.random.key(0)`.
       model_state: PyTree of what gradients do not train, or None.
 
@@ -137,10 +130,17 @@ def run(
       >>> result.losses.shape, bool(abs(result.params - 3.0) < 0.5)
       ((200,), True)
     """
-    plan = make_plan(trace, width=width)
+    plan = make_plan(trace, width=width, mesh=mesh, server=server, store=store)
     key = _check_start(algorithm, plan, key)
     _check.rows("batches", batches, len(trace))
-    return _run_whole(algorithm, _as_gradient(gradient_fn), params, key, model_state, plan[0], batches)
+    if store == "host":
+        state = init_run(algorithm, params, plan, key=key, model_state=model_state)
+        return _result(*run_chunk(algorithm, gradient_fn, state, plan[0], batches))
+    plan.placement.check_batches(batches)
+    put = plan.placement.put
+    gradient_fn, params, key, model_state = put((_as_gradient(gradient_fn), params, key, model_state))
+    batches = plan.placement.put_batches(batches)
+    return _run_whole(algorithm, gradient_fn, params, key, model_state, plan[0], batches)
 
 
 def init_run(
@@ -164,9 +164,16 @@ def init_run(
     Example: see `run_chunk`.
     """
     key = _check_start(algorithm, plan, key)
-    state = _first_state(algorithm, params, plan.num_slots, key, model_state)
+    placement = plan.placement
+    if placement.store == "host":
+        _refuse_traced(algorithm, params, model_state)
+    params, key, model_state = placement.put((params, key, model_state))
+    begin = _first_state if placement.mesh is None else jax.jit(_first_state, static_argnums=(2, 5))
+    state = begin(algorithm, params, plan.num_slots, key, model_state, placement)
     # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
-    own = jax.tree.map(jnp.copy, state._replace(slots=None))
+    own = jax.tree.map(jnp.copy, state._replace(slots=None))._replace(event=np.int32(0))
+    if placement.store == "host":
+        return own._replace(slots=[to_host(state.slots)] * plan.num_slots)
     return own._replace(slots=state.slots)
 
 
@@ -192,12 +199,15 @@ def _as_gradient(gradient_fn: Callable[..., Any]) -> Callable[..., Any]:
     return as_partial(gradient_fn)
 
 
-def _first_state(algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state) -> RunState:
+def _first_state(algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state, placement: Placement) -> RunState:
+    """The state before the first event; with one version instead of the slots where these are on the host."""
     params, model_state = jax.tree.map(jnp.asarray, (params, model_state))
-    state = algorithm.init(params)
+    state = jax.tree.map(jnp.asarray, algorithm.init(params))
     handed_out = (algorithm.view(params, state, worker=None), model_state)
-    slots = fill_rows(handed_out, num_slots)
-    return RunState(params, jax.tree.map(jnp.asarray, state), slots, model_state, key, jnp.zeros((), jnp.int32))
+    slots = handed_out if placement.store == "host" else fill_rows(handed_out, num_slots)
+    params, state, model_state = placement.keep((params, state, model_state))
+    slots = placement.keep(slots, rows=int(placement.store != "host"))
+    return RunState(params, state, slots, model_state, key, jnp.zeros((), jnp.int32))
 
 
 def run_chunk(
@@ -238,99 +248,73 @@ def run_chunk(
     """
     _check.instance("chunk", chunk, Chunk, "a chunk of a plan, plan[k]")
     _check.rows("batches", batches, chunk.worker.shape[-1])
-    num_slots = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
-    if num_slots - {chunk.num_slots}:
-        raise ValueError(f"state has {num_slots.pop()} slots, the plan has {chunk.num_slots}.")
+    placement = chunk.placement
+    _check_slots(state, chunk)
+    placement.check_batches(batches)
     traced = _check.is_traced(state.event) or _check.is_traced(chunk.first_event)
     if not traced and int(state.event) != chunk.first_event:
         raise ValueError(f"state stands at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
-    state, out = _run_chunk(algorithm, _as_gradient(gradient_fn), state, chunk, batches)
+    execute = _run_chunk
+    if placement.store == "host":
+        _refuse_traced(algorithm, gradient_fn, state, batches)
+        execute = _host_store.execute
+    gradient_fn, batches = placement.put(_as_gradient(gradient_fn)), placement.put_batches(batches)
+    state, out = execute(algorithm, gradient_fn, state, chunk, batches)
     if not traced:  # known without waiting for the device, so that the next call does not wait for it either
         state = state._replace(event=np.int32(chunk.first_event + chunk.num_events))
     return state, out
 
 
 def _execute(
-    algorithm: AsyncAlgorithm,
-    gradient_fn: Callable[..., Any],
-    state: RunState,
-    chunk: Chunk,
-    batches: Any,
+    algorithm: AsyncAlgorithm, gradient_fn: Callable[..., Any], state: RunState, chunk: Chunk, batches: Any
 ) -> tuple[RunState, RunOutput]:
-    key, first_event = state.key, state.event
-    capacity, width = chunk.worker.shape[-1], chunk.width
-
-    def work(slots, i):
-        """What the worker of event i (counted in the chunk) reads and computes."""
-        read_params, model_state = take_row(slots, chunk.read_slot[i])
-        batch = jax.tree.map(lambda x: jnp.asarray(x)[i], batches)
-        event = first_event + i
-        result = call_gradient_fn(
-            gradient_fn,
-            read_params,
-            batch,
-            key=jax.random.fold_in(key, event),
-            event=event,
-            worker=jnp.asarray(chunk.worker)[i],
-            model_state=model_state,
-        )
-        return read_params, result
-
-    def serve(carry, i, read_params, result: GradientResult):
-        """What the server does with it."""
-        params, algorithm_state, slots, model_state, out = carry
-        moved = metrics.gap(params, read_params)
-        updates, algorithm_state = algorithm.update(
-            result.grads,
-            algorithm_state,
-            params,
-            worker=chunk.worker[i],
-            staleness=chunk.staleness[i],
-            read_params=read_params,
-            value=result.loss,
-        )
-        _check.like("the updates", updates, "the parameters", params)
-        params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-        if result.model_update is not None:
-            model_state = result.model_update.apply(model_state)
-        reader = chunk.reader[i] if chunk.exclusive else None
-        handed_out = (algorithm.view(params, algorithm_state, worker=reader), model_state)
-        slots = put_row(slots, chunk.write_slot[i], handed_out)
-        out = put_row(out, i, RunOutput(result.loss, chunk.staleness[i], moved, result.aux))
-        return params, algorithm_state, slots, model_state, out
-
-    def do_round(r, carry):
-        slots = carry[2]
-        start = chunk.round_start[r]
-        if width == 1:
-            return serve(carry, start, *work(slots, start))
-        lanes = jnp.minimum(start + jnp.arange(width), capacity - 1)
-        delivered = jax.vmap(work, in_axes=(None, 0))(slots, lanes)
-        return jax.lax.fori_loop(
-            0,
-            chunk.round_size[r],
-            lambda lane, carry: serve(carry, start + lane, *take_row(delivered, lane)),
-            carry,
-        )
-
+    """All rounds of a chunk in one loop, versions on the device."""
     chunk = jax.tree.map(jnp.asarray, chunk)
-    _, result = jax.eval_shape(work, state.slots, 0)
-    moved = jax.eval_shape(metrics.gap, state.params, state.params)
-    report = RunOutput(result.loss, chunk.staleness[0], moved, result.aux)
-    out = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), report)
-    carry = (state.params, state.algorithm, state.slots, state.model_state, out)
+    rounds = Rounds(algorithm, gradient_fn, state.key, state.event, chunk, batches)
+    out = rounds.no_output(jax.eval_shape(take_row, state.slots, 0))
+    server = Server(state.params, state.algorithm, state.model_state, state.slots, out)
+
+    def do_round(r, server):
+        events = rounds.events(r)
+        return rounds(r, server, rounds.read(server.store, chunk.read_slot[events]), chunk.write_slot[events])
+
     # A constant bound where it is one: a loop of known length, like a scan.
     num_rounds = chunk.num_rounds if chunk.padded else chunk.round_start.shape[-1]
-    params, algorithm_state, slots, model_state, out = jax.lax.fori_loop(0, num_rounds, do_round, carry)
-    event = first_event + chunk.num_events
-    return RunState(params, algorithm_state, slots, model_state, key, event), out
+    server = rounds.kept(jax.lax.fori_loop(0, num_rounds, do_round, server))
+    params, algorithm_state, model_state, slots, out = server
+    event = state.event + chunk.num_events
+    return RunState(params, algorithm_state, slots, model_state, state.key, event), out
 
 
 _run_chunk = jax.jit(_execute, donate_argnums=2)
 
 
+def _check_slots(state: RunState, chunk: Chunk) -> None:
+    """Refuses the state of a run whose versions are stored otherwise."""
+    on_host, store = isinstance(state.slots, list), chunk.placement.store
+    if on_host != (store == "host"):
+        raise ValueError(
+            f"the state's versions are {'in host memory' if on_host else 'on the device'}, the plan has {store=}; "
+            "plan with the store that the state was made for."
+        )
+    found = {len(state.slots)} if on_host else {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
+    if found - {chunk.num_slots}:
+        raise ValueError(f"state has {found.pop()} slots, the plan has {chunk.num_slots}.")
+
+
+def _refuse_traced(*trees: Any) -> None:
+    if any(map(_check.is_traced, jax.tree.leaves(trees))):
+        raise ValueError(
+            "store='host' moves versions between compiled programs and cannot be traced: call it outside of jax.jit "
+            "and jax.vmap, or take store='device'."
+        )
+
+
 @jax.jit
 def _run_whole(algorithm, gradient_fn, params, key, model_state, chunk: Chunk, batches) -> RunResult:
-    state = _first_state(algorithm, params, chunk.num_slots, key, model_state)
-    state, out = _execute(algorithm, gradient_fn, state, chunk, batches)
+    state = _first_state(algorithm, params, chunk.num_slots, key, model_state, chunk.placement)
+    return _result(*_execute(algorithm, gradient_fn, state, chunk, batches))
+
+
+def _result(state: RunState, out: RunOutput) -> RunResult:
     return RunResult(state.params, state.algorithm, *out, state.model_state)

@@ -62,7 +62,8 @@ class Program:
         self, config: TrainConfig, environments: Sequence[Environment], images: data.ImageData, memory_gb: float = 0.0
     ):
         # One event after the other, cut where it is logged and evaluated: the chunks of all traces have one shape.
-        self._config = dataclasses.replace(config, width=1, checkpoint_every=config.num_updates)
+        here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
+        self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates)
         self._budget = 1e9 * memory_gb if memory_gb else _MEMORY_SHARE * _device_memory()
         self._mesh = Mesh(np.array(jax.devices()), ("cell",))
         self._gradient_fn = self._evaluate_fn = None
@@ -253,7 +254,7 @@ def _advance(config: TrainConfig, gradient_fn: Any, hypers: Any, keys: Any, stat
     return jax.vmap(over_hypers, in_axes=(None, 0, 0, chunk_axes, 0))(hypers, keys, state, chunk, batches)
 
 
-_STATIC = ("width", "num_slots", "padded", "exclusive")  # of a chunk
+_STATIC = ("width", "num_slots", "padded", "exclusive", "placement")  # of a chunk
 
 
 def _evaluate(evaluate_fn: Callable[[Any], Mapping[str, jax.Array]], params: Any) -> Mapping[str, jax.Array]:
