@@ -20,7 +20,6 @@ import optax
 from flax import nnx
 
 from asyncflax import models
-from asyncflax.models import layers
 
 BATCH, STEPS, RATE = 100, 10, 1e-3
 
@@ -31,7 +30,7 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(0, 60, (BATCH, 32, 32, 3)).astype(np.float32), rng.integers(10, size=BATCH)
 
 
-def make_step(conv) -> tuple[Callable, dict]:
+def make_step(conv: str) -> tuple[Callable, dict]:
     """One step of SGD, and the initial parameters."""
     apply, params = models.functional(models.Cifar10Quick(rngs=nnx.Rngs(0), conv=conv))
     images, labels = map(jnp.asarray, images_and_labels())
@@ -44,7 +43,7 @@ def make_step(conv) -> tuple[Callable, dict]:
 
 def looped() -> Callable[[], None]:
     """Native convolutions, one compiled step, a Python loop."""
-    step, params = make_step(jax.lax.conv_general_dilated)
+    step, params = make_step("native")
     step = jax.jit(step)
 
     def run():
@@ -56,7 +55,7 @@ def looped() -> Callable[[], None]:
     return run
 
 
-def scanned(conv) -> Callable[[], None]:
+def scanned(conv: str) -> Callable[[], None]:
     """All steps in one scan."""
     step, params = make_step(conv)
     scan = jax.jit(lambda params: jax.lax.scan(lambda p, _: (step(p), None), params, None, length=STEPS)[0])
@@ -95,9 +94,9 @@ def main() -> None:
     parser.add_argument("--native-scan", action="store_true")
     parser.add_argument("--alternations", type=int, default=15)
     args = parser.parse_args()
-    contestants = {"scan": scanned(layers.conv_for()), "Python loop, native": looped()}
+    contestants = {"scan": scanned("auto"), "Python loop, native": looped()}
     if args.native_scan:
-        contestants["scan, native"] = scanned(jax.lax.conv_general_dilated)
+        contestants["scan, native"] = scanned("native")
     if args.torch:
         contestants["PyTorch"] = torch_loop()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}

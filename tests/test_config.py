@@ -31,6 +31,12 @@ from asyncflax.config import TrainConfig, differences, parse_options
         ({"learning_rate_drops": (0.5, 0.2)}, ValueError, r"config\.learning_rate_drops must increase"),
         ({"learning_rate_drops": (1.5,)}, ValueError, r"config\.learning_rate_drops must be finite and in \[0, 1\]"),
         ({"learning_rate_drops": 0.5}, TypeError, r"config\.learning_rate_drops must be a tuple of numbers, got 0\.5"),
+        (
+            {"precision": "bf16"},
+            ValueError,
+            r"config\.precision must be one of 'float32', 'tf32', 'bfloat16', got 'bf16'",
+        ),
+        ({"precision": "float23"}, ValueError, r"got 'float23'; did you mean 'float32'"),
         ({"dataset": "digit"}, ValueError, r"config\.dataset must be one of 'cifar10', 'digits', got 'digit'; did you"),
         (
             {"algorithm": "dc-asgd"},
@@ -106,6 +112,7 @@ def test_bad_options_are_one_clear_error(text, message):
 
 def test_options_of_classes():
     assert parse_options("options", "dropout=0.5", models.SmallCnn) == {"dropout": 0.5}
+    assert parse_options("options", "conv=im2col", models.Cifar10Quick) == {"conv": "im2col"}
     with pytest.raises(ValueError, match=r"SmallCnn has no option 'droput'.*did you mean 'dropout'"):
         parse_options("options", "droput=0.5", models.SmallCnn)
 

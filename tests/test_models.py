@@ -1,5 +1,7 @@
 """Convolution and pooling against JAX's own, the networks' sizes, and what makes functions of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,24 +18,95 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 def value_and_gradients(function, *arguments):
     """A function's value and the gradient of a generic number made of it."""
     out, pullback = jax.vjp(function, *arguments)
-    return out, pullback(jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+    return out, pullback(jnp.cos(jnp.arange(out.size)).astype(out.dtype).reshape(out.shape))
 
 
-@pytest.mark.parametrize("kernel", [(5, 5), (3, 3), (1, 1), (2, 3)])
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((0, 2), (1, 0))])
-@pytest.mark.parametrize("in_a_loop", [False, True])
-def test_loop_conv_is_the_convolution(kernel, padding, in_a_loop):
+def in_scan(function):
+    """What the second turn of a loop gives."""
+
+    def run(*arguments):
+        step = lambda carry, _: (carry, function(*carry))
+        return jax.tree.map(lambda y: y[1], jax.lax.scan(step, arguments, None, length=2)[1])
+
+    return run
+
+
+def over_kernels(function):
+    """A round: three kernels, each with images of its own."""
+    scale = jnp.array([1.0, -0.5, 2.0])[:, None, None, None, None]
+    return lambda x, k: jax.vmap(function)(x[None] * scale, k[None] * jnp.flip(scale))
+
+
+def over_kernels_of_a_sweep(function):
+    """Three kernels, the same images."""
+    return lambda x, k: jax.vmap(function, in_axes=(None, 0))(x, jnp.stack([k, -k, 2 * k]))
+
+
+other_convolutions = pytest.mark.parametrize("name", ["forward_gradients", "im2col"])
+
+
+@other_convolutions
+@pytest.mark.parametrize(
+    "wrap",
+    [jax.jit, in_scan, over_kernels, over_kernels_of_a_sweep, lambda f: in_scan(over_kernels(f))],
+    ids=["jit", "scan", "round", "sweep", "rounds in a scan"],
+)
+@pytest.mark.parametrize("kernel, padding", [((5, 5), "SAME"), ((2, 3), ((0, 2), (1, 0)))])
+def test_all_convolutions_are_the_native_one(name, wrap, kernel, padding):
     rng = np.random.default_rng(0)
     x, k = jnp.asarray(rng.normal(size=(2, 7, 6, 3))), jnp.asarray(rng.normal(size=(*kernel, 3, 4)))
 
-    def run(conv):
-        one = lambda x, k: conv(x, k, (1, 1), padding, dimension_numbers=NHWC)
-        if not in_a_loop:
-            return value_and_gradients(one, x, k)
-        step = lambda carry, _: (carry, value_and_gradients(one, x, k))
-        return jax.tree.map(lambda y: y[1], jax.lax.scan(step, 0, None, length=2)[1])
+    def run(name):
+        conv = functools.partial(layers.conv_by_name(name), dimension_numbers=NHWC)
+        return wrap(lambda x, k: value_and_gradients(lambda x, k: conv(x, k, (1, 1), padding), x, k))(x, k)
 
-    assert_close(run(layers.loop_conv), run(jax.lax.conv_general_dilated))
+    assert_close(run(name), run("native"))
+
+
+@other_convolutions
+@pytest.mark.parametrize(
+    "kernel, padding",
+    [
+        ((1, 1), "SAME"),
+        ((3, 3), "VALID"),
+        ((5, 1), "SAME"),
+        ((3, 4), "SAME"),
+        ((3, 4), ((2, 0), (0, 3))),
+        ((3, 4), ((-1, 1), (0, -1))),
+    ],
+)
+def test_kernels_and_paddings_of_all_kinds(name, kernel, padding):
+    rng = np.random.default_rng(1)
+    x, k = jnp.asarray(rng.normal(size=(2, 7, 6, 3))), jnp.asarray(rng.normal(size=(*kernel, 3, 4)))
+    one = lambda name: lambda x, k: layers.conv_by_name(name)(x, k, (1, 1), padding, dimension_numbers=NHWC)
+    assert_close(value_and_gradients(one(name), x, k), value_and_gradients(one("native"), x, k))
+
+
+@other_convolutions
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 0.05)])
+def test_convolutions_keep_the_dtype(name, dtype, tolerance):
+    rng = np.random.default_rng(0)
+    x, k = rng.normal(size=(4, 8, 8, 3)), rng.normal(size=(5, 5, 3, 8))
+
+    def run(name, dtype):
+        conv = lambda x, k: layers.conv_by_name(name)(x, k, (1, 1), "SAME", dimension_numbers=NHWC)
+        return value_and_gradients(conv, jnp.asarray(x, dtype), jnp.asarray(k, dtype))
+
+    for got, want in zip(jax.tree.leaves(run(name, dtype)), jax.tree.leaves(run("native", jnp.float64)), strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got.astype(jnp.float64), want, atol=tolerance * float(jnp.std(want)))
+
+
+@pytest.mark.parametrize("name", ["native", "forward_gradients", "im2col"])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_the_gradients_have_the_precision_of_the_convolution(name, wrap):
+    def loss(x, k):
+        conv = lambda x, k: layers.conv_by_name(name)(x, k, (1, 1), "SAME", dimension_numbers=NHWC)
+        with jax.default_matmul_precision("float32"):  # is over when JAX traces the gradients
+            return jnp.sum(wrap(conv)(x, k) ** 2)
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2))))
+    assert jaxpr.count("Precision.HIGHEST, ") == jaxpr.count("precision=") == 3
 
 
 @pytest.mark.parametrize(
@@ -49,15 +122,22 @@ def test_loop_conv_is_the_convolution(kernel, padding, in_a_loop):
     ],
     ids=["strides", "dilated kernel", "dilated image", "groups", "batch groups", "precision", "other layout"],
 )
-def test_other_convolutions_are_left_to_jax(options):
+@other_convolutions
+def test_what_is_not_plain_is_left_to_jax(name, options):
     options = {"dimension_numbers": NHWC, "padding": "VALID", **options}
     rng = np.random.default_rng(0)
     layout = options["dimension_numbers"] == NHWC
     x = jnp.asarray(rng.normal(size=(2, 8, 8, 4) if layout else (2, 4, 8, 8)))
     features_in = 4 // options.get("feature_group_count", 1)
     k = jnp.asarray(rng.normal(size=(3, 3, features_in, 6) if layout else (6, 4, 3, 3)))
-    run = lambda conv: value_and_gradients(lambda x, k: conv(x, k, **options), x, k)
-    assert_close(run(layers.loop_conv), run(jax.lax.conv_general_dilated))
+    run = lambda name: value_and_gradients(lambda x, k: layers.conv_by_name(name)(x, k, **options), x, k)
+    assert_close(run(name), run("native"))
+
+
+def test_the_convolution_of_a_platform():
+    assert layers.conv_by_name("native") is jax.lax.conv_general_dilated
+    assert layers.conv_by_name() is layers.conv_by_name(layers.conv_for(jax.default_backend()))
+    assert [layers.conv_for(platform) for platform in ("cpu", "gpu", "tpu")] == ["im2col", "native", "native"]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 16), (8, 8), (7, 5), (2, 3)])
@@ -90,13 +170,17 @@ def test_cifar10_quick_has_caffes_size_and_initialisation():
         assert not np.any(params[name]["bias"])
 
 
-def test_the_network_does_not_depend_on_the_convolution():
-    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
-    make = lambda conv: models.functional(models.Cifar10Quick(rngs=nnx.Rngs(0), conv=conv))
-    apply, params = make(layers.loop_conv)
-    native, _ = make(jax.lax.conv_general_dilated)
-    loss = lambda apply: lambda params: jnp.sum(apply(params, images) ** 2)
-    assert_close(jax.grad(loss(apply))(params), jax.grad(loss(native))(params), 1e-5)
+@other_convolutions
+@pytest.mark.parametrize("shape", [(32, 32, 3), (8, 8, 1)], ids=["Cifar10Quick", "SmallCnn"])
+def test_the_network_does_not_depend_on_the_convolution(name, shape):
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, *shape)), jnp.float32)
+    network = models.Cifar10Quick if shape == (32, 32, 3) else functools.partial(models.SmallCnn, shape)
+    make = lambda conv: models.functional(network(rngs=nnx.Rngs(0), conv=conv))
+    apply, params = make(name)
+    native, _ = make("native")
+    assert_close(apply(params, images), native(params, images), 1e-5)
+    uses_jax = "conv_general_dilated" in str(jax.make_jaxpr(jax.grad(lambda p: apply(p, images).sum()))(params))
+    assert uses_jax == (name != "im2col")
 
 
 def test_dropout_follows_the_key():
@@ -135,6 +219,11 @@ def test_functional_parameters_are_the_models():
     [
         (lambda: models.SmallCnn((1, 1, 1), rngs=nnx.Rngs(0)), "height must be an integer >= 4"),
         (lambda: models.SmallCnn((8, 8, 1), dropout=1.5, rngs=nnx.Rngs(0)), "dropout must be finite and in"),
+        (
+            lambda: models.SmallCnn((8, 8, 1), rngs=nnx.Rngs(0), conv="im2cal"),
+            "conv must be one of 'auto', 'native', 'forward_gradients', 'im2col', got 'im2cal'; did you mean 'im2col'",
+        ),
+        (lambda: models.Cifar10Quick(rngs=nnx.Rngs(0), conv="natve"), "got 'natve'; did you mean 'native'"),
         (lambda: models.Mlp((8, 8, 1), hidden=-1, rngs=nnx.Rngs(0)), "hidden must be an integer >= 0"),
         (lambda: models.Cifar10Quick(0, rngs=nnx.Rngs(0)), "num_classes must be an integer >= 1"),
         (

@@ -6,13 +6,11 @@ Gaussian fillers; biases start at 0. 145,578 parameters at 10 classes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import conv_for, max_pool, mean_pool
+from asyncflax.models.layers import conv_by_name, max_pool, mean_pool
 
 
 class Cifar10Quick(nnx.Module):
@@ -21,7 +19,7 @@ class Cifar10Quick(nnx.Module):
     Args:
       num_classes: the number of classes.
       rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, by default what is fast where JAX runs.
+      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
 
     Calling it maps float images [n, 32, 32, 3], pixels 0..255 less their mean, to logits [n, num_classes]. It does the
     same in training, whatever the `key`.
@@ -35,13 +33,13 @@ class Cifar10Quick(nnx.Module):
       ((2, 10), 145578)
     """
 
-    def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs, conv: Any = None):
+    def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs, conv: str = "auto"):
         num_classes = _check.integer("num_classes", num_classes, 1)
-        conv = conv or conv_for()
+        convolve = conv_by_name(conv)
 
         def convolution(features_in: int, features: int, std: float) -> nnx.Conv:
             init = nnx.initializers.normal(std)
-            return nnx.Conv(features_in, features, (5, 5), kernel_init=init, conv_general_dilated=conv, rngs=rngs)
+            return nnx.Conv(features_in, features, (5, 5), kernel_init=init, conv_general_dilated=convolve, rngs=rngs)
 
         def dense(features_in: int, features: int) -> nnx.Linear:
             return nnx.Linear(features_in, features, kernel_init=nnx.initializers.normal(0.1), rngs=rngs)

@@ -1,33 +1,93 @@
 """Convolution and pooling that are fast inside loops and on several cores, with Caffe's geometry.
 
-XLA:CPU computes the gradients of a convolution many times slower inside a loop than outside, because there it does not
-recognise their unusual layouts, and under `vmap` over kernels it computes grouped convolutions one by one. `loop_conv`
-gathers the windows into a matrix and multiplies (im2col), which is fast in both; it is the same function and can be
-given to `flax.nnx.Conv`.
+A convolution is chosen by name (`conv_by_name`), for all models alike. All of them are the same function, with the same
+gradients up to rounding, and can be given to `flax.nnx.Conv`:
+
+    'native'              `jax.lax.conv_general_dilated`
+    'forward_gradients'   its two gradients stated as convolutions of the ordinary layout
+    'im2col'              the windows gathered into a matrix, and products of matrices
+    'auto'                what `conv_for` says is fast where JAX runs
+
+XLA:CPU computes the gradients of a native convolution many times slower inside a loop than outside, because there it
+does not recognise their unusual layouts, and under `vmap` over kernels it computes grouped convolutions one by one.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asyncflax import _check
+
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_Padding = tuple[tuple[int, int], ...]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: jax.Array, kernel: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
-    rows, columns, features_in, features = kernel.shape
-    windows = _windows(x, (rows, columns), padding)
-    out = windows.reshape(-1, rows * columns * features_in) @ kernel.reshape(-1, features)
-    return out.reshape(*windows.shape[:3], features)
+class _Way(NamedTuple):
+    """How the plain case is computed: two dimensions, NHWC and HWIO, stride 1.
+
+    Attributes:
+      forward: `forward(x, kernel, padding)`, the convolution.
+      kernel_gradient: `kernel_gradient(conv, x, cotangent, size, padding)`; conv is the convolution, once more.
+    """
+
+    forward: Callable[..., jax.Array]
+    kernel_gradient: Callable[..., jax.Array]
 
 
-def _windows(x: jax.Array, size: tuple[int, int], padding: tuple[tuple[int, int], ...]) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x: jax.Array, kernel: jax.Array, padding: _Padding, way: _Way, precision: str | None) -> jax.Array:
+    with jax.default_matmul_precision(precision):  # JAX may trace this when the caller's context is over
+        return way.forward(x, kernel, padding)
+
+
+def _conv_fwd(x, kernel, padding, way, precision):
+    return _conv(x, kernel, padding, way, precision), (x, kernel)
+
+
+def _conv_bwd(padding, way, precision, residuals, cotangent):
+    x, kernel = residuals
+    conv = lambda x, kernel, padding: _conv(x, kernel, padding, way, precision)
+    size = kernel.shape[:2]
+    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # HWIO -> HWOI
+    back = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(size, padding, strict=True))
+    with jax.default_matmul_precision(precision):
+        return conv(cotangent, flipped, back), way.kernel_gradient(conv, x, cotangent, size, padding)
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, padding: _Padding) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
+
+
+def _forward_kernel_gradient(conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding) -> jax.Array:
+    del size
+    # The images are the features now and the input channels the images: C H W N, convolved with H W N O.
+    return conv(x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), padding).transpose(1, 2, 0, 3)
+
+
+def _product(x: jax.Array, kernel: jax.Array, padding: _Padding) -> jax.Array:
+    windows = _windows(x, kernel.shape[:2], padding)
+    out = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+    return out.reshape(*windows.shape[:3], kernel.shape[-1])
+
+
+def _product_kernel_gradient(conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding) -> jax.Array:
+    del conv
+    windows = _windows(x, size, padding)  # gathered again rather than kept: cheaper than the memory traffic
+    columns = windows.reshape(-1, windows.shape[-1])
+    features = cotangent.shape[-1]
+    return (columns.T @ cotangent.reshape(-1, features)).reshape(*size, x.shape[-1], features)
+
+
+def _windows(x: jax.Array, size: Any, padding: _Padding) -> jax.Array:
     """[n, h, w, c] -> [n, h', w', rows * columns * c]: for every output pixel what the kernel sees."""
     sides = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), sides)  # which also cuts, where a padding is negative
@@ -36,26 +96,8 @@ def _windows(x: jax.Array, size: tuple[int, int], padding: tuple[tuple[int, int]
     return jnp.concatenate(slices, axis=-1)
 
 
-def _conv_fwd(x, kernel, padding):
-    return _conv(x, kernel, padding), (x, kernel)
-
-
-def _conv_bwd(padding, residuals, cotangent):
-    x, kernel = residuals
-    size = kernel.shape[:2]
-    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # HWIO -> HWOI
-    back = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(size, padding, strict=True))
-    dx = _conv(cotangent, flipped, back)
-    # Gathered again rather than kept: cheaper than the memory traffic.
-    windows = _windows(x, size, padding)
-    columns = windows.reshape(-1, windows.shape[-1])
-    return dx, (columns.T @ cotangent.reshape(-1, kernel.shape[-1])).reshape(kernel.shape)
-
-
-_conv.defvjp(_conv_fwd, _conv_bwd)
-
-
-def loop_conv(
+def _general(
+    way: _Way,
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
@@ -66,22 +108,7 @@ def loop_conv(
     feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated` with gradients that are fast in loops on CPUs.
-
-    Args: those of `jax.lax.conv_general_dilated`. What is special-cased is a two-dimensional convolution of images NHWC
-      with kernels HWIO, stride 1, no dilation, one group, no further options; everything else goes to JAX as it is.
-
-    Returns:
-      the convolution, and through `jax.grad` the same gradients up to rounding. Forward-mode derivatives (`jax.jvp`,
-      `jax.hessian`) are not defined; take `jax.lax.conv_general_dilated` for those.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from asyncflax.models.layers import loop_conv
-      >>> numbers = ("NHWC", "HWIO", "NHWC")
-      >>> loop_conv(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), (1, 1), "SAME", dimension_numbers=numbers).shape
-      (1, 4, 4, 5)
-    """
+    """`jax.lax.conv_general_dilated`, whose plain case without further options is computed another way."""
     numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     plain = (
         lhs.ndim == 4
@@ -97,17 +124,66 @@ def loop_conv(
         )
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    return _conv(lhs, rhs, tuple((int(low), int(high)) for low, high in padding))
+    sides = tuple((int(low), int(high)) for low, high in padding)
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return _conv(lhs, rhs, sides, way, precision)
 
 
-def conv_for(platform: str | None = None) -> Any:
-    """The convolution to give to `flax.nnx.Conv` on a platform ('cpu', 'gpu', ...; by default where JAX runs).
+CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {
+    "native": jax.lax.conv_general_dilated,
+    "forward_gradients": functools.partial(_general, _Way(_forward, _forward_kernel_gradient)),
+    "im2col": functools.partial(_general, _Way(_product, _product_kernel_gradient)),
+}
+"""The convolutions by name."""
 
-    >>> from asyncflax.models import layers
-    >>> layers.conv_for("cpu") is layers.loop_conv, layers.conv_for("gpu") is layers.loop_conv
-    (True, False)
+
+def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:
+    """A convolution, to be given to `flax.nnx.Conv`.
+
+    All take the arguments of `jax.lax.conv_general_dilated`. What 'forward_gradients' and 'im2col' special-case is a
+    two-dimensional convolution of images NHWC with kernels HWIO, stride 1, no dilation, one group, no further options;
+    everything else goes to JAX as it is. These two have no forward-mode derivatives (`jax.jvp`, `jax.hessian`).
+
+    Args:
+      name: 'native', 'forward_gradients' or 'im2col', as the module describes them; 'auto' takes what `conv_for` says.
+
+    Raises:
+      ValueError: there is no such convolution.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from asyncflax.models import layers
+      >>> conv, numbers = layers.conv_by_name("im2col"), ("NHWC", "HWIO", "NHWC")
+      >>> conv(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), (1, 1), "SAME", dimension_numbers=numbers).shape
+      (1, 4, 4, 5)
     """
-    return loop_conv if (platform or jax.default_backend()) == "cpu" else jax.lax.conv_general_dilated
+    _check.choice("conv", name, ("auto", *CONVOLUTIONS))
+    return CONVOLUTIONS[conv_for() if name == "auto" else name]
+
+
+def conv_for(platform: str | None = None) -> str:
+    """The name of the convolution that is fast on a platform.
+
+    Measured with `benchmarks/convolutions.py` on two cores of a CPU (AMD EPYC, jax 0.10.2) beside other work: CPU
+    milliseconds per gradient of cifar10_quick at batch 32, in a loop.
+
+        width of the rounds     native   forward_gradients   im2col
+        1                        1,600                  55      100
+        4, by `vmap`             1,800                 300      125
+
+    So it is 'im2col' on CPUs, for rounds and sweeps. One gradient after the other it takes more CPU time, but spreads
+    it over the cores, where 'forward_gradients' uses one. GPUs have not been measured; there, as elsewhere, it is
+    'native'.
+
+    Args:
+      platform: 'cpu', 'gpu', ...; by default where JAX runs.
+
+    Example:
+      >>> from asyncflax.models import layers
+      >>> layers.conv_for("cpu"), layers.conv_for("gpu")
+      ('im2col', 'native')
+    """
+    return "im2col" if (platform or jax.default_backend()) == "cpu" else "native"
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import conv_for, mean_pool, pooled_size
+from asyncflax.models.layers import conv_by_name, mean_pool, pooled_size
 
 
 class SmallCnn(nnx.Module):
@@ -19,7 +17,7 @@ class SmallCnn(nnx.Module):
       num_classes: the number of classes.
       dropout: the share of features that training drops.
       rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, by default what is fast where JAX runs.
+      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
 
     Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
     training: the key decides what is dropped.
@@ -40,16 +38,16 @@ class SmallCnn(nnx.Module):
         *,
         dropout: float = 0.1,
         rngs: nnx.Rngs,
-        conv: Any = None,
+        conv: str = "auto",
     ):
         height, width, channels = image_shape
         _check.integer("height", height, 4)
         _check.integer("width", width, 4)
         num_classes = _check.integer("num_classes", num_classes, 1)
         dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
-        conv = conv or conv_for()
-        self.conv1 = nnx.Conv(channels, 16, (3, 3), conv_general_dilated=conv, rngs=rngs)
-        self.conv2 = nnx.Conv(16, 32, (3, 3), conv_general_dilated=conv, rngs=rngs)
+        convolve = conv_by_name(conv)
+        self.conv1 = nnx.Conv(channels, 16, (3, 3), conv_general_dilated=convolve, rngs=rngs)
+        self.conv2 = nnx.Conv(16, 32, (3, 3), conv_general_dilated=convolve, rngs=rngs)
         rows, columns = (pooled_size(pooled_size(size)) for size in (height, width))
         self.dropout = nnx.Dropout(dropout)
         self.dense = nnx.Linear(rows * columns * 32, num_classes, rngs=rngs)
