@@ -37,6 +37,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/ensembles.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/meter.py
+	$(BIN)/python benchmarks/convolutions.py --batches 32 --convolutions im2col forward_gradients
+	$(BIN)/python benchmarks/rounds_filled.py
+	$(BIN)/python benchmarks/round_speed.py --workers 16 --batch 32 --widths 1 4 --seconds 1 --alternations 5
+	$(BIN)/python benchmarks/mesh.py
 
 notebooks: $(READY)
 	$(BIN)/python tests/test_notebooks.py

@@ -190,12 +190,13 @@ class Plan:
         """On which devices it runs, and where versions are stored."""
         return self.chunks.placement
 
-    def summary(self, params: Any = None, state: Any = None) -> str:
+    def summary(self, params: Any = None, state: Any = None, **expected: Any) -> str:
         """A report for the terminal: rounds, devices, the expected speed-up; with params what moves and what is kept.
 
         Args:
           params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
           state: the method's state, for example `jax.eval_shape(algorithm.init, params)`.
+          expected: further arguments of `rounds.summary`, or others than the plan's: `fixed`, `num_groups`, ...
 
         >>> import asyncflax
         >>> print(asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), width=4).summary())
@@ -206,19 +207,14 @@ class Plan:
         versions  4 at once, in slots on the device
         """
         placement = self.placement
-        return summary(
-            num_events=self.num_events,
-            num_workers=self.num_workers,
-            width=self.width,
-            mean_round=self.mean_round,
-            num_slots=self.num_slots,
-            num_groups=placement.groups,
-            num_replicas=placement.replicas,
-            server=placement.server,
-            store=placement.store,
-            params=params,
-            state=state,
-        )
+        counts = ("num_events", "num_workers", "width", "mean_round", "num_slots")
+        about = {name: getattr(self, name) for name in counts} | {
+            "num_groups": placement.groups,
+            "num_replicas": placement.replicas,
+            "server": placement.server,
+            "store": placement.store,
+        }
+        return summary(**about | expected, params=params, state=state)
 
     def place(self, tree: Any) -> Any:
         """Arrays (PyTree) on every device of the plan's mesh, for example a data set in a gradient function.

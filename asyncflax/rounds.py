@@ -87,7 +87,7 @@ class Memory(NamedTuple):
     Attributes:
       params: int, the server's parameters.
       state: int, the method's state.
-      versions: int, the stored versions; with store='host' those on their way, of one round in and one round out.
+      versions: int, the stored versions; with store='host' those of the rounds under way.
       gradients: int, of a round, as the server takes them.
       reads: int, the versions that these were computed on, as the server takes them.
       work: int, the versions and gradients of the lanes of its own group, in full; 0 on one device, which has them.
@@ -286,8 +286,9 @@ def memory(
         parameters c, state alike; versions num_slots c; W c of gradients and W c of versions read;
         in a group, (W/G) d of versions and (W/G) d of gradients in full
 
-    With store='host', num_slots c are in host memory, and the device has 3 W c of versions however many there are:
-    those read, those on their way in for the next round, and those on their way out. Each device has its own part in
+    With store='host', num_slots c are in host memory, and the device has 5 W c of versions however many there are:
+    those read by this round and those on their way in for the next one, those that this round hands out, one by one
+    and together, and a copy that the compiler makes. Each device has its own part in
     the memory of its host: with a replicated server, that is a copy for every device.
 
     Args:
@@ -312,7 +313,7 @@ def memory(
       >>> one.versions, one.device
       (256000000, 332000000)
       >>> rounds.memory(params, width=8, num_slots=64, num_groups=8, server="sharded", store="host")
-      Memory(params=500000, state=0, versions=8000000, gradients=4000000, reads=4000000, work=8000000, host=32000000)
+      Memory(params=500000, state=0, versions=20000000, gradients=4000000, reads=4000000, work=8000000, host=32000000)
     """
     _check.choice("server", server, SERVERS)
     _check.choice("store", store, STORES)
@@ -326,7 +327,7 @@ def memory(
     return Memory(
         params=own,
         state=state_whole + state_divided // p,
-        versions=2 * w * own if store == "host" else slots * own,
+        versions=5 * w * own if store == "host" else slots * own,
         gradients=w * own,
         reads=w * own,
         work=2 * (w // cost.groups) * (divided + whole) if p > 1 else 0,

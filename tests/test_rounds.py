@@ -190,7 +190,7 @@ def test_memory_is_that_of_its_parts():
     sharded = rounds.memory(params, server="sharded", **options)
     assert sharded == (part, part + 4, 20 * part, 8 * part, 8 * part, 2 * 2 * 204, 0)
     hosted = rounds.memory(params, server="sharded", store="host", **options)
-    assert hosted == sharded._replace(versions=2 * 8 * part, host=20 * part)
+    assert hosted == sharded._replace(versions=5 * 8 * part, host=20 * part)
     assert hosted.device == rounds.memory(params, server="sharded", store="host", **options | {"num_slots": 99}).device
     assert rounds.memory(params, width=1, num_slots=1) == (204, 0, 204, 204, 204, 0, 0)
 
