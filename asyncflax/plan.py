@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 
 from asyncflax import _check
 from asyncflax.placement import Placement
-from asyncflax.rounds import best_width, summary
+from asyncflax.rounds import best_width, round_ends, summary
 from asyncflax.trace import Trace
 
 
@@ -303,7 +303,7 @@ def make_plan(
     if cuts and cuts[-1] > len(trace):
         raise ValueError(f"cuts={cuts[-1]} lies beyond the {len(trace)} events of the trace.")
     bounds = np.array([0, *(cut for cut in cuts if 0 < cut < len(trace)), len(trace)])
-    starts = _round_starts(trace.read_version, width, bounds)
+    starts = _round_starts(trace, width, bounds)
     sizes = np.diff(starts, append=len(trace))
 
     stretch = np.searchsorted(starts, bounds)  # the first round of each stretch between cuts
@@ -372,20 +372,16 @@ def _in_a_ring(trace: Trace, capacity: int | None) -> tuple[np.ndarray, int]:
     return np.arange(len(trace) + 1) % max(capacity or needed, needed), needed
 
 
-def _round_starts(read_version: np.ndarray, width: int, bounds: np.ndarray) -> np.ndarray:
+def _round_starts(trace: Trace, width: int, bounds: np.ndarray) -> np.ndarray:
     """The first event of each round: greedy, as long as the versions read exist at the round's start."""
     if width == 1:
-        return np.arange(len(read_version))
-    reads, starts = read_version.tolist(), []
+        return np.arange(len(trace))
+    ends, starts = round_ends(trace), []
     for begin, end in itertools.pairwise(bounds.tolist()):
         t = begin
         while t < end:
-            start = t
-            starts.append(start)
-            limit = min(start + width, end)
-            t += 1
-            while t < limit and reads[t] <= start:
-                t += 1
+            starts.append(t)
+            t = min(ends[t], t + width, end)
     return np.array(starts)
 
 

@@ -148,7 +148,7 @@ def forecast(
     """
     _check_trace(trace)
     cost = _Cost(num_groups, num_replicas, fixed, update)
-    return cost.of(len(trace), cost.width(width), _count(_ends(trace), width))
+    return cost.of(len(trace), cost.width(width), _count(round_ends(trace), width))
 
 
 def best_width(
@@ -191,7 +191,7 @@ def best_width(
     """
     _check_trace(trace)
     cost, events = _Cost(num_groups, num_replicas, fixed, update), len(trace)
-    ends = _ends(trace)
+    ends = round_ends(trace)
     if widths is not None:
         candidates = [cost.width(width, "widths") for width in _integers("widths", widths)]
     elif cost.fixed == 0.0:
@@ -487,7 +487,7 @@ def draw(
     for cost in costs:
         if not any(width % cost.groups == 0 for width in widths):
             raise ValueError(f"widths={widths} have no multiple of num_groups={cost.groups}; add one.")
-    ends = _ends(trace)
+    ends = round_ends(trace)
     counts = {width: _count(ends, width) for width in widths}
     filled, speed = figure.subplots(1, 2)
     share = [100 * len(trace) / (width * counts[width]) for width in widths]
@@ -564,7 +564,7 @@ class _Cost:
         return RoundForecast(width, num_rounds, mean, mean / width, mean * (1 + self.update) / seconds)
 
 
-def _ends(trace: Trace) -> list[int]:
+def round_ends(trace: Trace) -> list[int]:
     """For each event, where a round that starts there must end: the next event that reads a later version.
 
     It never falls from one event to the next, so taking as many events as there may be needs the fewest rounds.

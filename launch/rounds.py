@@ -1,11 +1,9 @@
 """Says how wide to make the rounds of a trace on several devices, and what to expect of it, before anything is run.
 
-    python launch/rounds.py --num_workers=64 --group=8
     python launch/rounds.py --num_workers=64 --group=4 --replica=2 --fixed=0.5 --parameters=145578 --server=sharded
-    python launch/rounds.py --trace=runs/digits/trace.npz --group=2 --figure=rounds.png
+    python launch/rounds.py --trace=runs/digits/trace.npz --group=2 --workdir=runs/rounds
 
-`--fixed` is the share of a gradient's time that does not grow with the work (launches, latencies), `--update` the time
-of an update over that of a gradient: benchmarks/round_speed.py measures both.
+`--fixed` is the share of a gradient's time that does not grow with the work (launches, latencies).
 """
 
 import pathlib
@@ -27,30 +25,33 @@ TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of a qu
 GROUP = flags.DEFINE_integer("group", 1, "groups of devices that compute at the same time")
 REPLICA = flags.DEFINE_integer("replica", 1, "devices in each group, which split the batch")
 FIXED = flags.DEFINE_float("fixed", 0.0, "share of a gradient's time that does not grow with the work")
-UPDATE = flags.DEFINE_float("update", 0.0, "time of an update over that of a gradient")
 PARAMETERS = flags.DEFINE_integer("parameters", None, "float32 numbers of the model: adds memory and what is moved")
 SERVER = flags.DEFINE_string("server", "replicated", "where the server's parameters are: replicated or sharded")
 STORE = flags.DEFINE_string("store", "device", "where versions are: device, ring or host")
-FIGURE = flags.DEFINE_string("figure", None, "a new PNG file: lanes filled and speed-up by width")
+WORKDIR = flags.DEFINE_string("workdir", None, "a folder for rounds.txt and rounds.png: lanes filled and speed-up")
 
 
 def main() -> None:
     """Chooses the width, prints what to expect, draws it."""
     try:
-        if FIGURE.value and pathlib.Path(FIGURE.value).exists():
-            raise ValueError(f"figure={FIGURE.value!r} exists; take another name, nothing is overwritten.")
+        folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
+        if folder and any((folder / name).exists() for name in ("rounds.txt", "rounds.png")):
+            raise ValueError(f"workdir={WORKDIR.value!r} has rounds.txt or rounds.png already; take another folder.")
         law = launcher.service_time(SERVICE.value, OPTIONS.value) or queues.exponential()
         simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
         trace = Trace.load(TRACE.value) if TRACE.value else simulated()
-        costs = {"num_replicas": REPLICA.value, "fixed": FIXED.value, "update": UPDATE.value}
+        costs = {"num_replicas": REPLICA.value, "fixed": FIXED.value}
         best = rounds.best_width(trace, GROUP.value, **costs)
         params = jax.ShapeDtypeStruct((PARAMETERS.value,), "float32") if PARAMETERS.value else None
         plan = make_plan(trace, width=best.width, store=STORE.value)
-        print(plan.summary(params, params, num_groups=GROUP.value, server=SERVER.value, **costs))
-        if FIGURE.value:
+        text = plan.summary(params, params, num_groups=GROUP.value, server=SERVER.value, **costs)
+        print(text)
+        if folder:
             figure, widths = Figure(figsize=(10, 4.5), layout="constrained"), [GROUP.value * 2**k for k in range(5)]
             rounds.draw(figure, trace, num_groups=sorted({1, GROUP.value}), widths=widths, **costs)
-            write_atomically(pathlib.Path(FIGURE.value), lambda file: figure.savefig(file, dpi=110, format="png"))
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / "rounds.txt", lambda file: file.write(f"{text}\n".encode()))
+            write_atomically(folder / "rounds.png", lambda file: figure.savefig(file, dpi=110, format="png"))
     except (OSError, TypeError, ValueError) as error:
         raise RunError(str(error).replace("num_groups", "group").replace("num_replicas", "replica")) from error
 

@@ -19,12 +19,16 @@ SUBMODULES = [name for name in asyncflax.__all__ if inspect.ismodule(getattr(asy
 NEED_MORE = (
     "checkpoint",
     "claims",
+    "compilation",
     "config",
+    "distributed",
     "experiment",
     "figures",
     "launcher",
     "models",
+    "placement",
     "planner",
+    "precision",
     "recipes",
     "records",
     "studies.streaming_pca",
@@ -99,6 +103,7 @@ def shell_commands(path):
 # What each launcher leaves in its folder.
 MADE = {
     "plan": "*.png",
+    "rounds": "rounds.png",
     "streaming_pca": "claims/*.json",
     "sweep": "results.nc",
     "theory": "claims/*.json",
@@ -118,10 +123,14 @@ def test_the_commands_of_the_readme_run(tmp_path):
     dry = ["make", "--dry-run", "--assume-old=.venv/.ready", "demo"]
     recipe = subprocess.run(dry, cwd=root, env=plain, check=True, capture_output=True, text=True).stdout.splitlines()
     launches = [c for c in (*commands, *recipe) if "launch/" in c]
-    assert {c.split()[1] for c in launches} == {f"launch/{name}.py" for name in MADE}
+    assert {re.search(r"launch/\w+\.py", c)[0] for c in launches} == {f"launch/{name}.py" for name in MADE}
     has_cifar10 = "TFDS_DATA_DIR" in os.environ
     for number, command in enumerate(launches):
         words = shlex.split(re.sub(r"(--config=\S+\.py)(:\w+)?", r"\1:fast", command))
+        environment = {}
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            environment[name] = value
         assert pathlib.Path(words[0]).name.startswith("python"), command
         flags = [w for w in words[2:] if not w.startswith("--workdir")]
         if "cifar10" in command:
@@ -132,7 +141,7 @@ def test_the_commands_of_the_readme_run(tmp_path):
         process = subprocess.run(
             [sys.executable, words[1], *flags, f"--workdir={tmp_path / str(number)}"],
             cwd=root,
-            env={**os.environ, "XLA_FLAGS": "", "JAX_ENABLE_X64": "0"},
+            env={**os.environ, "XLA_FLAGS": "", "JAX_ENABLE_X64": "0", **environment},
             capture_output=True,
             text=True,
             timeout=600,
