@@ -2,15 +2,15 @@
 
 The host drives: one program a round. While a round is computed, what the next one reads comes to the device, and what
 the last one made goes to the host behind it. A version that is read in the round after it was made stays on the device.
-Nothing is waited for but the round before the last, so that the device always has work and never more than three rounds
-of versions.
+Nothing is waited for but the round before the last and its copies, so that the device always has work, and versions of
+a few rounds (`rounds.memory` counts them). A transfer costs the host about 0.1 ms for each array of a version.
 """
 
 from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -51,22 +51,27 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
     reads = [np.asarray(chunk.read_slot)[e].tolist() for e in events] + [[]]
     writes = [np.asarray(chunk.write_slot)[e].tolist() for e in events]
 
-    chunk, batches = jax.tree.map(jnp.asarray, (chunk, batches)) if chunk.placement.mesh is None else (chunk, batches)
     versions = _Versions(state.slots)
+    chunk = chunk.placement.put(chunk)
     common = (algorithm, gradient_fn, state.key, state.event, chunk, batches)
+    own = (state.params, state.algorithm, state.model_state)
+    if chunk.placement.mesh is None:  # all committed to one device, as what comes from the host is: one program
+        device = next(iter(jax.tree.leaves(state.slots)[0].sharding.device_set))
+        common, own = jax.device_put((common, own), device)
     versions.fetch(reads[0])
+    params, algorithm_state, model_state = own
     out = _no_output(*common, versions.rows(reads[0])[0])
-    server = Server(state.params, state.algorithm, state.model_state, None, out)
-    under_way: collections.deque[jax.Array] = collections.deque()
+    server = Server(params, algorithm_state, model_state, None, out)
+    under_way: collections.deque[Any] = collections.deque()
     for r in range(count):
         rows = versions.rows(reads[r])
         rows += rows[:1] * (width - len(rows))  # lanes that are not used
         server, made, done = _round(*common, server, np.int32(r), rows)
-        versions.hand_out(writes[r], made)
-        versions.fetch(reads[r + 1])
-        under_way.append(done)
+        versions.fetch(set(reads[r + 1]) - set(writes[r]))  # first: what goes out waits for the round
+        gone = versions.hand_out(writes[r], made, wanted=reads[r + 1])
+        under_way.append((done, gone))
         if len(under_way) > _ROUNDS_AHEAD:
-            under_way.popleft().block_until_ready()
+            jax.block_until_ready(under_way.popleft())
     event = state.event + chunk.num_events
     state = state._replace(
         params=server.params,
@@ -85,7 +90,7 @@ class _Versions:
         self.slots = list(slots)
         self._near: dict[int, Any] = {}
 
-    def fetch(self, wanted: Sequence[int]) -> None:
+    def fetch(self, wanted: Collection[int]) -> None:
         """Begins to bring slots to the device; the others leave it when nobody uses them any more."""
         missing = sorted(set(wanted) - self._near.keys())
         brought = to_device([self.slots[slot] for slot in missing])
@@ -96,12 +101,18 @@ class _Versions:
         """What is in slots that have been fetched."""
         return [self._near[slot] for slot in slots]
 
-    def hand_out(self, slots: Sequence[int], made: Sequence[Any]) -> None:
-        """Puts versions into slots; of several for one slot the last one stays."""
+    def hand_out(self, slots: Sequence[int], made: Sequence[Any], wanted: Collection[int]) -> list[Any]:
+        """Puts versions into slots, of several for one slot the last one; those that are wanted next stay at hand.
+
+        Returns:
+          what is on its way to the host.
+        """
         new = dict(zip(slots, made, strict=False))
-        for slot, row in zip(new, to_host(list(new.values())), strict=True):
+        gone = to_host(list(new.values()))
+        for slot, row in zip(new, gone, strict=True):
             self.slots[slot] = row
-        self._near |= new
+        self._near |= {slot: row for slot, row in new.items() if slot in wanted}
+        return gone
 
 
 @functools.partial(jax.jit, donate_argnums=6)

@@ -124,7 +124,8 @@ class Rounds:
 
         def of_lane(shared, read, lane):
             batch, event, worker = lane
-            result = self._gradient(*shared, read, placement.split(batch), event, worker)
+            gradient_fn, key = shared
+            result = self._gradient(gradient_fn, key, read, placement.split(batch), event, worker)
             return result.grads, result._replace(grads=None)
 
         of_lanes = placement.over_groups(jax.vmap(of_lane, in_axes=(None, 0, 0)))

@@ -6,8 +6,11 @@
     checkpoints/500/SHA256SUMS  of all files (`sha256sum -c SHA256SUMS`), since Orbax does not notice a flipped bit
 
 A checkpoint is written under another name and moved into place when it is on the disk, so one that is there is whole.
-One that is damaged later is told by its sums and set aside, and the one before it is taken. Needs orbax-checkpoint (the
-extra `train`).
+One that is damaged later is told by its sums and set aside, and the one before it is taken.
+
+Where several processes run, each writes and reads its part of the arrays, in a folder that all of them see; the primary
+does the rest and decides. A run may go on in other processes and on another mesh. Needs orbax-checkpoint (the extra
+`train`).
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from asyncflax import _check
+from asyncflax.distributed import broadcast, is_primary, sync
 from asyncflax.run import RunState
 
 __all__ = ["Checkpoint", "Checkpoints", "load_params"]
@@ -115,14 +120,21 @@ class Checkpoints:
         """
         from orbax.checkpoint import v1 as orbax
 
-        final = self.folder / str(update)
-        if final.exists():
-            raise FileExistsError(f"{final} is there already; checkpoints are not overwritten.")
-        partial = self.folder / f"{update}{_PARTIAL}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        final, partial = self.folder / str(update), self.folder / f"{update}{_PARTIAL}"
+        if is_primary():
+            if final.exists():
+                raise FileExistsError(f"{final} is there already; checkpoints are not overwritten.")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        sync(f"{update} begun")
         orbax.save(os.fspath(partial / "state"), _plain(state))
-        info = {"update": update, "config": dict(config), "metrics": dict(metrics or {})}
+        if is_primary():
+            info = {"update": update, "config": dict(config), "metrics": dict(metrics or {})}
+            self._finish(partial, final, info, extra or {})
+        sync(f"{update} saved")
+
+    def _finish(self, partial: pathlib.Path, final: pathlib.Path, info: Any, extra: Mapping[str, np.ndarray]) -> None:
+        """Adds what is not in arrays, and moves the checkpoint into place."""
         (partial / "info.json").write_text(json.dumps(info, indent=1) + "\n")
         if extra:
             with (partial / _EXTRA).open("wb") as file:
@@ -140,11 +152,16 @@ class Checkpoints:
         Damaged ones are moved aside (to '500.damaged') and reported through `warn`.
 
         Args:
-          like: a state of the same run, for example from `init_run`.
+          like: a state of the same run, for example from `init_run`; the arrays go where its arrays are.
 
         Raises:
           ValueError: all checkpoints are damaged, or the newest is of another run (other shapes).
         """
+        update = broadcast(self._newest() if is_primary() else None)
+        return None if update is None else self._load(self.folder / str(update), like)
+
+    def _newest(self) -> int | None:
+        """The newest that is undamaged, with everything else out of the way."""
         for path in (*self.folder.glob(f"*{_PARTIAL}"), *self.folder.glob(f"*{_REMOVED}")):
             shutil.rmtree(path)  # of a process that was killed while it wrote or removed
         found = self.updates()
@@ -152,7 +169,7 @@ class Checkpoints:
             path = self.folder / str(update)
             damage = _damage(path)
             if damage is None:
-                return self._load(path, like)
+                return update
             aside = _free_name(self.folder / f"{update}{_DAMAGED}")
             path.rename(aside)
             self.warn(f"checkpoint {path} is damaged ({damage}); it is now {aside.name}")
@@ -227,7 +244,7 @@ def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
     damage = _damage(folder)
     if damage is not None:
         raise ValueError(f"checkpoint {path} is damaged ({damage}).")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
     metadata: Any = orbax.metadata(os.fspath(folder / "state")).metadata
     saved: Any = orbax.load(os.fspath(folder / "state"), jax.tree.map(abstract, metadata))
@@ -246,8 +263,13 @@ def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
 
 
 def _plain(state: RunState) -> RunState:
-    """The state in arrays that Orbax knows."""
-    return state._replace(key=jax.random.key_data(state.key), event=jnp.asarray(state.event))
+    """The state in arrays that Orbax knows; the event, a number of the host, lies where the key is."""
+    key = jax.random.key_data(state.key)
+    here = key.sharding
+    if isinstance(here, NamedSharding):
+        here = NamedSharding(here.mesh, PartitionSpec())
+    event = jax.make_array_from_callback((), here, lambda _: np.asarray(state.event, np.int32))
+    return state._replace(key=key, event=event)
 
 
 def _nested(tree: Any) -> Any:

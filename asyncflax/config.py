@@ -74,7 +74,7 @@ class TrainConfig:
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
 
     # Where it runs; the results do not depend on it, up to rounding.
-    width: int = dataclasses.field(default=1, metadata=_FREE)  # gradients computed together at most; 0: one a group
+    width: int = dataclasses.field(default=0, metadata=_FREE)  # gradients computed together at most; 0: one a group
     mesh: str = dataclasses.field(default="", metadata=_FREE)  # devices, as 'group=4, replica=2'; '' is one, or all
     server: str = dataclasses.field(default="replicated", metadata=_FREE)  # or 'sharded' over the mesh
     store: str = "device"  # where past versions are: device, ring or host

@@ -19,11 +19,11 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from asyncflax import _check, queues
+from asyncflax import _check, distributed, queues
 from asyncflax.config import parse_options, returning
 from asyncflax.workdir import RunError
 
-__all__ = ["command", "config_flag", "launch", "numbers", "service_time"]
+__all__ = ["command", "config_flag", "launch", "numbers", "process_flags", "service_time"]
 
 
 _EXAMPLES: dict[type, str] = {}  # a config file for each kind, for errors
@@ -42,6 +42,16 @@ def config_flag(kind: type, example: str = "configs/digits.py") -> flags.FlagHol
     return config_flags.DEFINE_config_file("config", help_string=f"a file {_wanted(kind)}")
 
 
+def process_flags() -> None:
+    """Defines the flags of a program that may run in several processes, which `launch` starts; see `distributed.start`.
+
+    Example: see `launch/train.py`.
+    """
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; by default $JAX_COORDINATOR_ADDRESS")
+    flags.DEFINE_integer("num_processes", None, "how many run together; by default $JAX_NUM_PROCESSES, or a cluster's")
+    flags.DEFINE_integer("process_id", None, "which one this is, from 0; by default $JAX_PROCESS_ID, or a cluster's")
+
+
 def launch(main: Callable[[], Any], kind: type | None = None) -> None:
     """Parses the flags and runs `main`; what a user can put right ends in one sentence and an exit status.
 
@@ -53,13 +63,15 @@ def launch(main: Callable[[], Any], kind: type | None = None) -> None:
     """
 
     def run(arguments: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells much
+        if "coordinator" in flags.FLAGS:
+            _start_processes()
         if len(arguments) > 1:
             _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --{_an_example(kind)}")
         if kind and not isinstance(flags.FLAGS.config, kind):
             path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
             _stop(f"--config={path} cannot be read; it must be a file {_wanted(kind)}")
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells much
         try:
             main()
         except RunError as error:
@@ -142,6 +154,16 @@ def service_time(name: str | None, options: str = "") -> queues.ServiceTime | No
     return law(**parse_options("service_time_options", options, law))
 
 
+def _start_processes() -> None:
+    """Joins the other processes, of which the primary prints."""
+    try:
+        distributed.start(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        _stop(str(error))
+    if not distributed.is_primary():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what libraries print as well
+
+
 def _an_example(kind: type | None) -> str:
     return "config.num_groups=8" if kind else "help"
 
@@ -170,5 +192,4 @@ def _with_nested(kind: type) -> list[type]:
 
 
 def _stop(message: str, status: int = 1) -> Any:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)
+    distributed.end(message, status)

@@ -42,6 +42,7 @@ def make_mesh(group: int = 1, replica: int = 1, *, devices: Sequence[Any] | None
       devices: which; by default the first of all devices of all processes.
 
     Raises:
+      TypeError: `devices` are no devices.
       ValueError: there are not so many devices, or several processes of which the mesh would leave some out.
 
     Example:
@@ -49,7 +50,13 @@ def make_mesh(group: int = 1, replica: int = 1, *, devices: Sequence[Any] | None
       >>> dict(asyncflax.make_mesh(group=1, replica=1).shape)
       {'group': 1, 'replica': 1}
     """
+    hint = "a list of devices, such as jax.devices()"
+    _check.instance("devices", () if devices is None else devices, Sequence, hint)
     found = list(jax.devices() if devices is None else devices)
+    for device in found:
+        _check.instance("devices", device, jax.Device, hint)
+    if len(set(found)) < len(found):
+        raise ValueError(f"devices must differ, got {found}.")
     replica = _check.integer("replica", replica, 1)
     group = _check.integer("group", group, 0) or max(len(found) // replica, 1)
     if group * replica > len(found):
@@ -120,8 +127,8 @@ class Placement:
 
     def check_batches(self, batches: Any) -> None:
         """Refuses batches [E, B, ...] whose B rows cannot be split over the replicas."""
-        for path, x in jax.tree_util.tree_leaves_with_path(batches) if self.replicas > 1 else []:
-            rows = jnp.shape(x)[1] if jnp.ndim(x) > 1 else 1
+        for path, x in jax.tree_util.tree_leaves_with_path(batches):
+            rows = jnp.shape(x)[1] if jnp.ndim(x) > 1 else 0  # a number for an event is everybody's
             if rows % self.replicas:
                 raise ValueError(
                     f"batches{jax.tree_util.keystr(path)} have {rows} rows an event, which cannot be divided over the "
@@ -151,17 +158,19 @@ class Placement:
         return NamedSharding(self.mesh, spec)
 
     def _divided_axis(self, shape: tuple[int, ...], rows: int = 0) -> int | None:
-        """The axis of an array that a sharded server divides: the longest that can be, not among the first `rows`."""
+        """The axis of an array that a sharded server divides, not among the first `rows`.
+
+        The last that can be: of what is kept for each worker the first is that of the workers, whose rows stay whole.
+        """
         if self.mesh is None or self.server == "replicated":
             return None
         whole = [axis for axis in range(rows, len(shape)) if shape[axis] and shape[axis] % self.mesh.size == 0]
-        return max(whole, key=lambda axis: (shape[axis], axis), default=None)
+        return max(whole, default=None)
 
     def split(self, batch: Any) -> Any:
         """The batch of one event, split over the replicas; inside `over_groups`."""
-        if self.replicas == 1:
-            return batch
-        return jax.lax.with_sharding_constraint(batch, PartitionSpec(REPLICA))
+        spread = lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(REPLICA)) if jnp.ndim(x) else x
+        return batch if self.replicas == 1 else jax.tree.map(spread, batch)
 
     def over_groups(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Spreads W lanes over the compute groups, each with its W / G of them.
@@ -207,30 +216,30 @@ class Placement:
     def put(self, tree: Any) -> Any:
         """Arrays of the host, or of one device, on every device of the mesh (PyTree; keys as well).
 
-        In a run of several processes each passes the same values. What is on the mesh already stays where it is.
+        In a run of several processes each passes the same values. What is on the mesh already stays where it is;
+        without a mesh NumPy arrays go to the device.
         """
-        return self._put(tree, lambda shape: PartitionSpec())
+        return self._put(tree, lambda x: PartitionSpec())
 
     def put_batches(self, batches: Any) -> Any:
         """Batches [E, B, ...], with the part of the B rows on each device that it computes on."""
-        spec = PartitionSpec(None, REPLICA) if self.replicas > 1 else PartitionSpec()
-        return self._put(batches, lambda shape: spec)
+        split = lambda x: self.replicas > 1 and jnp.ndim(x) > 1
+        return self._put(batches, lambda x: PartitionSpec(None, REPLICA) if split(x) else PartitionSpec())
 
-    def _put(self, tree: Any, spec: Callable[[tuple[int, ...]], PartitionSpec]) -> Any:
+    def _put(self, tree: Any, spec: Callable[[Any], PartitionSpec]) -> Any:
         mesh = self.mesh
         if mesh is None:
-            return tree
-        devices = set(mesh.devices.flat)
+            return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, tree)
 
         def put(x):
             if _check.is_traced(x) or isinstance(x, int | float | bool):
                 return x
-            if isinstance(x, jax.Array) and x.sharding.device_set == devices:
+            if isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh:
                 return x
             if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
                 return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
-            sharding = NamedSharding(mesh, spec(jnp.shape(x)))
-            if jax.process_count() == 1:
+            sharding = NamedSharding(mesh, spec(x))
+            if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
                 return jax.device_put(x, sharding)
             host = np.asarray(x)
             return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -265,8 +265,8 @@ def make_plan(
 
     Args:
       trace: the events.
-      width: how many gradients a round may have; 1 executes one event after the other. None takes what is expected to
-        be fastest on the mesh (see `rounds.best_width`).
+      width: how many gradients a round may have; 1 executes one event after the other. None takes one for each
+        group of the mesh, the fastest where the lanes of a group take their turns (`rounds.best_width` knows more).
       mesh: the devices, from `make_mesh`: its groups compute the gradients of a round. None runs on one device.
       server: 'replicated', every device has all that the server keeps; 'sharded', each device keeps a part.
       store: where versions are: 'device', in slots on the device; 'ring', in a ring buffer there, version v at v modulo
@@ -296,7 +296,10 @@ def make_plan(
         width = best_width(trace, placement.groups, num_replicas=placement.replicas).width
     width = _check.integer("width", width, 1)
     if width % placement.groups:
-        raise ValueError(f"width={width} cannot be divided over the group={placement.groups} groups of the mesh.")
+        raise ValueError(
+            f"width={width} cannot be divided over the group={placement.groups} groups of the mesh; take a multiple, "
+            "or None for one gradient a group (config.width=0)."
+        )
     if not isinstance(cuts, Iterable):
         raise TypeError(f"cuts must be a list of event indices, got {cuts!r}.")
     cuts = sorted({_check.integer("cuts", cut, 0) for cut in cuts})
@@ -315,8 +318,9 @@ def make_plan(
     first_event = starts[first_round]
     num_events = np.diff(first_event, append=len(trace))
 
+    num_slots = None if num_slots is None else _check.integer("num_slots", num_slots, 1)
     slot, needed = _in_a_ring(trace, num_slots) if store == "ring" else _allocate_slots(trace.read_version)
-    if num_slots is not None and _check.integer("num_slots", num_slots, 1) < needed:
+    if num_slots is not None and num_slots < needed:
         raise ValueError(f"num_slots={num_slots} is too few: store={store!r} needs {needed} for this trace.")
     reader, exclusive = _readers(trace)
 

@@ -1,7 +1,8 @@
 """The metrics of a run as they come: JSON lines, TensorBoard, and a CSV table at the end.
 
 A row belongs to an update of the server. When a run is resumed, the rows after its checkpoint are dropped: they are
-computed again. Needs tensorboardX (the extra `train`).
+computed again. Where several processes run, all have the rows and the primary writes them. Needs tensorboardX (the
+extra `train`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncflax._files import write_atomically
+from asyncflax.distributed import is_primary
 
 __all__ = ["Records"]
 
@@ -47,9 +49,11 @@ class Records:
     def __init__(self, folder: str | os.PathLike[str], *, resume_at: int = -1):
         from tensorboardX import SummaryWriter
 
-        self.folder = pathlib.Path(folder)
+        self.folder, self._writes = pathlib.Path(folder), is_primary()
         path = self.folder / "metrics.jsonl"
         self.rows = _read(path, resume_at)
+        if not self._writes:
+            return
         text = "".join(map(_line, self.rows))
         write_atomically(path, lambda file: file.write(text.encode()))
         self._file = path.open("a")
@@ -62,12 +66,16 @@ class Records:
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds a row: 'update' and numbers by name."""
         self.rows.append(dict(row))
+        if not self._writes:
+            return
         self._file.write(_line(row))
         self._file.flush()
         self._show(row)
 
     def sync(self) -> None:
         """Returns when all rows are on the disk."""
+        if not self._writes:
+            return
         self._file.flush()
         os.fsync(self._file.fileno())
         self._board.flush()
@@ -86,6 +94,8 @@ class Records:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if not self._writes:
+            return
         self._file.close()
         self._board.close()
         table = io.StringIO()

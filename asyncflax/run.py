@@ -138,7 +138,8 @@ def run(
         return _result(*run_chunk(algorithm, gradient_fn, state, plan[0], batches))
     plan.placement.check_batches(batches)
     put = plan.placement.put
-    gradient_fn, params, key, model_state = put((_as_gradient(gradient_fn), params, key, model_state))
+    start = (algorithm, _as_gradient(gradient_fn), params, key, model_state)
+    algorithm, gradient_fn, params, key, model_state = put(start)
     batches = plan.placement.put_batches(batches)
     return _run_whole(algorithm, gradient_fn, params, key, model_state, plan[0], batches)
 
@@ -167,7 +168,7 @@ def init_run(
     placement = plan.placement
     if placement.store == "host":
         _refuse_traced(algorithm, params, model_state)
-    params, key, model_state = placement.put((params, key, model_state))
+    algorithm, params, key, model_state = placement.put((algorithm, params, key, model_state))
     begin = _first_state if placement.mesh is None else jax.jit(_first_state, static_argnums=(2, 5))
     state = begin(algorithm, params, plan.num_slots, key, model_state, placement)
     # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
@@ -190,6 +191,12 @@ def _check_start(algorithm: AsyncAlgorithm, plan: Plan, key: jax.Array | None) -
     key = jax.random.key(0) if key is None else key
     if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key) or jnp.ndim(key) > 0:
         raise TypeError(f"key must be one typed key as jax.random.key makes it, got {key!r}.")
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind and (plan.width > 1 or plan.placement.mesh is not None):
+        raise ValueError(
+            f"key is of the kind {kind}, whose numbers depend on what is computed together; take "
+            f"jax.random.key(seed, impl='threefry2x32'), or width=1 without a mesh instead of width={plan.width}."
+        )
     return key
 
 
@@ -201,8 +208,9 @@ def _as_gradient(gradient_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _first_state(algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state, placement: Placement) -> RunState:
     """The state before the first event; with one version instead of the slots where these are on the host."""
-    params, model_state = jax.tree.map(jnp.asarray, (params, model_state))
-    state = jax.tree.map(jnp.asarray, algorithm.init(params))
+    array = lambda x: jnp.asarray(x, jnp.result_type(x))  # of a strong type, as it is after an update
+    params, model_state = jax.tree.map(array, (params, model_state))
+    state = jax.tree.map(array, algorithm.init(params))
     handed_out = (algorithm.view(params, state, worker=None), model_state)
     slots = handed_out if placement.store == "host" else fill_rows(handed_out, num_slots)
     params, state, model_state = placement.keep((params, state, model_state))
@@ -232,7 +240,8 @@ def run_chunk(
       the state after the chunk, and a `RunOutput`.
 
     Raises:
-      ValueError: the batches do not have E rows, the state is of another plan or stands at another event.
+      ValueError: the batches do not have E rows; the state stands at another event, has other slots or lies on other
+        devices. (A state of another trace with as many slots is not told from that of this one.)
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -258,7 +267,8 @@ def run_chunk(
     if placement.store == "host":
         _refuse_traced(algorithm, gradient_fn, state, batches)
         execute = _host_store.execute
-    gradient_fn, batches = placement.put(_as_gradient(gradient_fn)), placement.put_batches(batches)
+    algorithm, gradient_fn = placement.put((algorithm, _as_gradient(gradient_fn)))
+    batches = placement.put_batches(batches)
     state, out = execute(algorithm, gradient_fn, state, chunk, batches)
     if not traced:  # known without waiting for the device, so that the next call does not wait for it either
         state = state._replace(event=np.int32(chunk.first_event + chunk.num_events))
@@ -297,13 +307,23 @@ def _check_slots(state: RunState, chunk: Chunk) -> None:
             f"the state's versions are {'in host memory' if on_host else 'on the device'}, the plan has {store=}; "
             "plan with the store that the state was made for."
         )
+    devices = lambda mesh: None if mesh is None else set(mesh.devices.flat)
+    if isinstance(state.key, jax.Array) and not _check.is_traced(state.key):
+        lies = state.key.sharding.device_set
+        if lies != (devices(chunk.placement.mesh) or lies) or (chunk.placement.mesh is None and len(lies) > 1):
+            raise ValueError(
+                f"the state lies on {len(lies)} devices, the plan's are others; bring it there with jax.device_put to "
+                "the shardings of a state from init_run, or load it with Checkpoints.latest(like=...)."
+            )
     found = {len(state.slots)} if on_host else {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
     if found - {chunk.num_slots}:
         raise ValueError(f"state has {found.pop()} slots, the plan has {chunk.num_slots}.")
 
 
 def _refuse_traced(*trees: Any) -> None:
-    if any(map(_check.is_traced, jax.tree.leaves(trees))):
+    if any(
+        map(_check.is_traced, jax.tree.leaves((trees, jnp.zeros(()))))
+    ):  # inside of jax.jit zeros are traced as well
         raise ValueError(
             "store='host' moves versions between compiled programs and cannot be traced: call it outside of jax.jit "
             "and jax.vmap, or take store='device'."

@@ -7,8 +7,11 @@
     workdir/training.png     the figures
 
 A run that stopped, however it did, goes on from its newest checkpoint when it is started again, and gives what an
-uninterrupted run gives, on CPUs bit by bit: batches, keys and augmentation depend on the event alone. Needs the extra
-`train`.
+uninterrupted run gives, on CPUs bit by bit: batches, keys and augmentation depend on the event alone.
+
+Several processes do the same together after `distributed.start`, each with its own devices and copy of the data, in a
+folder that all of them see. The primary writes metrics and figures and prints; all save and load the arrays; a signal
+to any of them stops all after the same chunk. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from asyncflax import plots
+from asyncflax import distributed, plots
 from asyncflax._files import write_atomically
 from asyncflax.checkpoint import Checkpoints
 from asyncflax.config import TrainConfig
@@ -100,8 +103,11 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
     try:
         config = dataclasses.replace(config)
         config.check()
+        distributed.same(_of_all(config, workdir))
         folder = Workdir(workdir, config)
-        begun = Checkpoints(folder.path / "checkpoints").updates()  # then nothing else is needed to start from
+        saved = Checkpoints(folder.path / "checkpoints")
+        begun = distributed.broadcast(distributed.is_primary() and bool(saved.updates()))
+        # A run that goes on needs nothing else to start from.
         experiment = make_experiment(dataclasses.replace(config, start_from="") if begun else config)
         experiment = experiment._replace(config=config)
     except (TypeError, ValueError, OSError) as error:
@@ -112,9 +118,17 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
     except OSError as error:  # a full disk, a folder that went away
         raise RunError(f"{error}; what is saved stays, the same command goes on from there") from error
     figure = folder.path / "training.png"
-    if not figure.exists():
+    if distributed.is_primary() and not figure.exists():
         _draw(experiment, records, figure)
     return Summary(records.rows, state, figure, _table(experiment, records))
+
+
+def _of_all(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What all processes of a run have in common; a data set may lie elsewhere on each host."""
+    fields = {f"config.{name}": value for name, value in dataclasses.asdict(config).items()}
+    for place in ("data_dir", "data_cache"):
+        del fields[f"config.{place}"]
+    return {"workdir": os.fspath(workdir), **fields}
 
 
 def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
@@ -156,18 +170,19 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
             is_last = update == len(trace)
             evaluate = update % config.eval_every == 0 or is_last
             waiting = (chunk.events, out, experiment.evaluate(state.params) if evaluate else {})
-            if update % config.checkpoint_every == 0 or is_last or signals.arrived:
+            stopped_by = signals.stopped_by()
+            if update % config.checkpoint_every == 0 or is_last or stopped_by:
                 metrics = reporter.report(*waiting)
                 waiting = None
                 _refuse_broken(reporter, state, update)
                 records.sync()
                 extra = meter.arrays() if meter is not None else {}
                 checkpoints.save(update, state, config=dataclasses.asdict(config), metrics=metrics, extra=extra)
-                if signals.arrived and not is_last:
+                if stopped_by and not is_last:
                     raise RunInterruptedError(
-                        f"stopped by {signals.arrived.name} after update {update:,} and saved; "
+                        f"stopped by {stopped_by.name} after update {update:,} and saved; "
                         "the same command goes on from there",
-                        signals.arrived,
+                        stopped_by,
                     )
     return state, records
 
@@ -288,22 +303,33 @@ def _all_finite(state: Any) -> Any:
 class _Signals:
     arrived: signal.Signals | None = None
 
+    def stopped_by(self) -> signal.Signals | None:
+        """What stops the run after this chunk, the same one in all processes."""
+        return signal.SIGTERM if distributed.preempted() else self.arrived
+
 
 @contextlib.contextmanager
 def _signals() -> Iterator[_Signals]:
-    """Notes the first SIGINT or SIGTERM, so that the run can save; the second one acts at once."""
+    """Notes the first SIGINT or SIGTERM, so that the run can save; the second one acts at once.
+
+    Where several processes run, JAX notes SIGTERM, and SIGINT is passed on as one.
+    """
     noted, before = _Signals(), {}
 
     def note(number: int, _: Any) -> None:
-        noted.arrived = signal.Signals(number)  # the loop looks; nothing else is safe here
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            noted.arrived = signal.Signals(number)  # the loop looks; nothing else is safe here
         restore()
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
+    several = jax.process_count() > 1
     with contextlib.suppress(ValueError):  # not in the main thread, whose owner handles signals
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
     try:
         yield noted
@@ -313,13 +339,15 @@ def _signals() -> Iterator[_Signals]:
 
 def _progress(total: int, start: int) -> Any:
     """A bar with ETA and updates a second, on a terminal only."""
-    return tqdm(total=total, initial=start, unit=" updates", dynamic_ncols=True, disable=None, smoothing=0.05)
+    off = None if distributed.is_primary() else True
+    return tqdm(total=total, initial=start, unit=" updates", dynamic_ncols=True, disable=off, smoothing=0.05)
 
 
 def _say(text: str) -> None:
     """Prints a line above the progress bar."""
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    if distributed.is_primary():
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
 
 
 def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:

@@ -1,4 +1,7 @@
-"""The folder of a run: whose it is, and with which config and trace the run began."""
+"""The folder of a run: whose it is, and with which config and trace the run began.
+
+Where several processes run, they must all see it, and the primary alone writes in it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import numpy as np
 
 from asyncflax._files import write_atomically
 from asyncflax.config import differences
+from asyncflax.distributed import broadcast, is_primary, sync
 from asyncflax.trace import Trace
 
 __all__ = ["RunError", "Workdir"]
@@ -57,6 +61,10 @@ workdir, or the old config to go on.
         self.path, self.config, self._kind = pathlib.Path(path), config, type(config).__name__
         self._name = f"workdir={os.fspath(path)!r}"
         self._record, self._trace = self.path / "run.json", self.path / "trace.npz"
+        if is_primary():
+            self._refuse_other_folder()
+
+    def _refuse_other_folder(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self._name} is a file, it must be a folder or a new name.")
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
@@ -79,6 +87,9 @@ workdir, or the old config to go on.
         """
         import fcntl
 
+        if not is_primary():
+            yield self
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("w")
@@ -101,8 +112,16 @@ workdir, or the old config to go on.
           inputs: digests by the name of the field, of files that the run reads.
 
         Raises:
-          ValueError: the config or the trace is another one, or a file is damaged.
+          ValueError: the config or the trace is another one, or a file is damaged; other processes see another folder.
         """
+        if is_primary():
+            self._write_or_compare(trace, inputs)
+        sync("run.json is there")
+        seen = self._record.read_text() if self._record.exists() else ""
+        if seen != broadcast(seen):
+            raise ValueError(f"{self._name} is another folder here than in process 0; take one that all processes see.")
+
+    def _write_or_compare(self, trace: Trace | None, inputs: Mapping[str, str] | None) -> None:
         if not self._record.exists():
             if trace is not None:
                 trace.save(self._trace, overwrite=True)  # what a killed process left may lie there

@@ -1,7 +1,7 @@
 """Events a second of cifar10_quick by the width of the rounds, by where versions are stored, and in PyTorch.
 
-    python benchmarks/round_speed.py [--workers 64] [--batch 32 100] [--widths 1 2 4 8 16] [--stores device host] [--torch]
-    python benchmarks/round_speed.py --workers 16 --batch 32 --widths 1 4 --seconds 1 --alternations 3      # a small machine
+    python benchmarks/round_speed.py [--workers 64] [--batch 32 100] [--widths 1 2 4 8 16] [--torch]
+    python benchmarks/round_speed.py --workers 16 --batch 32 --widths 1 4 --seconds 1 --alternations 3    # small
 
 One device, exponential work, momentum SGD with a velocity at the server, random images in float32. Blocks of all
 contestants alternate in one process; medians. `gradients` is the share of the time that the gradients of a round take

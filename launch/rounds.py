@@ -12,7 +12,7 @@ import jax
 from absl import flags
 from matplotlib.figure import Figure
 
-from asyncflax import launcher, queues, rounds
+from asyncflax import _check, launcher, queues, rounds
 from asyncflax._files import write_atomically
 from asyncflax.plan import make_plan
 from asyncflax.trace import Trace
@@ -42,7 +42,8 @@ def main() -> None:
         trace = Trace.load(TRACE.value) if TRACE.value else simulated()
         costs = {"num_replicas": REPLICA.value, "fixed": FIXED.value}
         best = rounds.best_width(trace, GROUP.value, **costs)
-        params = jax.ShapeDtypeStruct((PARAMETERS.value,), "float32") if PARAMETERS.value else None
+        size = PARAMETERS.value and _check.integer("parameters", PARAMETERS.value, 1)
+        params = jax.ShapeDtypeStruct((size,), "float32") if size else None
         plan = make_plan(trace, width=best.width, store=STORE.value)
         text = plan.summary(params, params, num_groups=GROUP.value, server=SERVER.value, **costs)
         print(text)

@@ -10,11 +10,12 @@ The same command goes on with a sweep that was stopped.
 
 from absl import flags
 
-from asyncflax import figures, launcher
+from asyncflax import compilation, figures, launcher
 from asyncflax.sweep import SweepConfig, run_sweep
 
 CONFIG = launcher.config_flag(SweepConfig, "configs/figure3.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the sweep", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
 MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
 flags.declare_key_flag("config")
 
@@ -22,6 +23,7 @@ flags.declare_key_flag("config")
 def main() -> None:
     """Trains, draws, prints the results."""
     config, workdir = CONFIG.value, WORKDIR.value
+    compilation.use_cache(CACHE.value)
     figures.check(config)
     limit = float("inf") if MINUTES.value is None else MINUTES.value
     results = run_sweep(config, workdir, stop_after_minutes=limit)

@@ -4,23 +4,28 @@
     python launch/train.py --config=configs/digits.py --workdir=runs/dc --config.algorithm=dc_asgd \
         --config.algorithm_options='strength=0.04' --config.momentum=-0.09
 
-Every field of asyncflax.config.TrainConfig is a flag. The same command goes on with a run that was stopped.
+Every field of asyncflax.config.TrainConfig is a flag. The same command goes on with a run that was stopped. Several
+processes train together if each is told who it is: --coordinator=HOST:PORT --num_processes=2 --process_id=0.
 """
 
 from absl import flags
 
-from asyncflax import launcher
+from asyncflax import compilation, launcher
 from asyncflax.config import TrainConfig
 from asyncflax.train import train_and_evaluate
 
 CONFIG = launcher.config_flag(TrainConfig)
+launcher.process_flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
+flags.adopt_module_key_flags(launcher)
 flags.declare_key_flag("config")
 
 
 def main() -> None:
     """Trains, prints the results and a command to try next."""
     config, workdir = CONFIG.value, WORKDIR.value
+    compilation.use_cache(CACHE.value)
     summary = train_and_evaluate(config, workdir)
     print(f"\n{summary.table}\n\nfigures: {summary.figure}")
     if not config.trace:

@@ -255,3 +255,50 @@ def test_bad_meshes_batches_and_states_are_refused():
     with pytest.raises(ValueError, match=r"stands at event 5, the chunk begins at event 0"):
         asyncflax.run_chunk(row.make(), gradient_fn, state, wide[0], wide[0].take(BATCHES))
     assert [chunk.first_event for chunk in narrow.chunks_from(NUM_EVENTS)] == []
+
+
+def test_what_lies_elsewhere_is_brought_to_the_mesh_and_numbers_belong_to_an_event():
+    """A committed learning rate, parameters on a mesh in another order, batches with a number for each event."""
+    trace, mesh = TRACES["exponential"], asyncflax.make_mesh(2, 2)
+    other = asyncflax.make_mesh(2, 2, devices=jax.devices()[3::-1])
+    rate = jax.device_put(jnp.asarray(0.3), jax.devices()[5])
+    params = jax.device_put(SOFTMAX_PARAMS, jax.sharding.NamedSharding(other, jax.sharding.PartitionSpec()))
+    batches = {"rows": BATCHES, "scale": np.linspace(0.5, 1.5, NUM_EVENTS)}
+    loss_fn = lambda p, batch: batch["scale"] * problems.softmax_loss(p, batch["rows"])
+    gradient_fn = jax.value_and_grad(loss_fn)
+    want = asyncflax.run(asyncflax.algorithms.asgd(0.3), gradient_fn, SOFTMAX_PARAMS, trace, batches)
+    found = asyncflax.run(asyncflax.algorithms.asgd(rate), gradient_fn, params, trace, batches, mesh=mesh, width=4)
+    assert_close(found.params, want.params)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+
+
+def test_rows_of_workers_stay_whole_on_a_sharded_server():
+    """As many workers as would divide well: no collective moves the state of all of them."""
+    trace = asyncflax.queues.simulate(num_workers=64, num_updates=40, service_time=asyncflax.queues.exponential())
+    plan = asyncflax.make_plan(trace, width=4, mesh=asyncflax.make_mesh(4, 1), server="sharded")
+    algorithm = asyncflax.algorithms.multi_asgd(0.1, 0.5, num_workers=64)
+    params, batches = jnp.zeros((32, 16)), plan.placement.put_batches(np.zeros((40, 4, 16)))
+    gradient_fn = asyncflax.from_loss(lambda p, x: jnp.mean((x @ p.T) ** 2))
+    state = asyncflax.init_run(algorithm, params, plan)
+    program = run_module._run_chunk.lower(algorithm, gradient_fn, state, plan[0], batches).compile()
+    said = rounds.traffic(params, width=4, num_groups=4, server="sharded").total
+    assert said <= received(program.as_text()) <= said + 200
+
+
+def test_keys_whose_numbers_depend_on_the_company_are_refused():
+    gradient_fn = jax.value_and_grad(problems.softmax_loss)
+    start = (METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, TRACES["exponential"], BATCHES)
+    asyncflax.run(*start, key=jax.random.key(0, impl="rbg"))
+    with pytest.raises(ValueError, match=r"key is of the kind .*rbg.* instead of width=4"):
+        asyncflax.run(*start, key=jax.random.key(0, impl="rbg"), width=4)
+
+
+def test_a_state_on_other_devices_is_refused():
+    trace, algorithm = TRACES["exponential"], METHODS["asgd"].make()
+    gradient_fn = jax.value_and_grad(problems.softmax_loss)
+    state = asyncflax.init_run(
+        algorithm, SOFTMAX_PARAMS, asyncflax.make_plan(trace, mesh=asyncflax.make_mesh(2, 2), width=2)
+    )
+    for where in ({}, {"mesh": asyncflax.make_mesh(4, 2), "width": 4}):
+        with pytest.raises(ValueError, match=r"the state lies on 4 devices, the plan's are others"):
+            asyncflax.run_chunk(algorithm, gradient_fn, state, asyncflax.make_plan(trace, **where)[0], BATCHES)
