@@ -77,7 +77,7 @@ def cases(count: int) -> list[tuple[str, str, str]]:
     from problems import MAIN_METHODS, some_traces
 
     if count == 4:
-        return [("dc_asgd", "exponential", "replicated"), ("multi_asgd", "restart", "sharded"), SAVED]
+        return [("multi_asgd", "restart", "replicated"), SAVED]
     servers = ("replicated", "sharded")
     methods = [(name, "exponential", servers[i % 2]) for i, name in enumerate(MAIN_METHODS)]
     return list(dict.fromkeys([*methods, *(("dc_asgd", kind, server) for kind in some_traces() for server in servers)]))

@@ -104,25 +104,19 @@ def test_when_one_process_ends_all_end_with_one_sentence(task, victim, how, numb
 @pytest.mark.parametrize(
     "task, status, message",
     [
-        ("error_alone", 3, "error: process 2: the disk of this host is full\n"),
+        ("error_alone", 3, "error: process 1: the disk of this host is full\n"),
         ("error_of_all", 4, "error: the same in all\n"),
-        ("bug_alone", 1, "error: process 2: KeyError: 'a bug of this host'\n"),
-        ("apart", 1, "error: process [12]: workdir='run' is another folder here than in process 0; take one that all"),
-        (
-            "differ",
-            1,
-            "error: process [12]: workdir is 'runs/[12]' here and 'runs/0' in process 0; start all processes",
-        ),
+        ("bug_alone", 1, "error: process 1: KeyError: 'a bug of this host'\n"),
+        ("apart", 1, "error: process 1: workdir='run' is another folder here than in process 0; take one that all"),
+        ("differ", 1, "error: process 1: workdir is 'runs/1' here and 'runs/0' in process 0; start all processes of"),
     ],
 )
 def test_an_error_ends_all_with_one_status_and_the_primary_says_it(task, status, message, tmp_path):
-    with started_task(task, tmp_path, 3) as run:
-        found = ends(run)
-    assert [status for status, _ in found] == [status] * 3, found
-    assert re.match(message, found[0][1]) and found[0][1].count("\n") == 1
-    for index, (_, error) in enumerate(found[1:], 1):
-        assert ("Traceback" in error) == (task == "bug_alone" and index == 2), error
-        assert "error: " not in error
+    with started_task(task, tmp_path, 2) as run:
+        (first, said), (second, quiet) = ends(run)
+    assert first == second == status, said + quiet
+    assert said.startswith(message) and said.count("\n") == 1, said
+    assert "error: " not in quiet and ("Traceback" in quiet) == (task == "bug_alone"), quiet
 
 
 def test_a_stranger_at_the_door_is_none_of_the_processes():
@@ -141,8 +135,9 @@ def test_a_stranger_at_the_door_is_none_of_the_processes():
             del key, milliseconds
             return self.value
 
-    kept = {}
-    found = connect(Client(), "localhost", 0, 2, 10.0)
+    kept, client = {}, Client()
+    found = connect(client, "localhost", 0, 2, 10.0)
+    client.other.join()
     assert list(found) == [1]
     kept[0].sendall(b"hello")
     assert found[1].recv(5) == b"hello"
@@ -278,6 +273,7 @@ def test_the_page_names_what_is_tested_here():
     assert all(word == flags[word.split("=")[0]] for word in slurm if not word.startswith("--workdir"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, devices", [("one", 1), ("host", 8)])
 def test_the_commands_of_the_page_for_one_host_run(name, devices, tmp_path):
     [(_, arguments)] = commands_of_the_page(name)
@@ -286,8 +282,9 @@ def test_the_commands_of_the_page_for_one_host_run(name, devices, tmp_path):
     assert rows(tmp_path)[-1]["update"] == 20 and (tmp_path / "training.png").exists()
 
 
-def test_a_training_in_two_processes_gives_the_metrics_of_one_and_survives_what_happens_to_them(tmp_path):
-    """A signal to one stops all after the same chunk; a kill of either ends both; the rest runs elsewhere."""
+@pytest.mark.parametrize("victims", [(0,), pytest.param((1, 0), marks=pytest.mark.slow)])
+def test_a_training_in_two_processes_gives_the_metrics_of_one_and_survives_what_happens_to_them(victims, tmp_path):
+    """A signal to one stops all after the same chunk; a kill of one ends both; the rest runs elsewhere."""
     [(devices, arguments)] = commands_of_the_page("cpu")
     with started([shortened(arguments, tmp_path / "cpu")], [environment(1, **devices)]) as run:
         assert ends(run, timeout=300) == [(0, "")]
@@ -306,7 +303,7 @@ def test_a_training_in_two_processes_gives_the_metrics_of_one_and_survives_what_
     stopped = re.search(r"^error: stopped by SIGTERM after update (\d+) and saved; the same com", said, re.MULTILINE)
     assert (status, other) == (143, 143) and "error: " not in quiet
     assert rows(workdir)[-1]["update"] == int(stopped[1]) and (workdir / "checkpoints" / stopped[1]).is_dir()
-    for victim in (0, 1):
+    for victim in victims:
         with two_hosts() as run:
             wait_for_rows(workdir, run, 3)
             run[victim].kill()
