@@ -256,6 +256,6 @@ def apart(folder: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    distributed.start(timeout=60, patience=6.0)
+    distributed.start(timeout=200, patience=15.0)
     print = functools.partial(print, flush=True)
     globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))
