@@ -3,8 +3,9 @@
     python benchmarks/mesh.py [--devices 2] [--workers 8] [--batch 100] [--alternations 9]
     python benchmarks/mesh.py --service gamma       # regular work: all lanes are filled
 
-Without accelerators, P devices of the CPU, cifar10_quick on random images. (XLA is asked to give each of them one thread;
-jax 0.10.2 does not, so there one device uses two cores already, and the speed-ups say little.) Four contestants, each a program of about the same number of gradients:
+Without accelerators, P devices of the CPU, cifar10_quick on random images. (XLA is asked to give each of them one
+thread; jax 0.10.2 does not, so there one device uses two cores already, and the speed-ups say little.) Four contestants,
+each a program of about the same number of gradients:
 
     asynchronous, 1 device     one event after the other
     asynchronous, P groups     rounds of width P
