@@ -4,7 +4,7 @@
     python benchmarks/mesh.py --service gamma       # regular work: all lanes are filled
 
 Without accelerators, P devices of the CPU, cifar10_quick on random images. (XLA is asked to give each of them one
-thread; jax 0.10.2 does not, so there one device uses two cores already, and the speed-ups say little.) Four contestants,
+thread; jax 0.10.2 does not, so there one device uses two cores already: the speed-ups say little.) Four contestants,
 each a program of about the same number of gradients:
 
     asynchronous, 1 device     one event after the other
