@@ -29,7 +29,8 @@ from jax.sharding import Mesh
 
 from asyncflax import _check
 from asyncflax.placement import Placement
-from asyncflax.rounds import best_width, round_ends, summary
+from asyncflax.rounds._report import summary
+from asyncflax.rounds._time import best_width, round_ends
 from asyncflax.trace import Trace
 
 

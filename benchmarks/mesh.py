@@ -3,9 +3,9 @@
     python benchmarks/mesh.py [--devices 2] [--workers 8] [--batch 100] [--alternations 9]
     python benchmarks/mesh.py --service gamma       # regular work: all lanes are filled
 
-Without accelerators, P devices of the CPU, cifar10_quick on random images. (XLA is asked to give each of them one
-thread; jax 0.10.2 does not, so there one device uses two cores already: the speed-ups say little.) Four contestants,
-each a program of about the same number of gradients:
+Without accelerators a device is a process that is bound to one core (a CPU device takes all cores that it can get, so
+two of them in one process share what one has already), and its collectives go through the loopback. cifar10_quick on
+random images. Four contestants, each a program of about the same number of gradients:
 
     asynchronous, 1 device     one event after the other
     asynchronous, P groups     rounds of width P
@@ -13,21 +13,22 @@ each a program of about the same number of gradients:
     synchronous, P replicas    each batch split over P devices, the gradient all-reduced
 
 Blocks alternate; medians of the ratios. The speed-ups of the second and fourth row over the first and third are what is
-compared; the expectation of the planner for the second is printed beside it.
+compared; the expectation of the planner for the second is printed beside it. While one device computes alone, the
+others wait without work.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-_DEVICES = int(sys.argv[sys.argv.index("--devices") + 1]) if "--devices" in sys.argv else 2
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={_DEVICES} {ONE_THREAD}"
-)
+PROCESS = "ASYNCFLAX_MESH_PROCESS"  # set in the processes that this one starts
+if PROCESS in os.environ:
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(os.environ[PROCESS]) % len(_cores)]})
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -35,13 +36,16 @@ import numpy as np  # noqa: E402
 from round_speed import IMAGES, MOMENTUM, RATE, make_gradient  # noqa: E402
 
 import asyncflax  # noqa: E402
-from asyncflax import queues, rounds  # noqa: E402
+from asyncflax import distributed, queues, rounds  # noqa: E402
 
 
 def contestant(trace, batch, *, group, replica, width, server):
-    """A function that runs the trace once; one device where both are 1."""
-    mesh = asyncflax.make_mesh(group, replica) if group * replica > 1 else None
-    plan = asyncflax.make_plan(trace, width=width, mesh=mesh, server=server if mesh is not None else "replicated")
+    """A function that runs the trace once; where both are 1, the first process alone."""
+    alone = group * replica == 1
+    if alone and not distributed.is_primary():
+        return lambda: None
+    mesh = None if alone else asyncflax.make_mesh(group, replica)
+    plan = asyncflax.make_plan(trace, width=width, mesh=mesh, server="replicated" if alone else server)
     gradient_fn, params = make_gradient()
     gradient_fn = plan.place(gradient_fn)
     algorithm = asyncflax.algorithms.momentum_asgd(RATE, MOMENTUM)
@@ -56,17 +60,8 @@ def contestant(trace, batch, *, group, replica, width, server):
     return run
 
 
-def main() -> None:
-    """Prints seconds and speed-ups."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--devices", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--events", type=int, default=24)
-    parser.add_argument("--alternations", type=int, default=9)
-    parser.add_argument("--service", default="exponential", choices=["exponential", "gamma", "deterministic"])
-    parser.add_argument("--server", default="replicated", choices=["replicated", "sharded"])
-    args = parser.parse_args()
+def measure(args: argparse.Namespace) -> None:
+    """All contestants, in each process; the first one prints seconds and speed-ups."""
     law, p = getattr(queues, args.service)(), args.devices
     trace = queues.simulate(num_workers=args.workers, num_updates=args.events, service_time=law)
     alone = asyncflax.staleness.constant(0).trace(num_updates=args.events)
@@ -78,23 +73,51 @@ def main() -> None:
         f"synchronous, {p} replicas": contestant(alone, group=1, replica=p, width=1, **common),
     }
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    cpu: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(args.alternations + 1):  # the first one compiles
         for name, run in contestants.items():
-            began = time.perf_counter()
+            distributed.sync("begin")
+            began, worked = time.perf_counter(), time.process_time()
             run()
             times[name].append(time.perf_counter() - began)
+            cpu[name].append(time.process_time() - worked)
+    if not distributed.is_primary():
+        return
     seconds = {name: np.array(t[1:]) for name, t in times.items()}
     expected = rounds.forecast(trace, p, num_groups=p)
     print(
         f"cifar10_quick, batch {args.batch}, {args.workers} workers, {law}, {args.server} server, "
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n"
     )
-    print("| | ms a gradient | speed-up | expected |\n|---|---|---|---|")
+    print("| | ms a gradient | CPU ms of the first device | speed-up | expected |\n|---|---|---|---|---|")
     names = list(contestants)
+    a_gradient = lambda values: f"{1e3 * np.median(values) / args.events:.1f}"
     for one, many, hope in ((names[0], names[1], expected.speed_up), (names[2], names[3], float(p))):
         ratio = np.median(seconds[one] / seconds[many])
-        print(f"| {one} | {1e3 * np.median(seconds[one]) / args.events:.1f} | | |")
-        print(f"| {many} | {1e3 * np.median(seconds[many]) / args.events:.1f} | {ratio:.2f} | {hope:.2f} |")
+        print(f"| {one} | {a_gradient(seconds[one])} | {a_gradient(cpu[one][1:])} | | |")
+        print(f"| {many} | {a_gradient(seconds[many])} | {a_gradient(cpu[many][1:])} | {ratio:.2f} | {hope:.2f} |")
+
+
+def main() -> None:
+    """Starts a process for each device, or is one of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--devices", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--events", type=int, default=24)
+    parser.add_argument("--alternations", type=int, default=9)
+    parser.add_argument("--service", default="exponential", choices=["exponential", "gamma", "deterministic"])
+    parser.add_argument("--server", default="replicated", choices=["replicated", "sharded"])
+    parser.add_argument("--port", type=int, default=9931, help="on which the processes find each other")
+    args = parser.parse_args()
+    if PROCESS in os.environ:
+        distributed.start(f"127.0.0.1:{args.port}", args.devices, int(os.environ[PROCESS]))
+        measure(args)
+        return
+    each = [{**os.environ, PROCESS: str(index)} for index in range(args.devices)]
+    command = [sys.executable, *sys.argv]
+    processes = [subprocess.Popen(command, env=environment) for environment in each]
+    sys.exit(max(process.wait() for process in processes))
 
 
 if __name__ == "__main__":

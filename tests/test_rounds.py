@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import asyncflax
 from asyncflax import queues, rounds, staleness
+from asyncflax.rounds._report import _size
 
 
 def simulate(num_workers, law, num_updates=2000, seed=0):
@@ -242,7 +243,7 @@ def test_the_report_says_what_the_functions_say():
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_499, "999 kB"), (999_500, "1 MB"), (2.048e12, "2.05 TB")],
 )
 def test_bytes_for_people(size, text):
-    assert rounds._size(int(size)) == text
+    assert _size(int(size)) == text
 
 
 def test_the_figure_has_the_numbers():
