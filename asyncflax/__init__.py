@@ -4,6 +4,7 @@ from asyncflax import (
     algorithms,
     data,
     history,
+    local,
     meter,
     metrics,
     plots,
@@ -14,6 +15,7 @@ from asyncflax import (
     theory,
     transforms,
 )
+from asyncflax._citation import citation
 from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.placement import make_mesh
@@ -34,11 +36,13 @@ __all__ = [
     "RunState",
     "Trace",
     "algorithms",
+    "citation",
     "data",
     "from_loss",
     "from_optax",
     "history",
     "init_run",
+    "local",
     "make_mesh",
     "make_plan",
     "meter",

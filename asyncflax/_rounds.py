@@ -23,6 +23,7 @@ class RunOutput(NamedTuple):
       losses: [E], the loss at what the worker read.
       staleness: int32 [E], in updates.
       gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
+      gradient_rms: float [E], ||g|| / sqrt(d) of the gradient as it arrives; see `metrics.normalised_gap`.
       aux: what the gradient function reports, with a leading axis [E].
 
     Example: see `run_chunk`.
@@ -31,6 +32,7 @@ class RunOutput(NamedTuple):
     losses: jax.Array
     staleness: jax.Array
     gap: jax.Array
+    gradient_rms: jax.Array
     aux: Any
 
 
@@ -111,7 +113,7 @@ class Rounds:
         result = jax.eval_shape(self._gradient, self.gradient_fn, self.key, read, batch, one, one)
         gap = jax.eval_shape(metrics.gap, read[0], read[0])
         room = lambda x: jnp.zeros((self.chunk.worker.shape[-1], *x.shape), x.dtype)
-        out = RunOutput(*jax.tree.map(room, (result.loss, one, gap, result.aux)))
+        out = RunOutput(*jax.tree.map(room, (result.loss, one, gap, gap, result.aux)))
         return self.chunk.placement.everywhere(out)
 
     def _gradients(self, events: Any, read: Any) -> GradientResult:
@@ -142,7 +144,7 @@ class Rounds:
     def _serve(self, server: Server, i: Any, row: Any, read: Any, result: GradientResult) -> Server:
         """What the server does with the gradient of event i, counted in the chunk."""
         algorithm, chunk, params, read_params = self.algorithm, self.chunk, server.params, read[0]
-        moved = metrics.gap(params, read_params)
+        moved, size = metrics.gap(params, read_params), metrics.rms(result.grads)
         updates, algorithm_state = algorithm.update(
             result.grads,
             server.algorithm,
@@ -160,7 +162,7 @@ class Rounds:
         reader = chunk.reader[i] if chunk.exclusive else None
         handed_out = (algorithm.view(params, algorithm_state, worker=reader), model_state)
         store = put_row(server.store, row, handed_out)
-        out = put_row(server.out, i, RunOutput(result.loss, chunk.staleness[i], moved, result.aux))
+        out = put_row(server.out, i, RunOutput(result.loss, chunk.staleness[i], moved, size, result.aux))
         return Server(params, algorithm_state, model_state, store, out)
 
     def kept(self, server: Server) -> Server:

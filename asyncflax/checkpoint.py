@@ -32,7 +32,7 @@ from asyncflax import _check
 from asyncflax.distributed import broadcast, is_primary, sync
 from asyncflax.run import RunState
 
-__all__ = ["Checkpoint", "Checkpoints", "load_params"]
+__all__ = ["Checkpoint", "Checkpoints", "load_model", "load_params"]
 
 _PARTIAL, _REMOVED, _DAMAGED, _SUMS = ".partial", ".removed", ".damaged", "SHA256SUMS"
 _EXTRA = "extra.npz"
@@ -236,6 +236,35 @@ def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
       >>> load_params(checkpoints.folder / "0", like={"w": jnp.zeros(2)})["w"]
       Array([1., 1.], dtype=float32)
     """
+    return load_model(path, params=like)[0]
+
+
+def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = None) -> tuple[Any, Any]:
+    """The server's parameters in one checkpoint and what belongs to them that gradients do not train.
+
+    Args:
+      path: of the checkpoint, as 'WORKDIR/checkpoints/4000'.
+      params: PyTree of parameters of the same model.
+      model_state: PyTree of its model state (the statistics of BatchNorm); with None it is not looked for.
+
+    Returns:
+      parameters and model state, of the structure of the arguments.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: it is damaged, or of another model.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, tempfile
+      >>> from asyncflax.checkpoint import Checkpoints, load_model
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
+      >>> begin = {"params": jnp.ones(2), "model_state": {"mean": jnp.zeros(2)}}
+      >>> state = asyncflax.init_run(asyncflax.algorithms.asgd(0.1), plan=plan, **begin)
+      >>> checkpoints = Checkpoints(tempfile.mkdtemp())
+      >>> checkpoints.save(0, state, config={})
+      >>> load_model(checkpoints.folder / "0", **begin)
+      (Array([1., 1.], dtype=float32), {'mean': Array([0., 0.], dtype=float32)})
+    """
     from orbax.checkpoint import v1 as orbax
 
     folder = pathlib.Path(path).absolute()
@@ -248,12 +277,20 @@ def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
     abstract = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
     metadata: Any = orbax.metadata(os.fspath(folder / "state")).metadata
     saved: Any = orbax.load(os.fspath(folder / "state"), jax.tree.map(abstract, metadata))
-    saved = saved["params"]
+    return _part(path, "params", saved["params"], params), _part(
+        path, "model_state", saved.get("model_state"), model_state
+    )
+
+
+def _part(path: Any, part: str, saved: Any, like: Any) -> Any:
+    """What a checkpoint holds of something, in the structure of the same thing here."""
+    if like is None:
+        return None
     have, wanted = _described(saved), _described(like)
     if have != wanted:
         name = next(n for n in (*wanted, *have) if have.get(n) != wanted.get(n))
         raise ValueError(
-            f"checkpoint {path} is of another model: params{name} is {have.get(name, 'missing')} in it, "
+            f"checkpoint {path} is of another model: {part}{name} is {have.get(name, 'missing')} in it, "
             f"here it is {wanted.get(name, 'missing')}."
         )
     structure = jax.tree.structure(like)

@@ -69,6 +69,8 @@ class TrainConfig:
     learning_rate: float = 0.05  # alpha
     learning_rate_drops: tuple[float, ...] = ()  # where it drops, as shares of num_updates: (0.5, 0.75)
     learning_rate_factor: float = 0.1  # what it is multiplied by there
+    warmup_updates: int = 0  # updates over which the learning rate rises to its value, a little each; 0 for none
+    warmup_from: float = 0.0  # the share of the learning rate that it rises from; 0 takes 1 / num_groups
     momentum: float = 0.0  # mu_L, explicit, in [-1, 1]
     weight_decay: float = 0.0  # see decay_at in the options of the algorithm
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
@@ -100,6 +102,10 @@ class TrainConfig:
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
         _check.integer("config.crop_pad", self.crop_pad, 0)
+        _check.integer("config.warmup_updates", self.warmup_updates, 0)
+        _check.number("config.warmup_from", self.warmup_from, low=0.0, high=1.0)
+        if self.warmup_from > 0 and not self.warmup_updates:
+            raise ValueError(f"config.warmup_from={self.warmup_from} needs config.warmup_updates, which is 0.")
         _check.integer("config.width", self.width, 0)
         _check.choice("config.server", self.server, SERVERS)
         _check.choice("config.store", self.store, STORES)

@@ -1,8 +1,9 @@
 """Image data sets as arrays, and the batches that belong to events.
 
-CIFAR-10 comes through TensorFlow Datasets (`tfds.data_source`, which needs no TensorFlow). It is decoded once into a
-cache, one file of uint8 arrays, which can also be given directly, so that a machine without TensorFlow Datasets can
-train. scikit-learn's handwritten digits are the embedded data set: they come with scikit-learn (extra `train`).
+CIFAR-10 and CIFAR-100 come through TensorFlow Datasets (`tfds.data_source`, which needs no TensorFlow). They are
+decoded once into a cache, a file of uint8 arrays for each, which can also be given directly, so that a machine without
+TensorFlow Datasets can train. scikit-learn's handwritten digits are the embedded data set: they come with scikit-learn
+(extra `train`).
 
 The batch of event t depends on the seed and on t alone, so that replays, other widths and resumed runs see the same.
 """
@@ -22,7 +23,9 @@ import numpy as np
 from asyncflax import _check
 from asyncflax._files import write_atomically
 
-__all__ = ["ImageData", "augment", "batch_rows", "cifar10", "digits"]
+__all__ = ["ImageData", "augment", "batch_rows", "cifar10", "cifar100", "digits"]
+
+_CIFAR_VERSION = "3.0.2"  # of TensorFlow Datasets
 
 
 class ImageData(NamedTuple):
@@ -113,19 +116,42 @@ def cifar10(
         python -c "from asyncflax import data; data.cifar10('nowhere', download=True)"
       or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
     """
-    cache = pathlib.Path(cache) if cache is not None else _cache_folder() / "cifar10-3.0.2.npz"
-    if cache.exists():
-        return _read_cache(cache)
-    folder = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    if not download and not (folder / "cifar10" / "3.0.2").is_dir():
-        raise FileNotFoundError(
-            f"CIFAR-10 is not in {folder} (no {folder / 'cifar10' / '3.0.2'}). Download it there with\n"
-            f"  python -c \"from asyncflax import data; data.cifar10('{folder}', download=True)\"\n"
-            "or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'."
-        )
-    data = ImageData(*_decode("cifar10:3.0.2", "train", folder, download), *_decode("cifar10:3.0.2", "test", folder))
-    _write_cache(cache, data)
-    return data
+    return _cifar("cifar10", "CIFAR-10", data_dir, cache, download)
+
+
+def cifar100(
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> ImageData:
+    """CIFAR-100: 50,000 training and 10,000 test images, 32x32x3, 100 classes (the fine labels).
+
+    Read as `cifar10` is. It has been tested with records that are made up, not with the data set itself.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets, in which there is cifar100/3.0.2; default $TFDS_DATA_DIR, then
+        ~/tensorflow_datasets.
+      cache: the file of decoded arrays; default cifar100-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
+        Where it exists, nothing else is needed.
+      download: let TensorFlow Datasets download and prepare what is missing (170 MB).
+
+    Raises:
+      FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
+      ValueError: the cache is damaged.
+
+    Source: as `cifar10`.
+
+    Example:
+      >>> import asyncflax
+      >>> asyncflax.data.cifar100("nowhere", cache="nothing.npz")
+      Traceback (most recent call last):
+        ...
+      FileNotFoundError: CIFAR-100 is not in nowhere (no nowhere/cifar100/3.0.2). Download it there with
+        python -c "from asyncflax import data; data.cifar100('nowhere', download=True)"
+      or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
+    """
+    return _cifar("cifar100", "CIFAR-100", data_dir, cache, download)
 
 
 def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, seed: int = 0) -> np.ndarray:
@@ -199,6 +225,31 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = Tru
     return images
 
 
+def _cifar(
+    name: str,
+    title: str,
+    data_dir: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None,
+    download: bool,
+) -> ImageData:
+    """One of the two, from its cache or decoded into it; `name` is that of TensorFlow Datasets and of the function."""
+    cache = pathlib.Path(cache) if cache is not None else _cache_folder() / f"{name}-{_CIFAR_VERSION}.npz"
+    if cache.exists():
+        return _read_cache(cache, title)
+    folder = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    there = folder / name / _CIFAR_VERSION
+    if not download and not there.is_dir():
+        raise FileNotFoundError(
+            f"{title} is not in {folder} (no {there}). Download it there with\n"
+            f"  python -c \"from asyncflax import data; data.{name}('{folder}', download=True)\"\n"
+            "or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'."
+        )
+    full_name = f"{name}:{_CIFAR_VERSION}"
+    data = ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))
+    _write_cache(cache, data)
+    return data
+
+
 def _cache_folder() -> pathlib.Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return pathlib.Path(base).expanduser() / "asyncflax"
@@ -225,7 +276,7 @@ def _write_cache(path: pathlib.Path, data: ImageData) -> None:
     write_atomically(path, lambda file: np.savez(file, **data._asdict()))
 
 
-def _read_cache(path: pathlib.Path) -> ImageData:
+def _read_cache(path: pathlib.Path, title: str) -> ImageData:
     content = path.read_bytes() if path.is_file() else b""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -234,5 +285,5 @@ def _read_cache(path: pathlib.Path) -> ImageData:
         if shapes != [(32, 32, 3), (), (32, 32, 3), ()] or data.train_images.dtype != np.uint8:
             raise ValueError(f"its arrays have shapes {[x.shape for x in data]}")
     except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged or no cache of CIFAR-10 ({error}); delete it, it is made anew.") from error
+        raise ValueError(f"{path} is damaged or no cache of {title} ({error}); delete it, it is made anew.") from error
     return data

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from asyncflax import _check, algorithms, data, models, queues, staleness, transforms
 from asyncflax.base import AsyncAlgorithm, transform_gradients
-from asyncflax.checkpoint import load_params
+from asyncflax.checkpoint import load_model
 from asyncflax.config import TrainConfig, parameters_of, parse_options, returning
 from asyncflax.gradients import GradientResult, from_loss
 from asyncflax.meter import MomentumMeter, watch
@@ -38,10 +38,13 @@ class Experiment(NamedTuple):
       plan: `Plan`, cut where the run is logged, evaluated and saved.
       algorithm: the method.
       schedule: `schedule(event) -> learning rate`.
-      gradient_fn: `gradient_fn(params, rows, *, key) -> GradientResult`, rows int32 [batch_size].
+      gradient_fn: `gradient_fn(params, rows, *, key, model_state) -> GradientResult`, rows int32 [batch_size].
       params: the initial parameters.
+      model_state: the initial statistics of BatchNorm, float32, as `models.functional_with_state` has them; None for a
+        network without.
       key: a typed JAX key, for augmentation and dropout.
-      evaluate: `evaluate(params) -> {'test_loss': [], 'test_accuracy': []}`, jitted; a PyTree that holds the test data.
+      evaluate: `evaluate(params, model_state=None) -> {'test_loss': [], 'test_accuracy': []}`, jitted, with running
+        statistics; a PyTree that holds the test data.
 
     Example: see `make_experiment`.
     """
@@ -55,8 +58,9 @@ class Experiment(NamedTuple):
     schedule: Callable[[Any], Any]
     gradient_fn: Callable[..., GradientResult]
     params: Any
+    model_state: Any
     key: jax.Array
-    evaluate: Callable[[Any], dict[str, jax.Array]]
+    evaluate: Callable[..., dict[str, jax.Array]]
 
     def batches(self, chunk: Chunk) -> np.ndarray:
         """int32 [E, batch_size]: the rows of the data set on which the events of a chunk compute, for `run_chunk`."""
@@ -97,16 +101,17 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | None = None
             f"config.batch_size={config.batch_size} is larger than the {len(images.train_labels)} training images."
         )
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    apply, params = _make_model(config, images, init_key)
+    apply, params, model_state = _make_model(config, images, init_key)
     if config.start_from:
-        params = load_params(config.start_from, like=params)
+        params, model_state = load_model(config.start_from, params=params, model_state=model_state)
     mean_image = jnp.asarray(images.mean_image)
     gradient_fn = _make_gradient_fn(config, apply, images, mean_image)
     rows = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
-    jax.eval_shape(gradient_fn, params, rows, key=run_key)  # a model that does not fit the images says so here
+    # A model that does not fit the images says so here.
+    jax.eval_shape(gradient_fn, params, rows, key=run_key, model_state=model_state)
     evaluate = _make_evaluate(config, apply, images, mean_image)
-    gradient_fn, evaluate, params, run_key = plan.place((gradient_fn, evaluate, params, run_key))
-    return Experiment(config, images, trace, law, plan, algorithm, schedule, gradient_fn, params, run_key, evaluate)
+    placed = plan.place((gradient_fn, params, model_state, run_key, evaluate))
+    return Experiment(config, images, trace, law, plan, algorithm, schedule, *placed)
 
 
 def load_data(config: TrainConfig) -> data.ImageData:
@@ -207,7 +212,7 @@ def make_algorithm(config: TrainConfig, *, learning_rate: Any = None, momentum: 
         raise ValueError(f"config.momentum={config.momentum}, but {config.algorithm} has no momentum; set it to 0.")
     learning_rate = config.learning_rate if learning_rate is None else learning_rate
     given = {
-        "learning_rate": _make_schedule(config, learning_rate, by="step") if _drops(config) else learning_rate,
+        "learning_rate": _make_schedule(config, learning_rate, by="step") if _changes(config) else learning_rate,
         "momentum": config.momentum if momentum is None else momentum,
         "num_workers": config.num_groups,
         "weight_decay": config.weight_decay,
@@ -290,14 +295,24 @@ def _drops(config: TrainConfig) -> list[int]:
     return [round(share * config.num_updates) // _events_a_step(config) for share in config.learning_rate_drops]
 
 
+def _changes(config: TrainConfig) -> bool:
+    """Whether the learning rate is no constant."""
+    return bool(config.learning_rate_drops or config.warmup_updates)
+
+
 def _events_a_step(config: TrainConfig) -> int:
     return config.num_groups if config.algorithm == "ssgd" else 1
 
 
 def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -> Callable[[Any], Any]:
-    """The learning rate by the method's own steps, or by events."""
+    """The learning rate by the method's own steps, or by events: what drops, times what rises from a share to 1."""
     boundaries = dict.fromkeys(_drops(config), config.learning_rate_factor)
-    schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    dropping = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    rise = config.warmup_updates // _events_a_step(config)
+    schedule = dropping
+    if rise > 0:
+        rising = optax.linear_schedule(config.warmup_from or 1 / config.num_groups, 1.0, rise)
+        schedule = lambda step: rising(step) * dropping(step)
     return schedule if by == "step" else lambda event: schedule(event // _events_a_step(config))
 
 
@@ -306,7 +321,9 @@ def _is_bias(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
 
 
-def _make_model(config: TrainConfig, images: data.ImageData, key: jax.Array) -> tuple[Callable[..., jax.Array], Any]:
+def _make_model(
+    config: TrainConfig, images: data.ImageData, key: jax.Array
+) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
     from flax import nnx
 
     networks = [name for name in models.__all__ if inspect.isclass(getattr(models, name))]
@@ -315,8 +332,8 @@ def _make_model(config: TrainConfig, images: data.ImageData, key: jax.Array) -> 
     shape = images.train_images.shape[1:]
     given = {"image_shape": shape, "num_classes": images.num_classes, "rngs": nnx.Rngs(key)}
     model = make(**_arguments("config.model_options", config.model_options, make, given))
-    apply, params = models.functional(model)
-    return compute_in(config.precision, apply), params
+    apply, params, model_state = models.functional_with_state(model)
+    return compute_in(config.precision, apply), params, model_state
 
 
 def _scaled(config: TrainConfig, pixels: jax.Array, mean_image: jax.Array) -> jax.Array:
@@ -325,34 +342,34 @@ def _scaled(config: TrainConfig, pixels: jax.Array, mean_image: jax.Array) -> ja
 
 
 def _make_gradient_fn(
-    config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData, mean_image: jax.Array
+    config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], images: data.ImageData, mean_image: jax.Array
 ) -> Any:
     """Loss and accuracy of a batch of row numbers; the data set is an argument of the compiled program."""
 
-    def loss_fn(pixels, labels, mean_image, params, rows, *, key):
+    def loss_fn(pixels, labels, mean_image, params, rows, *, key, model_state=None):
         augment_key, dropout_key = jax.random.split(key)
         batch = _scaled(config, pixels[rows], mean_image)
         batch = data.augment(augment_key, batch, pad=config.crop_pad, flip=config.flip)
-        logits = apply(params, batch, key=dropout_key)
+        logits, model_update = apply(params, model_state, batch, key=dropout_key)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
-        return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels[rows])}
+        return loss, ({"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels[rows])}, model_update)
 
     arrays = (images.train_images, images.train_labels, mean_image)
-    return from_loss(jax.tree_util.Partial(loss_fn, *map(jnp.asarray, arrays)), has_aux=True)
+    return from_loss(jax.tree_util.Partial(loss_fn, *map(jnp.asarray, arrays)), has_aux=True, has_model_update=True)
 
 
 def _make_evaluate(
-    config: TrainConfig, apply: Callable[..., jax.Array], images: data.ImageData, mean_image: jax.Array
+    config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], images: data.ImageData, mean_image: jax.Array
 ) -> Any:
     """Loss and accuracy on all test images, in batches; the last one is filled up with images that do not count."""
     count, size = len(images.test_labels), min(config.eval_batch_size, len(images.test_labels))
     rows = np.arange(-(-count // size) * size).reshape(-1, size)
 
     @jax.jit
-    def evaluate(pixels, labels, mean_image, params):
+    def evaluate(pixels, labels, mean_image, params, model_state=None):
         def batch_sums(rows):
             row = jnp.minimum(rows, count - 1)
-            logits = apply(params, _scaled(config, pixels[row], mean_image))
+            logits, _ = apply(params, model_state, _scaled(config, pixels[row], mean_image))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[row])
             correct = jnp.argmax(logits, axis=-1) == labels[row]
             counts = rows < count

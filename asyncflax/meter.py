@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyncflax import _check, theory
+from asyncflax import _check, _coordinates, theory
 from asyncflax.base import as_partial
 from asyncflax.gradients import GradientResult, call_gradient_fn
 from asyncflax.staleness import StalenessLaw
@@ -111,24 +111,11 @@ def watch(
     if applied is not None and not callable(applied):
         raise TypeError(f"applied must be a function of (grads, read_params) or None, got {applied!r}.")
     coordinates = _check.integer("coordinates", coordinates, 1)
-    rng = np.random.default_rng(_check.integer("seed", seed, 0))
-    sizes = [int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(params)]
-    if not sum(sizes):
+    seed = _check.integer("seed", seed, 0)
+    if not sum(int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(params)):
         raise ValueError(f"params must hold numbers, got {params!r}.")
-    drawn = (
-        rng.choice(size, share, replace=False) for size, share in zip(sizes, _shares(sizes, coordinates), strict=True)
-    )
-    places = tuple(jnp.asarray(np.sort(rows), jnp.int32) for rows in drawn)
+    places = tuple(map(jnp.asarray, _coordinates.draw(params, coordinates, seed)))
     return _Watched(as_partial(gradient_fn), None if applied is None else as_partial(applied), places)
-
-
-def _shares(sizes: list[int], total: int) -> list[int]:
-    """How many of each, equal as far as the sizes allow."""
-    shares = [0] * len(sizes)
-    for left, i in zip(range(len(sizes), 0, -1), np.argsort(sizes, kind="stable"), strict=True):
-        shares[i] = min(sizes[i], total // left)
-        total -= shares[i]
-    return shares
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["gradient_fn", "applied", "places"], meta_fields=[])
@@ -147,18 +134,12 @@ class _Watched:
             raise TypeError(f"gradient_fn must report nothing or a dict to be watched, it reports {aux!r}.")
         if "meter" in aux:
             raise ValueError("gradient_fn reports 'meter' already; watch it once, or give that entry another name.")
-        params, grads = self._take(read_params), self._take(result.grads)
+        params, grads = (_coordinates.take(tree, self.places) for tree in (read_params, result.grads))
         if self.applied is not None:
             grads = self.applied(grads, params)
             _check.like("what `applied` returns", grads, "its arguments", params)
-        flat = lambda tree: jnp.concatenate(jax.tree.leaves(tree))
-        return result._replace(aux={**aux, "meter": Readout(flat(params), flat(grads))})
-
-    def _take(self, tree: Any) -> Any:
-        """The coordinates, leaf by leaf [n]."""
-        leaves, structure = jax.tree.flatten(tree)
-        take = lambda leaf, rows: jnp.ravel(leaf).at[rows].get(mode="promise_in_bounds")
-        return jax.tree.unflatten(structure, map(take, leaves, self.places))
+        readout = Readout(_coordinates.flat(params), _coordinates.flat(grads))
+        return result._replace(aux={**aux, "meter": readout})
 
 
 class MomentumMeter:

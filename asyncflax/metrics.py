@@ -8,6 +8,23 @@ import jax
 import jax.numpy as jnp
 
 
+def rms(tree: Any) -> jax.Array:
+    """The root mean square of all d numbers of a PyTree, ||x||_2 / sqrt(d), float32 or wider.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> asyncflax.metrics.rms({"w": jnp.array([3.0, 4.0]), "b": jnp.zeros(2)})
+      Array(2.5, dtype=float32)
+    """
+
+    def square(x):
+        x = jnp.abs(jnp.asarray(x))
+        return jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+
+    leaves = jax.tree.leaves(tree)
+    return jnp.sqrt(sum(map(square, leaves)) / max(sum(map(jnp.size, leaves)), 1))
+
+
 def gap(params: Any, read_params: Any) -> jax.Array:
     """How far the server has moved since a worker read: ||theta_now - theta_read||_2 / sqrt(d), float32 or wider.
 
@@ -22,11 +39,24 @@ def gap(params: Any, read_params: Any) -> jax.Array:
       >>> asyncflax.metrics.gap({"w": jnp.array([1.0, 3.0])}, {"w": jnp.array([1.0, 1.0])}).round(4)
       Array(1.4142, dtype=float32)
     """
+    return rms(jax.tree.map(lambda now, read: jnp.asarray(now) - jnp.asarray(read), params, read_params))
 
-    def square(now, read):
-        delta = jnp.abs(jnp.asarray(now) - jnp.asarray(read))
-        return jnp.sum(jnp.square(delta.astype(jnp.promote_types(delta.dtype, jnp.float32))))
 
-    squares = jax.tree.leaves(jax.tree.map(square, params, read_params))
-    size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
-    return jnp.sqrt(sum(squares) / max(size, 1))
+def normalised_gap(gap: Any, gradient_rms: Any) -> jax.Array:
+    """The gap in units of the gradient, ||theta_now - theta_read|| / ||g||; 0 where both are 0.
+
+    Unlike the gap it does not shrink because gradients do: what remains is how far stale the parameters are.
+
+    Args:
+      gap: float [...], see `gap`; `result.gap` of a run.
+      gradient_rms: the same shape, the root mean square of the gradients; `result.gradient_rms`.
+
+    Source: Hakimi et al. 2019 (arXiv:1907.11612), the normalised gap G*.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> asyncflax.metrics.normalised_gap(jnp.array([0.0, 0.2]), jnp.array([0.0, 0.5]))
+      Array([0. , 0.4], dtype=float32)
+    """
+    gap, gradient_rms = jnp.asarray(gap), jnp.asarray(gradient_rms)
+    return jnp.where(gap == 0.0, 0.0, gap / jnp.where(gap == 0.0, 1.0, gradient_rms))

@@ -16,18 +16,20 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 _OF_PRODUCTS = {"float32": "float32", "tf32": "tensorfloat32"}  # as JAX calls it
 
 
-def compute_in(precision: str, apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def compute_in(precision: str, apply: Callable[..., Any]) -> Callable[..., Any]:
     """A network that computes in a precision.
 
     'float32': products of matrices and convolutions in full float32, for which a GPU would take TF32 if it were not
     told. 'tf32': arrays are float32, products are TF32 on devices that have it; on others (CPUs) it is 'float32'.
     'bfloat16': parameters and images are cast, everything up to the logits is bfloat16, the logits are cast back to
     float32. Gradients with respect to the parameters are float32 (the dtype of the parameters) in all cases, and have
-    the precision of the network that they go through.
+    the precision of the network that they go through. The statistics of BatchNorm are computed and kept in float32 in
+    all cases.
 
     Args:
       precision: one of these.
-      apply: the network, `apply(params, images, **kwargs) -> logits`, as `models.functional` makes it.
+      apply: the network, `apply(params, images, **kwargs) -> logits`, as `models.functional` makes it, or
+        `apply(params, model_state, images, **kwargs) -> (logits, update)`, as `models.functional_with_state` does.
 
     Raises:
       ValueError: there is no such precision.
@@ -42,12 +44,14 @@ def compute_in(precision: str, apply: Callable[..., jax.Array]) -> Callable[...,
     """
     _check.choice("precision", precision, PRECISIONS)
 
-    def computed(params: Any, images: jax.Array, **kwargs: Any) -> jax.Array:
-        if precision == "bfloat16":
-            params, images = jax.tree.map(_as_bfloat16, (params, images))
-            return apply(params, images, **kwargs).astype(jnp.float32)
-        with jax.default_matmul_precision(_OF_PRODUCTS[precision]):
-            return apply(params, images, **kwargs)
+    def computed(params: Any, *state_and_images: Any, **kwargs: Any) -> Any:
+        if precision != "bfloat16":
+            with jax.default_matmul_precision(_OF_PRODUCTS[precision]):
+                return apply(params, *state_and_images, **kwargs)
+        *state, images = state_and_images
+        params, images = jax.tree.map(_as_bfloat16, (params, images))
+        out = apply(params, *state, images, **kwargs)
+        return (out[0].astype(jnp.float32), out[1]) if state else out.astype(jnp.float32)
 
     return computed
 

@@ -62,6 +62,7 @@ class RunResult(NamedTuple):
       losses: [T], the loss at what the worker read, in event order.
       staleness: int32 [T], in updates.
       gap: float [T], see `metrics.gap`.
+      gradient_rms: float [T], of the gradients; see `metrics.normalised_gap`.
       aux: what the gradient function reports, with a leading axis [T].
       model_state: the server's model state after the last event, or None.
 
@@ -73,6 +74,7 @@ class RunResult(NamedTuple):
     losses: jax.Array
     staleness: jax.Array
     gap: jax.Array
+    gradient_rms: jax.Array
     aux: Any
     model_state: Any
 

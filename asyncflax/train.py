@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from tqdm import tqdm
 
 from asyncflax import distributed, plots
@@ -37,6 +38,7 @@ from asyncflax.checkpoint import Checkpoints
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import Experiment, make_experiment, make_meter, why_no_meter
 from asyncflax.meter import MomentumMeter, Readout, in_theory
+from asyncflax.metrics import normalised_gap
 from asyncflax.records import Records
 from asyncflax.run import RunOutput, RunState, init_run, run_chunk
 from asyncflax.workdir import RunError, Workdir
@@ -123,6 +125,12 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
     return Summary(records.rows, state, figure, _table(experiment, records))
 
 
+def _steered(algorithm_state: Any) -> dict[str, jax.Array]:
+    """The explicit momentum of a method that chooses it; a copy, since the next chunk reuses the state."""
+    value = optax.tree.get(algorithm_state, "explicit_momentum")
+    return {} if value is None else {"explicit_momentum": jnp.copy(value)}
+
+
 def _of_all(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """What all processes of a run have in common; a data set may lie elsewhere on each host."""
     fields = {f"config.{name}": value for name, value in dataclasses.asdict(config).items()}
@@ -135,7 +143,8 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
     """The loop: chunks, metrics, evaluations, checkpoints."""
     config, trace, algorithm = experiment.config, experiment.trace, experiment.algorithm
     checkpoints = Checkpoints(folder.path / "checkpoints", keep=config.keep_checkpoints, warn=_say)
-    state = init_run(algorithm, experiment.params, experiment.plan, key=experiment.key)
+    begin = {"key": experiment.key, "model_state": experiment.model_state}
+    state = init_run(algorithm, experiment.params, experiment.plan, **begin)
     gradient_fn, meter = experiment.gradient_fn, None
     if not why_no_meter(config, trace):
         gradient_fn, meter = make_meter(experiment)
@@ -157,7 +166,7 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
     with records, _signals() as signals, _progress(len(trace), start) as bar:
         reporter = _Reporter(experiment, records, checkpoints, meter, bar, start)
         if checkpoint is None:
-            reporter.report_start(experiment.evaluate(state.params))
+            reporter.report_start(experiment.evaluate(state.params, state.model_state))
         waiting = None  # a chunk's metrics are read when the next one has been dispatched
         for chunk in experiment.plan:
             begin, update = chunk.events.start, chunk.events.stop
@@ -169,7 +178,8 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
                 reporter.report(*waiting)
             is_last = update == len(trace)
             evaluate = update % config.eval_every == 0 or is_last
-            waiting = (chunk.events, out, experiment.evaluate(state.params) if evaluate else {})
+            evaluation = experiment.evaluate(state.params, state.model_state) if evaluate else {}
+            waiting = (chunk.events, out, evaluation, _steered(state.algorithm))
             stopped_by = signals.stopped_by()
             if update % config.checkpoint_every == 0 or is_last or stopped_by:
                 metrics = reporter.report(*waiting)
@@ -210,7 +220,9 @@ class _Reporter:
         clock = {} if self._experiment.trace.time is None else {"simulated_time": 0.0}
         self._write({"update": 0, **clock}, evaluation)
 
-    def report(self, events: slice, out: RunOutput, evaluation: dict[str, jax.Array]) -> dict[str, float]:
+    def report(
+        self, events: slice, out: RunOutput, evaluation: dict[str, jax.Array], steered: dict[str, jax.Array]
+    ) -> dict[str, float]:
         """Waits for a chunk and records its means; returns the evaluation as numbers.
 
         Raises:
@@ -236,6 +248,8 @@ class _Reporter:
             "train_accuracy": float(accuracy.mean()),
             "staleness": float(trace.staleness[events].mean()),
             "gap": float(gap.mean()),
+            "normalised_gap": float(normalised_gap(gap, np.asarray(out.gradient_rms)[:count]).mean()),
+            **{name: float(value) for name, value in steered.items()},
             "learning_rate": float(self._experiment.schedule(events.stop - 1)),
             "updates_per_second": round(rate, 3),
         }
@@ -289,7 +303,8 @@ class _Reporter:
 
 def _refuse_broken(reporter: _Reporter, state: RunState, update: int) -> None:
     """What is saved must be finite; the loss shows broken parameters only when a worker has read them."""
-    good = jax.tree_util.tree_leaves_with_path(_all_finite({"params": state.params, "algorithm": state.algorithm}))
+    saved = {name: getattr(state, name) for name in ("params", "algorithm", "model_state")}
+    good = jax.tree_util.tree_leaves_with_path(_all_finite(saved))
     for path in [path for path, is_finite in good if not is_finite][:1]:
         name = jax.tree_util.keystr(path)
         raise reporter.diverged(f"the state {name} is not finite after update {update:,}", update - 1)

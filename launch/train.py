@@ -10,6 +10,7 @@ processes train together if each is told who it is: --coordinator=HOST:PORT --nu
 
 from absl import flags
 
+import asyncflax
 from asyncflax import compilation, launcher
 from asyncflax.config import TrainConfig
 from asyncflax.train import train_and_evaluate
@@ -18,6 +19,7 @@ CONFIG = launcher.config_flag(TrainConfig)
 launcher.process_flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run", required=True)
 CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
+CITATION = flags.DEFINE_bool("citation", False, "print the BibTeX of the papers behind the run")
 flags.adopt_module_key_flags(launcher)
 flags.declare_key_flag("config")
 
@@ -28,6 +30,8 @@ def main() -> None:
     compilation.use_cache(CACHE.value)
     summary = train_and_evaluate(config, workdir)
     print(f"\n{summary.table}\n\nfigures: {summary.figure}")
+    if CITATION.value:
+        print(f"\n{asyncflax.citation(config)}\n")
     if not config.trace:
         groups = 2 * config.num_groups
         command = launcher.command(num_groups=groups, workdir=f"{workdir.rstrip('/')}-{groups}-groups")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -70,58 +71,128 @@ norm_gradient = asyncflax.from_loss(norm_loss, has_aux=True, has_model_update=Tr
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of the table: a method, its options, and its twin in NumPy."""
+    """A row of the table: a method, its options, its twin in NumPy, and what it is for one worker without staleness.
+
+    The textbook method is "heavy_ball", "nesterov", or "lookahead": Nesterov, but the server keeps other parameters
+    than those at which gradients are taken. None is none of these.
+    """
 
     name: str
     factory: Callable[..., asyncflax.AsyncAlgorithm]
     twin: Callable[..., reference.Server]
     options: tuple[tuple[str, Any], ...] = ()
-    has_momentum: bool = True
+    textbook: str | None = "heavy_ball"
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """What the factory takes."""
+        return frozenset(inspect.signature(self.factory).parameters)
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether there is a coefficient to choose."""
+        return "momentum" in self.parameters
 
     def make(self, learning_rate: Any = 0.3, momentum: Any = 0.6, num_workers: int = WORKERS):
         """The algorithm."""
-        return self.factory(**self._arguments(learning_rate, momentum, num_workers))
+        return self.factory(**self.arguments(learning_rate, momentum, num_workers))
 
-    def make_twin(self, theta, learning_rate: Any = 0.3, momentum: float = 0.6, num_workers: int = WORKERS):
+    def make_twin(self, params, learning_rate: Any = 0.3, momentum: float = 0.6, num_workers: int = WORKERS):
         """The same method as the oracle has it."""
-        return self.twin(theta, **self._arguments(learning_rate, momentum, num_workers))
+        arguments = self.arguments(learning_rate, momentum, num_workers)
+        if "leaf_sizes" in inspect.signature(self.twin).parameters:  # the oracle has flat vectors
+            arguments["leaf_sizes"] = [np.size(leaf) for leaf in jax.tree.leaves(params)]
+        return self.twin(flat(params), **arguments)
 
-    def _arguments(self, learning_rate, momentum, num_workers) -> dict[str, Any]:
-        arguments = {"learning_rate": learning_rate, **dict(self.options)}
-        if self.has_momentum:
-            arguments["momentum"] = momentum
-        if self.factory in (algorithms.multi_asgd, algorithms.delay_adaptive_asgd, algorithms.ssgd):
-            arguments["num_workers"] = num_workers
-        return arguments
+    def arguments(self, learning_rate: Any, momentum: Any, num_workers: int) -> dict[str, Any]:
+        """What the factory is called with: what it takes of these, and the options of the row."""
+        given = {"learning_rate": learning_rate, "momentum": momentum, "num_workers": num_workers}
+        return {name: value for name, value in given.items() if name in self.parameters} | dict(self.options)
 
 
 def _rows() -> list[Method]:
     a, r = algorithms, reference
-    plain = {"has_momentum": False}
+
+    def row(factory, twin, suffix="", *, textbook="heavy_ball", **options):
+        name = f"{factory.__name__}-{suffix}" if suffix else factory.__name__
+        return Method(name, factory, twin, tuple(options.items()), textbook)
+
+    look, nesterov, none = {"textbook": "lookahead"}, {"textbook": "nesterov"}, {"textbook": None}
     return [
-        Method("asgd", a.asgd, r.Asgd, **plain),
-        Method("asgd-decay", a.asgd, r.Asgd, (("weight_decay", 0.1),), **plain),
-        Method("asgd-server_decay", a.asgd, r.Asgd, (("weight_decay", 0.1), ("decay_at", "server")), **plain),
-        Method("momentum_asgd", a.momentum_asgd, r.MomentumAsgd),
-        Method("momentum_asgd-outside", a.momentum_asgd, r.MomentumAsgd, (("form", "outside"),)),
-        Method("nag_asgd", a.nag_asgd, r.NagAsgd, (("weight_decay", 0.05),)),
-        Method("nag_asgd-shifted", a.nag_asgd, r.NagAsgd, (("variant", "shifted"),)),
-        Method("multi_asgd", a.multi_asgd, r.MultiAsgd, (("weight_decay", 0.05),)),
-        Method("multi_asgd-outside", a.multi_asgd, r.MultiAsgd, (("form", "outside"),)),
-        Method("multi_asgd-nesterov", a.multi_asgd, r.MultiAsgd, (("nesterov", True),)),
-        Method("multi_asgd-nesterov-outside", a.multi_asgd, r.MultiAsgd, (("nesterov", True), ("form", "outside"))),
-        Method("dc_asgd", a.dc_asgd, r.DcAsgd, (("strength", 0.8), ("weight_decay", 0.05))),
-        Method("dc_asgd-absolute", a.dc_asgd, r.DcAsgd, (("strength", 0.8), ("curvature", "absolute"))),
-        Method("delay_adaptive_asgd", a.delay_adaptive_asgd, r.DelayAdaptiveAsgd, **plain),
-        Method(
-            "delay_adaptive_asgd-plus_one",
-            a.delay_adaptive_asgd,
-            r.DelayAdaptiveAsgd,
-            (("delay", "staleness_plus_one"),),
-            **plain,
+        row(a.asgd, r.Asgd),
+        row(a.asgd, r.Asgd, "decay", weight_decay=0.1),
+        row(a.asgd, r.Asgd, "server_decay", weight_decay=0.1, decay_at="server"),
+        row(a.momentum_asgd, r.MomentumAsgd),
+        row(a.momentum_asgd, r.MomentumAsgd, "outside", form="outside"),
+        row(a.nag_asgd, r.NagAsgd, weight_decay=0.05, **look),
+        row(a.nag_asgd, r.NagAsgd, "shifted", variant="shifted", **nesterov),
+        row(a.multi_asgd, r.MultiAsgd, weight_decay=0.05),
+        row(a.multi_asgd, r.MultiAsgd, "outside", form="outside"),
+        row(a.multi_asgd, r.MultiAsgd, "nesterov", nesterov=True, **nesterov),
+        row(a.multi_asgd, r.MultiAsgd, "nesterov-outside", nesterov=True, form="outside", **nesterov),
+        row(a.dc_asgd, r.DcAsgd, strength=0.8, weight_decay=0.05),
+        row(a.dc_asgd, r.DcAsgd, "absolute", strength=0.8, curvature="absolute"),
+        row(a.dc_asgd, r.DcAsgd, "shared", strength=0.8, mean_square="shared", weight_decay=0.05),
+        row(a.dc_asgd, r.DcAsgd, "per_worker", strength=0.8, mean_square="per_worker", mean_square_decay=0.8),
+        row(a.delay_adaptive_asgd, r.DelayAdaptiveAsgd),
+        row(a.delay_adaptive_asgd, r.DelayAdaptiveAsgd, "plus_one", delay="staleness_plus_one"),
+        row(a.staleness_aware_asgd, r.StalenessAwareAsgd, weight_decay=0.05),
+        row(a.staleness_aware_asgd, r.StalenessAwareAsgd, "plus_one", delay="staleness_plus_one"),
+        row(a.ssgd, r.Ssgd, weight_decay=0.05),
+        row(a.ssgd, r.Ssgd, "outside", form="outside"),
+        row(a.dana_zero, r.DanaZero, weight_decay=0.05, **look),
+        row(a.dana_zero, r.DanaZero, "server_decay", weight_decay=0.1, decay_at="server", **none),
+        row(a.dana_slim, r.DanaSlim, weight_decay=0.05, **nesterov),
+        row(a.dana_slim, r.DanaSlim, "outside", form="outside", **nesterov),
+        row(a.dana_dc, r.DanaDc, strength=0.8, weight_decay=0.05, **none),
+        row(a.dana_dc, r.DanaDc, "lookahead", strength=0.8, origin="lookahead", **look),
+        row(a.dana_dc, r.DanaDc, "absolute", strength=0.8, curvature="absolute", **none),
+        row(a.lwp, r.Lwp, weight_decay=0.05, **none),
+        row(a.lwp, r.Lwp, "lag", lag=2.5, **none),
+        row(a.ormo, r.Ormo, weight_decay=0.05),
+        row(a.ormo, r.Ormo, "vanilla", late_step="vanilla"),
+        row(a.ormo, r.Ormo, "floor", bucket="floor"),
+        row(a.ormo_da, r.OrmoDa, weight_decay=0.05),
+        row(a.ormo_da, r.OrmoDa, "scale", scale=0.3),
+        row(a.ormo_da, r.OrmoDa, "bound", rule="bound", smoothness=0.2),
+        row(a.ormo_da, r.OrmoDa, "vanilla", scale=0.3, late_step="vanilla"),
+        row(a.shifted_momentum, r.ShiftedMomentum, weight_decay=0.05),
+        row(a.shifted_momentum, r.ShiftedMomentum, "outside", form="outside", dampening=0.4, **none),
+        row(a.shifted_momentum, r.ShiftedMomentum, "version", velocity="version", max_staleness=NUM_EVENTS),
+        row(
+            a.shifted_momentum,
+            r.ShiftedMomentum,
+            "version-outside",
+            velocity="version",
+            max_staleness=NUM_EVENTS,
+            form="outside",
+            dampening=0.4,
+            **none,
         ),
-        Method("ssgd", a.ssgd, r.Ssgd, (("weight_decay", 0.05),)),
-        Method("ssgd-outside", a.ssgd, r.Ssgd, (("form", "outside"),)),
+        row(a.smega2, r.Smega2, weight_decay=0.05, **look),
+        row(a.smega2, r.Smega2, "naive", estimate="naive", **look),
+        row(a.smega2, r.Smega2, "dampening", dampening=0.4, **none),
+        row(a.gap_aware_asgd, r.GapAwareAsgd, weight_decay=0.05),
+        row(a.gap_aware_asgd, r.GapAwareAsgd, "ema", average="ema", average_decay=0.8),
+        row(a.gap_aware_asgd, r.GapAwareAsgd, "leaf", granularity="leaf"),
+        row(a.gap_aware_asgd, r.GapAwareAsgd, "leaf-ema", granularity="leaf", average="ema"),
+        row(a.gap_aware_asgd, r.GapAwareAsgd, "global", granularity="global"),
+        row(a.delayed_nesterov, r.DelayedNesterov, weight_decay=0.05, **nesterov),
+        row(a.delayed_nesterov, r.DelayedNesterov, "activation", activation=0.1, **nesterov),
+        row(a.delayed_nesterov, r.DelayedNesterov, "inside", activation=0.25, form="inside", **nesterov),
+        row(a.closed_loop_momentum, r.ClosedLoop, weight_decay=0.05, **none),
+        row(a.closed_loop_momentum, r.ClosedLoop, "independent", reads="independent", form="outside", **none),
+        row(a.yellowfin, r.YellowFin, weight_decay=0.05, **none),
+        row(
+            a.yellowfin,
+            r.YellowFin,
+            "fast",
+            initial_learning_rate=0.1,
+            window=3,
+            average_decay=0.8,
+            delta_momentum=-0.1,
+            **none,
+        ),
     ]
 
 
@@ -186,8 +257,7 @@ def run_with_plan(algorithm, gradient_fn, params, plan, batches, **start):
 
 def softmax_twin(row: Method, trace: asyncflax.Trace, batches: np.ndarray, **hyper) -> reference.Result:
     """The oracle on the convex problem."""
-    theta, _ = ravel_pytree(SOFTMAX_PARAMS)
-    server = row.make_twin(np.asarray(theta), **hyper)
+    server = row.make_twin(SOFTMAX_PARAMS, **hyper)
 
     def gradient(t, worker, theta_read, model_state):
         del worker, model_state
@@ -208,7 +278,6 @@ def _norm_event(theta, rows, event, key, statistics):
 
 def norm_twin(row: Method, trace: asyncflax.Trace, batches: np.ndarray, key: jax.Array) -> reference.Result:
     """The oracle on the model with BatchNorm and dropout: the gradient is JAX's, server and history are its own."""
-    theta, _ = ravel_pytree(NORM_PARAMS)
     statistics, _ = ravel_pytree(NORM_STATE)
 
     def gradient(t, worker, theta_read, model_state):
@@ -217,7 +286,7 @@ def norm_twin(row: Method, trace: asyncflax.Trace, batches: np.ndarray, key: jax
         return float(loss), np.asarray(g), (0.9, np.asarray(increment))
 
     return reference.simulate(
-        row.make_twin(np.asarray(theta)),
+        row.make_twin(NORM_PARAMS),
         gradient,
         trace.worker.tolist(),
         trace.read_version.tolist(),

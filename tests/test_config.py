@@ -27,6 +27,9 @@ from asyncflax.config import TrainConfig, differences, parse_options
         ),
         ({"pixel_scale": 0.0}, ValueError, r"config\.pixel_scale must be finite and in \(0, inf\]"),
         ({"crop_pad": -1}, ValueError, r"config\.crop_pad must be an integer >= 0"),
+        ({"warmup_updates": -1}, ValueError, r"config\.warmup_updates must be an integer >= 0"),
+        ({"warmup_updates": 5, "warmup_from": 1.5}, ValueError, r"config\.warmup_from must be finite and in \[0, 1\]"),
+        ({"warmup_from": 0.5}, ValueError, r"config\.warmup_from=0\.5 needs config\.warmup_updates, which is 0"),
         ({"flip": 1}, TypeError, r"config\.flip must be of type bool, got 1"),
         ({"learning_rate_drops": (0.5, 0.2)}, ValueError, r"config\.learning_rate_drops must increase"),
         ({"learning_rate_drops": (1.5,)}, ValueError, r"config\.learning_rate_drops must be finite and in \[0, 1\]"),
@@ -37,7 +40,11 @@ from asyncflax.config import TrainConfig, differences, parse_options
             r"config\.precision must be one of 'float32', 'tf32', 'bfloat16', got 'bf16'",
         ),
         ({"precision": "float23"}, ValueError, r"got 'float23'; did you mean 'float32'"),
-        ({"dataset": "digit"}, ValueError, r"config\.dataset must be one of 'cifar10', 'digits', got 'digit'; did you"),
+        (
+            {"dataset": "digit"},
+            ValueError,
+            r"config\.dataset must be one of 'cifar10', 'cifar100', 'digits', got 'digit'; did you",
+        ),
         (
             {"algorithm": "dc-asgd"},
             ValueError,

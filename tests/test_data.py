@@ -76,11 +76,12 @@ def test_bad_input_is_one_clear_error(call, message):
         call()
 
 
-def test_a_missing_data_set_is_explained(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_missing_data_set_is_explained(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(FileNotFoundError) as error:
-        data.cifar10(cache=tmp_path / "cache.npz")
-    for part in (str(tmp_path), "cifar10/3.0.2", "download=True", "TFDS_DATA_DIR", "digits"):
+        getattr(data, name)(cache=tmp_path / "cache.npz")
+    for part in (str(tmp_path), f"{name}/3.0.2", f"data.{name}(", "download=True", "TFDS_DATA_DIR", "digits"):
         assert part in str(error.value)
     assert not (tmp_path / "cache.npz").exists()
 
@@ -103,8 +104,47 @@ def test_a_cache_is_enough_and_a_damaged_one_is_refused(tmp_path, monkeypatch):
         lambda: path.write_bytes(b"\x93NUMPY"),
     ):
         spoil()
-        with pytest.raises(ValueError, match=r"cache\.npz is damaged .*delete it"):
+        with pytest.raises(ValueError, match=r"cache\.npz is damaged .* of CIFAR-10 .*delete it"):
             data.cifar10(cache=path)
+        with pytest.raises(ValueError, match=r"cache\.npz is damaged .* of CIFAR-100 .*delete it"):
+            data.cifar100(cache=path)
+
+
+def test_cifar100_from_made_up_records(tmp_path, monkeypatch):
+    """The builder is that of TensorFlow Datasets, the records are not; then the cache is enough."""
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+    made = lambda n: [
+        {
+            "image": rng.integers(0, 256, (32, 32, 3), dtype=np.uint8),
+            "label": 99 - i,
+            "coarse_label": i % 20,
+            "id": b"made up",
+        }
+        for i in range(n)
+    ]
+    records = {"train": made(7), "test": made(3)}
+    asked = []
+
+    def as_data_source(builder, split):
+        features = builder.info.features
+        assert set(records[split][0]) == set(features) and features["label"].num_classes == 100
+        asked.append((builder.info.full_name, builder.data_path.parts[-3:], split))
+        return records[split]
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_data_source", as_data_source)
+    folder, cache = tmp_path / "tfds", tmp_path / "cache.npz"
+    (folder / "cifar100" / "3.0.2").mkdir(parents=True)
+    first = data.cifar100(folder, cache=cache)
+    assert asked == [("cifar100/3.0.2", ("tfds", "cifar100", "3.0.2"), split) for split in ("train", "test")]
+    assert first.train_images.dtype == np.uint8 and first.train_images.shape == (7, 32, 32, 3)
+    np.testing.assert_array_equal(first.train_images[2], records["train"][2]["image"])
+    np.testing.assert_array_equal(first.test_labels, [99, 98, 97])
+    assert first.num_classes == 100
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
+    for one, same in zip(data.cifar100("nowhere", cache=cache), first, strict=True):
+        np.testing.assert_array_equal(one, same)
 
 
 @needs_cifar10

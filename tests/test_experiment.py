@@ -115,6 +115,40 @@ def test_a_drop_of_the_learning_rate_in_rounds_of_synchronous_sgd():
     jax.tree.map(np.testing.assert_array_equal, state.params, half.params)
 
 
+def test_the_learning_rate_rises_update_by_update_and_then_drops():
+    config = dataclasses.replace(
+        SMALL, num_updates=40, learning_rate=0.4, warmup_updates=8, learning_rate_drops=(0.5,), algorithm="asgd"
+    )
+    rates = np.array([0.4 * (0.25 + 0.75 * min(t / 8, 1)) * (1.0 if t < 20 else 0.1) for t in range(40)])
+    experiment, state, _ = run(config)
+    np.testing.assert_allclose(experiment.schedule(np.arange(40)), rates, rtol=1e-6)
+    assert len(set(np.asarray(experiment.schedule(np.arange(8, 20))))) == 1, "for the momentum meter"
+    half = make_experiment(dataclasses.replace(config, warmup_from=0.5))
+    np.testing.assert_allclose([half.schedule(0), half.schedule(4), half.schedule(8)], [0.2, 0.3, 0.4], rtol=1e-6)
+    # The server's own steps, by hand.
+    params, gradient_fn = [experiment.params], jax.jit(experiment.gradient_fn)
+    for event, read in enumerate(experiment.trace.read_version):
+        rows = data.batch_rows(1437, 16, range(event, event + 1), seed=0)[0]
+        grads = gradient_fn(params[read], rows, key=jax.random.fold_in(experiment.key, event)).grads
+        params.append(jax.tree.map(lambda p, g, a=rates[event]: p - a * g, params[-1], grads))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), state.params, params[-1])
+
+
+def test_a_warm_up_in_rounds_of_synchronous_sgd():
+    changes = {"barrier": True, "algorithm": "ssgd", "warmup_updates": 8}
+    schedule = make_experiment(dataclasses.replace(SMALL, learning_rate=0.4, **changes)).schedule
+    expected = [0.1] * 4 + [0.25] * 4 + [0.4] * 4
+    np.testing.assert_allclose([schedule(event) for event in range(12)], expected, rtol=1e-6)
+
+
+def test_the_meter_shows_nothing_before_the_warm_up_is_over(tmp_path):
+    """A window needs one learning rate."""
+    config = dataclasses.replace(SMALL, num_updates=90, warmup_updates=30, meter_window=24, eval_every=15)
+    rows = train_and_evaluate(dataclasses.replace(config, checkpoint_every=90), tmp_path / "run").rows
+    shown = [row["update"] for row in rows if "implicit_momentum" in row]
+    assert shown and min(shown) >= 30 + 24 and rows[1]["learning_rate"] < rows[-1]["learning_rate"]
+
+
 def test_clipped_gradients():
     """A method behind a transformation is the chain of both, and keeps its hyper-parameters as leaves."""
     params, event = jnp.array([3.0, 4.0]), {"worker": 0, "staleness": 0}

@@ -1,6 +1,7 @@
 """Convolution and pooling against JAX's own, the networks' sizes, and what makes functions of them."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -51,19 +52,23 @@ other_convolutions = pytest.mark.parametrize("name", ["forward_gradients", "im2c
     [jax.jit, in_scan, over_kernels, over_kernels_of_a_sweep, lambda f: in_scan(over_kernels(f))],
     ids=["jit", "scan", "round", "sweep", "rounds in a scan"],
 )
-@pytest.mark.parametrize("kernel, padding", [((5, 5), "SAME"), ((2, 3), ((0, 2), (1, 0)))])
-def test_all_convolutions_are_the_native_one(name, wrap, kernel, padding):
+@pytest.mark.parametrize(
+    "kernel, strides, padding",
+    [((5, 5), (1, 1), "SAME"), ((2, 3), (1, 1), ((0, 2), (1, 0))), ((3, 3), (2, 2), ((1, 1), (1, 1)))],
+)
+def test_all_convolutions_are_the_native_one(name, wrap, kernel, strides, padding):
     rng = np.random.default_rng(0)
     x, k = jnp.asarray(rng.normal(size=(2, 7, 6, 3))), jnp.asarray(rng.normal(size=(*kernel, 3, 4)))
 
     def run(name):
         conv = functools.partial(layers.conv_by_name(name), dimension_numbers=NHWC)
-        return wrap(lambda x, k: value_and_gradients(lambda x, k: conv(x, k, (1, 1), padding), x, k))(x, k)
+        return wrap(lambda x, k: value_and_gradients(lambda x, k: conv(x, k, strides, padding), x, k))(x, k)
 
     assert_close(run(name), run("native"))
 
 
 @other_convolutions
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 3)])
 @pytest.mark.parametrize(
     "kernel, padding",
     [
@@ -75,10 +80,10 @@ def test_all_convolutions_are_the_native_one(name, wrap, kernel, padding):
         ((3, 4), ((-1, 1), (0, -1))),
     ],
 )
-def test_kernels_and_paddings_of_all_kinds(name, kernel, padding):
+def test_kernels_paddings_and_strides_of_all_kinds(name, kernel, padding, strides):
     rng = np.random.default_rng(1)
     x, k = jnp.asarray(rng.normal(size=(2, 7, 6, 3))), jnp.asarray(rng.normal(size=(*kernel, 3, 4)))
-    one = lambda name: lambda x, k: layers.conv_by_name(name)(x, k, (1, 1), padding, dimension_numbers=NHWC)
+    one = lambda name: lambda x, k: layers.conv_by_name(name)(x, k, strides, padding, dimension_numbers=NHWC)
     assert_close(value_and_gradients(one(name), x, k), value_and_gradients(one("native"), x, k))
 
 
@@ -97,6 +102,17 @@ def test_convolutions_keep_the_dtype(name, dtype, tolerance):
         np.testing.assert_allclose(got.astype(jnp.float64), want, atol=tolerance * float(jnp.std(want)))
 
 
+@other_convolutions
+def test_strides_are_not_left_to_jax(name):
+    """What XLA:CPU is slow with in loops: strided or dilated convolutions in the gradients; none at all in im2col."""
+    conv = lambda x, k: layers.conv_by_name(name)(x, k, (2, 2), "SAME", dimension_numbers=NHWC)
+    gradient = jax.grad(lambda x, k: jnp.sum(conv(x, k) ** 2), argnums=(0, 1))
+    jaxpr = str(jax.make_jaxpr(gradient)(jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))))
+    strides = re.findall(r"window_strides=\((\d), (\d)\)", jaxpr)
+    assert strides == ([] if name == "im2col" else [("2", "2"), ("1", "1"), ("1", "1")])
+    assert set(re.findall(r"[lr]hs_dilation=\((\d), (\d)\)", jaxpr)) <= {("1", "1")}
+
+
 @pytest.mark.parametrize("name", ["native", "forward_gradients", "im2col"])
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_the_gradients_have_the_precision_of_the_convolution(name, wrap):
@@ -112,7 +128,7 @@ def test_the_gradients_have_the_precision_of_the_convolution(name, wrap):
 @pytest.mark.parametrize(
     "options",
     [
-        {"window_strides": (2, 2)},
+        {"window_strides": (2, 2), "rhs_dilation": (1, 2)},
         {"window_strides": (1, 1), "rhs_dilation": (2, 2)},
         {"window_strides": (1, 1), "lhs_dilation": (2, 1), "padding": ((0, 0), (1, 1))},
         {"window_strides": (1, 1), "feature_group_count": 2},
@@ -120,7 +136,15 @@ def test_the_gradients_have_the_precision_of_the_convolution(name, wrap):
         {"window_strides": (1, 1), "precision": "highest"},
         {"window_strides": (1, 1), "dimension_numbers": ("NCHW", "OIHW", "NCHW")},
     ],
-    ids=["strides", "dilated kernel", "dilated image", "groups", "batch groups", "precision", "other layout"],
+    ids=[
+        "strides and a dilated kernel",
+        "dilated kernel",
+        "dilated image",
+        "groups",
+        "batch groups",
+        "precision",
+        "other layout",
+    ],
 )
 @other_convolutions
 def test_what_is_not_plain_is_left_to_jax(name, options):
@@ -192,6 +216,25 @@ def test_dropout_follows_the_key():
     assert np.any(np.asarray(out(1)[0] != out(1)[1])), "each image has a mask of its own"
 
 
+def test_the_residual_networks_have_their_papers_sizes():
+    """Convolutions without bias, a scale and a bias for each normalised feature, the classes."""
+    conv = lambda features, out, size=3: size * size * features * out
+    blocks = [(16, 16)] * 3 + [(16, 32)] + [(32, 32)] * 2 + [(32, 64)] + [(64, 64)] * 2
+    plain = conv(3, 16) + 2 * 16 + sum(conv(a, b) + conv(b, b) + 4 * b for a, b in blocks) + 64 * 10 + 10
+    projections = sum(conv(a, b, 1) + 2 * b for a, b in blocks if a != b)
+    assert (plain, plain + projections) == (269_722, 272_474)
+    blocks = [(16, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256)]
+    wide = conv(3, 16) + 2 * 256
+    wide += sum(2 * a + conv(a, b) + 2 * b + conv(b, b) + (conv(a, b, 1) if a != b else 0) for a, b in blocks)
+    # Shapes do not depend on the images, and need no numbers.
+    size = lambda make: models.count_parameters(nnx.eval_shape(lambda: make((32, 32, 3), rngs=nnx.Rngs(0))))
+    assert size(models.ResNet20) == plain
+    assert size(functools.partial(models.ResNet20, shortcut="projection")) == plain + projections
+    for classes in (10, 100):
+        sized = size(functools.partial(models.WideResNet16x4, num_classes=classes))
+        assert sized == wide + 257 * classes
+
+
 @pytest.mark.parametrize("hidden", [0, 5])
 def test_a_perceptron_is_its_formula(hidden):
     apply, params = models.functional(models.Mlp((2, 3, 1), 4, hidden=hidden, rngs=nnx.Rngs(0)))
@@ -210,7 +253,7 @@ def test_functional_parameters_are_the_models():
     doubled = jax.tree.map(lambda p: 2 * p, params)
     assert np.any(np.asarray(apply(doubled, images) != apply(params, images)))
     assert_close(apply(params, images), model(images))  # nothing was changed on the way
-    with pytest.raises(ValueError, match="only state are parameters"):
+    with pytest.raises(ValueError, match="only state are parameters, it also has mean, var; functional_with_state"):
         models.functional(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
 
 
@@ -224,6 +267,20 @@ def test_functional_parameters_are_the_models():
             "conv must be one of 'auto', 'native', 'forward_gradients', 'im2col', got 'im2cal'; did you mean 'im2col'",
         ),
         (lambda: models.Cifar10Quick(rngs=nnx.Rngs(0), conv="natve"), "got 'natve'; did you mean 'native'"),
+        (lambda: models.ResNet20((3, 8, 1), rngs=nnx.Rngs(0)), "height must be an integer >= 4, got height=3"),
+        (
+            lambda: models.ResNet20((8, 8, 1), statistics_decay=1.1, rngs=nnx.Rngs(0)),
+            "statistics_decay must be finite and in",
+        ),
+        (
+            lambda: models.ResNet20((8, 8, 1), shortcut="project", rngs=nnx.Rngs(0)),
+            "shortcut must be one of 'identity', 'projection', got 'project'; did you mean 'projection'",
+        ),
+        (lambda: models.WideResNet16x4((8, 8, 1), dropout=2.0, rngs=nnx.Rngs(0)), "dropout must be finite and in"),
+        (
+            lambda: models.WideResNet16x4((8, 8, 1), statistics="froze", rngs=nnx.Rngs(0)),
+            "statistics must be one of 'batch', 'frozen', got 'froze'; did you mean 'frozen'",
+        ),
         (lambda: models.Mlp((8, 8, 1), hidden=-1, rngs=nnx.Rngs(0)), "hidden must be an integer >= 0"),
         (lambda: models.Cifar10Quick(0, rngs=nnx.Rngs(0)), "num_classes must be an integer >= 1"),
         (

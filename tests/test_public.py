@@ -19,11 +19,13 @@ SUBMODULES = [name for name in asyncflax.__all__ if inspect.ismodule(getattr(asy
 NEED_MORE = (
     "checkpoint",
     "claims",
+    "compare",
     "compilation",
     "config",
     "distributed",
     "experiment",
     "figures",
+    "figures.comparison",
     "launcher",
     "models",
     "placement",
@@ -102,6 +104,7 @@ def shell_commands(path):
 
 # What each launcher leaves in its folder.
 MADE = {
+    "compare": "table.md",
     "plan": "*.png",
     "rounds": "rounds.png",
     "streaming_pca": "claims/*.json",

@@ -3,16 +3,38 @@
 Each is a function of its hyper-parameters that makes an `AsyncAlgorithm`; `__all__` is the list of their names.
 """
 
-from asyncflax.algorithms.asgd import asgd, delay_adaptive_asgd, ssgd
+from asyncflax.algorithms.asgd import asgd, delay_adaptive_asgd, ssgd, staleness_aware_asgd
+from asyncflax.algorithms.closed_loop import closed_loop_momentum
+from asyncflax.algorithms.dana import dana_dc, dana_slim, dana_zero
 from asyncflax.algorithms.dc_asgd import dc_asgd
+from asyncflax.algorithms.delayed_nesterov import delayed_nesterov
+from asyncflax.algorithms.gap_aware import gap_aware_asgd
+from asyncflax.algorithms.lwp import lwp
 from asyncflax.algorithms.momentum import momentum_asgd, multi_asgd, nag_asgd
+from asyncflax.algorithms.ormo import ormo, ormo_da
+from asyncflax.algorithms.shifted_momentum import shifted_momentum
+from asyncflax.algorithms.smega2 import smega2
+from asyncflax.algorithms.yellowfin import yellowfin
 
 __all__ = [
     "asgd",
+    "closed_loop_momentum",
+    "dana_dc",
+    "dana_slim",
+    "dana_zero",
     "dc_asgd",
     "delay_adaptive_asgd",
+    "delayed_nesterov",
+    "gap_aware_asgd",
+    "lwp",
     "momentum_asgd",
     "multi_asgd",
     "nag_asgd",
+    "ormo",
+    "ormo_da",
+    "shifted_momentum",
+    "smega2",
     "ssgd",
+    "staleness_aware_asgd",
+    "yellowfin",
 ]

@@ -1,7 +1,8 @@
-"""Asynchronous SGD, plain, with delay-adaptive steps, and its synchronous counterpart.
+"""Asynchronous SGD, plain, with steps that depend on the delay, and its synchronous counterpart.
 
-Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6; Mishchenko et al. 2022 (arXiv:2206.07638);
-Hakimi et al. 2019 (arXiv:1907.11612) for synchronous SGD as the baseline.
+Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6; Zhang et al. 2015 (arXiv:1511.05950) and Mishchenko et
+al. 2022 (arXiv:2206.07638) for steps by the delay; Hakimi et al. 2019 (arXiv:1907.11612) for synchronous SGD as the
+baseline.
 """
 
 from __future__ import annotations
@@ -78,6 +79,35 @@ def delay_adaptive_asgd(
         optax.chain(decayed(weight_decay, decay_at), adapt, step(learning_rate)),
         num_workers=workers,
     )
+
+
+@method
+def staleness_aware_asgd(
+    learning_rate: LearningRate, *, delay: str = "staleness", weight_decay: float = 0.0, decay_at: str = "read"
+) -> AsyncAlgorithm:
+    r"""Steps divided by the staleness:
+
+    .. math:: w_{t+1} = w_t - \frac{\alpha}{\max(\tau_t, 1)} \nabla f(w_{t - \tau_t})
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      delay: 'staleness' divides by tau_t (by 1 if it is 0), 'staleness_plus_one' by tau_t + 1.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Zhang et al. 2015, Staleness-aware Async-SGD for Distributed Deep Learning (arXiv:1511.05950).
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.staleness_aware_asgd(0.1)
+    """
+    _check.choice("delay", delay, ("staleness", "staleness_plus_one"))
+    plus_one = delay == "staleness_plus_one"
+    adapt = scale_by_staleness(lambda tau: 1 / (tau + 1 if plus_one else jnp.maximum(tau, 1)))
+    return from_optax(optax.chain(decayed(weight_decay, decay_at), adapt, step(learning_rate)))
 
 
 class RoundMeanState(NamedTuple):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import optax
 
+from asyncflax import _check
 from asyncflax.algorithms._common import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
-from asyncflax.transforms import compensate_delay, explicit_momentum
+from asyncflax.transforms import compensate_delay, explicit_momentum, per_worker
 
 
 @method
@@ -19,6 +20,9 @@ def dc_asgd(
     *,
     strength: float = 0.04,
     curvature: str = "squared",
+    mean_square: str = "none",
+    mean_square_decay: float = 0.95,
+    num_workers: int | None = None,
     form: str = "inside",
     weight_decay: float = 0.0,
     decay_at: str = "read",
@@ -27,13 +31,18 @@ def dc_asgd(
 
     .. math:: \hat g = g + \lambda \, g \odot g \odot (w_t - w_{read}), \qquad w_{t+1} = w_t - \alpha \hat g
 
-    The engine knows what each worker read, so the method keeps no backup of its own.
+    The engine knows what each worker read, so the method keeps no backup of its own (a real server keeps M of them).
+    With an adaptive strength, DC-ASGD-a, lambda is divided by the root of a running mean of g * g, d numbers or M d.
 
     Args:
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
       momentum: mu in [-1, 1], one velocity at the server.
       strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
+      mean_square: 'none' keeps lambda as it is; 'shared' adapts it with one running mean of g * g at the server,
+        'per_worker' with one for each worker, as Multiverso's updater does. Two is then said to be a good strength.
+      mean_square_decay: of that mean, in [0, 1]; 0.95 is not checked against the paper.
+      num_workers: M >= 1, for 'per_worker'; of no use otherwise.
       form: 'inside' or 'outside', see `momentum_asgd`.
       weight_decay: a number >= 0; the decayed gradient is compensated.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
@@ -47,10 +56,17 @@ def dc_asgd(
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.dc_asgd(0.1, strength=0.04)
     """
+    _check.choice("mean_square", mean_square, ("none", "shared", "per_worker"))
+    compensate = compensate_delay(
+        strength, curvature=curvature, mean_square_decay=None if mean_square == "none" else mean_square_decay
+    )
+    if mean_square == "per_worker":
+        if num_workers is None:
+            raise ValueError("mean_square='per_worker' needs num_workers, got num_workers=None.")
+        compensate = per_worker(compensate, num_workers)
     return from_optax(
         optax.chain(
-            decayed(weight_decay, decay_at),
-            compensate_delay(strength, curvature=curvature),
-            with_step(learning_rate, explicit_momentum(momentum), form),
-        )
+            decayed(weight_decay, decay_at), compensate, with_step(learning_rate, explicit_momentum(momentum), form)
+        ),
+        num_workers=num_workers,
     )

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from asyncflax import _check
+from asyncflax.gradients import ModelUpdate
 from asyncflax.models.cifar10_quick import Cifar10Quick
 from asyncflax.models.mlp import Mlp
+from asyncflax.models.resnet import ResNet20
 from asyncflax.models.small_cnn import SmallCnn
+from asyncflax.models.wide_resnet import WideResNet16x4
 
-__all__ = ["Cifar10Quick", "Mlp", "SmallCnn", "count_parameters", "functional"]
+__all__ = [
+    "Cifar10Quick",
+    "Mlp",
+    "ResNet20",
+    "SmallCnn",
+    "WideResNet16x4",
+    "count_parameters",
+    "functional",
+    "functional_with_state",
+]
 
 
 def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
@@ -25,7 +40,7 @@ def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
       `apply(params, *args, **kwargs)`, which calls the model with these parameters; and the model's parameters.
 
     Raises:
-      ValueError: the model has other state, such as running statistics.
+      ValueError: the model has other state; with running statistics it is for `functional_with_state`.
 
     Example:
       >>> from flax import nnx
@@ -37,15 +52,102 @@ def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
     """
     structure, state, other = nnx.split(model, nnx.Param, ...)
     if jax.tree.leaves(other):
-        raise ValueError(f"functional needs a model whose only state are parameters, it also has {other}.")
-    params = nnx.to_pure_dict(state)
+        raise ValueError(
+            f"functional needs a model whose only state are parameters, it also has {_names(other)}; "
+            "functional_with_state takes one with the running statistics of BatchNorm."
+        )
 
     def apply(params: Any, *args: Any, **kwargs: Any) -> jax.Array:
-        filled = jax.tree.map(lambda leaf: leaf, state)  # a container of its own
-        nnx.replace_by_pure_dict(filled, params)
-        return nnx.merge(structure, filled, other)(*args, **kwargs)
+        return nnx.merge(structure, _filled(state, params), other)(*args, **kwargs)
 
-    return apply, params
+    return apply, nnx.to_pure_dict(state)
+
+
+def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Array, ModelUpdate | None]], Any, Any]:
+    """A model, with BatchNorm or without, as a pure function, its parameters and its running statistics.
+
+    In training the forward pass is evaluated with statistics of zero, which it does not read: what
+    `flax.nnx.BatchNorm` then leaves in their place is (1 - m) b for its momentum m and the statistics b of the batch,
+    and this is the increment of the `ModelUpdate`, whose decay is m. The server does statistics <- m statistics +
+    (1 - m) b in the order of the events. A layer that is made with use_running_average=True is frozen: training reads
+    its statistics too, those that came with the parameters, and does not change them.
+
+    Args:
+      model: an NNX model, which is called as `model(images, key=None)`: with a key it is in training, and its layers
+        of BatchNorm use what they were made for; without one they use running statistics. Its only state besides the
+        parameters are those of `flax.nnx.BatchNorm`.
+
+    Returns:
+      `apply(params, model_state, *args, key=None, **kwargs) -> (logits, update)`: update is a `ModelUpdate` in
+      training, None in evaluation and where there is nothing to update;
+      the parameters, a nested dict of arrays;
+      the running statistics, a nested dict of float32 arrays, or None where there are none.
+
+    Raises:
+      ValueError: the model has other state; later, model_state is not like the one that is returned.
+
+    Example:
+      >>> from flax import nnx
+      >>> import jax, jax.numpy as jnp
+      >>> from asyncflax import models
+      >>> apply, params, model_state = models.functional_with_state(models.ResNet20((8, 8, 1), rngs=nnx.Rngs(0)))
+      >>> training = lambda images: apply(params, model_state, images, key=jax.random.key(0))
+      >>> logits, update = jax.eval_shape(training, jnp.ones((4, 8, 8, 1)))
+      >>> logits.shape, update.increment["norm"]["mean"].shape
+      ((4, 10), (16,))
+    """
+    structure, state, statistics, other = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    model_state = nnx.to_pure_dict(statistics)
+    decays = _of_norms(model, lambda norm: norm.momentum)
+    frozen = _of_norms(model, lambda norm: bool(norm.use_running_average))
+    if jax.tree.leaves(other) or jax.tree.structure(decays) != jax.tree.structure(model_state):
+        raise ValueError(
+            "functional_with_state needs a model whose only state are parameters and the statistics of "
+            f"flax.nnx.BatchNorm, it also has {_names(other) or _names(statistics)}."
+        )
+    decays = jax.tree.map(lambda held, m: 1.0 if held else m, frozen, decays)
+    different = set(jax.tree.leaves(decays))
+    decay = different.pop() if len(different) == 1 else decays
+    has_update = not all(jax.tree.leaves(frozen))
+    shapes = jax.eval_shape(lambda: model_state)
+
+    def apply(params: Any, model_state: Any, *args: Any, key: jax.Array | None = None, **kwargs: Any):
+        model_state = {} if model_state is None else model_state
+        _check.like("model_state", model_state, "the statistics of the model", shapes)
+        updates = has_update and key is not None
+        if updates:
+            model_state = jax.tree.map(lambda held, x: x if held else jnp.zeros_like(x), frozen, model_state)
+        called = nnx.merge(structure, _filled(state, params), _filled(statistics, model_state), other)
+        logits = called(*args, key=key, **kwargs)
+        if not updates:
+            return logits, None
+        left = nnx.to_pure_dict(nnx.state(called, nnx.BatchStat))
+        return logits, ModelUpdate(decay, jax.tree.map(lambda held, x: jnp.zeros_like(x) if held else x, frozen, left))
+
+    return apply, nnx.to_pure_dict(state), model_state or None
+
+
+def _of_norms(model: nnx.Module, what: Callable[[nnx.BatchNorm], Any]) -> dict[str, Any]:
+    """For each statistic of the model, something about the BatchNorm that it belongs to."""
+    found: dict[Any, Any] = {}
+    for path, norm in nnx.iter_modules(model):
+        if isinstance(norm, nnx.BatchNorm):
+            place = functools.reduce(lambda part, name: part.setdefault(name, {}), path, found)
+            place.update(mean=what(norm), var=what(norm))
+    return found
+
+
+def _names(state: Any) -> str:
+    """What a state holds, by name; the first few."""
+    names = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _filled(state: Any, values: Any) -> Any:
+    """A state with other values, in a container of its own."""
+    filled = jax.tree.map(lambda leaf: leaf, state)
+    nnx.replace_by_pure_dict(filled, values)
+    return filled
 
 
 def count_parameters(model: nnx.Module) -> int:

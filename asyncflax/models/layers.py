@@ -26,73 +26,106 @@ from asyncflax import _check
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _Padding = tuple[tuple[int, int], ...]
+_Strides = tuple[int, ...]
 
 
 class _Way(NamedTuple):
-    """How the plain case is computed: two dimensions, NHWC and HWIO, stride 1.
+    """How the plain case is computed: two dimensions, NHWC and HWIO, any strides.
 
     Attributes:
-      forward: `forward(x, kernel, padding)`, the convolution.
-      kernel_gradient: `kernel_gradient(conv, x, cotangent, size, padding)`; conv is the convolution, once more.
+      forward: `forward(x, kernel, padding, strides)`, the convolution.
+      kernel_gradient: `kernel_gradient(conv, x, cotangent, size, padding, strides)`; conv is the convolution with
+        stride 1, once more.
     """
 
     forward: Callable[..., jax.Array]
     kernel_gradient: Callable[..., jax.Array]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(x: jax.Array, kernel: jax.Array, padding: _Padding, way: _Way, precision: str | None) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _conv(
+    x: jax.Array, kernel: jax.Array, padding: _Padding, strides: _Strides, way: _Way, precision: str | None
+) -> jax.Array:
     with jax.default_matmul_precision(precision):  # JAX may trace this when the caller's context is over
-        return way.forward(x, kernel, padding)
+        return way.forward(x, kernel, padding, strides)
 
 
-def _conv_fwd(x, kernel, padding, way, precision):
-    return _conv(x, kernel, padding, way, precision), (x, kernel)
+def _conv_fwd(x, kernel, padding, strides, way, precision):
+    return _conv(x, kernel, padding, strides, way, precision), (x, kernel)
 
 
-def _conv_bwd(padding, way, precision, residuals, cotangent):
+def _conv_bwd(padding, strides, way, precision, residuals, cotangent):
     x, kernel = residuals
-    conv = lambda x, kernel, padding: _conv(x, kernel, padding, way, precision)
+    conv = lambda x, kernel, padding: _conv(x, kernel, padding, (1, 1), way, precision)
     size = kernel.shape[:2]
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # HWIO -> HWOI
-    back = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(size, padding, strict=True))
+    # The pixels that a stride left out come back as zeros; the padding makes the size that of x.
+    spread = _spread(cotangent, strides)
+    back = tuple(
+        (k - 1 - low, have - out + low)
+        for k, (low, _), have, out in zip(size, padding, x.shape[1:3], spread.shape[1:3], strict=True)
+    )
     with jax.default_matmul_precision(precision):
-        return conv(cotangent, flipped, back), way.kernel_gradient(conv, x, cotangent, size, padding)
+        return conv(spread, flipped, back), way.kernel_gradient(conv, x, cotangent, size, padding, strides)
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, padding: _Padding) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
+def _spread(x: jax.Array, strides: _Strides) -> jax.Array:
+    """[n, h, w, c] with strides - 1 zeros between two pixels."""
+    if strides == (1, 1):
+        return x
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((0, 0, stride - 1) for stride in strides), (0, 0, 0)])
 
 
-def _forward_kernel_gradient(conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding) -> jax.Array:
-    del size
+def _forward(x: jax.Array, kernel: jax.Array, padding: _Padding, strides: _Strides) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC)
+
+
+def _forward_kernel_gradient(
+    conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding, strides: _Strides
+) -> jax.Array:
+    spread = _spread(cotangent, strides)
+    # What is padded on the far side and not seen by a window with a stride is left out.
+    sides = tuple(
+        (low, k - 1 + out - have - low)
+        for k, (low, _), have, out in zip(size, padding, x.shape[1:3], spread.shape[1:3], strict=True)
+    )
     # The images are the features now and the input channels the images: C H W N, convolved with H W N O.
-    return conv(x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), padding).transpose(1, 2, 0, 3)
+    return conv(x.transpose(3, 1, 2, 0), spread.transpose(1, 2, 0, 3), sides).transpose(1, 2, 0, 3)
 
 
-def _product(x: jax.Array, kernel: jax.Array, padding: _Padding) -> jax.Array:
-    windows = _windows(x, kernel.shape[:2], padding)
+def _product(x: jax.Array, kernel: jax.Array, padding: _Padding, strides: _Strides) -> jax.Array:
+    windows = _windows(x, kernel.shape[:2], padding, strides)
     out = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
     return out.reshape(*windows.shape[:3], kernel.shape[-1])
 
 
-def _product_kernel_gradient(conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding) -> jax.Array:
+def _product_kernel_gradient(
+    conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding, strides: _Strides
+) -> jax.Array:
     del conv
-    windows = _windows(x, size, padding)  # gathered again rather than kept: cheaper than the memory traffic
+    windows = _windows(x, size, padding, strides)  # gathered again rather than kept: cheaper than the memory traffic
     columns = windows.reshape(-1, windows.shape[-1])
     features = cotangent.shape[-1]
     return (columns.T @ cotangent.reshape(-1, features)).reshape(*size, x.shape[-1], features)
 
 
-def _windows(x: jax.Array, size: Any, padding: _Padding) -> jax.Array:
+def _windows(x: jax.Array, size: Any, padding: _Padding, strides: _Strides) -> jax.Array:
     """[n, h, w, c] -> [n, h', w', rows * columns * c]: for every output pixel what the kernel sees."""
     sides = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), sides)  # which also cuts, where a padding is negative
-    height, width = (have - k + 1 for have, k in zip(padded.shape[1:3], size, strict=True))
-    slices = [padded[:, i : i + height, j : j + width] for i in range(size[0]) for j in range(size[1])]
+    n, c = x.shape[0], x.shape[-1]
+    # From a window's first pixel to its twin in the last window, which is the last to be taken.
+    height, width = (
+        (have - k) // stride * stride + 1 for have, k, stride in zip(padded.shape[1:3], size, strides, strict=True)
+    )
+    slices = [
+        jax.lax.slice(padded, (0, i, j, 0), (n, i + height, j + width, c), (1, *strides, 1))
+        for i in range(size[0])
+        for j in range(size[1])
+    ]
     return jnp.concatenate(slices, axis=-1)
 
 
@@ -113,7 +146,6 @@ def _general(
     plain = (
         lhs.ndim == 4
         and numbers == jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-        and set(window_strides) == {1}
         and set(lhs_dilation or (1,)) == set(rhs_dilation or (1,)) == {1}
         and feature_group_count == 1
         and all(value is None or (name, value) == ("batch_group_count", 1) for name, value in options.items())
@@ -126,7 +158,7 @@ def _general(
         padding = jax.lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
     sides = tuple((int(low), int(high)) for low, high in padding)
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    return _conv(lhs, rhs, sides, way, precision)
+    return _conv(lhs, rhs, sides, tuple(map(int, window_strides)), way, precision)
 
 
 CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {
@@ -141,8 +173,9 @@ def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:
     """A convolution, to be given to `flax.nnx.Conv`.
 
     All take the arguments of `jax.lax.conv_general_dilated`. What 'forward_gradients' and 'im2col' special-case is a
-    two-dimensional convolution of images NHWC with kernels HWIO, stride 1, no dilation, one group, no further options;
-    everything else goes to JAX as it is. These two have no forward-mode derivatives (`jax.jvp`, `jax.hessian`).
+    two-dimensional convolution of images NHWC with kernels HWIO, any strides and padding, no dilation, one group, no
+    further options; everything else goes to JAX as it is. These two have no forward-mode derivatives (`jax.jvp`,
+    `jax.hessian`).
 
     Args:
       name: 'native', 'forward_gradients' or 'im2col', as the module describes them; 'auto' takes what `conv_for` says.

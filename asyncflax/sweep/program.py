@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from asyncflax import data
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import Experiment, make_algorithm, make_experiment
+from asyncflax.metrics import normalised_gap
 from asyncflax.plan import Chunk
 from asyncflax.run import RunOutput, RunState, init_run, run_chunk
 
@@ -158,9 +159,9 @@ class Program:
         hypers = hypers[np.minimum(np.arange(max(tile[1], len(hypers))), len(hypers) - 1)]
         made = [self._experiments[environment] for environment in environments]
         programs = self._programs(environments, len(hypers))
-        hypers, keys, params = self._start(made, hypers)
-        state = programs.init(hypers, keys, params)
-        rows, evaluations = [], [programs.evaluate(self._evaluate_fn, state["params"])]
+        hypers, keys, start = self._start(made, hypers)
+        state = programs.init(hypers, keys, start)
+        rows, evaluations = [], [programs.evaluate(self._evaluate_fn, *_model(state))]
         for k in range(len(made[0].plan)):
             events, chunk, batches = self._work(made, k)
             state, row = programs.advance(self._gradient_fn, hypers, keys, state, chunk, batches)
@@ -169,7 +170,7 @@ class Program:
                 on_updates(events.start)
             rows.append(row)
             if self._is_evaluated(events.stop):
-                evaluations.append(programs.evaluate(self._evaluate_fn, state["params"]))
+                evaluations.append(programs.evaluate(self._evaluate_fn, *_model(state)))
         metrics = _stacked(rows, count) | _stacked(evaluations, count)
         on_updates(self._config.num_updates)
         masked = _mask(metrics, self.updates, self.evaluated)
@@ -180,9 +181,9 @@ class Program:
         wanted = (len(environments), num_hypers, self.structure(environments[0]))
         if self._compiled is None or self._compiled_for != wanted:
             made = [self._experiments[environment] for environment in environments]
-            hypers, keys, params = self._start(made, np.ones((num_hypers, 2)))
+            hypers, keys, start = self._start(made, np.ones((num_hypers, 2)))
             init = functools.partial(_init, self._config, made[0].plan)
-            init = self._on_all_devices(init, (_HYPERS, _ONE, _ONE)).lower(hypers, keys, params).compile()
+            init = self._on_all_devices(init, (_HYPERS, _ONE, _ONE)).lower(hypers, keys, start).compile()
             cells = NamedSharding(self._mesh, _CELLS)
             shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cells)
             state = jax.tree.map(shape, init.out_info)
@@ -190,11 +191,11 @@ class Program:
             advance = functools.partial(_advance, self._config)
             specs = (_ONE, _HYPERS, _ONE, _CELLS, _ONE, _ONE)
             advance = self._on_all_devices(advance, specs, donate_argnums=3)
-            evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS))
+            evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS, _CELLS))
             self._compiled = _Compiled(
                 init,
                 advance.lower(self._gradient_fn, hypers, keys, state, chunk, batches).compile(),
-                evaluate.lower(self._evaluate_fn, state["params"]).compile(),
+                evaluate.lower(self._evaluate_fn, *_model(state)).compile(),
             )
             self._compiled_for = wanted
         return self._compiled
@@ -207,11 +208,15 @@ class Program:
         return jax.device_put(tree, NamedSharding(self._mesh, spec))
 
     def _start(self, made: Sequence[Experiment], hypers: np.ndarray) -> tuple[Any, Any, Any]:
-        """Hyper-parameters [h, 2] for whole devices, the last one repeated; keys [e]; initial parameters [e, ...]."""
-        keys, params = (_stack([getattr(m, name) for m in made]) for name in ("key", "params"))
+        """Hyper-parameters [h, 2] for whole devices, the last one repeated; keys [e]; what cells start with [e, ...].
+
+        That is the initial parameters and model state.
+        """
+        stacked = lambda name: _stack([getattr(m, name) for m in made])
+        keys, params, model_state = map(stacked, ("key", "params", "model_state"))
         whole = -(-len(hypers) // self._mesh.size) * self._mesh.size
         hypers = hypers[np.minimum(np.arange(whole), len(hypers) - 1)].astype(jax.tree.leaves(params)[0].dtype)
-        return self._put(hypers, _HYPERS), self._put(keys, _ONE), self._put(params, _ONE)
+        return self._put(hypers, _HYPERS), self._put(keys, _ONE), self._put((params, model_state), _ONE)
 
     def _work(self, made: Sequence[Experiment], k: int) -> tuple[slice, Any, Any]:
         """The events of chunk k, the chunks of all environments as one, and their batches [e, E, batch_size]."""
@@ -228,24 +233,28 @@ class Program:
         return np.repeat(clocks[:, None, self.evaluated], count[1], axis=1)
 
 
-def _init(config: TrainConfig, plan: Any, hypers: jax.Array, keys: jax.Array, params: Any) -> Any:
+_OF_CELLS = ("params", "algorithm", "slots", "model_state")  # of a `RunState`; keys and events are shared
+
+
+def _init(config: TrainConfig, plan: Any, hypers: jax.Array, keys: jax.Array, start: Any) -> Any:
     """The state of the cells [e, h, ...] before the first event."""
 
-    def cell(hyper, key, params):
-        state = init_run(_algorithm(config, hyper), params, plan, key=key)
-        return {"params": state.params, "algorithm": state.algorithm, "slots": state.slots}
+    def cell(hyper, key, start):
+        params, model_state = start
+        state = init_run(_algorithm(config, hyper), params, plan, key=key, model_state=model_state)
+        return {name: getattr(state, name) for name in _OF_CELLS}
 
     over_hypers = jax.vmap(cell, in_axes=(0, None, None))
-    return jax.vmap(over_hypers, in_axes=(None, 0, 0))(hypers, keys, params)
+    return jax.vmap(over_hypers, in_axes=(None, 0, 0))(hypers, keys, start)
 
 
 def _advance(config: TrainConfig, gradient_fn: Any, hypers: Any, keys: Any, state: Any, chunk: Chunk, batches: Any):
     """One chunk of all cells: the new state, and the means of the chunk [e, h]."""
 
     def cell(hyper, key, state, chunk, batches):
-        begun = RunState(**state, model_state=None, key=key, event=chunk.first_event)
+        begun = RunState(**state, key=key, event=chunk.first_event)
         ended, out = run_chunk(_algorithm(config, hyper), gradient_fn, begun, chunk, batches)
-        state = {"params": ended.params, "algorithm": ended.algorithm, "slots": ended.slots}
+        state = {name: getattr(ended, name) for name in _OF_CELLS}
         return state, _means(out, chunk.num_events)
 
     axes = {field.name: None for field in dataclasses.fields(chunk) if field.name not in _STATIC}
@@ -257,8 +266,15 @@ def _advance(config: TrainConfig, gradient_fn: Any, hypers: Any, keys: Any, stat
 _STATIC = ("width", "num_slots", "padded", "exclusive", "placement")  # of a chunk
 
 
-def _evaluate(evaluate_fn: Callable[[Any], Mapping[str, jax.Array]], params: Any) -> Mapping[str, jax.Array]:
-    return jax.vmap(jax.vmap(evaluate_fn))(params)
+def _evaluate(
+    evaluate_fn: Callable[..., Mapping[str, jax.Array]], params: Any, model_state: Any
+) -> Mapping[str, jax.Array]:
+    return jax.vmap(jax.vmap(evaluate_fn))(params, model_state)
+
+
+def _model(state: dict[str, Any]) -> tuple[Any, Any]:
+    """What is evaluated."""
+    return state["params"], state["model_state"]
 
 
 def _algorithm(config: TrainConfig, hyper: jax.Array) -> Any:
@@ -272,6 +288,7 @@ def _means(out: RunOutput, num_events: jax.Array) -> dict[str, jax.Array]:
         "train_loss": mean(out.losses),
         "train_accuracy": mean(out.aux["accuracy"].astype(out.losses.dtype)),
         "gap": mean(out.gap),
+        "normalised_gap": mean(normalised_gap(out.gap, out.gradient_rms)),
     }
 
 

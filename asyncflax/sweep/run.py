@@ -19,8 +19,8 @@ import pathlib
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -28,12 +28,35 @@ import xarray
 from tqdm import tqdm
 
 from asyncflax._files import write_atomically
+from asyncflax.config import TrainConfig
 from asyncflax.experiment import load_data, make_experiment
 from asyncflax.sweep.grid import Grid, SweepConfig
 from asyncflax.sweep.program import Program
 from asyncflax.workdir import RunError, Workdir
 
 Index = tuple[int, ...]
+
+
+class Cells(Protocol):
+    """The trainings that `train_cells` works through; `Grid` has what each method is for."""
+
+    @property
+    def axes(self) -> Mapping[str, tuple[Any, ...]]: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Index]: ...
+
+    def config(self, index: Index) -> TrainConfig: ...
+
+    def hyper(self, index: Index) -> tuple[float, float]: ...
+
+    def environment(self, index: Index) -> tuple[tuple[str, Any], ...]: ...
+
+    def program(self, index: Index) -> tuple[tuple[str, Any], ...]: ...
 
 
 class SweepUnfinishedError(RunError):
@@ -64,7 +87,7 @@ def run_sweep(
     Returns:
       an `xarray.Dataset` over the axes of the grid and
         `update`: test_loss, test_accuracy, simulated_time (seconds; NaN where the trace has no clock);
-        `trained`: train_loss, train_accuracy, gap, means over the updates since the row before;
+        `trained`: train_loss, train_accuracy, gap, normalised_gap, means over the updates since the row before;
         neither: diverged_at, the update at which a cell was seen to have diverged, or -1.
 
     Raises:
@@ -86,11 +109,37 @@ def run_sweep(
     """
     try:
         grid = Grid.of(config)
+    except (TypeError, ValueError) as error:
+        raise RunError(str(error)) from error
+    return train_cells(config, grid, workdir, stop_after_minutes=stop_after_minutes)
+
+
+def train_cells(
+    config: Any,
+    grid: Cells,
+    workdir: str | os.PathLike[str],
+    *,
+    stop_after_minutes: float = float("inf"),
+    summarize: Callable[[xarray.Dataset], xarray.Dataset] | None = None,
+) -> xarray.Dataset:
+    """What `run_sweep` does, for cells of any kind.
+
+    Args:
+      config: a dataclass with the fields train, cells_at_once and memory_gb.
+      grid: the cells; they have been checked.
+      workdir: see `run_sweep`.
+      stop_after_minutes: see `run_sweep`.
+      summarize: (all cells) -> what is returned and saved instead; it may change from start to start.
+
+    Raises:
+      RunError, SweepUnfinishedError: see `run_sweep`.
+    """
+    try:
         folder = Workdir(workdir, config)
         images = load_data(config.train)
         for _, cells in _grouped(list(grid), grid.program):  # all that names and options stand for
             make_experiment(grid.config(cells[0]), images=images)
-        inputs = _inputs(grid)
+        inputs = _inputs(config)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     try:
@@ -103,7 +152,9 @@ def run_sweep(
             _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
             results = _dataset(config, grid, finished)
             path = folder.path / "results.nc"
-            if not path.exists():
+            if summarize is not None:
+                results = summarize(results)
+            if summarize is not None or not path.exists():
                 write_atomically(path, lambda file: file.write(bytes(results.to_netcdf(engine="scipy"))))
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
@@ -112,7 +163,7 @@ def run_sweep(
     return results
 
 
-def _finish(config: SweepConfig, grid: Grid, finished: _Finished, images: Any, deadline: float) -> None:
+def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline: float) -> None:
     """Trains what is not finished yet."""
     to_do = [index for index in grid if index not in finished]
     if not to_do:
@@ -129,18 +180,20 @@ def _finish(config: SweepConfig, grid: Grid, finished: _Finished, images: Any, d
         disable=None,
         smoothing=0.1,
     ) as bar:
-        for cells, train in _tiles(config, grid, to_do, images):
-            begins = time.monotonic()
-            if begins + slowest > deadline:
+        tiles, since = _tiles(config, grid, to_do, images), began
+        while len(finished) < len(grid):
+            if since + slowest > deadline:  # asked before the next program is compiled
                 raise SweepUnfinishedError(
-                    f"{len(finished)} of {len(grid)} cells are finished and saved, and there is no time for "
-                    f"{len(cells)} more; the same command goes on"
+                    f"{len(finished)} of {len(grid)} cells are finished and saved, and there is no time for more; "
+                    "the same command goes on"
                 )
+            cells, train = next(tiles)
             before, count = bar.n, len(cells)
             finished.add(
                 cells, train(lambda done, before=before, count=count: bar.update(before + done * count - bar.n))
             )
-            slowest = max(slowest, time.monotonic() - begins)
+            since, last = time.monotonic(), since
+            slowest = max(slowest, since - last)
             diverged = sum(int(finished[index]["diverged_at"]) >= 0 for index in finished)
             bar.set_postfix_str(f"{len(finished)} of {len(grid)} cells, {diverged} diverged")
     seconds = time.monotonic() - began
@@ -148,7 +201,7 @@ def _finish(config: SweepConfig, grid: Grid, finished: _Finished, images: Any, d
 
 
 def _tiles(
-    config: SweepConfig, grid: Grid, to_do: list[Index], images: Any
+    config: Any, grid: Cells, to_do: list[Index], images: Any
 ) -> Iterator[tuple[list[Index], Callable[[Callable[[int], Any]], dict[str, np.ndarray]]]]:
     """The cells that are trained together, and a function of `on_updates` that trains them: metrics, row by row."""
     for _, cells in _grouped(to_do, grid.program):
@@ -170,9 +223,10 @@ def _tiles(
                 yield [cell_of[e, h] for e in some for h in few], train
 
 
-def _inputs(grid: Grid) -> dict[str, str]:
+def _inputs(config: Any) -> dict[str, str]:
     """What a sweep reads besides its config, by its contents: the cells of other inputs do not belong to it."""
-    paths = {"trace": grid.train.trace, "start_from": grid.train.start_from and f"{grid.train.start_from}/SHA256SUMS"}
+    train = config.train
+    paths = {"trace": train.trace, "start_from": train.start_from and f"{train.start_from}/SHA256SUMS"}
     return {name: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for name, path in paths.items() if path}
 
 
@@ -191,7 +245,7 @@ def _batched(items: Sequence[Any], size: int) -> list[list[Any]]:
 class _Finished:
     """The cells that are finished: one file for each tile, which appears whole or not at all."""
 
-    def __init__(self, folder: pathlib.Path, grid: Grid):
+    def __init__(self, folder: pathlib.Path, grid: Cells):
         self._folder, self._cells = folder, {}
         folder.mkdir(exist_ok=True)
         for path in sorted(folder.glob("*.npz")):
@@ -230,7 +284,7 @@ class _Finished:
             self._cells[tuple(index)] = {name: values[row] for name, values in arrays.items()} | shared
 
 
-def _dataset(config: SweepConfig, grid: Grid, finished: _Finished) -> xarray.Dataset:
+def _dataset(config: Any, grid: Cells, finished: _Finished) -> xarray.Dataset:
     """All cells, labelled."""
     axes = tuple(grid.axes)
     first = next(iter(grid))

@@ -4,19 +4,22 @@ A block that needs to know the event takes `worker`, `staleness` or `read_params
 the engine gives to every transformation that accepts them; leaving one out is a Python error.
 """
 
-from asyncflax.transforms.compensation import compensate_delay
+from asyncflax.transforms.compensation import MeanSquareState, compensate_delay
 from asyncflax.transforms.delay import DelayState, delay_gradients
 from asyncflax.transforms.momentum import MomentumState, explicit_momentum
 from asyncflax.transforms.per_worker import PerWorkerState, per_worker
 from asyncflax.transforms.scaling import scale_by_staleness
+from asyncflax.transforms.summed_momentum import SummedMomentumState, summed_momentum
 from asyncflax.transforms.versions import StoredVersions, read_stale_params, store_versions
 from asyncflax.transforms.weight_decay import decay_weights
 
 __all__ = [
     "DelayState",
+    "MeanSquareState",
     "MomentumState",
     "PerWorkerState",
     "StoredVersions",
+    "SummedMomentumState",
     "compensate_delay",
     "decay_weights",
     "delay_gradients",
@@ -25,4 +28,5 @@ __all__ = [
     "read_stale_params",
     "scale_by_staleness",
     "store_versions",
+    "summed_momentum",
 ]

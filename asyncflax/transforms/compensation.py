@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
+import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
 
 
+class MeanSquareState(NamedTuple):
+    """State of `compensate_delay` with an adaptive strength.
+
+    Attributes:
+      mean_square: PyTree like params, the running average of g * g.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> asyncflax.transforms.compensate_delay(2.0, mean_square_decay=0.95).init(jnp.ones(2))
+      MeanSquareState(mean_square=Array([0., 0.], dtype=float32))
+    """
+
+    mean_square: Any
+
+
+_EPSILON = 1e-10  # below the root of the mean square, as in Multiverso's updater
+
+
 def compensate_delay(
-    strength: float | jax.Array, *, curvature: str = "squared"
+    strength: float | jax.Array, *, curvature: str = "squared", mean_square_decay: float | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the change of the gradient between the parameters read and the server's parameters.
 
@@ -21,6 +42,8 @@ def compensate_delay(
       strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
       curvature: 'squared', c(g) = g * g (the paper's form), or 'absolute', c(g) = |g| (found in public copies of
         Multiverso's updater).
+      mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + 1e-10) with
+        m <- rho m + (1 - rho) g * g, the present gradient included; None keeps it constant (DC-ASGD-c).
 
     The update needs `params` and the extra argument `read_params`.
 
@@ -38,20 +61,26 @@ def compensate_delay(
     """
     _check.number("strength", strength, low=0.0)
     _check.choice("curvature", curvature, ("squared", "absolute"))
+    rho = mean_square_decay
+    if rho is not None:
+        _check.number("mean_square_decay", rho, low=0.0, high=1.0)
 
     def init_fn(params):
-        del params
-        return optax.EmptyState()
+        return optax.EmptyState() if rho is None else MeanSquareState(jax.tree.map(jnp.zeros_like, params))
 
     def update_fn(updates, state, params=None, *, read_params, **extra):
         del extra
         if params is None:
             raise ValueError("compensate_delay needs the server's parameters: update(..., params).")
 
-        def compensate(g, now, read):
+        def compensate(g, now, read, scale=1.0):
             c = abs(g) if curvature == "absolute" else g * g
-            return (g + strength * c * (now - read)).astype(g.dtype)
+            return (g + strength * scale * c * (now - read)).astype(g.dtype)
 
-        return jax.tree.map(compensate, updates, params, read_params), state
+        if rho is None:
+            return jax.tree.map(compensate, updates, params, read_params), state
+        mean_square = jax.tree.map(lambda m, g: (rho * m + (1.0 - rho) * g * g).astype(m.dtype), state[0], updates)
+        scale = jax.tree.map(lambda m: jax.lax.rsqrt(m + _EPSILON), mean_square)
+        return jax.tree.map(compensate, updates, params, read_params, scale), MeanSquareState(mean_square)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

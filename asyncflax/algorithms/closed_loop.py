@@ -1,0 +1,192 @@
+r"""Closed-loop momentum: the momentum of asynchrony is measured, and the explicit one makes up the rest.
+
+In a queue of M workers with exponential work the gradient that arrives next is one of the M under way, each with the
+same probability. So their mean moves towards the gradient at the newest version by 1/M of the way, which for the
+gradients G_v and G_{v-1} that arrived at updates v and v - 1, and the gradient g_v at version v, means
+
+    E (g_v - G_v) = mu_S E (g_v - G_{v-1}),        mu_S = 1 - 1/M
+
+whatever the explicit momentum and the learning rate did meanwhile. g_v arrives tau updates after version v was made;
+by then both others are known. All are noisy, so mu_S is a ratio of products with an *instrument*, something that
+predicts g_v - G_{v-1} and has its noise from elsewhere: the running average of what arrived until update v - 2. A few
+dozen coordinates do.
+
+Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5 for mu_S, and its future work; Zhang and Mitliagkas 2017
+(arXiv:1706.03471), section 4 and Algorithm 5 for the loop. The estimator is derived here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asyncflax import _check, _coordinates
+from asyncflax.algorithms._common import LearningRate, decayed, with_step
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+
+_MEMORY = 8  # updates over which the instrument averages
+_WARM_UP = 10  # how many memories and numbers of workers pass before the loop is closed
+
+
+class ClosedLoopState(NamedTuple):
+    """State of closed-loop momentum.
+
+    Attributes:
+      updates: int32 [], t, how many gradients have arrived.
+      explicit_momentum: float [], mu_L, of the next update.
+      implicit_momentum: float [], the estimate of mu_S; 0 until there is one.
+      arrived: float [rows, coordinates], of the newest gradients; that of update k is in row k mod rows.
+      averages: float [rows, coordinates], the running average after each of them.
+      with_later: float [], the sum of instrument times (g_v - G_v), which forgets.
+      with_earlier: float [], that of instrument times (g_v - G_{v-1}).
+    """
+
+    updates: jax.Array
+    explicit_momentum: jax.Array
+    implicit_momentum: jax.Array
+    arrived: jax.Array
+    averages: jax.Array
+    with_later: jax.Array
+    with_earlier: jax.Array
+
+
+class ClosedLoopMomentumState(NamedTuple):
+    """The loop, and the velocity that it steers.
+
+    Attributes:
+      loop: `ClosedLoopState`.
+      velocity: PyTree like params.
+    """
+
+    loop: ClosedLoopState
+    velocity: Any
+
+
+@method
+def closed_loop_momentum(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    gain: float = 0.01,
+    limit: float = 0.99,
+    window: int = 1000,
+    coordinates: int = 64,
+    reads: str = "once",
+    form: str = "inside",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Heavy ball whose explicit momentum goes to where explicit plus implicit momentum is the target.
+
+    .. math:: \mu_L \leftarrow \mu_L + \kappa (\mu^* - (\mu_L + \hat\mu_S)), \qquad
+        u \leftarrow \mu_L u + \alpha g, \qquad w \leftarrow w - u
+
+    It begins with mu_L = 0 and leaves it there until enough gradients have arrived for an estimate. Where the momentum
+    of asynchrony alone is more than the target, mu_L becomes negative. The sum is the first-order reading of total
+    momentum (see `theory.implicit_momentum`).
+
+    The server keeps one velocity and some thousand numbers. They are in the state: `optax.tree.get(state,
+    'explicit_momentum')` says where the loop is, and a training logs it.
+
+    mu_S is exact for queues with exponential work and for geometric staleness; under other laws the estimate is a best
+    fit. Workers must read the server's own parameters, as they do here.
+
+    Args:
+      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      momentum: mu^* in [-1, 1], the target for the total.
+      num_workers: M >= 1; a gradient staler than 10 (M + 1) updates is not measured with (in a queue with exponential
+        work that is one of 22,000).
+      gain: kappa in (0, 1], the share of the error that an update removes.
+      limit: the largest |mu_L|, in [0, 1].
+      window: over how many updates the estimate averages, at least 20.
+      coordinates: how many of the gradient are measured with, at least 1.
+      reads: 'once' if every version is read by one worker, as in a queue, or 'independent' if the staleness is drawn
+        from a law. There a fresh gradient says nothing and is left out, since it is g_v and G_v at once; in a queue
+        that is one of the M workers under way.
+      form: 'inside' or 'outside', see `momentum_asgd`.
+      weight_decay: a number >= 0; the decayed gradient is measured.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), closed-loop YellowFin, for the rule; its estimator needs
+      gradients at past versions of all coordinates, this one does not.
+
+    Example: 8 workers on a noisy quadratic; their own momentum is 7/8, the target 0.6.
+      >>> import asyncflax, jax, jax.numpy as jnp, optax
+      >>> q = asyncflax.queues
+      >>> trace = q.simulate(num_workers=8, num_updates=4000, service_time=q.exponential())
+      >>> noise = jax.random.normal(jax.random.key(0), (4000, 64))
+      >>> loss_fn = lambda x, noise: 0.5 * jnp.sum((x - noise) ** 2)
+      >>> algorithm = asyncflax.algorithms.closed_loop_momentum(0.1, 0.6, num_workers=8)
+      >>> result = asyncflax.run(algorithm, jax.value_and_grad(loss_fn), jnp.zeros(64), trace, noise)
+      >>> bool(abs(optax.tree.get(result.state, "explicit_momentum") - (0.6 - 7 / 8)) < 0.05)
+      True
+    """
+    _check.momentum(momentum)
+    _check.number("gain", gain, low=0.0, high=1.0, exclusive_low=True)
+    _check.number("limit", limit, low=0.0, high=1.0)
+    _check.choice("reads", reads, ("once", "independent"))
+    coordinates = _check.integer("coordinates", coordinates, 1)
+    window = _check.integer("window", window, 20)
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    rows = 10 * (num_workers + 1)
+    warm_up = _WARM_UP * (_MEMORY + num_workers)
+
+    def init_loop(params):
+        count = sum(map(len, _coordinates.draw(params, coordinates, seed=0)))
+        dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
+        zero, store = jnp.zeros((), dtype), jnp.zeros((rows, count), dtype)
+        return ClosedLoopState(jnp.zeros((), jnp.int32), zero, zero, store, store, zero, zero)
+
+    def measure(loop, grads, staleness):
+        """The loop after the gradient of update t."""
+        t, dtype = loop.updates, loop.arrived.dtype
+        g = _coordinates.flat(_coordinates.take(grads, _coordinates.draw(grads, coordinates, seed=0))).astype(dtype)
+        last = loop.averages[(t - 1) % rows]
+        arrived = loop.arrived.at[t % rows].set(g)
+        averages = loop.averages.at[t % rows].set(last + (g - last) / _MEMORY)
+
+        v = t - staleness
+        is_known = (v >= 2) & (staleness + 2 < rows)
+        if reads == "independent":
+            is_known &= staleness > 0
+        row = lambda store, update: store[jnp.maximum(update, 0) % rows]
+        instrument = row(averages, v - 2)
+        products = [jnp.sum(instrument * (g - row(arrived, update))) for update in (v, v - 1)]
+        add = lambda total, product: (1.0 - 1.0 / window) * total + jnp.where(is_known, product, 0.0)
+        with_later, with_earlier = add(loop.with_later, products[0]), add(loop.with_earlier, products[1])
+
+        is_warm = (t >= warm_up) & (with_earlier != 0.0)
+        ratio = with_later / jnp.where(with_earlier == 0.0, 1.0, with_earlier)
+        implicit = jnp.where(is_warm, jnp.clip(ratio, -1.0, 1.0), 0.0)
+        error = momentum - (loop.explicit_momentum + implicit)
+        explicit = loop.explicit_momentum + jnp.where(is_warm, gain * error, 0.0)
+        numbers = (jnp.clip(explicit, -limit, limit), implicit, arrived, averages, with_later, with_earlier)
+        return ClosedLoopState(t + 1, *(x.astype(dtype) for x in numbers))
+
+    def init_fn(params):
+        return ClosedLoopMomentumState(init_loop(params), jax.tree.map(jnp.zeros_like, params))
+
+    def update_fn(updates, state, params=None, *, grads, **extra):
+        del params
+        mu = state.loop.explicit_momentum
+        velocity = jax.tree.map(lambda u, v: (mu * v + u).astype(v.dtype), updates, state.velocity)
+        loop = measure(state.loop, grads, extra["staleness"])
+        return velocity, ClosedLoopMomentumState(loop, velocity)
+
+    decay = optax.with_extra_args_support(decayed(weight_decay, decay_at))
+    steered = optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    steps = optax.with_extra_args_support(with_step(learning_rate, steered, form))
+
+    def update(grads, state, params=None, **event):
+        grads, _ = decay.update(grads, decay.init(params), params, **event)
+        return steps.update(grads, state, params, grads=grads, **event)
+
+    tx = optax.GradientTransformationExtraArgs(steps.init, update)  # pyright: ignore[reportArgumentType]
+    return from_optax(tx, num_workers=num_workers)

@@ -1,0 +1,165 @@
+"""DANA: workers compute where the server will be when they deliver.
+
+Source: Hakimi, Barkai, Gabel and Schuster 2019, Taming Momentum in a Distributed Asynchronous Environment
+(arXiv:1907.11612). No code of the authors is known.
+"""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from asyncflax import _check
+from asyncflax.algorithms._common import LearningRate, decayed, step, with_step
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.transforms import compensate_delay, explicit_momentum, per_worker, summed_momentum
+
+
+@method
+def dana_zero(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""DANA-Zero: one velocity a worker, and everybody computes at a look-ahead along all of them.
+
+    .. math:: u^i \leftarrow \gamma u^i + \eta g^i, \qquad \theta \leftarrow \theta - u^i, \qquad
+        \text{send } \hat\theta = \theta - \gamma \sum_j u^j
+
+    If each of the N workers delivers once, the server moves by the momentum of all of them: the look-ahead goes there
+    in advance, and what is left of the gap is what the gradients do, as in asynchronous SGD without momentum. With one
+    worker this is Nesterov's method.
+
+    The step size is inside the velocity, so a change of the learning rate needs no correction of the momentum. The
+    server keeps N velocities and their sum, (N + 1) d numbers; an event costs O(d), whatever N.
+
+    Args:
+      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      momentum: gamma in [-1, 1].
+      num_workers: N >= 1.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-Zero.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.dana_zero(0.1, 0.9, num_workers=8)
+    """
+    velocities = summed_momentum(momentum, num_workers)
+    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), velocities)
+    return from_optax(tx, view=_look_ahead(momentum), num_workers=num_workers)
+
+
+def _look_ahead(momentum: float):
+    """The view of DANA-Zero, from the state of a chain that ends with `summed_momentum`."""
+
+    def look_ahead(params, state, *, worker=None):
+        del worker  # the same for all
+        # The velocities hold updates, -u.
+        return jax.tree.map(lambda w, u: (w + momentum * u).astype(w.dtype), params, state[-1].total)
+
+    return look_ahead
+
+
+@method
+def dana_slim(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    form: str = "inside",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""DANA-Slim: DANA-Zero without work for the server, whose parameters are the look-ahead itself.
+
+    .. math:: \text{worker: } u^i \leftarrow \gamma u^i + \eta g^i, \quad \text{sends } \gamma u^i + \eta g^i; \qquad
+        \text{server: } \Theta \leftarrow \Theta - (\gamma u^i + \eta g^i)
+
+    The parameters are those that DANA-Zero's workers compute at, for every order of events: Theta = theta - gamma
+    sum_j u^j. As an update rule it is Multi-ASGD with Nesterov's step. In a real cluster each worker keeps its own
+    velocity and the server nothing; here the run holds the N velocities, N d numbers.
+
+    Args:
+      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      momentum: gamma in [-1, 1].
+      num_workers: N >= 1.
+      form: 'inside' has the step size in the velocity, which is the paper's correction of the momentum at changes of
+        the learning rate; 'outside' has v = gamma v + g and eta in front, without correction.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-Slim.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.dana_slim(0.1, 0.9, num_workers=8)
+    """
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    velocities = per_worker(explicit_momentum(momentum, nesterov=True), num_workers)
+    tx = optax.chain(decayed(weight_decay, decay_at), with_step(learning_rate, velocities, form))
+    return from_optax(tx, num_workers=num_workers)
+
+
+@method
+def dana_dc(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    strength: float = 0.04,
+    curvature: str = "squared",
+    origin: str = "params",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""DANA-DC: DANA-Zero whose gradients are compensated for the rest of the gap, as in DC-ASGD.
+
+    .. math:: \hat g = g^i + \lambda \, g^i \odot g^i \odot (\theta - \theta^i)
+
+    With that gradient it goes on as DANA-Zero. theta^i is what worker i had received, a look-ahead. The engine knows
+    it; in a real cluster the server keeps N of them, so that it has (2 N + 1) d numbers in all.
+
+    Args:
+      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      momentum: gamma in [-1, 1].
+      num_workers: N >= 1.
+      strength: lambda >= 0, see `dc_asgd`.
+      curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
+      origin: from where the way back to theta^i is counted, 'params' (the server's theta) or 'lookahead' (what it
+        would send now, so that a fresh gradient stays as it is). Which one the paper has is not known to us.
+      weight_decay: a number >= 0; the decayed gradient is compensated.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-DC; Zheng et al. 2017 (arXiv:1609.08326) for the compensation.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.dana_dc(0.1, 0.9, num_workers=8, strength=2.0)
+    """
+    _check.choice("origin", origin, ("params", "lookahead"))
+    zero = dana_zero(learning_rate, momentum, num_workers=num_workers)
+    decay, compensate = decayed(weight_decay, decay_at), compensate_delay(strength, curvature=curvature)
+    decay = optax.with_extra_args_support(decay)
+
+    def update(grads, state, params, *, worker, staleness, read_params, **extra):
+        event = {"worker": worker, "staleness": staleness, "read_params": read_params}
+        grads, _ = decay.update(grads, decay.init(params), params, **event)
+        now = params if origin == "params" else zero.view(params, state)
+        grads, _ = compensate.update(grads, compensate.init(params), now, **event)
+        return zero.update(grads, state, params, **event, **extra)
+
+    return AsyncAlgorithm(zero.init, update, zero.view, num_workers)

@@ -1,0 +1,64 @@
+"""Linear weight prediction: workers compute where the velocity will have taken the server.
+
+Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612); Kosson et al. 2020 (arXiv:2003.11666) for pipelines.
+"""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from asyncflax import _check
+from asyncflax.algorithms._common import LearningRate, decayed, step
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.transforms import explicit_momentum
+
+
+@method
+def lwp(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    lag: float | None = None,
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""One velocity at the server, and a prediction that goes as many of the present steps ahead as the lag is long.
+
+    .. math:: u \leftarrow \gamma u + \eta g, \qquad \theta \leftarrow \theta - u, \qquad \text{send } \theta - \tau u
+
+    The prediction takes the velocity for constant: it goes tau steps, where Nesterov's look-ahead goes gamma of one.
+    The server keeps one velocity, d numbers.
+
+    Args:
+      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      momentum: gamma in [-1, 1].
+      num_workers: N >= 1.
+      lag: tau >= 0, in updates; default N, the paper's. (The mean staleness of a queue is N - 1.)
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    The step size is inside the velocity, so that the prediction is right when the learning rate changes.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612).
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.lwp(0.1, 0.9, num_workers=8)
+    """
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    if lag is not None:
+        _check.number("lag", lag, low=0.0)
+    steps = num_workers if lag is None else lag
+    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), explicit_momentum(momentum))
+
+    def predict(params, state, *, worker=None):
+        del worker
+        # The velocity holds updates, -u.
+        return jax.tree.map(lambda w, u: (w + steps * u).astype(w.dtype), params, state[-1].velocity)
+
+    return from_optax(tx, view=predict, num_workers=num_workers)

@@ -1,0 +1,186 @@
+r"""OrMo: gradients find their place in the momentum by the order in which they were asked for, not in which they came.
+
+Gradients are sorted into buckets of K by the version on which they were computed. Whatever has arrived, in whatever
+order, u is the momentum of synchronous training over the buckets: a gradient D buckets late enters it with beta^D, and
+the parameters make up for the momentum steps it has missed.
+
+Source: Shi, Yang and Li 2024, Ordered Momentum for Asynchronous SGD (arXiv:2407.19234).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asyncflax import _check
+from asyncflax.algorithms._common import LearningRate, decayed, step
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.transforms import scale_by_staleness
+
+
+class OrderedMomentumState(NamedTuple):
+    """State of OrMo.
+
+    Attributes:
+      updates: int32 [], t, how many gradients have arrived.
+      velocity: PyTree like params, -u_t.
+    """
+
+    updates: jax.Array
+    velocity: Any
+
+
+def _ordered_momentum(momentum: float | jax.Array, num_workers: int, late_step: str, bucket: str):
+    """The rule of `ormo`, for updates -eta g; it puts out the change of the parameters."""
+    _check.momentum(momentum)
+    _check.choice("late_step", late_step, ("catch_up", "vanilla"))
+    _check.choice("bucket", bucket, ("ceil", "floor"))
+    k = _check.integer("num_workers", num_workers, 1)
+    bucket_of = (lambda version: -(-version // k)) if bucket == "ceil" else (lambda version: version // k)
+
+    def init_fn(params):
+        return OrderedMomentumState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update_fn(updates, state, params=None, *, staleness, **extra):
+        del params, extra
+        t = state.updates
+        opens = (t > 0) & (bucket_of(t) > bucket_of(t - 1))
+        late = bucket_of(t) - bucket_of(t - staleness)  # D
+        beta = jnp.asarray(momentum, jnp.result_type(float))
+        weight = beta**late
+        # 1 + beta + ... + beta^D, by its closed form where that can be divided
+        is_one = beta == 1.0
+        series = (1.0 - beta ** (late + 1)) / jnp.where(is_one, 1.0, 1.0 - beta)
+        factor = jnp.where(is_one, late + 1.0, series) if late_step == "catch_up" else 1.0
+
+        def event(update, u):
+            moved = jnp.where(opens, beta * u, jnp.zeros_like(u))
+            velocity = jnp.where(opens, moved, u) + weight * update
+            return (moved + factor * update).astype(u.dtype), velocity.astype(u.dtype)
+
+        both = jax.tree.map(event, updates, state.velocity)
+        changes, velocity = jax.tree.transpose(jax.tree.structure(updates), jax.tree.structure((0, 0)), both)
+        return changes, OrderedMomentumState(t + 1, velocity)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+@method
+def ormo(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    late_step: str = "catch_up",
+    bucket: str = "ceil",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Ordered momentum. A worker that received version s belongs to bucket ceil(s / K); at update t:
+
+    .. math::
+        \text{if } \lceil t/K \rceil > \lceil (t-1)/K \rceil: \; w \leftarrow w - \beta u, \; u \leftarrow \beta u \\
+        D = \lceil t/K \rceil - \lceil s/K \rceil, \qquad u \leftarrow u + \beta^D \eta g, \qquad
+        w \leftarrow w - \frac{1 - \beta^{D+1}}{1 - \beta} \eta g
+
+    With one worker it is heavy-ball momentum, with beta = 0 asynchronous SGD. The server keeps u, d numbers; s is the
+    version that the worker read, of which a real server keeps K integers.
+
+    Args:
+      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      momentum: beta in [-1, 1].
+      num_workers: K >= 1.
+      late_step: what a gradient that comes D buckets late does to the parameters: 'catch_up' makes up for the D
+        momentum steps that it has missed, 'vanilla' is the plain step eta g. They differ for D > 0 only.
+      bucket: 'ceil' or 'floor', for t and s alike. In a synchronous order 'floor' is SSGD with heavy-ball momentum and
+        'ceil' is SSGD at Nesterov's look-ahead, both with K times the step. (A floor for t alone, with which some of
+        the paper's sentences fit, would give D = -1 under asynchrony.)
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Shi et al. 2024 (arXiv:2407.19234), OrMo.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.ormo(0.1, 0.9, num_workers=8)
+    """
+    ordered = _ordered_momentum(momentum, num_workers, late_step, bucket)
+    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), ordered)
+    return from_optax(tx, num_workers=num_workers)
+
+
+@method
+def ormo_da(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    rule: str = "ratio",
+    scale: float = 1.0,
+    smoothness: float = 1.0,
+    late_step: str = "catch_up",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""OrMo with delay-adaptive steps.
+
+    .. math:: \eta_t = \eta \min(1, c K / \tau_t) \quad \text{('ratio')}, \qquad
+        \eta_t = \eta \text{ if } \tau_t \le 2 K \text{ else } \min(\eta, 1 / (4 L \tau_t)) \quad \text{('bound')}
+
+    Args:
+      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      momentum: beta in [-1, 1].
+      num_workers: K >= 1.
+      rule: 'ratio', for practice (its constant is not known to us), or 'bound', for which the paper has a theorem.
+      scale: c > 0 of 'ratio'.
+      smoothness: L > 0 of 'bound', the Lipschitz constant of the gradient.
+      late_step: see `ormo`.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Shi et al. 2024 (arXiv:2407.19234), OrMo-DA.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.ormo_da(0.1, 0.9, num_workers=8)
+    """
+    _check.choice("rule", rule, ("ratio", "bound"))
+    _check.number("scale", scale, low=0.0, exclusive_low=True)
+    _check.number("smoothness", smoothness, low=0.0, exclusive_low=True)
+    k = _check.integer("num_workers", num_workers, 1)
+    ordered = _ordered_momentum(momentum, k, late_step, "ceil")
+    if rule == "ratio":
+        adapt = scale_by_staleness(
+            lambda tau: jnp.where(tau > 0, jnp.minimum(1.0, scale * k / jnp.maximum(tau, 1.0)), 1.0)
+        )
+        steps = optax.chain(adapt, step(learning_rate))
+    else:
+        steps = _bounded_step(learning_rate, lambda tau: jnp.where(tau <= 2 * k, jnp.inf, 1 / (4 * smoothness * tau)))
+    tx = optax.chain(decayed(weight_decay, decay_at), steps, ordered)
+    return from_optax(tx, num_workers=k)
+
+
+def _bounded_step(learning_rate: LearningRate, bound: Any) -> optax.GradientTransformationExtraArgs:
+    """Minus the smaller of the learning rate and a bound that depends on the staleness."""
+    _check.learning_rate(learning_rate)
+
+    def init_fn(params):
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update_fn(updates, state, params=None, *, staleness, **extra):
+        del params, extra
+        eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        eta = jnp.minimum(eta, bound(jnp.asarray(staleness, jnp.result_type(float))))
+        return jax.tree.map(lambda u: (-eta * u).astype(u.dtype), updates), optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,105 @@
+"""Shifted momentum: the velocity is as old as the gradient.
+
+Source: Giladi, Nacson, Hoffer and Soudry 2020, At Stability's Edge (arXiv:1909.12340); the authors' code is
+paper-submissions/delay_stability.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asyncflax import _check
+from asyncflax.algorithms._common import LearningRate, decayed, with_step
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.history import fill_rows, put_row, take_row
+from asyncflax.transforms import explicit_momentum, per_worker
+
+
+class PastVelocitiesState(NamedTuple):
+    """State of shifted momentum that keeps the velocities of versions.
+
+    Attributes:
+      version: int32 [], t, the newest version.
+      velocities: PyTree like params with a leading axis [max_staleness + 1]; v_s is in row s mod (max_staleness + 1).
+    """
+
+    version: jax.Array
+    velocities: Any
+
+
+def _velocity_of_version(momentum: float | jax.Array, max_staleness: int):
+    """Heavy ball on the velocity that the server had at the version which was read."""
+    _check.momentum(momentum)
+    rows = _check.integer("max_staleness", max_staleness, 0) + 1
+
+    def init_fn(params):
+        return PastVelocitiesState(jnp.zeros((), jnp.int32), fill_rows(jax.tree.map(jnp.zeros_like, params), rows))
+
+    def update_fn(updates, state, params=None, *, staleness, **extra):
+        del params, extra
+        old = take_row(state.velocities, jnp.maximum(state.version - staleness, 0) % rows)
+        held = staleness < rows
+        velocity = jax.tree.map(lambda u, v: jnp.where(held, momentum * v + u, jnp.nan).astype(v.dtype), updates, old)
+        version = state.version + 1
+        return velocity, PastVelocitiesState(version, put_row(state.velocities, version % rows, velocity))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+@method
+def shifted_momentum(
+    learning_rate: LearningRate,
+    momentum: float = 0.9,
+    *,
+    num_workers: int,
+    velocity: str = "worker",
+    max_staleness: int | None = None,
+    dampening: float = 0.0,
+    form: str = "inside",
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Momentum SGD as a whole, delayed: not only the gradient is old, but also the velocity that it is added to.
+
+    .. math:: v_{t+1} = \mu v_{t-\tau_t} - \eta (1 - d) \nabla f(w_{t-\tau_t}), \qquad w_{t+1} = w_t + v_{t+1}
+
+    Args:
+      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      momentum: mu in [-1, 1].
+      num_workers: M >= 1.
+      velocity: 'worker' keeps M velocities, one for each worker, as the authors' code does; in a queue that is the
+        equation, because a worker reads the version that its own update has made. 'version' keeps those of the newest
+        versions, which is the equation for every trace.
+      max_staleness: the largest staleness for which 'version' has room, (max_staleness + 1) d numbers; a staler
+        gradient gives NaN, which ends a training. Needed with 'version', and only there.
+      dampening: d in [0, 1]; the authors' regime for long delays has d = mu = 0.9.
+      form: 'inside' or 'outside', see `momentum_asgd`.
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Giladi et al. 2020 (arXiv:1909.12340).
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.shifted_momentum(0.1, 0.9, num_workers=8)
+    """
+    _check.choice("velocity", velocity, ("worker", "version"))
+    _check.number("dampening", dampening, low=0.0, high=1.0)
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    if (velocity == "version") != (max_staleness is not None):
+        needs = "needs" if velocity == "version" else "has no use for"
+        raise ValueError(f"velocity={velocity!r} {needs} max_staleness, got max_staleness={max_staleness}.")
+    if max_staleness is None:
+        velocities = per_worker(explicit_momentum(momentum), num_workers)
+    else:
+        velocities = _velocity_of_version(momentum, max_staleness)
+    dampen = optax.scale(1.0 - dampening)
+    tx = optax.chain(decayed(weight_decay, decay_at), dampen, with_step(learning_rate, velocities, form))
+    return from_optax(tx, num_workers=num_workers)

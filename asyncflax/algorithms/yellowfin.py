@@ -1,0 +1,202 @@
+"""YellowFin: learning rate and momentum from what the gradients look like; the open loop.
+
+Source: Zhang and Mitliagkas 2017, YellowFin and the Art of Momentum Tuning (arXiv:1706.03471); details from the
+authors' code, JianGoForIt/YellowFin_Pytorch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asyncflax import _check
+from asyncflax.algorithms._common import LearningRate, decayed
+from asyncflax.base import AsyncAlgorithm, from_optax, method
+
+_EPSILON = 1e-6
+
+
+class YellowFinState(NamedTuple):
+    """State of YellowFin: the tuned numbers and the running averages (biased towards their start at 0) behind them.
+
+    Attributes:
+      updates: int32 [], t, how many gradients have arrived.
+      learning_rate: float [], the smoothed learning rate, without the factor.
+      explicit_momentum: float [], the smoothed momentum, without delta_momentum.
+      window: float [window], log ||g||^2 of the newest gradients.
+      log_extremes: float [2], of the least and the largest number in the window.
+      grads: PyTree like params, of g, in float32 at least.
+      square: float [], of ||g||^2.
+      norm: float [], of ||g||.
+      distance: float [], of the estimated distance to the optimum.
+      velocity: PyTree like params, v.
+    """
+
+    updates: jax.Array
+    learning_rate: jax.Array
+    explicit_momentum: jax.Array
+    window: jax.Array
+    log_extremes: jax.Array
+    grads: Any
+    square: jax.Array
+    norm: jax.Array
+    distance: jax.Array
+    velocity: Any
+
+
+def _cubic_root(p: jax.Array) -> jax.Array:
+    """x in [0, 1] with x p = (1 - x)^3, which minimises x^2 D^2 + (1 - x)^4 C / h_min^2 for p = D^2 h_min^2 / (2 C).
+
+    With y = x - 1 that is y^3 + p y + p = 0. Vieta's substitution y = w - p / (3 w) makes it quadratic in w^3; it is
+    written with the root of larger size, so that nothing cancels, and a step of Newton's method mends what rounding
+    does for large p.
+    """
+    cube = -(p + p * jnp.sqrt(1.0 + 4.0 / 27.0 * p)) / 2.0  # w^3 < 0
+    w = jnp.cbrt(cube)
+    y = w - p / (3.0 * jnp.where(w == 0.0, 1.0, w))
+    x = jnp.clip(1.0 + y, 0.0, 1.0)
+    for _ in range(3):
+        x = x - (x * p - (1.0 - x) ** 3) / (p + 3.0 * (1.0 - x) ** 2 + jnp.finfo(x.dtype).tiny)
+    return x
+
+
+@method
+def yellowfin(
+    learning_rate: LearningRate = 1.0,
+    *,
+    initial_learning_rate: float = 1e-4,
+    initial_momentum: float = 0.0,
+    delta_momentum: float = 0.0,
+    window: int = 20,
+    average_decay: float = 0.999,
+    weight_decay: float = 0.0,
+    decay_at: str = "read",
+) -> AsyncAlgorithm:
+    r"""Heavy-ball momentum whose two numbers are tuned at each update.
+
+    From running averages (decay 0.999, without the bias of their start) of the gradients that arrive:
+
+    .. math::
+        h_{min}, h_{max} &= \text{the extremes of } \|g\|^2 \text{ in a window, averaged as logarithms} \\
+        C &= \max(E \|g\|^2 - \|E g\|^2, 10^{-6}), \qquad D = E \frac{E \|g\|}{E \|g\|^2} \\
+        x &: \; x p = (1 - x)^3, \quad p = D^2 h_{min}^2 / (2 C), \quad r = \sqrt{h_{max} / h_{min}}, \quad
+        \mu_t = \max\left(x^2, \left(\frac{r - 1}{r + 1}\right)^2\right) \\
+        \eta_t &= \frac{(1 - \sqrt{\mu_t})^2}{h_{min}} \min\left(1, \frac{t + 1}{10 \cdot window}\right)
+
+    Learning rate and momentum are averages of eta_t and mu_t with the same decay, from their initial values on, and
+    from the second gradient on. A gradient is clipped to the norm sqrt(100 h_max) before it enters the statistics (from
+    the third on) and to sqrt(h_max) afterwards (from the second on), with the h_max of the gradients before it. Then
+    v <- mu v + g and w <- w - eta v, with the step size outside. The server keeps v and the average gradient, 2 d
+    numbers. (Later versions of the authors' code leave out the second averaging, and cap eta ||g||.)
+
+    It knows nothing of staleness; `delta_momentum` is its authors' hook for what asynchrony adds, such as -(1 - 1/M),
+    and `closed_loop_momentum` closes the loop.
+
+    Args:
+      learning_rate: what the tuned learning rate is multiplied by, >= 0, a number or a schedule of the number of
+        server updates.
+      initial_learning_rate: > 0; 1e-4 is the code's, the paper is said to use 1.
+      initial_momentum: in [-1, 1].
+      delta_momentum: added to the tuned momentum; the sum is kept in [-1, 1].
+      window: over how many gradients extremes are taken.
+      average_decay: in [0, 1).
+      weight_decay: a number >= 0.
+      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+
+    Raises:
+      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+
+    Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), Algorithms 1 to 4.
+
+    Example:
+      >>> import asyncflax
+      >>> algorithm = asyncflax.algorithms.yellowfin(delta_momentum=-0.5)
+    """
+    _check.learning_rate(learning_rate)
+    _check.number("initial_learning_rate", initial_learning_rate, low=0.0, exclusive_low=True)
+    _check.momentum(initial_momentum, "initial_momentum")
+    _check.number("delta_momentum", delta_momentum, low=-2.0, high=2.0)
+    _check.number("average_decay", average_decay, low=0.0, high=1.0)
+    window = _check.integer("window", window, 1)
+    rho = average_decay
+
+    def init_fn(params):
+        wide = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), _wide(p)), params)
+        dtype = jnp.result_type(*map(_wide, jax.tree.leaves(params)))
+        number = lambda value: jnp.asarray(value, dtype)
+        return YellowFinState(
+            updates=jnp.zeros((), jnp.int32),
+            learning_rate=number(initial_learning_rate),
+            explicit_momentum=number(initial_momentum),
+            window=jnp.zeros(window, dtype),
+            log_extremes=jnp.zeros(2, dtype),
+            grads=wide,
+            square=number(0.0),
+            norm=number(0.0),
+            distance=number(0.0),
+            velocity=jax.tree.map(jnp.zeros_like, params),
+        )
+
+    def update_fn(updates, state, params=None):
+        del params
+        t, dtype = state.updates, state.square.dtype
+        steps = t.astype(dtype)
+        debias = 1.0 - rho ** (steps + 1.0)
+        average = lambda old, new: rho * old + (1.0 - rho) * new
+
+        # What arrives, clipped to what came before.
+        h_before = jnp.exp(state.log_extremes[1] / jnp.where(t > 0, 1.0 - rho**steps, 1.0))  # h_max, without this one
+        updates = _clip(updates, jnp.where(t > 1, jnp.sqrt(100.0 * h_before), jnp.inf))
+        square = _square(updates)
+
+        # Statistics.
+        logs = state.window.at[t % window].set(jnp.log(square + _EPSILON))
+        seen = jnp.arange(window) <= t
+        extremes = jnp.stack([jnp.min(jnp.where(seen, logs, jnp.inf)), jnp.max(jnp.where(seen, logs, -jnp.inf))])
+        log_extremes = average(state.log_extremes, extremes)
+        h_min, h_max = jnp.exp(log_extremes / debias)
+        grads = jax.tree.map(lambda a, g: average(a, g.astype(a.dtype)), state.grads, updates)
+        mean_square, norm = average(state.square, square), average(state.norm, jnp.sqrt(square))
+        variance = jnp.maximum(mean_square / debias - _square(grads) / debias**2, _EPSILON)
+        distance = average(state.distance, norm / (mean_square + _EPSILON * debias))
+
+        # Tuning.
+        x = _cubic_root((distance / debias) ** 2 * h_min**2 / (2.0 * variance))
+        ratio = jnp.sqrt(h_max / h_min)
+        mu = jnp.maximum(x**2, ((ratio - 1.0) / (ratio + 1.0)) ** 2)
+        eta = (1.0 - jnp.sqrt(mu)) ** 2 / h_min * jnp.minimum(1.0, (steps + 1.0) / (10.0 * window))
+        tuned = lambda old, new: jnp.where(t > 0, average(old, new), old)
+        mu, eta = tuned(state.explicit_momentum, mu), tuned(state.learning_rate, eta)
+
+        # The step.
+        factor = learning_rate(t) if callable(learning_rate) else learning_rate
+        applied = jnp.clip(mu + delta_momentum, -1.0, 1.0)
+        clipped = _clip(updates, jnp.where(t > 0, jnp.sqrt(h_before), jnp.inf))
+        velocity = jax.tree.map(lambda v, g: (applied * v + g).astype(v.dtype), state.velocity, clipped)
+        changes = jax.tree.map(lambda v: (-factor * eta * v).astype(v.dtype), velocity)
+        state = YellowFinState(t + 1, eta, mu, logs, log_extremes, grads, mean_square, norm, distance, velocity)
+        return changes, jax.tree.map(lambda new, old: new.astype(old.dtype), state, init_like(state))
+
+    def init_like(state):
+        return jax.eval_shape(init_fn, state.velocity)
+
+    tuner = optax.GradientTransformation(init_fn, update_fn)
+    return from_optax(optax.chain(decayed(weight_decay, decay_at), tuner))
+
+
+def _wide(x: Any) -> Any:
+    return jnp.promote_types(jnp.result_type(x), jnp.float32)
+
+
+def _square(tree: Any) -> jax.Array:
+    """||x||^2, in float32 at least."""
+    return sum(jnp.sum(jnp.square(x.astype(_wide(x)))) for x in jax.tree.leaves(tree))
+
+
+def _clip(tree: Any, bound: jax.Array) -> Any:
+    """The tree, shortened to a norm."""
+    scale = jnp.minimum(1.0, (bound + _EPSILON) / (jnp.sqrt(_square(tree)) + _EPSILON))
+    return jax.tree.map(lambda x: (scale * x).astype(x.dtype), tree)

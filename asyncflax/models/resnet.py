@@ -1,0 +1,177 @@
+"""ResNet-20 of He et al. 2016 for small images, the network of the CIFAR-10 experiments of DANA.
+
+Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), section 4.2; initial weights of He et al. 2015
+(arXiv:1502.01852), eq. 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from asyncflax import _check
+from asyncflax.models.layers import conv_by_name
+
+SHORTCUTS = ("identity", "projection")
+STATISTICS = ("batch", "frozen")
+
+
+class ResNet20(nnx.Module):
+    r"""conv 3x3x16; 3 stages of 3 blocks with 16, 32, 64 features; mean over the pixels; classes.
+
+    A block is relu(x + norm(conv(relu(norm(conv(x)))))) with convolutions of 3x3 without bias; the first one of stages
+    2 and 3 has stride 2. 269,722 parameters at 10 classes, 272,474 with projections.
+
+    *BatchNorm.* In training images are normalised by the mean and variance of their own batch (the one gradient's,
+    whatever devices it is spread over), and the running statistics are not read. What is kept of them is the server's,
+    which does statistics <- m statistics + (1 - m) b_t with the batch statistics b_t of event t and m =
+    statistics_decay, in the order of the events: the same for every width and mesh. Evaluation reads them. The variance
+    in b_t is that of the batch, divided by n and not by n - 1.
+
+    Args:
+      image_shape: (height, width, channels) of the images.
+      num_classes: the number of classes.
+      shortcut: where the shape of x changes in a block, 'identity' takes every second pixel and adds features that are
+        zero, so that there are no parameters (option A of the paper, its network for CIFAR-10); 'projection' is a
+        convolution of 1x1 with stride 2, and a norm (option B).
+      statistics_decay: of the running statistics, in [0, 1]; 0.9 is usual in PyTorch, which calls it a momentum of 0.1.
+      statistics: 'batch', as above; with 'frozen' training is normalised by the running statistics as well, and leaves
+        them as they are (for a start from a checkpoint).
+      rngs: random numbers for the initial weights.
+      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+
+    Raises:
+      ValueError: an argument is out of its range; the message names it.
+
+    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
+    training; what is random in it: nothing. `models.functional_with_state` makes functions of it.
+
+    Example:
+      >>> from flax import nnx
+      >>> import jax, jax.numpy as jnp
+      >>> from asyncflax import models
+      >>> model = models.ResNet20((32, 32, 3), rngs=nnx.Rngs(0))
+      >>> jax.eval_shape(model, jnp.zeros((2, 32, 32, 3))).shape, models.count_parameters(model)
+      ((2, 10), 269722)
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int = 10,
+        *,
+        shortcut: str = "identity",
+        statistics_decay: float = 0.9,
+        statistics: str = "batch",
+        rngs: nnx.Rngs,
+        conv: str = "auto",
+    ):
+        _check.choice("shortcut", shortcut, SHORTCUTS)
+        layers = Layers(image_shape, num_classes, statistics_decay, statistics, rngs, conv)
+        self.conv = layers.conv(image_shape[2], 16)
+        self.norm = layers.norm(16)
+        # Blocks have names of their own, so that the parameters are a dict of dicts.
+        blocks = []
+        features = 16
+        for stage, (out, stride) in enumerate(((16, 1), (32, 2), (64, 2)), 1):
+            for i in range(1, 4):
+                blocks.append(f"stage{stage}_block{i}")
+                block = _Block(features, out, stride if i == 1 else 1, shortcut, layers)
+                setattr(self, blocks[-1], block)
+                features = out
+        self._blocks = tuple(blocks)
+        self.dense = layers.dense(features)
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        running = running_statistics(key)
+        x = nnx.relu(self.norm(self.conv(images), running))
+        for name in self._blocks:
+            x = getattr(self, name)(x, running)
+        return self.dense(x.mean(axis=(1, 2)))
+
+
+class _Block(nnx.Module):
+    """relu(shortcut(x) + norm(conv(relu(norm(conv(x))))))."""
+
+    def __init__(self, features: int, out: int, stride: int, shortcut: str, layers: Layers):
+        self.conv1 = layers.conv(features, out, stride=stride)
+        self.norm1 = layers.norm(out)
+        self.conv2 = layers.conv(out, out)
+        self.norm2 = layers.norm(out)
+        self._stride, self._more = stride, out - features
+        self._projects = shortcut == "projection" and (stride > 1 or out != features)
+        if self._projects:
+            self.shortcut_conv = layers.conv(features, out, size=1, stride=stride)
+            self.shortcut_norm = layers.norm(out)
+
+    def __call__(self, x: jax.Array, running: bool | None) -> jax.Array:
+        y = nnx.relu(self.norm1(self.conv1(x), running))
+        y = self.norm2(self.conv2(y), running)
+        if self._projects:
+            x = self.shortcut_norm(self.shortcut_conv(x), running)
+        elif self._stride > 1 or self._more:
+            x = jax.lax.slice(x, (0, 0, 0, 0), x.shape, (1, self._stride, self._stride, 1))
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self._more)))
+        return nnx.relu(x + y)
+
+
+class Layers:
+    """The layers of residual networks with their common choices; the arguments of `ResNet20`, which are checked."""
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        statistics_decay: float,
+        statistics: str,
+        rngs: nnx.Rngs,
+        conv: str,
+    ):
+        for name, size, low in zip(("height", "width", "channels"), image_shape, (4, 4, 1), strict=True):
+            _check.integer(name, size, low)
+        _check.choice("statistics", statistics, STATISTICS)
+        self._classes = _check.integer("num_classes", num_classes, 1)
+        self._decay = _check.scalar("statistics_decay", statistics_decay, low=0.0, high=1.0)
+        self._frozen, self._rngs, self._convolve = statistics == "frozen", rngs, conv_by_name(conv)
+
+    def conv(self, features: int, out: int, *, size: int = 3, stride: int = 1) -> nnx.Conv:
+        """A convolution without bias that keeps the size, divided by the stride and rounded up."""
+        convolve: Callable[..., Any] = self._convolve
+        return nnx.Conv(
+            features,
+            out,
+            (size, size),
+            strides=stride,
+            padding=size // 2,  # the same on both sides, whatever the stride
+            use_bias=False,
+            kernel_init=_he_normal,
+            conv_general_dilated=convolve,
+            rngs=self._rngs,
+        )
+
+    def norm(self, features: int) -> nnx.BatchNorm:
+        """A BatchNorm over images and pixels; called with `running_statistics(key)`."""
+        return nnx.BatchNorm(
+            features,
+            use_running_average=self._frozen,
+            momentum=self._decay,
+            epsilon=1e-5,
+            use_fast_variance=False,  # E x² - (E x)² loses the variance where the mean is large
+            rngs=self._rngs,
+        )
+
+    def dense(self, features: int) -> nnx.Linear:
+        """The classes."""
+        return nnx.Linear(features, self._classes, rngs=self._rngs)
+
+
+def running_statistics(key: jax.Array | None) -> bool | None:
+    """What a BatchNorm is to use: running statistics in evaluation, in training what it was made for."""
+    return True if key is None else None
+
+
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")

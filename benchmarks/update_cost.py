@@ -1,0 +1,137 @@
+"""What an update of each method costs, against a copy of the bytes that it must move.
+
+    python benchmarks/update_cost.py [--size 1000000] [--workers 8 64] [--methods dana_zero ormo] [--alternations 7]
+
+One array of parameters in float32, events of random workers in one loop, without gradients and slots: the method's
+update, the addition to the parameters, and the view where it is more than the parameters. What must be moved is counted
+by hand below, in arrays of d numbers that are read or written once each. The copy is a loop of its own that reads and
+writes as many; both alternate in one process. Medians of the ratios. The last column is the time with many workers over
+that with few: 1 where an event costs O(d) whatever their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyncflax import algorithms
+
+# Arrays of d numbers that an event reads and writes: the gradient (1 read), the parameters (1 and 1), the state, what
+# the worker had read (where the rule needs it), and what is handed out if that is not the parameters (1 write).
+MOVED = {
+    "asgd": 3,
+    "staleness_aware_asgd": 3,
+    "delay_adaptive_asgd": 3,
+    "ssgd": 7,
+    "momentum_asgd": 5,
+    "closed_loop_momentum": 5,
+    "nag_asgd": 6,
+    "lwp": 6,
+    "multi_asgd": 5,
+    "dana_slim": 5,
+    "dana_zero": 8,
+    "dana_dc": 9,
+    "dc_asgd": 6,
+    "shifted_momentum": 5,
+    "smega2": 8,
+    "ormo": 5,
+    "ormo_da": 5,
+    "delayed_nesterov": 7,
+    "gap_aware_asgd": 8,
+    "yellowfin": 8,
+}
+
+
+def updates_of(name: str, num_workers: int, size: int, events: int):
+    """A function that makes so many updates."""
+    factory = getattr(algorithms, name)
+    options = {"num_workers": num_workers} if "num_workers" in inspect.signature(factory).parameters else {}
+    algorithm = factory(1e-6, **options)
+    workers = jnp.asarray(np.random.default_rng(0).integers(num_workers, size=events))
+    has_view = name in ("nag_asgd", "lwp", "smega2", "dana_zero", "dana_dc")
+
+    def loop(params, state, handed_out, grads, workers):
+        def event(t, carry):
+            params, state, handed_out = carry
+            # Something that changes with the event, so that nothing can be taken out of the loop.
+            g = grads * (1.0 + 1e-9 * t)
+            read = handed_out if has_view or name in ("dc_asgd", "gap_aware_asgd") else params
+            updates, state = algorithm.update(g, state, params, worker=workers[t], staleness=t % 7, read_params=read)
+            params = params + updates
+            return params, state, algorithm.view(params, state) if has_view else handed_out
+
+        return jax.lax.fori_loop(0, events, event, (params, state, handed_out))
+
+    run = jax.jit(loop, donate_argnums=(0, 1, 2))
+    params = jnp.ones(size)
+    kept = [(params, jax.tree.map(jnp.copy, algorithm.init(params)), jnp.ones(size))]
+    grads = jnp.full(size, 1e-3)
+
+    def call():
+        kept[0] = jax.block_until_ready(run(*kept[0], grads, workers))
+
+    return call
+
+
+def copies(moved: int, size: int, events: int):
+    """A function that reads and writes as many arrays, together `moved` an event."""
+    pairs = moved / 2
+
+    def loop(arrays):
+        def event(t, arrays):
+            return [x * (1.0 + 1e-9 * t) for x in arrays]
+
+        return jax.lax.fori_loop(0, events, event, arrays)
+
+    whole, half = int(pairs), int(moved % 2)
+    run = jax.jit(loop, donate_argnums=0)
+    kept = [[jnp.ones(size) for _ in range(whole)] + [jnp.ones(size // 2)] * half]
+
+    def call():
+        kept[0] = jax.block_until_ready(run(kept[0]))
+
+    return call
+
+
+def main() -> None:
+    """Prints a row for each method."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[8, 64])
+    parser.add_argument("--methods", nargs="+", default=list(MOVED), choices=list(MOVED))
+    parser.add_argument("--events", type=int, default=50)
+    parser.add_argument("--alternations", type=int, default=7)
+    args = parser.parse_args()
+    few, *_, many = args.workers
+    print(f"{args.size:,} numbers, {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
+    workers = " | ".join(f"ms, N = {n} | to a copy" for n in args.workers)
+    print(f"| method | arrays moved | {workers} | N = {many} to N = {few} |")
+    print("|---|---|" + "---|---|" * len(args.workers) + "---|")
+    for name in args.methods:
+        contestants = [updates_of(name, n, args.size, args.events) for n in args.workers]
+        contestants.append(copies(MOVED[name], args.size, args.events))
+        times = []
+        for _ in range(args.alternations + 1):  # the first one compiles
+            row = []
+            for call in contestants:
+                began = time.perf_counter()
+                call()
+                row.append(time.perf_counter() - began)
+            times.append(row)
+        seconds = np.array(times[1:])
+        cells = []
+        for i in range(len(args.workers)):
+            ratio = np.median(seconds[:, i] / seconds[:, -1])
+            cells += [f"{1e3 * np.median(seconds[:, i]) / args.events:.2f}", f"{ratio:.2f}"]
+        scaling = np.median(seconds[:, len(args.workers) - 1] / seconds[:, 0])
+        print(f"| {name} | {MOVED[name]} | {' | '.join(cells)} | {scaling:.2f} |", flush=True)
+        del contestants
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""DANA and other methods on the same traces: Table 2 of Hakimi et al. 2019 (arXiv:1907.11612), Taming Momentum.
+
+    python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/dana-digits
+
+Claim: with one learning rate and momentum 0.9 for all numbers of workers, a method keeps its accuracy as workers are
+added to the extent that its momentum does not add to the gap between server and worker: from 16 workers on DANA-DC >
+DANA-Slim > Multi-ASGD > NAG-ASGD, and NAG-ASGD fails. The paper's numbers for ResNet-20 on CIFAR-10 (second-hand,
+not checked): DANA-DC 90.71 % at 16 and 82.99 % at 32 workers, one worker 91.63 %.
+
+All methods of a seed, a service time and a number of workers have the same trace, data and initial weights; ssgd has
+the rounds of the same workers. The learning rate does not grow with the workers, but for the methods that step with the
+mean of N gradients (ssgd and delayed_nesterov, linear scaling); on digits, methods without momentum take ten times as
+large a one, whose steps are in the long run as long as those with momentum 0.9. Whatever N, the number of gradients is
+the same. A test accuracy at the end below 20 %, twice that of chance, counts as a failure, and so does divergence.
+
+| variant | what | where |
+|---|---|---|
+| none | ResNet-20, CIFAR-10, 160 epochs, 4 to 32 workers, equal and unequal machines, 5 seeds | GPUs; not run yet |
+| `short` | the same in 10 epochs, 8, 16 and 32 workers, 3 seeds | one GPU; not run yet |
+| `cifar10` | cifar10_quick, 1,500 updates, 5 methods, 16 and 64 workers, 3 seeds | 2 cores or a GPU; not run yet |
+| `digits` | 20 methods, 8 to 64 workers, three service times, 3 seeds, 2,500 updates | 2 cores; not run yet |
+| `fast` | digits, 3 methods, 20 updates: for trying things | 2 cores, 1 minute |
+
+With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.
+`--compilation_cache=FOLDER` keeps what was compiled. On a GPU take --config.cells_at_once=0 for `cifar10`, which trains
+one network at a time otherwise.
+"""
+
+from asyncflax.compare import CompareConfig
+from asyncflax.config import TrainConfig
+from asyncflax.recipes import cifar10_quick, resnet20
+
+MACHINES = "homogeneous: gamma(cv=0.1); heterogeneous: heterogeneous_gamma(machine_cv=0.6)"
+STRAGGLERS = "stragglers: stragglers(num_slow=M/16, slowdown=10.0)"  # 1 of 16, 4 of 64
+TABLE = "ssgd; nag_asgd; multi_asgd; dc_asgd(strength=2.0, mean_square=per_worker); dana_slim; dana_dc(strength=2.0)"
+EVERY = """
+    ssgd; asgd(learning_rate=0.05); staleness_aware_asgd(learning_rate=0.05); delay_adaptive_asgd(learning_rate=0.05);
+    gap_aware_asgd;
+    momentum_asgd; nag_asgd; lwp; shifted_momentum; smega2;
+    multi_asgd; dana_zero; dana_slim; dana_dc; dc_asgd;
+    ormo; ormo_da; delayed_nesterov; yellowfin(learning_rate=1.0); closed_loop_momentum
+"""
+
+
+def get_config(variant: str = "") -> CompareConfig:
+    """The config, or a variant."""
+    if variant not in ("", "short", "cifar10", "digits", "fast"):
+        raise ValueError(f"configs/dana_table.py has the variants short, cifar10, digits and fast, not {variant!r}.")
+    config = CompareConfig(
+        train=resnet20(),
+        methods=TABLE,
+        service_times=MACHINES,
+        num_groups=(4, 8, 12, 16, 20, 32),
+        seeds=(0, 1, 2, 3, 4),
+        linear_scaling="ssgd",
+        failed_below=0.2,
+        target=0.9,
+    )
+    if variant == "short":
+        config.target = 0.7
+        epoch = 50_000 // 128
+        config.train = resnet20(num_updates=10 * epoch, warmup_updates=epoch, log_every=epoch // 2, eval_every=epoch)
+        config.num_groups, config.seeds = (8, 16, 32), (0, 1, 2)
+    if variant == "cifar10":
+        config.target = 0.5
+        config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=150)
+        config.methods, config.linear_scaling = "asgd; nag_asgd; multi_asgd; dana_slim; ormo", ""
+        config.service_times = "homogeneous: gamma(cv=0.1)"
+        config.num_groups, config.seeds, config.cells_at_once = (16, 64), (0, 1, 2), 1
+    if variant in ("digits", "fast"):
+        config.train = TrainConfig(
+            dataset="digits",
+            model="SmallCnn",
+            batch_size=16,
+            learning_rate=0.005,
+            learning_rate_drops=(0.7, 0.9),
+            warmup_updates=100,
+            momentum=0.9,
+            num_updates=2500,
+            log_every=50,
+            eval_every=100,
+        )
+        config.methods, config.linear_scaling = EVERY, "ssgd; delayed_nesterov"
+        config.service_times, config.num_groups, config.seeds = f"{MACHINES}; {STRAGGLERS}", (8, 16, 32, 64), (0, 1, 2)
+    if variant == "fast":
+        config.target = 0.5
+        config.train.model, config.train.num_updates, config.train.warmup_updates = "Mlp", 20, 2
+        config.train.log_every = config.train.eval_every = 10
+        config.methods, config.linear_scaling = "ssgd; nag_asgd; multi_asgd", "ssgd"
+        config.num_groups, config.seeds = (2, 4), (0, 1)
+    return config

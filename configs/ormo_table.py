@@ -1,0 +1,83 @@
+"""Ordered momentum and other methods on the same traces: Shi, Yang, Li 2024 (arXiv:2407.19234).
+
+    python launch/compare.py --config=configs/ormo_table.py:digits --workdir=runs/ormo-digits
+
+Claim: with 16 and 64 workers OrMo and OrMo-DA are the best of the asynchronous methods and naive momentum is the worst
+at 64, with equal machines and with stragglers (1 of 16 and 4 of 64 ten times slower); in time OrMo is faster than
+synchronous momentum SGD, most of all with stragglers. The paper's numbers are not known here, only this order.
+
+ResNet-20 on CIFAR-10, batch 64 a worker, momentum 0.9, weight decay 0.0001, 160 epochs, learning rate times 0.1 after
+80 and 120. The paper's learning rates and warm-up are not known here: there is no warm-up, and each cell has the best
+of three learning rates by training loss (ssgd's are multiplied by the number of workers, with which its steps are as
+long as OrMo's where workers take turns). All methods of a seed, a service time and a number of workers have the same
+trace, data and initial weights; ssgd has the rounds of the same workers. A test accuracy at the end below 20 %, twice
+that of chance, counts as a failure, and so does divergence.
+
+| variant | what | where |
+|---|---|---|
+| none | ResNet-20, CIFAR-10, 160 epochs, 16 and 64 workers, with and without stragglers, 3 seeds | GPUs; not run yet |
+| `short` | the same in 5 epochs | one GPU; not run yet |
+| `cifar10` | cifar10_quick, 1,500 updates, 5 methods, one learning rate, 3 seeds | 2 cores or a GPU; not run yet |
+| `digits` | digits, 8 to 64 workers, three service times, 3 seeds, 1,500 updates | 2 cores; not run yet |
+| `fast` | digits, 3 methods, 20 updates: for trying things | 2 cores, 1 minute |
+
+With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.
+`--compilation_cache=FOLDER` keeps what was compiled. On a GPU take --config.cells_at_once=0 for `cifar10`, which trains
+one network at a time otherwise.
+"""
+
+from asyncflax.compare import CompareConfig
+from asyncflax.config import TrainConfig
+from asyncflax.recipes import cifar10_quick, resnet20
+
+EQUAL = "homogeneous: gamma(cv=0.1)"
+UNEQUAL = "heterogeneous: heterogeneous_gamma(machine_cv=0.6)"
+STRAGGLERS = "stragglers: stragglers(num_slow=M/16, slowdown=10.0)"  # 1 of 16, 4 of 64
+METHODS = "ssgd; asgd; momentum_asgd; shifted_momentum; smega2; ormo; ormo_da"
+
+
+def get_config(variant: str = "") -> CompareConfig:
+    """The config, or a variant."""
+    if variant not in ("", "short", "cifar10", "digits", "fast"):
+        raise ValueError(f"configs/ormo_table.py has the variants short, cifar10, digits and fast, not {variant!r}.")
+    epoch = 50_000 // 64
+    config = CompareConfig(
+        train=resnet20(batch_size=64, num_updates=160 * epoch, warmup_updates=0, eval_every=5 * epoch),
+        methods=METHODS,
+        service_times=f"{EQUAL}; {STRAGGLERS}",
+        num_groups=(16, 64),
+        seeds=(0, 1, 2),
+        learning_rate_scales=(1.0, 0.3, 0.1),
+        linear_scaling="ssgd",
+        failed_below=0.2,
+        target=0.9,
+    )
+    if variant == "short":
+        config.target = 0.7
+        config.train.num_updates, config.train.eval_every = 5 * epoch, epoch
+    if variant == "cifar10":
+        config.target = 0.5
+        config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=150)
+        config.methods, config.linear_scaling = "asgd; nag_asgd; multi_asgd; dana_slim; ormo", ""
+        config.learning_rate_scales, config.cells_at_once = (), 1
+    if variant in ("digits", "fast"):
+        config.train = TrainConfig(
+            dataset="digits",
+            model="SmallCnn",
+            batch_size=16,
+            learning_rate=0.05,
+            learning_rate_drops=(0.7, 0.9),
+            momentum=0.9,
+            num_updates=1500,
+            log_every=50,
+            eval_every=100,
+        )
+        config.methods = METHODS.replace(" asgd;", " asgd(learning_rate=0.5);")  # in the long run as long steps
+        config.service_times, config.num_groups = f"{EQUAL}; {UNEQUAL}; {STRAGGLERS}", (8, 16, 32, 64)
+    if variant == "fast":
+        config.target = 0.5
+        config.train.model, config.train.num_updates = "Mlp", 20
+        config.train.log_every = config.train.eval_every = 10
+        config.methods, config.learning_rate_scales = "ssgd; momentum_asgd; multi_asgd", (1.0, 0.3)
+        config.num_groups, config.seeds = (2, 4), (0, 1)
+    return config

@@ -1,0 +1,46 @@
+"""ResNet-20 on CIFAR-10 in the setting of DANA, Hakimi et al. 2019 (arXiv:1907.11612), Table 2.
+
+    python launch/train.py --config=configs/resnet20.py --workdir=runs/resnet20 \
+        --config.num_groups=16 --config.algorithm=multi_asgd
+
+160 epochs of batches of 128 with crops and mirror images, learning rate 0.1 (times 0.1 after 80 and 120 epochs), 5
+epochs of warm-up from 0.1 / num_groups, momentum 0.9, weight decay 0.0001, gamma service times of equal machines
+(coefficient of variation 0.1). BatchNorm statistics are updated by the server in the order of the events
+(docs/batch_norm.md).
+
+Claim: from 16 workers on it matters where momentum is; one velocity for all of them (nag_asgd) fails, one for each
+(multi_asgd) does not. Test accuracy in the paper (second-hand numbers):
+
+| workers | nag_asgd | multi_asgd | dc_asgd | ssgd |
+|---|---|---|---|---|
+| 1 | 91.63 % | | | |
+| 8 | 91.18 % | 91.17 % | 91.20 % | 91.50 % |
+| 16 | fails | 90.34 % | | 90.71 % |
+| 32 | fails | fails | fails | 87.28 % |
+
+Not run at full length here: 62,500 updates are for one GPU. Needs CIFAR-10 in the format of TensorFlow Datasets
+(`--config.data_dir` or TFDS_DATA_DIR). `:fast` behind the file name is the same network on scikit-learn's digits, 60
+updates of batch 32, for trying things: a minute or two on two cores, most of it compilation.
+"""
+
+from asyncflax.config import TrainConfig
+from asyncflax.recipes import resnet20
+
+
+def get_config(variant: str = "") -> TrainConfig:
+    """The config, or its variant 'fast'."""
+    if variant not in ("", "fast"):
+        raise ValueError(f"configs/resnet20.py has the variant 'fast', not {variant!r}.")
+    if variant == "fast":
+        return resnet20(
+            dataset="digits",
+            crop_pad=1,
+            flip=False,
+            batch_size=32,
+            warmup_updates=10,
+            num_updates=60,
+            log_every=20,
+            eval_every=20,
+            checkpoint_every=20,
+        )
+    return resnet20()

@@ -1,0 +1,36 @@
+"""Compares methods on the same traces, data and initial weights, and draws the figures.
+
+    python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/dana-digits
+    python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/mine --config.num_groups=16 \
+        --config.methods='asgd; dana_zero; gentle: dana_zero(momentum=0.5)'
+
+Every field of asyncflax.compare.CompareConfig is a flag, and so is every field of the trainings, as
+--config.train.FIELD. The same command goes on with a comparison that was stopped.
+"""
+
+from absl import flags
+
+from asyncflax import compilation, launcher
+from asyncflax.compare import CompareConfig, draw_comparison, run_comparison
+
+CONFIG = launcher.config_flag(CompareConfig, "configs/dana_table.py")
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the comparison", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
+MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
+flags.declare_key_flag("config")
+
+
+def main() -> None:
+    """Trains, draws, prints the table."""
+    workdir = WORKDIR.value
+    compilation.use_cache(CACHE.value)
+    limit = float("inf") if MINUTES.value is None else MINUTES.value
+    results = run_comparison(CONFIG.value, workdir, stop_after_minutes=limit)
+    compared = draw_comparison(results, workdir)
+    print(f"\n{compared.table}\n\nfigures:")
+    print("\n".join(f"  {path}" for path in compared.figures))
+    print(f"table: {workdir}/table.md\nresults: {workdir}/results.nc")
+
+
+if __name__ == "__main__":
+    launcher.launch(main, CompareConfig)
