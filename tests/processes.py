@@ -26,6 +26,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 SAVED_AT = 12  # the event after which a run is saved
 SAVED = ("dc_asgd", "assigned", "sharded")  # which run that is, among `cases`
 SEED = 7
+# Methods whose state, view or reductions over the parameters are not alike.
+KINDS = ("asgd", "ssgd", "nag_asgd", "multi_asgd", "dana_dc", "ormo", "gap_aware_asgd-global", "yellowfin", "smega2")
 
 
 def environment(devices: int, **more: str) -> dict[str, str]:
@@ -73,13 +75,13 @@ def ends(processes: list[subprocess.Popen], timeout: float = 60) -> list[tuple[i
 
 
 def cases(count: int) -> list[tuple[str, str, str]]:
-    """Method, trace and server of what so many processes compute: two all methods, and one of them on all traces."""
-    from problems import MAIN_METHODS, some_traces
+    """Method, trace and server of what so many processes compute: two all kinds of methods, one on all traces."""
+    from problems import some_traces
 
     if count == 4:
         return [("multi_asgd", "restart", "replicated"), SAVED]
     servers = ("replicated", "sharded")
-    methods = [(name, "exponential", servers[i % 2]) for i, name in enumerate(MAIN_METHODS)]
+    methods = [(name, "exponential", servers[i % 2]) for i, name in enumerate(KINDS)]
     return list(dict.fromkeys([*methods, *(("dc_asgd", kind, server) for kind in some_traces() for server in servers)]))
 
 

@@ -52,7 +52,7 @@ def test_extra_arguments_are_ignored_and_missing_ones_are_errors(row):
             algorithm.update(params, state, params, **arguments)
 
 
-@all_methods
+@main_methods
 def test_other_hyper_parameters_do_not_compile_again(row):
     traced = []
 
@@ -74,7 +74,7 @@ def test_other_hyper_parameters_do_not_compile_again(row):
 
 
 @main_methods
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("strong", [False, True], ids=["python_floats", "arrays"])
 def test_dtypes_are_stable(row, dtype, strong):
     """Low precision stays low, also under hyper-parameters that are arrays of a wider type."""
@@ -102,7 +102,9 @@ def test_vmap_over_learning_rate_and_momentum(row):
         assert_close(jax.tree.map(lambda x, k=k: x[k], grid), train(lr, mu))
 
 
-@all_methods
+@pytest.mark.parametrize(
+    "row", [pytest.param(m, id=n, marks=() if n in MAIN_METHODS else pytest.mark.slow) for n, m in METHODS.items()]
+)
 def test_schedules_count_server_updates(row):
     schedule = lambda count: 0.3 * 0.9**count
     trace = problems.some_traces()["barrier" if row.name.startswith("ssgd") else "exponential"]
@@ -136,7 +138,7 @@ def test_state_survives_a_round_trip(row):
 
 
 @main_methods
-@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("width", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_compiled_program_copies_no_store(row, width):
     """64 workers: neither the slots nor a store of per-worker state is copied whole, event by event."""
     workers, size = 64, 5000

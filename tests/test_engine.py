@@ -10,7 +10,7 @@ import optax
 import problems
 import pytest
 from hypothesis import given
-from problems import METHODS, NUM_EVENTS, SOFTMAX_PARAMS, assert_close, batch_rows, flat
+from problems import MAIN_METHODS, METHODS, NUM_EVENTS, SOFTMAX_PARAMS, assert_close, batch_rows, flat
 
 import asyncflax
 
@@ -19,10 +19,24 @@ BATCHES = batch_rows()
 TRACES = problems.some_traces()
 QUICK = {"exponential", "geometric"}
 
-method_rows = pytest.mark.parametrize("row", METHODS.values(), ids=METHODS.keys())
-trace_kinds = pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in TRACES]
-)
+
+def cases(widths, quick):
+    """Every method on every kind of trace with every width; slow where `quick(name, kind, width)` does not hold."""
+    return pytest.mark.parametrize(
+        "row, kind, width",
+        [
+            pytest.param(
+                row,
+                kind,
+                width,
+                id=f"{name}-{kind}-{width}",
+                marks=() if quick(name, kind, width) else pytest.mark.slow,
+            )
+            for name, row in METHODS.items()
+            for kind in TRACES
+            for width in widths
+        ],
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,9 +71,7 @@ def test_without_staleness_any_optax_optimizer_is_itself(tx):
     assert_close(result.gap, np.zeros(NUM_EVENTS))
 
 
-@method_rows
-@trace_kinds
-@pytest.mark.parametrize("width", [1, 4])
+@cases((1, 4), lambda name, kind, width: kind in QUICK if name in MAIN_METHODS else (kind, width) == ("exponential", 4))
 def test_run_equals_the_numpy_server(row, kind, width):
     trace = TRACES[kind]
     result = asyncflax.run(row.make(), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES, width=width)
@@ -83,12 +95,12 @@ def test_any_trace_equals_the_numpy_server(name, width, trace):
     assert_close(out.gap, twin.gaps)
 
 
-@method_rows
-@trace_kinds
-@pytest.mark.parametrize("width", [1, 4, pytest.param(7, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("seed", [0])
-def test_model_state_dropout_and_keys_follow_the_events(row, kind, width, seed):
-    key, trace = jax.random.key(seed), TRACES[kind]
+@cases(
+    (1, 4, 7),
+    lambda name, kind, width: name in MAIN_METHODS and (kind, width) in (("exponential", 4), ("geometric", 1)),
+)
+def test_model_state_dropout_and_keys_follow_the_events(row, kind, width):
+    key, trace = jax.random.key(0), TRACES[kind]
     result = asyncflax.run(
         row.make(),
         problems.norm_gradient,

@@ -23,9 +23,13 @@ from PIL import Image
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 NAMES = (
     "asynchrony_begets_momentum",
+    "closed_loop_momentum",
     "how_stale_is_too_stale",
     "negative_momentum",
+    "ordered_momentum",
     "streaming_pca",
+    "which_method_for_my_cluster",
+    "why_dana_looks_ahead",
     "your_own_optax_loop",
 )
 METADATA = {

@@ -83,10 +83,10 @@ def wait_for(condition, run, timeout=300):
 @pytest.mark.parametrize(
     "task, victim, how, number",
     [
-        ("collective", 0, "has ended", signal.SIGKILL),
+        pytest.param("collective", 0, "has ended", signal.SIGKILL, marks=pytest.mark.slow),
         ("collective", 1, "has ended", signal.SIGKILL),
         ("compiling", 0, "has ended", signal.SIGKILL),
-        ("compiling", 2, "has ended", signal.SIGKILL),
+        pytest.param("compiling", 2, "has ended", signal.SIGKILL, marks=pytest.mark.slow),
         ("collective", 2, "has been silent for 15 s", signal.SIGSTOP),  # as when a host has gone
     ],
 )

@@ -185,7 +185,7 @@ def closed_loop_momentum(
     steps = optax.with_extra_args_support(with_step(learning_rate, steered, form))
 
     def update(grads, state, params=None, **event):
-        grads, _ = decay.update(grads, decay.init(params), params, **event)
+        grads, _ = decay.update(grads, decay.init(grads), params, **event)
         return steps.update(grads, state, params, grads=grads, **event)
 
     tx = optax.GradientTransformationExtraArgs(steps.init, update)  # pyright: ignore[reportArgumentType]

@@ -92,7 +92,7 @@ def gap_aware_asgd(
         return StepSizeState(jnp.zeros((), jnp.int32), _sizes(zeros, granularity), steps.init(params))
 
     def update_fn(updates, state, params=None, *, read_params, **extra):
-        updates, _ = decay.update(updates, decay.init(params), params, read_params=read_params, **extra)
+        updates, _ = decay.update(updates, decay.init(updates), params, read_params=read_params, **extra)
         moved = _sizes(jax.tree.map(jnp.subtract, params, read_params), granularity)
         past = state.updates.astype(jnp.result_type(float))
         debias = 1.0 if average == "cumulative" else 1.0 - jnp.where(past > 0, average_decay**past, 0.0)

@@ -193,7 +193,7 @@ def _wide(x: Any) -> Any:
 
 def _square(tree: Any) -> jax.Array:
     """||x||^2, in float32 at least."""
-    return sum(jnp.sum(jnp.square(x.astype(_wide(x)))) for x in jax.tree.leaves(tree))
+    return jnp.asarray(sum(jnp.sum(jnp.square(x.astype(_wide(x)))) for x in jax.tree.leaves(tree)))
 
 
 def _clip(tree: Any, bound: jax.Array) -> Any:

@@ -61,12 +61,12 @@ def compensate_delay(
     """
     _check.number("strength", strength, low=0.0)
     _check.choice("curvature", curvature, ("squared", "absolute"))
-    rho = mean_square_decay
-    if rho is not None:
-        _check.number("mean_square_decay", rho, low=0.0, high=1.0)
+    is_adaptive = mean_square_decay is not None
+    rho = mean_square_decay if is_adaptive else 0.0
+    _check.number("mean_square_decay", rho, low=0.0, high=1.0)
 
     def init_fn(params):
-        return optax.EmptyState() if rho is None else MeanSquareState(jax.tree.map(jnp.zeros_like, params))
+        return MeanSquareState(jax.tree.map(jnp.zeros_like, params)) if is_adaptive else optax.EmptyState()
 
     def update_fn(updates, state, params=None, *, read_params, **extra):
         del extra
@@ -77,7 +77,7 @@ def compensate_delay(
             c = abs(g) if curvature == "absolute" else g * g
             return (g + strength * scale * c * (now - read)).astype(g.dtype)
 
-        if rho is None:
+        if not is_adaptive:
             return jax.tree.map(compensate, updates, params, read_params), state
         mean_square = jax.tree.map(lambda m, g: (rho * m + (1.0 - rho) * g * g).astype(m.dtype), state[0], updates)
         scale = jax.tree.map(lambda m: jax.lax.rsqrt(m + _EPSILON), mean_square)
