@@ -40,7 +40,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/convolutions.py --batches 32 --convolutions im2col forward_gradients
 	$(BIN)/python benchmarks/rounds_filled.py
 	$(BIN)/python benchmarks/round_speed.py --workers 16 --batch 32 --widths 1 4 --seconds 1 --alternations 5
-	$(BIN)/python benchmarks/mesh.py
+	$(BIN)/python benchmarks/mesh.py --alternations 5 --service gamma
+	$(BIN)/python benchmarks/update_cost.py
 
 notebooks: $(READY)
 	$(BIN)/python tests/test_notebooks.py

@@ -84,7 +84,8 @@ def dana_slim(
         \text{server: } \Theta \leftarrow \Theta - (\gamma u^i + \eta g^i)
 
     The parameters are those that DANA-Zero's workers compute at, for every order of events: Theta = theta - gamma
-    sum_j u^j. As an update rule it is Multi-ASGD with Nesterov's step. In a real cluster each worker keeps its own
+    sum_j u^j; so its gap is counted from one look-ahead to another, and is larger than DANA-Zero's while the gradients
+    are the same. As an update rule it is Multi-ASGD with Nesterov's step. In a real cluster each worker keeps its own
     velocity and the server nothing; here the run holds the N velocities, N d numbers.
 
     Args:
