@@ -252,7 +252,7 @@ def test_he_initialisation():
 
 
 def test_gradients_of_a_wide_network_are_finite_and_reach_everything():
-    config = recipes.wrn16_4(dataset="digits", model_options="dropout=0.3", batch_size=4, num_updates=2, crop_pad=1)
+    config = recipes.wrn16_4(dataset="digits", model_options="dropout=0.3", batch_size=4, num_updates=10, crop_pad=1)
     made = make_experiment(config)
     rows = made.batches(made.plan[0])[0]
     result = jax.jit(made.gradient_fn)(made.params, rows, key=made.key, model_state=made.model_state)
