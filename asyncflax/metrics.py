@@ -9,7 +9,10 @@ import jax.numpy as jnp
 
 
 def rms(tree: Any) -> jax.Array:
-    """The root mean square of all d numbers of a PyTree, ||x||_2 / sqrt(d), float32 or wider.
+    """The root mean square of all d numbers, ||x||_2 / sqrt(d), float32 or wider.
+
+    Args:
+      tree: PyTree of arrays.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp
