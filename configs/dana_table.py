@@ -18,7 +18,7 @@ the same. A test accuracy at the end below 20 %, twice that of chance, counts as
 | none | ResNet-20, CIFAR-10, 160 epochs, 4 to 32 workers, equal and unequal machines, 5 seeds | GPUs; not run yet |
 | `short` | the same in 10 epochs, 8, 16 and 32 workers, 3 seeds | one GPU; not run yet |
 | `cifar10` | cifar10_quick, 1,500 updates, 5 methods, 16 and 64 workers, 3 seeds | 2 cores or a GPU; not run yet |
-| `digits` | 20 methods, 8 to 64 workers, three service times, 3 seeds, 2,500 updates | 2 cores; not run yet |
+| `digits` | 20 methods, 8 to 64 workers, three service times, 3 seeds, 2,500 updates | 2 cores; six methods run |
 | `fast` | digits, 3 methods, 20 updates: for trying things | 2 cores, 1 minute |
 
 With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.

@@ -23,7 +23,7 @@ warm-up of 5 epochs: 31,250 updates. (The paper has it on ImageNet.)
 
 Not run at full length here: 62,500 updates are for one GPU. Needs CIFAR-10 in the format of TensorFlow Datasets
 (`--config.data_dir` or TFDS_DATA_DIR). `:fast` behind the file name is the same network on scikit-learn's digits, 60
-updates of batch 32, for trying things: a minute or two on two cores, most of it compilation.
+updates of batch 32, for trying things: less than a minute on two cores, most of it compilation.
 """
 
 from asyncflax.config import TrainConfig

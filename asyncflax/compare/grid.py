@@ -3,16 +3,14 @@
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
 import dataclasses
-import itertools
-import math
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from asyncflax import _check, algorithms, queues
 from asyncflax.compare.summary import RULES
 from asyncflax.config import TrainConfig, parameters_of, parse_options, returning
 from asyncflax.experiment import make_algorithm
+from asyncflax.sweep.grid import Cells
 
 _ENTRY = re.compile(r"(?:(?P<label>[^:()]+):)?\s*(?P<name>\w+)\s*(?:\((?P<options>.*)\))?", re.DOTALL)
 _WORKERS = re.compile(r"(?<![\w.'\"])M(?:\s*/\s*([1-9]\d*))?(?![\w.'\"]|\s*/)")
@@ -79,7 +77,7 @@ class Entry(NamedTuple):
     options: str
 
 
-class Comparison:
+class Comparison(Cells):
     """The cells of a comparison; every one has been checked.
 
     Args:
@@ -116,7 +114,7 @@ class Comparison:
             if label not in self.methods:
                 hint = _check.nearest(label, list(self.methods))
                 raise ValueError(f"config.linear_scaling: {label!r} is no label of config.methods{hint}")
-        self.axes: dict[str, tuple[Any, ...]] = {
+        axes: dict[str, tuple[Any, ...]] = {
             "method": tuple(self.methods),
             "service_time": tuple(self.service_times),
             "num_groups": tuple(config.num_groups),
@@ -124,7 +122,8 @@ class Comparison:
             "seed": tuple(config.seeds),
         }
         if not config.learning_rate_scales:
-            del self.axes["learning_rate_scale"]
+            del axes["learning_rate_scale"]
+        self.axes = axes
         self._laws = {(k, m): self._law(k, m) for k in self.service_times for m in config.num_groups}
         self._fields = {(k, m): self._method(k, m) for k in self.methods for m in config.num_groups}
         self._check_cells()
@@ -201,26 +200,6 @@ class Comparison:
                 at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
                 raise type(error)(f"the cell {at} is refused: {error}") from None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """How many values each axis has."""
-        return tuple(map(len, self.axes.values()))
-
-    def __len__(self) -> int:
-        """The number of cells."""
-        return math.prod(self.shape)
-
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        return itertools.product(*map(range, self.shape))
-
-    def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}: {len(values)}" for name, values in self.axes.items())
-        return f"Comparison({sizes}; {len(self)} cells)"
-
-    def coordinates(self, index: tuple[int, ...]) -> dict[str, Any]:
-        """The values of a cell, by name of the axis."""
-        return {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
-
     def config(self, index: tuple[int, ...]) -> TrainConfig:
         """The config of a cell's training, as `launch/train.py` would run it."""
         at = self.coordinates(index)
@@ -229,11 +208,6 @@ class Comparison:
         rate = fields.get("learning_rate", self._train.learning_rate) * at.get("learning_rate_scale", 1.0)
         fields["learning_rate"] = rate * num_groups if method in self._scaled else rate
         return dataclasses.replace(self._train, **fields, num_groups=num_groups, seed=at["seed"])
-
-    def hyper(self, index: tuple[int, ...]) -> tuple[float, float]:
-        """The learning rate and the momentum of a cell."""
-        config = self.config(index)
-        return config.learning_rate, config.momentum
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What the methods share: service times and seed, as (field, value). From it follow trace, data and weights."""

@@ -51,8 +51,55 @@ class SweepConfig:
     figure_options: str = dataclasses.field(default="", metadata={"free": True})  # for example 'target=0.9'
 
 
-@dataclasses.dataclass(frozen=True)
-class Grid:
+class Cells:
+    """Trainings along some axes, as `train_cells` works through them; a `Grid`, or what a comparison consists of.
+
+    Attributes:
+      axes: by name, its values.
+    """
+
+    axes: Mapping[str, tuple[Any, ...]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many values each axis has."""
+        return tuple(len(values) for values in self.axes.values())
+
+    def __len__(self) -> int:
+        """The number of cells."""
+        return math.prod(self.shape)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*map(range, self.shape))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(values)}" for name, values in self.axes.items())
+        return f"{type(self).__name__}({sizes}; {len(self)} cells)"
+
+    def coordinates(self, index: tuple[int, ...]) -> dict[str, Any]:
+        """The values of a cell, by name of the axis."""
+        return {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
+
+    def config(self, index: tuple[int, ...]) -> TrainConfig:
+        """The config of a cell's training, as `launch/train.py` would run it."""
+        raise NotImplementedError
+
+    def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+        """What cells with other hyper-parameters share with this one, as (field, value)."""
+        raise NotImplementedError
+
+    def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+        """What all cells of one program have in common, as (name, value)."""
+        raise NotImplementedError
+
+    def hyper(self, index: tuple[int, ...]) -> tuple[float, float]:
+        """The learning rate and the momentum of a cell."""
+        config = self.config(index)
+        return config.learning_rate, config.momentum
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Grid(Cells):
     """The cells of a sweep; every one has been checked.
 
     Attributes:
@@ -121,34 +168,9 @@ class Grid:
         _check.scalar("memory_gb", config.memory_gb, low=0.0)
         return cls(config.train, _parse_axes(config.axes))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """How many values each axis has."""
-        return tuple(len(values) for values in self.axes.values())
-
-    def __len__(self) -> int:
-        """The number of cells."""
-        return math.prod(self.shape)
-
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        return itertools.product(*map(range, self.shape))
-
-    def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}: {len(values)}" for name, values in self.axes.items())
-        return f"Grid({sizes}; {len(self)} cells)"
-
-    def coordinates(self, index: tuple[int, ...]) -> dict[str, Any]:
-        """The values of a cell, by name of the axis."""
-        return {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
-
     def config(self, index: tuple[int, ...]) -> TrainConfig:
         """The config of a cell's training, as `launch/train.py` would run it."""
         return dataclasses.replace(self.train, **self.coordinates(index))
-
-    def hyper(self, index: tuple[int, ...]) -> tuple[float, float]:
-        """The learning rate and the momentum of a cell."""
-        config = self.config(index)
-        return config.learning_rate, config.momentum
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What cells with other hyper-parameters share with this one, as (field, value)."""

@@ -19,8 +19,8 @@ import pathlib
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,35 +28,12 @@ import xarray
 from tqdm import tqdm
 
 from asyncflax._files import write_atomically
-from asyncflax.config import TrainConfig
 from asyncflax.experiment import load_data, make_experiment
-from asyncflax.sweep.grid import Grid, SweepConfig
+from asyncflax.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.sweep.program import Program
 from asyncflax.workdir import RunError, Workdir
 
 Index = tuple[int, ...]
-
-
-class Cells(Protocol):
-    """The trainings that `train_cells` works through; `Grid` has what each method is for."""
-
-    @property
-    def axes(self) -> Mapping[str, tuple[Any, ...]]: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Index]: ...
-
-    def config(self, index: Index) -> TrainConfig: ...
-
-    def hyper(self, index: Index) -> tuple[float, float]: ...
-
-    def environment(self, index: Index) -> tuple[tuple[str, Any], ...]: ...
-
-    def program(self, index: Index) -> tuple[tuple[str, Any], ...]: ...
 
 
 class SweepUnfinishedError(RunError):
