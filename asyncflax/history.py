@@ -8,6 +8,7 @@ w_{t+1} = w_t - alpha grad f(w_{t - tau_t}). It can live in host memory.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,11 @@ def take_row(store: Any, index: Any) -> Any:
     true.
     """
 
+    return jax.tree.map(lambda leaf: _take(leaf, index), store)
+
+
+@functools.partial(jax.jit, inline=True)  # a part of the program around it; called by itself, compiled once a shape
+def _take(leaf: jax.Array, index: Any) -> jax.Array:
     def take(leaf):
         return jax.lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False)
 
@@ -43,7 +49,7 @@ def take_row(store: Any, index: Any) -> Any:
     def barrier(leaf):
         return jax.lax.optimization_barrier(take(leaf))
 
-    return jax.tree.map(lambda leaf: jax.lax.platform_dependent(leaf, cpu=conditional, default=barrier), store)
+    return jax.lax.platform_dependent(leaf, cpu=conditional, default=barrier)
 
 
 def put_row(store: Any, index: Any, row: Any) -> Any:
