@@ -116,7 +116,7 @@ def cifar10(
         python -c "from asyncflax import data; data.cifar10('nowhere', download=True)"
       or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
     """
-    return _cifar("cifar10", "CIFAR-10", data_dir, cache, download)
+    return _cifar("cifar10", 10, data_dir, cache, download)
 
 
 def cifar100(
@@ -151,7 +151,7 @@ def cifar100(
         python -c "from asyncflax import data; data.cifar100('nowhere', download=True)"
       or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
     """
-    return _cifar("cifar100", "CIFAR-100", data_dir, cache, download)
+    return _cifar("cifar100", 100, data_dir, cache, download)
 
 
 def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, seed: int = 0) -> np.ndarray:
@@ -227,15 +227,16 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = Tru
 
 def _cifar(
     name: str,
-    title: str,
+    num_classes: int,
     data_dir: str | os.PathLike[str] | None,
     cache: str | os.PathLike[str] | None,
     download: bool,
 ) -> ImageData:
     """One of the two, from its cache or decoded into it; `name` is that of TensorFlow Datasets and of the function."""
+    title = f"CIFAR-{num_classes}"
     cache = pathlib.Path(cache) if cache is not None else _cache_folder() / f"{name}-{_CIFAR_VERSION}.npz"
     if cache.exists():
-        return _read_cache(cache, title)
+        return _read_cache(cache, title, num_classes)
     folder = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     there = folder / name / _CIFAR_VERSION
     if not download and not there.is_dir():
@@ -276,7 +277,7 @@ def _write_cache(path: pathlib.Path, data: ImageData) -> None:
     write_atomically(path, lambda file: np.savez(file, **data._asdict()))
 
 
-def _read_cache(path: pathlib.Path, title: str) -> ImageData:
+def _read_cache(path: pathlib.Path, title: str, num_classes: int) -> ImageData:
     content = path.read_bytes() if path.is_file() else b""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -284,6 +285,8 @@ def _read_cache(path: pathlib.Path, title: str) -> ImageData:
         shapes = [x.shape[1:] for x in data]
         if shapes != [(32, 32, 3), (), (32, 32, 3), ()] or data.train_images.dtype != np.uint8:
             raise ValueError(f"its arrays have shapes {[x.shape for x in data]}")
+        if not num_classes // 10 <= (last := data.train_labels.max()) < num_classes:  # CIFAR-10's has no label above 9
+            raise ValueError(f"its labels are 0 to {last}")
     except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged or no cache of {title} ({error}); delete it, it is made anew.") from error
     return data

@@ -312,7 +312,7 @@ def launch(*flags):
 
 def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     workdir = tmp_path / "run"
-    flags = [f"--workdir={workdir}", "--config.methods=asgd; late: nag_asgd", "--config.linear_scaling="]
+    flags = [f"--workdir={workdir}", "--config.methods=asgd; late: nag_asgd"]
     flags += ["--config.num_groups=2,3", "--config.learning_rate_scales=1.0", "--config.train.num_updates=10"]
     status, out, err = launch(*flags, "--stop_after_minutes=0")
     assert status == 75 and "0 of 24 cells are finished and saved" in err and "the same command goes on" in err

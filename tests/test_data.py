@@ -98,6 +98,8 @@ def test_a_cache_is_enough_and_a_damaged_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
     for name, array in data.cifar10(tmp_path / "nowhere", cache=path)._asdict().items():
         np.testing.assert_array_equal(array, getattr(tiny_data(), name))
+    with pytest.raises(ValueError, match=r"no cache of CIFAR-100 \(its labels are 0 to 4\); delete it"):
+        data.cifar100(cache=path)
     for spoil in (
         lambda: path.write_bytes(path.read_bytes()[:1000]),
         lambda: np.savez(path, **{name: np.ones(3) for name in data.ImageData._fields}),
@@ -142,6 +144,8 @@ def test_cifar100_from_made_up_records(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.train_images[2], records["train"][2]["image"])
     np.testing.assert_array_equal(first.test_labels, [99, 98, 97])
     assert first.num_classes == 100
+    with pytest.raises(ValueError, match=r"no cache of CIFAR-10 \(its labels are 0 to 99\); delete it"):
+        data.cifar10(cache=cache)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
     for one, same in zip(data.cifar100("nowhere", cache=cache), first, strict=True):
         np.testing.assert_array_equal(one, same)

@@ -33,7 +33,8 @@ class CompareConfig:
       num_groups: M, the numbers of workers.
       seeds: of trace, data and initial weights, which all methods share.
       learning_rate_scales: what the learning rate of every method is multiplied by to find its best; () tries one.
-      linear_scaling: labels of the methods whose learning rate is multiplied by M, separated by semicolons.
+      linear_scaling: labels of the methods whose learning rate is multiplied by M, separated by semicolons; names of
+        methods that are not compared have no effect.
       pick: how the learning rate is picked where several are tried, see `compare.RULES`.
       failed_below: a test accuracy at the end that is lower counts as a failure, as if the training had diverged.
       target: a test accuracy; how long it takes to reach it is in the tables; 0 for none.
@@ -111,7 +112,7 @@ class Comparison(Cells):
         self.service_times = _entries("service_times", config.service_times, laws, "the laws of asyncflax.queues")
         self._scaled = [label for part in config.linear_scaling.split(";") if (label := part.strip())]
         for label in self._scaled:
-            if label not in self.methods:
+            if label not in self.methods and label not in algorithms.__all__:  # the config may be for more methods
                 hint = _check.nearest(label, list(self.methods))
                 raise ValueError(f"config.linear_scaling: {label!r} is no label of config.methods{hint}")
         axes: dict[str, tuple[Any, ...]] = {
