@@ -96,7 +96,7 @@ def test_bad_input_is_one_clear_error_and_nothing_is_written(flags, message, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("config", ["", "configs/nothing.py", "tests/reference.py", "configs/digits.py:slow"])
+@pytest.mark.parametrize("config", ["", "configs/nothing.py", "tests/reference/server.py", "configs/digits.py:slow"])
 def test_a_config_that_is_none(config, tmp_path):
     status, _, err = launch(f"--workdir={tmp_path / 'run'}", config=config)
     assert status == 1 and err.count("\n") == 1, err

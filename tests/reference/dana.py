@@ -1,0 +1,137 @@
+"""Servers that hand out where the parameters will be: DANA, LWP, SMEGA2."""
+
+import numpy as np
+
+from reference.server import Array, Schedule, Server
+
+
+class DanaZero(Server):
+    """DANA-Zero (Hakimi et al. 2019): u_i = mu u_i + eta g, theta -= u_i; workers download theta - mu sum_j u_j."""
+
+    def __init__(self, theta0: Array, learning_rate: Schedule, momentum: float, num_workers: int, **decay):
+        super().__init__(theta0, learning_rate, **decay)
+        self.momentum = momentum
+        self.u = [np.zeros_like(self.theta) for _ in range(num_workers)]
+
+    def apply(self, g, worker, staleness, theta_read):
+        self.u[worker] = self.momentum * self.u[worker] + self.eta * g
+        self.theta = self.theta - self.u[worker]
+
+    def view(self, worker=None):
+        return self.theta - self.momentum * np.sum(self.u, axis=0)
+
+
+class DanaSlim(Server):
+    """DANA-Slim: the worker's own u_i = mu u_i + eta g; it sends mu u_i + eta g (new u_i); theta -= what it sent.
+
+    theta is the look-ahead, and workers download theta. Outside: v_i = mu v_i + g, theta -= eta (mu v_i + g).
+    """
+
+    def __init__(
+        self,
+        theta0: Array,
+        learning_rate: Schedule,
+        momentum: float,
+        num_workers: int,
+        form: str = "inside",
+        **decay,
+    ):
+        super().__init__(theta0, learning_rate, **decay)
+        assert form in ("inside", "outside")
+        self.momentum, self.form = momentum, form
+        self.velocity = [np.zeros_like(self.theta) for _ in range(num_workers)]  # each is its worker's
+
+    def apply(self, g, worker, staleness, theta_read):
+        before, after = (self.eta, 1.0) if self.form == "inside" else (1.0, self.eta)
+        self.velocity[worker] = self.momentum * self.velocity[worker] + before * g
+        sent = self.momentum * self.velocity[worker] + before * g
+        self.theta = self.theta - after * sent
+
+
+class DanaDc(DanaZero):
+    """DANA-DC: DANA-Zero on ghat = g + lambda c(g) (origin - theta_read); theta_read is the look-ahead that was sent.
+
+    The origin is the server's theta ("params") or its look-ahead ("lookahead") when g arrives; c as in DcAsgd.
+    """
+
+    def __init__(
+        self,
+        theta0: Array,
+        learning_rate: Schedule,
+        momentum: float,
+        num_workers: int,
+        strength: float = 0.04,
+        curvature: str = "squared",
+        origin: str = "params",
+        **decay,
+    ):
+        super().__init__(theta0, learning_rate, momentum, num_workers, **decay)
+        assert curvature in ("squared", "absolute") and origin in ("params", "lookahead")
+        self.strength, self.curvature, self.origin = strength, curvature, origin
+
+    def apply(self, g, worker, staleness, theta_read):
+        c = g * g if self.curvature == "squared" else np.abs(g)
+        origin = self.theta if self.origin == "params" else self.view()
+        super().apply(g + self.strength * c * (origin - theta_read), worker, staleness, theta_read)
+
+
+class Lwp(Server):
+    """Linear weight prediction: u = mu u + eta g, theta -= u; workers download theta - lag u, lag = M by default."""
+
+    def __init__(
+        self,
+        theta0: Array,
+        learning_rate: Schedule,
+        momentum: float,
+        num_workers: int,
+        lag: float | None = None,
+        **decay,
+    ):
+        super().__init__(theta0, learning_rate, **decay)
+        self.momentum, self.lag = momentum, num_workers if lag is None else lag
+        self.u = np.zeros_like(self.theta)
+
+    def apply(self, g, worker, staleness, theta_read):
+        self.u = self.momentum * self.u + self.eta * g
+        self.theta = self.theta - self.u
+
+    def view(self, worker=None):
+        return self.theta - self.lag * self.u
+
+
+class Smega2(Server):
+    """SMEGA2 (Cohen, Hakimi, Schuster 2022), with eta inside: g' = eta g; d is the dampening.
+
+    s = (s + 1) mod N, G += g', theta -= g' + mu m with the old m; at s = 0 then m = mu m + (1 - d) G / N, G = 0.
+    Workers download theta - mu [(N + s (mu - 1)) m + (s / N) G] ("advanced"), or theta - mu N m ("naive").
+    """
+
+    def __init__(
+        self,
+        theta0: Array,
+        learning_rate: Schedule,
+        momentum: float,
+        num_workers: int,
+        estimate: str = "advanced",
+        dampening: float = 0.0,
+        **decay,
+    ):
+        super().__init__(theta0, learning_rate, **decay)
+        assert estimate in ("advanced", "naive")
+        self.momentum, self.n, self.estimate, self.dampening = momentum, num_workers, estimate, dampening
+        self.s, self.m, self.sum = 0, np.zeros_like(self.theta), np.zeros_like(self.theta)
+
+    def apply(self, g, worker, staleness, theta_read):
+        g = self.eta * g
+        self.s = (self.s + 1) % self.n
+        self.sum = self.sum + g
+        self.theta = self.theta - (g + self.momentum * self.m)
+        if self.s == 0:
+            self.m = self.momentum * self.m + (1 - self.dampening) * self.sum / self.n
+            self.sum = np.zeros_like(self.theta)
+
+    def view(self, worker=None):
+        if self.estimate == "naive":
+            return self.theta - self.momentum * self.n * self.m
+        ahead = (self.n + self.s * (self.momentum - 1)) * self.m + self.s / self.n * self.sum
+        return self.theta - self.momentum * ahead
