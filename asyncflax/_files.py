@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Where files are, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ import pathlib
 import tempfile
 from collections.abc import Callable
 from typing import IO, Any
+
+
+def cache_folder() -> pathlib.Path:
+    """Where to keep what can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "asyncflax"
+
+
+def data_folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """The folder of TensorFlow Datasets: what was given, or where they are by default."""
+    return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:

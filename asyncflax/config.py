@@ -8,11 +8,12 @@ import ast
 import dataclasses
 import inspect
 import numbers
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from asyncflax import _check, algorithms, data, queues, staleness
+from asyncflax import _check, algorithms, data, imagenet, queues, staleness
 from asyncflax.placement import SERVERS, STORES, make_mesh
 from asyncflax.precision import PRECISIONS
 
@@ -40,7 +41,7 @@ class TrainConfig:
     """
 
     # What is trained on what.
-    dataset: str = "digits"  # a data set of asyncflax.data
+    dataset: str = "digits"  # a data set of asyncflax.data or asyncflax.imagenet
     data_dir: str = dataclasses.field(default="", metadata=_FREE)  # the folder of TFDS; '' is $TFDS_DATA_DIR
     data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
     model: str = "SmallCnn"  # a network of asyncflax.models
@@ -49,6 +50,11 @@ class TrainConfig:
     start_from: str = ""  # the checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000'
     pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
     crop_pad: int = 0  # random crops of images padded by so many pixels
+    classes: tuple[int, ...] = ()  # of ImageNet, the labels to train on, as range(8); () for all
+    image_size: int = 224  # the side of the crops of ImageNet's images
+    crop_area: tuple[float, ...] = (0.08, 1.0)  # the share of ImageNet's images that a training crop has
+    on_corrupt: str = "stop"  # what a damaged JPEG does: stop the run, or skip (another image takes its place)
+    data_workers: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
     flip: bool = False  # mirror half of the images
     batch_size: int = 32  # images a gradient
 
@@ -122,7 +128,8 @@ class TrainConfig:
             raise ValueError(
                 f"config.learning_rate_drops must increase by at least one update, got {self.learning_rate_drops}."
             )
-        _check.choice("config.dataset", self.dataset, returning(data, "ImageData"))
+        _check.choice("config.dataset", self.dataset, data_sets())
+        self._check_images()
         _check.choice("config.precision", self.precision, PRECISIONS)
         _check.choice("config.algorithm", self.algorithm, algorithms.__all__)
         _check.choice("config.service_time", self.service_time, returning(queues, "ServiceTime"))
@@ -148,6 +155,35 @@ class TrainConfig:
                 f"config.bias_multiplier={self.bias_multiplier} is for methods that are linear in the gradient, "
                 "which dc_asgd is not; set it to 1."
             )
+
+    def _check_images(self) -> None:
+        """Refuses fields that the data set does not use, and wrong values of those of ImageNet."""
+        in_memory = self.dataset in returning(data, "ImageData")
+        unused = ("classes", "image_size", "crop_area", "on_corrupt", "data_workers")
+        what = "is for ImageNet's JPEGs" if in_memory else "is for data sets in memory"
+        for name in unused if in_memory else ("crop_pad", "data_cache"):
+            value = getattr(self, name)
+            if value != getattr(TrainConfig, name):
+                raise ValueError(
+                    f"config.{name}={value!r} {what}, and config.dataset={self.dataset!r} is not; leave it."
+                )
+        _check.integer("config.image_size", self.image_size, 8)
+        _check.integer("config.data_workers", self.data_workers, 0)
+        _check.choice("config.on_corrupt", self.on_corrupt, ("stop", "skip"))
+        if len(self.crop_area) != 2 or not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"config.crop_area must be two shares with 0 < low <= high <= 1, got {self.crop_area}.")
+        if len(set(self.classes)) < len(self.classes) or min(self.classes, default=0) < 0:
+            raise ValueError(f"config.classes must be labels >= 0, each once, got {self.classes}.")
+
+
+def data_sets() -> list[str]:
+    """The names of the data sets.
+
+    >>> from asyncflax.config import data_sets
+    >>> data_sets()
+    ['cifar10', 'cifar100', 'digits', 'imagenet2012', 'imagenet_eight']
+    """
+    return [*returning(data, "ImageData"), *returning(imagenet, "ImageRecords")]
 
 
 def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[str]:
@@ -238,14 +274,21 @@ def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     return hint if hint in (float, int, bool, str) else Any  # a union: the function itself looks
 
 
+def _range(item: Any) -> Iterable[Any]:
+    """The numbers of 'range(8)', which is how a flag has it; anything else as it is."""
+    found = re.fullmatch(r"range\((-?\d+(?:,\s*-?\d+){0,2})\)", item) if isinstance(item, str) else None
+    return range(*map(int, found[1].split(","))) if found else [item]
+
+
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """The value in the field's type: an int may stand for a float, a list for a tuple."""
     if kind is Any:
         return value
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, tuple | list):
+        if not isinstance(value, tuple | list | range):
             raise TypeError(f"{name} must be a tuple of numbers, got {value!r} ({type(value).__name__}).")
-        return tuple(_typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(value))
+        items = [one for item in value for one in _range(item)]
+        return tuple(_typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(items))
     if not isinstance(value, bool):  # an int for a float, and NumPy's numbers
         if kind is float and isinstance(value, numbers.Real):
             return float(value)

@@ -10,6 +10,7 @@ The batch of event t depends on the seed and on t alone, so that replays, other 
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import pathlib
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyncflax import _check
-from asyncflax._files import write_atomically
+from asyncflax._files import cache_folder, data_folder, write_atomically
 
 __all__ = ["ImageData", "augment", "batch_rows", "cifar10", "cifar100", "digits"]
 
@@ -186,10 +187,9 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, see
     seed = _check.integer("seed", seed, 0)
     start, stop = first_event * batch_size, stop_event * batch_size
     first, last = start // num_examples, -(-stop // num_examples)
-    epochs = [np.random.default_rng([seed, epoch]).permutation(num_examples) for epoch in range(first, last)]
-    if not epochs:
+    if start == stop:
         return np.zeros((0, batch_size), np.int32)
-    order = np.concatenate(epochs).astype(np.int32)
+    order = np.concatenate([_order(num_examples, seed, epoch) for epoch in range(first, last)])
     offset = first * num_examples
     return order[start - offset : stop - offset].reshape(-1, batch_size)
 
@@ -225,6 +225,14 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = Tru
     return images
 
 
+@functools.lru_cache(maxsize=4)  # events follow each other, so the next one mostly is of the same epoch
+def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """int32 [num_examples], read-only: the order of an epoch."""
+    order = np.random.default_rng([seed, epoch]).permutation(num_examples).astype(np.int32)
+    order.flags.writeable = False
+    return order
+
+
 def _cifar(
     name: str,
     num_classes: int,
@@ -234,10 +242,10 @@ def _cifar(
 ) -> ImageData:
     """One of the two, from its cache or decoded into it; `name` is that of TensorFlow Datasets and of the function."""
     title = f"CIFAR-{num_classes}"
-    cache = pathlib.Path(cache) if cache is not None else _cache_folder() / f"{name}-{_CIFAR_VERSION}.npz"
+    cache = pathlib.Path(cache) if cache is not None else cache_folder() / f"{name}-{_CIFAR_VERSION}.npz"
     if cache.exists():
         return _read_cache(cache, title, num_classes)
-    folder = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    folder = data_folder(data_dir)
     there = folder / name / _CIFAR_VERSION
     if not download and not there.is_dir():
         raise FileNotFoundError(
@@ -249,11 +257,6 @@ def _cifar(
     data = ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))
     _write_cache(cache, data)
     return data
-
-
-def _cache_folder() -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "asyncflax"
 
 
 def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +14,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import _check, algorithms, data, models, queues, staleness, transforms
+from asyncflax import _check, algorithms, data, imagenet, models, queues, staleness, transforms
 from asyncflax.base import AsyncAlgorithm, transform_gradients
 from asyncflax.checkpoint import load_model
-from asyncflax.config import TrainConfig, parameters_of, parse_options, returning
+from asyncflax.config import TrainConfig, data_sets, parameters_of, parse_options
+from asyncflax.feeds import Feed, make_feed
 from asyncflax.gradients import GradientResult, from_loss
 from asyncflax.meter import MomentumMeter, watch
 from asyncflax.placement import make_mesh
@@ -24,7 +26,41 @@ from asyncflax.plan import Chunk, Plan, make_plan
 from asyncflax.precision import compute_in
 from asyncflax.trace import Trace
 
-__all__ = ["Experiment", "load_data", "make_algorithm", "make_experiment", "make_meter", "why_no_meter"]
+__all__ = ["Evaluation", "Experiment", "load_data", "make_algorithm", "make_experiment", "make_meter", "why_no_meter"]
+
+
+class Evaluation(NamedTuple):
+    """How good parameters are on all test data; what fills up the last batch does not count.
+
+    Attributes:
+      sums: `sums(params, model_state, batch) -> dict`, sums over a batch of the test data by name; a PyTree that holds
+        the data set, if that is in memory.
+      batches: `batches()` gives the batches.
+
+    Example: see `make_experiment`.
+    """
+
+    sums: Callable[..., dict[str, jax.Array]]
+    batches: Callable[[], Iterable[Any]]
+
+    def __call__(self, params: Any, model_state: Any = None) -> dict[str, jax.Array]:
+        """'test_loss', 'test_accuracy' and, of records of more than five classes, 'test_top5_accuracy', each []."""
+        return self.means(lambda batch: _jitted_sums(self.sums, params, model_state, batch))
+
+    def means(self, sums_of: Callable[[Any], dict[str, jax.Array]]) -> dict[str, jax.Array]:
+        """What the sums over all batches come to, `sums_of(batch)` each."""
+        total = functools.reduce(functools.partial(jax.tree.map, jnp.add), map(sums_of, self.batches()))
+        return _means(total)
+
+
+@jax.jit
+def _jitted_sums(sums: Callable[..., Any], params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
+    return sums(params, model_state, batch)
+
+
+@jax.jit
+def _means(total: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {f"test_{name}": x / total["count"] for name, x in total.items() if name != "count"}
 
 
 class Experiment(NamedTuple):
@@ -32,25 +68,27 @@ class Experiment(NamedTuple):
 
     Attributes:
       config: `TrainConfig`.
-      data: `ImageData`.
+      data: `ImageData`, or `ImageRecords`.
+      feed: `Feed`, the batches of events and the test data.
       trace: the asynchrony.
       law: the `StalenessLaw` that its staleness follows in theory, or None.
       plan: `Plan`, cut where the run is logged, evaluated and saved.
       algorithm: the method.
       schedule: `schedule(event) -> learning rate`.
-      gradient_fn: `gradient_fn(params, rows, *, key, model_state) -> GradientResult`, rows int32 [batch_size].
+      gradient_fn: `gradient_fn(params, batch, *, key, model_state) -> GradientResult`, a batch of the feed.
       params: the initial parameters.
       model_state: the initial statistics of BatchNorm, float32, as `models.functional_with_state` has them; None for a
         network without.
       key: a typed JAX key, for augmentation and dropout.
-      evaluate: `evaluate(params, model_state=None) -> {'test_loss': [], 'test_accuracy': []}`, jitted, with running
-        statistics; a PyTree that holds the test data.
+      evaluate: `Evaluation`; `evaluate(params, model_state=None) -> {'test_loss': [], 'test_accuracy': []}`, with
+        running statistics.
 
     Example: see `make_experiment`.
     """
 
     config: TrainConfig
-    data: data.ImageData
+    data: data.ImageData | imagenet.ImageRecords
+    feed: Feed
     trace: Trace
     law: staleness.StalenessLaw | None
     plan: Plan
@@ -60,15 +98,14 @@ class Experiment(NamedTuple):
     params: Any
     model_state: Any
     key: jax.Array
-    evaluate: Callable[..., dict[str, jax.Array]]
+    evaluate: Evaluation
 
-    def batches(self, chunk: Chunk) -> np.ndarray:
-        """int32 [E, batch_size]: the rows of the data set on which the events of a chunk compute, for `run_chunk`."""
-        count, config = len(self.data.train_labels), self.config
-        return chunk.pad(data.batch_rows(count, config.batch_size, chunk.events, seed=config.seed))
+    def batches(self, chunk: Chunk) -> Any:
+        """PyTree [E, ...]: what the events of a chunk compute on, for `run_chunk`; rows of a data set in memory."""
+        return self.feed.batches(chunk)
 
 
-def make_experiment(config: TrainConfig, *, images: data.ImageData | None = None) -> Experiment:
+def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.ImageRecords | None = None) -> Experiment:
     """Makes all that a config names; writes nothing (but the cache of a data set that is decoded for the first time).
 
     Args:
@@ -96,29 +133,28 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | None = None
     plan = make_plan(trace, **places, cuts={cut for part in cuts for cut in part})
     algorithm, schedule = make_algorithm(config), _make_schedule(config, config.learning_rate)
     images = load_data(config) if images is None else images
-    if config.batch_size > len(images.train_labels):
-        raise ValueError(
-            f"config.batch_size={config.batch_size} is larger than the {len(images.train_labels)} training images."
-        )
+    feed = make_feed(config, images, plan)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    apply, params, model_state = _make_model(config, images, init_key)
+    apply, params, model_state = _make_model(config, feed, init_key)
     if config.start_from:
         params, model_state = load_model(config.start_from, params=params, model_state=model_state)
-    mean_image = jnp.asarray(images.mean_image)
-    gradient_fn = _make_gradient_fn(config, apply, images, mean_image)
-    rows = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    mean = jnp.asarray(feed.mean)
+    gradient_fn = _make_gradient_fn(config, apply, feed, mean)
     # A model that does not fit the images says so here.
-    jax.eval_shape(gradient_fn, params, rows, key=run_key, model_state=model_state)
-    evaluate = _make_evaluate(config, apply, images, mean_image)
-    placed = plan.place((gradient_fn, params, model_state, run_key, evaluate))
-    return Experiment(config, images, trace, law, plan, algorithm, schedule, *placed)
+    jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
+    sums = _make_sums(config, apply, feed, mean)
+    gradient_fn, params, model_state, run_key, sums = plan.place((gradient_fn, params, model_state, run_key, sums))
+    evaluate = Evaluation(sums, feed.test_batches)
+    return Experiment(
+        config, images, feed, trace, law, plan, algorithm, schedule, gradient_fn, params, model_state, run_key, evaluate
+    )
 
 
-def load_data(config: TrainConfig) -> data.ImageData:
+def load_data(config: TrainConfig) -> data.ImageData | imagenet.ImageRecords:
     """The data set that a config names.
 
     Args:
-      config: dataset, data_dir and data_cache are used.
+      config: dataset, data_dir, data_cache and classes are used.
 
     Raises:
       ValueError: there is no such data set. FileNotFoundError: it is not there.
@@ -129,10 +165,10 @@ def load_data(config: TrainConfig) -> data.ImageData:
       >>> len(load_data(TrainConfig(dataset="digits")).test_labels)
       360
     """
-    _check.choice("config.dataset", config.dataset, returning(data, "ImageData"))
-    load = getattr(data, config.dataset)
-    places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None}
-    return load(**{name: place for name, place in places.items() if name in parameters_of(load)})
+    _check.choice("config.dataset", config.dataset, data_sets())
+    load = getattr(data if config.dataset in data.__all__ else imagenet, config.dataset)
+    options = {"data_dir": config.data_dir or None, "cache": config.data_cache or None, "classes": config.classes}
+    return load(**{name: value for name, value in options.items() if name in parameters_of(load)})
 
 
 def _make_mesh(config: TrainConfig) -> Mesh | None:
@@ -322,61 +358,59 @@ def _is_bias(params: Any) -> Any:
 
 
 def _make_model(
-    config: TrainConfig, images: data.ImageData, key: jax.Array
+    config: TrainConfig, feed: Feed, key: jax.Array
 ) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
-    from flax import nnx
-
     networks = [name for name in models.__all__ if inspect.isclass(getattr(models, name))]
     _check.choice("config.model", config.model, networks)
     make = getattr(models, config.model)
-    shape = images.train_images.shape[1:]
-    given = {"image_shape": shape, "num_classes": images.num_classes, "rngs": nnx.Rngs(key)}
-    model = make(**_arguments("config.model_options", config.model_options, make, given))
-    apply, params, model_state = models.functional_with_state(model)
+    given = {"image_shape": feed.image_shape, "num_classes": feed.num_classes, "rngs": None}
+    arguments = _arguments("config.model_options", config.model_options, make, given)
+    del arguments["rngs"]  # of the key
+    apply, params, model_state = models.functional_with_state(models.initialized(make, key, **arguments))
     return compute_in(config.precision, apply), params, model_state
 
 
-def _scaled(config: TrainConfig, pixels: jax.Array, mean_image: jax.Array) -> jax.Array:
+def _scaled(config: TrainConfig, pixels: jax.Array, mean: jax.Array) -> jax.Array:
     """float32 images from uint8 pixels."""
-    return (pixels.astype(jnp.float32) - mean_image[None]) * config.pixel_scale
+    return (pixels.astype(jnp.float32) - mean[None]) * config.pixel_scale
 
 
-def _make_gradient_fn(
-    config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], images: data.ImageData, mean_image: jax.Array
-) -> Any:
-    """Loss and accuracy of a batch of row numbers; the data set is an argument of the compiled program."""
+def _make_gradient_fn(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], feed: Feed, mean: jax.Array):
+    """Loss and accuracy of a batch of the feed; a data set in memory is an argument of the compiled program."""
 
-    def loss_fn(pixels, labels, mean_image, params, rows, *, key, model_state=None):
+    def loss_fn(look_up, mean, params, batch, *, key, model_state=None):
         augment_key, dropout_key = jax.random.split(key)
-        batch = _scaled(config, pixels[rows], mean_image)
-        batch = data.augment(augment_key, batch, pad=config.crop_pad, flip=config.flip)
-        logits, model_update = apply(params, model_state, batch, key=dropout_key)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
-        return loss, ({"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels[rows])}, model_update)
+        pixels, labels = look_up(batch)
+        images = _scaled(config, pixels, mean)
+        if feed.augments:
+            images = data.augment(augment_key, images, pad=config.crop_pad, flip=config.flip)
+        logits, model_update = apply(params, model_state, images, key=dropout_key)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, ({"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels)}, model_update)
 
-    arrays = (images.train_images, images.train_labels, mean_image)
-    return from_loss(jax.tree_util.Partial(loss_fn, *map(jnp.asarray, arrays)), has_aux=True, has_model_update=True)
+    return from_loss(jax.tree_util.Partial(loss_fn, feed.look_up, mean), has_aux=True, has_model_update=True)
 
 
-def _make_evaluate(
-    config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], images: data.ImageData, mean_image: jax.Array
-) -> Any:
-    """Loss and accuracy on all test images, in batches; the last one is filled up with images that do not count."""
-    count, size = len(images.test_labels), min(config.eval_batch_size, len(images.test_labels))
-    rows = np.arange(-(-count // size) * size).reshape(-1, size)
+def _make_sums(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], feed: Feed, mean: jax.Array):
+    """Loss and hits, summed over a stack of test batches, one batch after the other; label -1 does not count."""
 
-    @jax.jit
-    def evaluate(pixels, labels, mean_image, params, model_state=None):
-        def batch_sums(rows):
-            row = jnp.minimum(rows, count - 1)
-            logits, _ = apply(params, model_state, _scaled(config, pixels[row], mean_image))
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[row])
-            correct = jnp.argmax(logits, axis=-1) == labels[row]
-            counts = rows < count
-            return jnp.sum(losses * counts), jnp.sum(correct & counts)
+    def sums(look_up, mean, params, model_state, stack):
+        def of_batch(batch):
+            pixels, labels = look_up(batch)
+            counts = labels >= 0
+            labels = jnp.maximum(labels, 0)
+            logits, _ = apply(params, model_state, _scaled(config, pixels, mean))
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            hits = {"accuracy": jnp.argmax(logits, axis=-1) == labels}
+            if feed.ranks:
+                own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+                hits["top5_accuracy"] = jnp.sum(logits > own, axis=-1) < 5
+            return {
+                "loss": jnp.sum(losses * counts),
+                **{name: jnp.sum(hit & counts) for name, hit in hits.items()},
+                "count": jnp.sum(counts),
+            }
 
-        losses, correct = jax.lax.map(batch_sums, jnp.asarray(rows))
-        return {"test_loss": losses.sum() / count, "test_accuracy": correct.sum() / count}
+        return jax.tree.map(lambda x: x.sum(axis=0), jax.lax.map(of_batch, stack))
 
-    arrays = (images.test_images, images.test_labels, mean_image)
-    return jax.tree_util.Partial(evaluate, *map(jnp.asarray, arrays))
+    return jax.tree_util.Partial(sums, feed.look_up_test, mean)

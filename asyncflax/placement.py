@@ -125,6 +125,11 @@ class Placement:
         """How many devices a compute group has."""
         return 1 if self.mesh is None else self.mesh.shape[REPLICA]
 
+    @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return 1 if self.mesh is None else self.mesh.size
+
     def check_batches(self, batches: Any) -> None:
         """Refuses batches [E, B, ...] whose B rows cannot be split over the replicas."""
         for path, x in jax.tree_util.tree_leaves_with_path(batches):
@@ -225,6 +230,17 @@ class Placement:
         """Batches [E, B, ...], with the part of the B rows on each device that it computes on."""
         split = lambda x: self.replicas > 1 and jnp.ndim(x) > 1
         return self._put(batches, lambda x: PartitionSpec(None, REPLICA) if split(x) else PartitionSpec())
+
+    def put_spread(self, tree: Any, *, of_process: bool = False) -> Any:
+        """Arrays [n, B, ...] of the host with their B rows divided over all devices, which B must be a multiple of.
+
+        With `of_process` each process passes the rows of its own devices, otherwise all pass the same.
+        """
+        spread = lambda x: PartitionSpec(None, (GROUP, REPLICA))
+        if self.mesh is None or not of_process or jax.process_count() == 1:
+            return self._put(tree, spread)
+        sharding = NamedSharding(self.mesh, spread(tree))
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
     def _put(self, tree: Any, spec: Callable[[Any], PartitionSpec]) -> Any:
         mesh = self.mesh

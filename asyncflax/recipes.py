@@ -5,7 +5,7 @@ from typing import Any
 
 from asyncflax.config import TrainConfig
 
-__all__ = ["cifar10_quick", "resnet20", "wrn16_4"]
+__all__ = ["caffenet", "cifar10_quick", "imagenet_eight_small", "resnet20", "resnet50", "wrn16_4"]
 
 
 def cifar10_quick(**fields: Any) -> TrainConfig:
@@ -132,6 +132,139 @@ def wrn16_4(**fields: Any) -> TrainConfig:
         learning_rate_factor=0.2,
         weight_decay=5e-4,
         num_updates=_updates(epochs=200, batch_size=128),
+    )
+    return dataclasses.replace(recipe, **fields)
+
+
+def caffenet(**fields: Any) -> TrainConfig:
+    """CaffeNet on ImageNet with Omnivore's solver: pixels 0..255 less their mean, batch 256, one learning rate, 0.001.
+
+    Momentum 0.9 with the step size inside, weight decay 0.0005 in the gradient, at the parameters that were read, twice
+    the learning rate for biases, dropout. Caffe crops 227x227 of images scaled to 256x256; here the crops have that
+    share of the area, and aspect ratios from 3/4 to 4/3. The batch is Caffe's; the paper's is not stated.
+
+    Args:
+      fields: of `TrainConfig`, instead of the recipe's.
+
+    Source: the solver of github.com/HazyResearch/Omnivore (Hadjis et al. 2016, arXiv:1606.04487); Caffe,
+      models/bvlc_reference_caffenet, whose own solver is learning_rate=0.01 with
+      learning_rate_drops=(2/9, 4/9, 6/9, 8/9) and num_updates=450_000; the ImageNet experiments of Mitliagkas et al.
+      2016 (arXiv:1605.09774).
+
+    Example:
+      >>> from asyncflax.recipes import caffenet
+      >>> config = caffenet(num_groups=8, classes=tuple(range(8)))
+      >>> config.model, config.learning_rate, config.momentum, config.image_size
+      ('CaffeNet', 0.001, 0.9, 227)
+    """
+    recipe = TrainConfig(
+        # What is trained on what.
+        dataset="imagenet2012",
+        model="CaffeNet",
+        image_size=227,
+        crop_area=(227**2 / 256**2, 227**2 / 256**2),
+        flip=True,
+        pixel_scale=1.0,
+        batch_size=256,
+        data_workers=8,
+        # Asynchrony: one group, which is synchronous; set num_groups.
+        num_groups=1,
+        service_time="exponential",
+        # The method.
+        algorithm="momentum_asgd",
+        algorithm_options="form=inside, decay_at=read",
+        learning_rate=0.001,
+        momentum=0.9,
+        weight_decay=5e-4,
+        bias_multiplier=2.0,
+        # The run.
+        num_updates=50_000,
+        log_every=20,
+        eval_every=1000,
+        eval_batch_size=256,
+        checkpoint_every=1000,
+    )
+    return dataclasses.replace(recipe, **fields)
+
+
+def imagenet_eight_small(**fields: Any) -> TrainConfig:
+    """A small network on small crops of the sample of ImageNet: minutes on two cores.
+
+    SmallCnn on crops of 64x64 with 35 to 100 % of the area, and mirror images; batch 64, learning rate 0.02.
+
+    Args:
+      fields: of `TrainConfig`, instead of the recipe's.
+
+    Example:
+      >>> from asyncflax.recipes import imagenet_eight_small
+      >>> imagenet_eight_small(num_groups=8).image_size
+      64
+    """
+    recipe = TrainConfig(
+        dataset="imagenet_eight",
+        model="SmallCnn",
+        image_size=64,
+        crop_area=(0.35, 1.0),
+        flip=True,
+        pixel_scale=1 / 58,
+        batch_size=64,
+        learning_rate=0.02,
+        num_updates=600,
+        log_every=20,
+        eval_every=100,
+        eval_batch_size=200,
+        checkpoint_every=100,
+    )
+    return dataclasses.replace(recipe, **fields)
+
+
+def resnet50(**fields: Any) -> TrainConfig:
+    """ResNet-50 on ImageNet as the DANA papers train it: 90 epochs, batches of 256 a worker, computed in bfloat16.
+
+    Learning rate 0.1, times 0.1 after 30, 60 and 80 epochs, risen to in 5 epochs from 0.1 / num_groups; momentum 0.9;
+    weight decay 0.0001 of all parameters, at the parameters that were read; gamma service times of equal machines.
+    Random crops of 8 to 100 % of the area, and mirror images. The learning rate does not grow with the workers.
+
+    Args:
+      fields: of `TrainConfig`, instead of the recipe's.
+
+    Source: Hakimi, Barkai, Gabel, Schuster 2019 (arXiv:1907.11612), whose settings on ImageNet are known second-hand;
+      the crops of Szegedy et al. 2015 (arXiv:1409.4842).
+
+    Example:
+      >>> from asyncflax.recipes import resnet50
+      >>> config = resnet50(num_groups=16, algorithm="dana_slim")
+      >>> config.model, config.num_updates, config.precision
+      ('ResNet50', 450360, 'bfloat16')
+    """
+    epoch = 1_281_167 // 256
+    recipe = TrainConfig(
+        # What is trained on what.
+        dataset="imagenet2012",
+        model="ResNet50",
+        precision="bfloat16",
+        flip=True,
+        pixel_scale=1 / 58,
+        batch_size=256,
+        data_workers=8,
+        # Asynchrony: one group, which is synchronous; set num_groups.
+        num_groups=1,
+        service_time="gamma",
+        service_time_options="cv=0.1",
+        # The method.
+        algorithm="momentum_asgd",
+        learning_rate=0.1,
+        learning_rate_drops=(30 / 90, 60 / 90, 80 / 90),
+        learning_rate_factor=0.1,
+        warmup_updates=5 * epoch,
+        momentum=0.9,
+        weight_decay=1e-4,
+        # The run.
+        num_updates=90 * epoch,
+        log_every=20,
+        eval_every=epoch,
+        eval_batch_size=256,
+        checkpoint_every=epoch,
     )
     return dataclasses.replace(recipe, **fields)
 

@@ -283,6 +283,7 @@ class _Reporter:
             words = [f"update {row['update']:,}"]
             words += [f"train loss {row['train_loss']:.4f}"] if "train_loss" in row else []
             words += [f"test loss {metrics['test_loss']:.4f}", f"test accuracy {metrics['test_accuracy']:.2%}"]
+            words += [f"top 5 {metrics['test_top5_accuracy']:.2%}"] if "test_top5_accuracy" in metrics else []
             words += [f"implicit momentum {momentum['implicit_momentum']:.2f}"] if momentum else []
             words += [f"{row['updates_per_second']:.1f} updates/s"] if "updates_per_second" in row else []
             _say("   ".join(words))

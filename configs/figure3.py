@@ -4,12 +4,17 @@
 
 Claim: the explicit momentum with which a target is reached in the fewest updates falls as compute groups are added, and
 follows Figure 2: mu* - (1 - 1/M). The right panel is cifar10_quick on the grid momentum 0, 0.1, ..., 0.9 x learning
-rate 0.1, 0.01, ..., 0.00001 x 1, 2, 4, 8 groups. The learning rate is tuned for each momentum; within each of three
-seeds all momenta and learning rates share trace and data.
+rate 0.1, 0.01, ..., 0.00001 x 1, 2, 4, 8 groups; the left one CaffeNet on the first eight classes of ImageNet, momentum
+0, 0.2, ..., 1.0 x learning rate 0.1, 0.01, 0.001. The learning rate is tuned for each momentum; within each of three
+seeds all momenta and learning rates share trace and data. With momentum 1.0 trainings are expected to diverge, and are
+counted.
 
 | variant | what | where |
 |---|---|---|
 | none | CIFAR-10, the whole grid, 600 cells of 5,000 updates | one GPU; not run yet |
+| `imagenet` | the left panel: the first 8 classes of ImageNet, 216 cells of 2,000 updates | a GPU, ImageNet; not run |
+| `eight` | CaffeNet, 72 cells of 500 updates of batch 64, other 8 classes (imagenet_eight) | one GPU; not run yet |
+| `eight_small` | SmallCnn, crops of 64x64 of imagenet_eight, 1 and 8 groups, momenta 0, 0.6, 0.9 | 2 cores; NOT RUN |
 | `digits` | digits, as many cells, learning rates 0.8 to 0.05, 1,000 updates | 2 cores, 18 minutes of CPU time |
 | `fast` | digits, 3 momenta x 2 learning rates x 1 and 8 groups, 100 updates | 2 cores, 1 minute |
 
@@ -17,7 +22,7 @@ With `--stop_after_minutes=8` the sweep stops in time between two parts; the sam
 """
 
 from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick
+from asyncflax.recipes import caffenet, cifar10_quick, imagenet_eight_small
 from asyncflax.sweep import SweepConfig
 
 MOMENTA = tuple(m / 10 for m in range(10))
@@ -25,12 +30,23 @@ MOMENTA = tuple(m / 10 for m in range(10))
 
 def get_config(variant: str = "") -> SweepConfig:
     """The config, or a variant."""
-    if variant not in ("", "digits", "fast"):
-        raise ValueError(f"configs/figure3.py has the variants digits and fast, not {variant!r}.")
+    if variant not in ("", "imagenet", "eight", "eight_small", "digits", "fast"):
+        raise ValueError(
+            f"configs/figure3.py has the variants imagenet, eight, eight_small, digits and fast, not {variant!r}."
+        )
     groups, momenta, seeds = (1, 2, 4, 8), MOMENTA, (0, 1, 2)
     if variant == "":
         train = cifar10_quick()
         learning_rates, target = (0.1, 0.01, 0.001, 0.0001, 0.00001), 0.6
+    elif variant in ("imagenet", "eight"):
+        momenta, learning_rates, target = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0.1, 0.01, 0.001), 0.5
+        train = caffenet(classes=tuple(range(8)), num_updates=2000, eval_every=100)
+        if variant == "eight":
+            seeds = (0,)
+            train = caffenet(dataset="imagenet_eight", batch_size=64, num_updates=500, eval_every=50)
+    elif variant == "eight_small":
+        groups, momenta, learning_rates, seeds, target = (1, 8), (0.0, 0.6, 0.9), (0.02,), (0,), 0.4
+        train = imagenet_eight_small(num_updates=300, eval_every=50)
     else:
         train = TrainConfig(dataset="digits", num_updates=1000, log_every=50, eval_every=50)
         learning_rates, target = (0.8, 0.4, 0.2, 0.1, 0.05), 0.9

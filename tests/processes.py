@@ -172,6 +172,20 @@ def compute_four(folder: pathlib.Path) -> None:
     keep(folder / "resumed.npz", go_on(folder, 2, mesh=asyncflax.make_mesh(2, 4), server="replicated"))
 
 
+def photographs(folder: pathlib.Path) -> None:
+    """A training on records, on a mesh of all devices; and how many of them each process has decoded."""
+    import test_feeds
+
+    from asyncflax import pipeline
+
+    decode, decoded = pipeline.decode, []
+    pipeline.decode = lambda jpeg: decoded.append(1) or decode(jpeg)
+    experiment = test_feeds.made(mesh="group=2, replica=2")
+    states, losses = test_feeds.run(experiment)
+    found = {name: np.asarray(x) for name, x in experiment.evaluate(*states[-1][0]).items()}
+    np.savez(folder / f"photographs-{jax.process_index()}.npz", losses=losses, decoded=len(decoded), **found)
+
+
 # --- How they end ---------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,8 @@ BAD_FLAGS = {
     "unknown algorithm": (["--config.algorithm=dcasgd"], "config.algorithm must be one of .* did you mean 'dc_asgd'"),
     "unknown model": (
         ["--config.model=SmalCnn"],
-        "config.model must be one of 'Cifar10Quick', 'Mlp', 'ResNet20', 'SmallCnn', 'WideResNet16x4', got 'SmalCnn'",
+        "config.model must be one of 'CaffeNet', 'Cifar10Quick', 'Mlp', 'ResNet20', 'ResNet50', 'SmallCnn', "
+        "'WideResNet16x4', got 'SmalCnn'",
     ),
     "option that the algorithm lacks": (
         ["--config.algorithm=dc_asgd", "--config.algorithm_options=strenght=0.04"],

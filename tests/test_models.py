@@ -131,7 +131,7 @@ def test_the_gradients_have_the_precision_of_the_convolution(name, wrap):
         {"window_strides": (2, 2), "rhs_dilation": (1, 2)},
         {"window_strides": (1, 1), "rhs_dilation": (2, 2)},
         {"window_strides": (1, 1), "lhs_dilation": (2, 1), "padding": ((0, 0), (1, 1))},
-        {"window_strides": (1, 1), "feature_group_count": 2},
+        {"window_strides": (1, 1), "feature_group_count": 8},
         {"window_strides": (1, 1), "batch_group_count": 2},
         {"window_strides": (1, 1), "precision": "highest"},
         {"window_strides": (1, 1), "dimension_numbers": ("NCHW", "OIHW", "NCHW")},
@@ -140,7 +140,7 @@ def test_the_gradients_have_the_precision_of_the_convolution(name, wrap):
         "strides and a dilated kernel",
         "dilated kernel",
         "dilated image",
-        "groups",
+        "many groups",
         "batch groups",
         "precision",
         "other layout",
@@ -151,17 +151,45 @@ def test_what_is_not_plain_is_left_to_jax(name, options):
     options = {"dimension_numbers": NHWC, "padding": "VALID", **options}
     rng = np.random.default_rng(0)
     layout = options["dimension_numbers"] == NHWC
-    x = jnp.asarray(rng.normal(size=(2, 8, 8, 4) if layout else (2, 4, 8, 8)))
-    features_in = 4 // options.get("feature_group_count", 1)
-    k = jnp.asarray(rng.normal(size=(3, 3, features_in, 6) if layout else (6, 4, 3, 3)))
+    x = jnp.asarray(rng.normal(size=(2, 8, 8, 8)))
+    features_in = 8 // options.get("feature_group_count", 1)
+    k = jnp.asarray(rng.normal(size=(3, 3, features_in, 8) if layout else (8, 8, 3, 3)))
     run = lambda name: value_and_gradients(lambda x, k: layers.conv_by_name(name)(x, k, **options), x, k)
     assert_close(run(name), run("native"))
+
+
+@other_convolutions
+@pytest.mark.parametrize(
+    "wrap", [jax.jit, in_scan, over_kernels, lambda f: in_scan(over_kernels(f))], ids=["jit", "scan", "round", "rounds"]
+)
+def test_a_few_groups_are_convolved_one_by_one(name, wrap):
+    rng = np.random.default_rng(0)
+    x, k = jnp.asarray(rng.normal(size=(2, 7, 6, 4))), jnp.asarray(rng.normal(size=(3, 2, 2, 6)))
+
+    def run(name):
+        conv = functools.partial(layers.conv_by_name(name), dimension_numbers=NHWC, feature_group_count=2)
+        gradients = wrap(lambda x, k: value_and_gradients(lambda x, k: conv(x, k, (2, 1), "SAME"), x, k))
+        return gradients(x, k), str(jax.make_jaxpr(gradients)(x, k))
+
+    (got, jaxpr), (want, _) = run(name), run("native")
+    assert_close(got, want)
+    assert "feature_group_count=2" not in jaxpr  # under `vmap` over three kernels there are three
 
 
 def test_the_convolution_of_a_platform():
     assert layers.conv_by_name("native") is jax.lax.conv_general_dilated
     assert layers.conv_by_name() is layers.conv_by_name(layers.conv_for(jax.default_backend()))
     assert [layers.conv_for(platform) for platform in ("cpu", "gpu", "tpu")] == ["im2col", "native", "native"]
+
+
+@pytest.mark.parametrize("size, before", [((9, 9), 0), ((8, 7), 0), ((9, 9), 1), ((8, 7), 1), ((1, 2), 1)])
+def test_max_pool_is_pytorchs(size, before):
+    """With sizes rounded up, or with padding 1 and sizes rounded down."""
+    torch = pytest.importorskip("torch", reason="the oracle is PyTorch")
+    x = np.random.default_rng(0).normal(size=(2, *size, 3))
+    pool = torch.nn.MaxPool2d(3, 2, padding=before, ceil_mode=not before)
+    want = pool(torch.tensor(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    assert_close(layers.max_pool(jnp.asarray(x), before=before), want)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 16), (8, 8), (7, 5), (2, 3)])

@@ -1,4 +1,4 @@
-"""Convolution and pooling that are fast inside loops and on several cores, with Caffe's geometry.
+"""Convolution, pooling and local response normalisation, fast inside loops and on several cores, as Caffe has them.
 
 A convolution is chosen by name (`conv_by_name`), for all models alike. All of them are the same function, with the same
 gradients up to rounding, and can be given to `flax.nnx.Conv`:
@@ -25,6 +25,7 @@ import numpy as np
 from asyncflax import _check
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_FEW_GROUPS = 4  # of a convolution, which are computed one by one
 _Padding = tuple[tuple[int, int], ...]
 _Strides = tuple[int, ...]
 
@@ -147,7 +148,7 @@ def _general(
         lhs.ndim == 4
         and numbers == jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
         and set(lhs_dilation or (1,)) == set(rhs_dilation or (1,)) == {1}
-        and feature_group_count == 1
+        and feature_group_count <= _FEW_GROUPS
         and all(value is None or (name, value) == ("batch_group_count", 1) for name, value in options.items())
     )
     if not plain:
@@ -158,7 +159,11 @@ def _general(
         padding = jax.lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
     sides = tuple((int(low), int(high)) for low, high in padding)
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    return _conv(lhs, rhs, sides, tuple(map(int, window_strides)), way, precision)
+    one = lambda x, kernel: _conv(x, kernel, sides, tuple(map(int, window_strides)), way, precision)
+    if feature_group_count == 1:
+        return one(lhs, rhs)
+    groups = (jnp.split(array, feature_group_count, axis=-1) for array in (lhs, rhs))
+    return jnp.concatenate([one(x, kernel) for x, kernel in zip(*groups, strict=True)], axis=-1)
 
 
 CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {
@@ -173,9 +178,9 @@ def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:
     """A convolution, to be given to `flax.nnx.Conv`.
 
     All take the arguments of `jax.lax.conv_general_dilated`. What 'forward_gradients' and 'im2col' special-case is a
-    two-dimensional convolution of images NHWC with kernels HWIO, any strides and padding, no dilation, one group, no
-    further options; everything else goes to JAX as it is. These two have no forward-mode derivatives (`jax.jvp`,
-    `jax.hessian`).
+    two-dimensional convolution of images NHWC with kernels HWIO, any strides and padding, no dilation, up to four
+    groups of features, no further options; everything else goes to JAX as it is. These two have no forward-mode
+    derivatives (`jax.jvp`, `jax.hessian`).
 
     Args:
       name: 'native', 'forward_gradients' or 'im2col', as the module describes them; 'auto' takes what `conv_for` says.
@@ -219,10 +224,11 @@ def conv_for(platform: str | None = None) -> str:
     return "im2col" if (platform or jax.default_backend()) == "cpu" else "native"
 
 
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: jax.Array, *, before: int = 0) -> jax.Array:
     """Caffe's maximum over windows of 3x3 with stride 2: [n, h, w, c] -> [n, ceil((h-1)/2), ceil((w-1)/2), c].
 
-    Caffe rounds sizes up; windows at the border are cut off there. Two maxima a side of strided slices; where the
+    Caffe rounds sizes up; windows at the border are cut off there. With `before` = 1 the windows begin one pixel before
+    the image: PyTorch's with padding 1, [n, ceil(h/2), ceil(w/2), c]. Two maxima a side of strided slices; where the
     maximum is attained more than once, they share the gradient.
 
     >>> import jax.numpy as jnp
@@ -232,7 +238,7 @@ def max_pool(x: jax.Array) -> jax.Array:
            [14., 15.]], dtype=float32)
     """
     for axis in (1, 2):
-        first, second, third = _thirds(x, axis, -jnp.inf)
+        first, second, third = _thirds(x, axis, -jnp.inf, before)
         x = jnp.maximum(jnp.maximum(first, second), third)
     return x
 
@@ -261,10 +267,47 @@ def pooled_size(size: int) -> int:
     return -(-(size - 1) // 2)
 
 
-def _thirds(x: jax.Array, axis: int, fill: float) -> list[jax.Array]:
+def local_response_norm(
+    x: jax.Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> jax.Array:
+    r"""Local response normalisation across features, as Caffe and PyTorch have it: [..., c] -> [..., c].
+
+    .. math:: b_i = a_i \Big/ \Big(k + \frac{\alpha}{n} \sum_{j = i - m}^{i + m} a_j^2\Big)^\beta
+
+    with n = 2 m + 1. Features that are not there count as 0. Krizhevsky et al. 2012, section 3.3, do not divide alpha
+    by n, and have k = 2; the defaults are those of Caffe.
+
+    Args:
+      x: the features a_i, on the last axis.
+      size: n, how many neighbouring features there are in the sum; odd.
+      alpha, beta, k: as in the equation.
+
+    Raises:
+      ValueError: size is even or less than 1.
+
+    Source: A. Krizhevsky, I. Sutskever, G. Hinton 2012, ImageNet Classification with Deep Convolutional Neural
+    Networks, section 3.3.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from asyncflax.models.layers import local_response_norm
+      >>> local_response_norm(jnp.array([3.0, 0.0, 4.0]), size=3, alpha=3.0, beta=0.5, k=0.0)
+      Array([1., 0., 1.], dtype=float32)
+    """
+    _check.integer("size", size, 1)
+    if size % 2 == 0:
+        raise ValueError(f"size must be odd, got size={size}.")
+    sides = [(0, 0)] * (x.ndim - 1) + [(size // 2, size // 2)]
+    squares = jnp.pad(x * x, sides)
+    total = sum(jax.lax.slice_in_dim(squares, i, i + x.shape[-1], axis=-1) for i in range(size))
+    return x * (k + alpha / size * total) ** -beta
+
+
+def _thirds(x: jax.Array, axis: int, fill: float, before: int = 0) -> list[jax.Array]:
     """The first, second and third elements of all windows of 3 with stride 2 along an axis."""
-    count = pooled_size(x.shape[axis])
+    size = before + x.shape[axis]
+    count = pooled_size(size)
     padding = [(0, 0)] * x.ndim
-    padding[axis] = (0, 2 * count + 1 - x.shape[axis])
+    padding[axis] = (before, 2 * count + 1 - size)
     x = jnp.pad(x, padding, constant_values=fill)
     return [jax.lax.slice_in_dim(x, i, i + 2 * count - 1, 2, axis) for i in range(3)]

@@ -7,7 +7,7 @@ Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), section 4.2; in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +130,7 @@ class Layers:
         statistics: str,
         rngs: nnx.Rngs,
         conv: str,
+        fan: Literal["fan_in", "fan_out"] = "fan_in",
     ):
         for name, size, low in zip(("height", "width", "channels"), image_shape, (4, 4, 1), strict=True):
             _check.integer(name, size, low)
@@ -137,6 +138,7 @@ class Layers:
         self._classes = _check.integer("num_classes", num_classes, 1)
         self._decay = _check.scalar("statistics_decay", statistics_decay, low=0.0, high=1.0)
         self._frozen, self._rngs, self._convolve = statistics == "frozen", rngs, conv_by_name(conv)
+        self._he_normal = nnx.initializers.variance_scaling(2.0, fan, "normal")  # over the inputs or the outputs
 
     def conv(self, features: int, out: int, *, size: int = 3, stride: int = 1) -> nnx.Conv:
         """A convolution without bias that keeps the size, divided by the stride and rounded up."""
@@ -148,12 +150,12 @@ class Layers:
             strides=stride,
             padding=size // 2,  # the same on both sides, whatever the stride
             use_bias=False,
-            kernel_init=_he_normal,
+            kernel_init=self._he_normal,
             conv_general_dilated=convolve,
             rngs=self._rngs,
         )
 
-    def norm(self, features: int) -> nnx.BatchNorm:
+    def norm(self, features: int, **options: Any) -> nnx.BatchNorm:
         """A BatchNorm over images and pixels; called with `running_statistics(key)`."""
         return nnx.BatchNorm(
             features,
@@ -162,16 +164,14 @@ class Layers:
             epsilon=1e-5,
             use_fast_variance=False,  # E x² - (E x)² loses the variance where the mean is large
             rngs=self._rngs,
+            **options,
         )
 
-    def dense(self, features: int) -> nnx.Linear:
+    def dense(self, features: int, **options: Any) -> nnx.Linear:
         """The classes."""
-        return nnx.Linear(features, self._classes, rngs=self._rngs)
+        return nnx.Linear(features, self._classes, rngs=self._rngs, **options)
 
 
 def running_statistics(key: jax.Array | None) -> bool | None:
     """What a BatchNorm is to use: running statistics in evaluation, in training what it was made for."""
     return True if key is None else None
-
-
-_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from asyncflax import data
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import Experiment, make_algorithm, make_experiment
 from asyncflax.metrics import normalised_gap
@@ -55,25 +54,25 @@ class Program:
     Args:
       config: what they have in common.
       environments: in what they differ, all that will be asked for.
-      images: the data set.
+      images: the data set, `ImageData` or `ImageRecords`.
       memory_gb: how much memory a device may give, in 10^9 bytes; 0 takes what it has.
     """
 
-    def __init__(
-        self, config: TrainConfig, environments: Sequence[Environment], images: data.ImageData, memory_gb: float = 0.0
-    ):
+    def __init__(self, config: TrainConfig, environments: Sequence[Environment], images: Any, memory_gb: float = 0.0):
         # One event after the other, cut where it is logged and evaluated: the chunks of all traces have one shape.
         here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
         self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates)
         self._budget = 1e9 * memory_gb if memory_gb else _MEMORY_SHARE * _device_memory()
         self._mesh = Mesh(np.array(jax.devices()), ("cell",))
-        self._gradient_fn = self._evaluate_fn = None
+        self._gradient_fn: Any = None
+        self._evaluation: Any = None
         self._experiments: dict[Environment, Experiment] = {}
         for environment in environments:
             made = make_experiment(dataclasses.replace(self._config, **dict(environment)), images=images)
             if self._gradient_fn is None:  # they hold the data set; one copy is enough
-                self._gradient_fn, self._evaluate_fn = self._put((made.gradient_fn, made.evaluate), _ONE)
-            self._experiments[environment] = made._replace(gradient_fn=self._gradient_fn, evaluate=self._evaluate_fn)
+                self._gradient_fn, sums = self._put((made.gradient_fn, made.evaluate.sums), _ONE)
+                self._evaluation = made.evaluate._replace(sums=sums)
+            self._experiments[environment] = made._replace(gradient_fn=self._gradient_fn, evaluate=self._evaluation)
         slots = max(made.plan.num_slots for made in self._experiments.values())
         for environment, made in self._experiments.items():
             chunks = dataclasses.replace(made.plan.chunks, num_slots=slots)
@@ -161,7 +160,8 @@ class Program:
         programs = self._programs(environments, len(hypers))
         hypers, keys, start = self._start(made, hypers)
         state = programs.init(hypers, keys, start)
-        rows, evaluations = [], [programs.evaluate(self._evaluate_fn, *_model(state))]
+        look = lambda state: self._look(programs, state)
+        rows, evaluations = [], [look(state)]
         for k in range(len(made[0].plan)):
             events, chunk, batches = self._work(made, k)
             state, row = programs.advance(self._gradient_fn, hypers, keys, state, chunk, batches)
@@ -170,7 +170,7 @@ class Program:
                 on_updates(events.start)
             rows.append(row)
             if self._is_evaluated(events.stop):
-                evaluations.append(programs.evaluate(self._evaluate_fn, *_model(state)))
+                evaluations.append(look(state))
         metrics = _stacked(rows, count) | _stacked(evaluations, count)
         on_updates(self._config.num_updates)
         masked = _mask(metrics, self.updates, self.evaluated)
@@ -191,14 +191,19 @@ class Program:
             advance = functools.partial(_advance, self._config)
             specs = (_ONE, _HYPERS, _ONE, _CELLS, _ONE, _ONE)
             advance = self._on_all_devices(advance, specs, donate_argnums=3)
-            evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS, _CELLS))
+            evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS, _CELLS, _ONE))
             self._compiled = _Compiled(
                 init,
                 advance.lower(self._gradient_fn, hypers, keys, state, chunk, batches).compile(),
-                evaluate.lower(self._evaluate_fn, *_model(state)).compile(),
+                evaluate.lower(self._evaluation.sums, *_model(state), next(iter(self._evaluation.batches()))).compile(),
             )
             self._compiled_for = wanted
         return self._compiled
+
+    def _look(self, programs: _Compiled, state: Any) -> Mapping[str, jax.Array]:
+        """How good the cells are on the test data, [e, h] by name."""
+        evaluation = self._evaluation
+        return evaluation.means(lambda batch: programs.evaluate(evaluation.sums, *_model(state), batch))
 
     def _on_all_devices(self, function: Any, in_specs: Any, **options: Any) -> Any:
         mapped = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=_CELLS, check_vma=False)
@@ -219,10 +224,11 @@ class Program:
         return self._put(hypers, _HYPERS), self._put(keys, _ONE), self._put((params, model_state), _ONE)
 
     def _work(self, made: Sequence[Experiment], k: int) -> tuple[slice, Any, Any]:
-        """The events of chunk k, the chunks of all environments as one, and their batches [e, E, batch_size]."""
+        """The events of chunk k, the chunks of all environments as one, and their batches [e, E, ...]."""
         chunks = [m.plan[k] for m in made]
         stacked = {name: np.stack([getattr(chunk, name) for chunk in chunks]) for name in _PER_ENVIRONMENT}
-        batches = np.stack([m.batches(chunk) for m, chunk in zip(made, chunks, strict=True)])
+        batches = [m.batches(chunk) for m, chunk in zip(made, chunks, strict=True)]
+        batches = jax.tree.map(lambda *x: np.stack(x), *batches)
         chunk = dataclasses.replace(chunks[0], **stacked)
         return chunks[0].events, *self._put((chunk, batches), _ONE)
 
@@ -266,10 +272,9 @@ def _advance(config: TrainConfig, gradient_fn: Any, hypers: Any, keys: Any, stat
 _STATIC = ("width", "num_slots", "padded", "exclusive", "placement")  # of a chunk
 
 
-def _evaluate(
-    evaluate_fn: Callable[..., Mapping[str, jax.Array]], params: Any, model_state: Any
-) -> Mapping[str, jax.Array]:
-    return jax.vmap(jax.vmap(evaluate_fn))(params, model_state)
+def _evaluate(sums: Callable[..., Any], params: Any, model_state: Any, batch: Any) -> Mapping[str, jax.Array]:
+    of_cell = lambda params, model_state: sums(params, model_state, batch)
+    return jax.vmap(jax.vmap(of_cell))(params, model_state)
 
 
 def _model(state: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,0 +1,246 @@
+"""What events compute on and what evaluations look at: arrays in memory, or records that are read when they are needed.
+
+A feed says what the batch of an event is, and how a compiled program makes images of it:
+
+    ArrayFeed     the data set lies on the device; a batch is row numbers
+    RecordFeed    a batch is uint8 images, read, decoded and cropped on the host ahead of the device
+
+Whichever it is, the batch of event t depends on the seed and on t alone. So a feed has no state to save: a run that
+goes on asks for the batches of its next event. Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from asyncflax import data, imagenet
+from asyncflax.config import TrainConfig
+from asyncflax.placement import Placement
+from asyncflax.plan import Chunk, Plan
+from asyncflax.workdir import RunError
+
+__all__ = ["ArrayFeed", "Feed", "RecordFeed", "make_feed"]
+
+_CHUNK_BYTES = 4e9  # of images that a chunk may have; two of them are under way
+
+
+class Feed(Protocol):
+    """What both feeds are.
+
+    Attributes:
+      image_shape: (height, width, channels) of what the network is given.
+      num_classes: int.
+      mean: float32 [height, width, channels] or [1, 1, channels], of the training images, pixels 0..255.
+      example: PyTree of `jax.ShapeDtypeStruct`, the batch of one event.
+      look_up: `look_up(batch) -> (uint8 [B, height, width, channels], int32 [B])`, images and labels; a PyTree that
+        holds the data set, if that is in memory.
+      look_up_test: the same for a batch of `test_batches`; label -1 marks rows that do not count.
+      augments: whether crops and mirror images are still to be made of what `look_up` gives.
+      ranks: whether evaluations also say how often the label is among the five most likely classes.
+
+    Example: see `make_feed`.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    mean: np.ndarray
+    example: Any
+    look_up: Callable[[Any], tuple[jax.Array, jax.Array]]
+    look_up_test: Callable[[Any], tuple[jax.Array, jax.Array]]
+    augments: bool
+    ranks: bool
+
+    def batches(self, chunk: Chunk) -> Any:
+        """PyTree [E, ...]: the batches of the events of a chunk, for `run_chunk`."""
+        ...
+
+    def test_batches(self) -> Iterator[Any]:
+        """PyTrees [k, ...]: the test data, k batches at a time."""
+        ...
+
+
+def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecords, plan: Plan) -> Feed:
+    """The feed of a training.
+
+    Args:
+      config: batch_size, eval_batch_size, seed; for records image_size, crop_area, flip, on_corrupt, data_workers too.
+      source: the data set.
+      plan: of the run: how many events a chunk has, and where batches of images go.
+
+    Raises:
+      ValueError: a batch is larger than the data set or cannot be divided over the devices, or a chunk has too many
+        images for memory.
+      RunError: later, a record cannot be read.
+
+    Example:
+      >>> import asyncflax
+      >>> from asyncflax.config import TrainConfig
+      >>> from asyncflax.feeds import make_feed
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100))
+      >>> feed = make_feed(TrainConfig(batch_size=16), asyncflax.data.digits(), plan)
+      >>> feed.image_shape, feed.num_classes, feed.example.shape
+      ((8, 8, 1), 10, (16,))
+    """
+    if isinstance(source, imagenet.ImageRecords):
+        return RecordFeed(config, source, plan)
+    return ArrayFeed(config, source, plan)
+
+
+class ArrayFeed:
+    """A data set that lies on the device; a batch is the numbers of its rows, int32 [B].
+
+    Args:
+      config, source, plan: as in `make_feed`.
+
+    Example: see `make_feed`.
+    """
+
+    augments, ranks = True, False
+
+    def __init__(self, config: TrainConfig, source: data.ImageData, plan: Plan):
+        self._config, self._count, self._placement = config, len(source.train_labels), plan.placement
+        _refuse_larger(config, self._count)
+        self.image_shape, self.num_classes = source.train_images.shape[1:], source.num_classes
+        self.mean = source.mean_image
+        self.example = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+        on_device = lambda *arrays: map(jnp.asarray, arrays)
+        self.look_up = jax.tree_util.Partial(_take, *on_device(source.train_images, source.train_labels))
+        self.look_up_test = jax.tree_util.Partial(_take, *on_device(source.test_images, source.test_labels))
+        self._num_test = len(source.test_labels)
+
+    def batches(self, chunk: Chunk) -> np.ndarray:
+        """int32 [E, B]: the rows of the data set on which the events of a chunk compute."""
+        config = self._config
+        return chunk.pad(data.batch_rows(self._count, config.batch_size, chunk.events, seed=config.seed))
+
+    def test_batches(self) -> Iterator[Any]:
+        """int32 [k, eval_batch_size]: the numbers of all test images; -1 does not count."""
+        size = _even_size(min(self._config.eval_batch_size, self._num_test), self._placement)
+        rows = np.arange(-(-self._num_test // size) * size, dtype=np.int32).reshape(-1, size)
+        yield self._placement.put_spread(np.where(rows < self._num_test, rows, -1))
+
+
+class RecordFeed:
+    """Records that are read, decoded and cropped on the host; a batch is {'image': uint8 [B, s, s, 3], 'label': [B]}.
+
+    Where several processes run, each reads its share of the rows of every batch.
+
+    Args:
+      config, source, plan: as in `make_feed`.
+
+    Example: see `configs/imagenet_eight.py`.
+    """
+
+    augments = False
+
+    def __init__(self, config: TrainConfig, source: imagenet.ImageRecords, plan: Plan):
+        from asyncflax.pipeline import event_batches
+
+        placement, size, rows = plan.placement, config.image_size, config.batch_size
+        _refuse_larger(config, len(source.train))
+        if rows % placement.devices:
+            raise ValueError(
+                f"config.batch_size={rows} cannot be divided over the {placement.devices} devices that each read and "
+                "keep a part of the images; take a multiple."
+            )
+        events = plan.chunks.worker.shape[-1]
+        needed = events * rows * size * size * 3
+        if needed > _CHUNK_BYTES:
+            raise ValueError(
+                f"{events} updates of {rows} images of {size}x{size} are {needed / 1e9:.1f} GB, and as many lie in "
+                f"memory at once; set config.log_every to {int(events * _CHUNK_BYTES / needed)} or less."
+            )
+        self._config, self._source, self._placement = config, source, placement
+        self.image_shape, self.num_classes = (size, size, 3), source.num_classes
+        self.ranks = source.num_classes > 5
+        self.mean = np.array(imagenet.MEAN_PIXEL, np.float32).reshape(1, 1, 3)
+        self.example = {
+            "image": jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        }
+        self.look_up = self.look_up_test = jax.tree_util.Partial(_as_they_are)
+        self._stream = event_batches(
+            source.train,
+            batch_size=rows,
+            num_events=config.num_updates,
+            image_size=size,
+            seed=config.seed,
+            area=(config.crop_area[0], config.crop_area[1]),
+            flip=config.flip,
+            on_corrupt=config.on_corrupt,
+            num_workers=config.data_workers,
+            shard=_shard(),
+        )
+
+    def batches(self, chunk: Chunk) -> dict[str, Any]:
+        """uint8 [E, B, size, size, 3] and int32 [E, B]: images and labels of the events of a chunk."""
+        events = chunk.events
+        self._stream.set_state({"next_batch": events.start})
+        with _in_one_sentence():
+            batch = self._stream.take(events.stop - events.start)
+        for event, row in np.argwhere(batch["corrupt"] >= 0):
+            number = int(batch["corrupt"][event, row])
+            name = self._source.train[number].name
+            at = f"update {events.start + event + 1:,} has another one in its place"
+            tqdm.write(f"note: training record {number}, {name}, is damaged; {at}")
+        del batch["corrupt"]
+        return self._placement.put_spread(chunk.pad(batch), of_process=True)
+
+    def test_batches(self) -> Iterator[Any]:
+        """Images and labels [1, eval_batch_size, ...], central crops; label -1 does not count."""
+        from asyncflax.pipeline import evaluation_batches
+
+        config, records = self._config, self._source.test
+        made = evaluation_batches(
+            records,
+            batch_size=_even_size(min(config.eval_batch_size, len(records)), self._placement),
+            image_size=config.image_size,
+            on_corrupt=config.on_corrupt,
+            num_workers=config.data_workers,
+            shard=_shard(),
+        )
+        with _in_one_sentence(), made:
+            for batch in made:
+                for number in batch["corrupt"][batch["corrupt"] >= 0].tolist():
+                    tqdm.write(f"note: test record {number}, {records[number].name}, is damaged and does not count")
+                one = {name: batch[name][None] for name in ("image", "label")}
+                yield self._placement.put_spread(one, of_process=True)
+
+
+@contextlib.contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """A record that is damaged, or a process that decodes and has died, ends the run."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"{error} What is saved stays; the same command goes on from there.") from error
+
+
+def _take(images: jax.Array, labels: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rows of a data set in memory; a negative number is a row that does not count."""
+    return images[jnp.maximum(rows, 0)], jnp.where(rows < 0, -1, labels[jnp.maximum(rows, 0)])
+
+
+def _as_they_are(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return batch["image"], batch["label"]
+
+
+def _refuse_larger(config: TrainConfig, count: int) -> None:
+    if config.batch_size > count:
+        raise ValueError(f"config.batch_size={config.batch_size} is larger than the {count} training images.")
+
+
+def _even_size(size: int, placement: Placement) -> int:
+    """The size of evaluation batches that all devices have an equal part of."""
+    return -(-size // placement.devices) * placement.devices
+
+
+def _shard() -> tuple[int, int]:
+    return jax.process_index(), jax.process_count()

@@ -1,0 +1,103 @@
+"""CaffeNet, the network of the ImageNet experiments of Mitliagkas et al. 2016, as Caffe has it: an AlexNet.
+
+Source: Caffe, models/bvlc_reference_caffenet/train_val.prototxt: layers, sizes, the standard deviations of the Gaussian
+fillers and the initial biases. The network is that of A. Krizhevsky, I. Sutskever, G. Hinton 2012, ImageNet
+Classification with Deep Convolutional Neural Networks, but that it pools before it normalises.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from asyncflax import _check
+from asyncflax.models.layers import conv_by_name, local_response_norm, max_pool, pooled_size
+
+
+class CaffeNet(nnx.Module):
+    """Five convolutions, of 96, 256, 384, 384, 256 features; 4096; 4096; classes.
+
+    conv 11x11x96 with stride 4 and no padding, relu, max pool, norm; conv 5x5x256 in two groups, relu, max pool, norm;
+    conv 3x3x384, relu; conv 3x3x384 in two groups, relu; conv 3x3x256 in two groups, relu, max pool; 4096, relu,
+    dropout; 4096, relu, dropout; classes. A norm is `layers.local_response_norm` over 5 features.
+
+    Caffe crops images to 227x227, whose sides become 55, 27, 13 and 6; those of 224x224 become 54, 27, 13 and 6, and so
+    on: from 199 to 230 pixels fc6 sees 6x6x256, and the network has 60,965,224 parameters at 1,000 classes. At 64x64 it
+    sees 1x1x256; less than 39 pixels leave nothing to see.
+
+    Args:
+      image_shape: (height, width, channels) of the images.
+      num_classes: the number of classes.
+      dropout: the share of features that training drops after fc6 and fc7.
+      rngs: random numbers for the initial weights.
+      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+
+    Raises:
+      ValueError: an argument is out of its range; the message names it.
+
+    Calling it maps float images [n, height, width, channels], pixels 0..255 less their mean, to logits
+    [n, num_classes]. With a `key` it is in training: the key decides what is dropped.
+
+    Example:
+      >>> from flax import nnx
+      >>> from asyncflax import models
+      >>> model = nnx.eval_shape(lambda: models.CaffeNet((227, 227, 3), rngs=nnx.Rngs(0)))  # shapes alone
+      >>> models.count_parameters(model)
+      60965224
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int = 1000,
+        *,
+        dropout: float = 0.5,
+        rngs: nnx.Rngs,
+        conv: str = "auto",
+    ):
+        for i, low in enumerate((39, 39, 1)):
+            _check.integer(f"image_shape[{i}]", image_shape[i], low)
+        num_classes = _check.integer("num_classes", num_classes, 1)
+        dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
+        convolve = conv_by_name(conv)
+
+        def convolution(features_in: int, features: int, size: int, bias: float, groups: int, stride: int = 1):
+            return nnx.Conv(
+                features_in,
+                features,
+                (size, size),
+                strides=stride,
+                padding=size // 2 if stride == 1 else 0,
+                feature_group_count=groups,
+                kernel_init=nnx.initializers.normal(0.01),
+                bias_init=nnx.initializers.constant(bias),
+                conv_general_dilated=convolve,
+                rngs=rngs,
+            )
+
+        def dense(features_in: int, features: int, std: float, bias: float) -> nnx.Linear:
+            init, bias_init = nnx.initializers.normal(std), nnx.initializers.constant(bias)
+            return nnx.Linear(features_in, features, kernel_init=init, bias_init=bias_init, rngs=rngs)
+
+        self.conv1 = convolution(image_shape[2], 96, 11, 0.0, groups=1, stride=4)
+        self.conv2 = convolution(96, 256, 5, 1.0, groups=2)
+        self.conv3 = convolution(256, 384, 3, 0.0, groups=1)
+        self.conv4 = convolution(384, 384, 3, 1.0, groups=2)
+        self.conv5 = convolution(384, 256, 3, 1.0, groups=2)
+        rows, columns = (pooled_size(pooled_size(pooled_size((size - 7) // 4))) for size in image_shape[:2])
+        self.dropout = nnx.Dropout(dropout)
+        self.fc6 = dense(rows * columns * 256, 4096, 0.005, 1.0)
+        self.fc7 = dense(4096, 4096, 0.005, 1.0)
+        self.fc8 = dense(4096, num_classes, 0.01, 0.0)
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        rngs = None if key is None else nnx.Rngs(dropout=key)  # both layers take the next of its keys
+        x = local_response_norm(max_pool(nnx.relu(self.conv1(images))))
+        x = local_response_norm(max_pool(nnx.relu(self.conv2(x))))
+        x = nnx.relu(self.conv4(nnx.relu(self.conv3(x))))
+        x = max_pool(nnx.relu(self.conv5(x))).reshape(len(images), -1)
+        for layer in (self.fc6, self.fc7):
+            x = nnx.relu(layer(x))
+            if rngs is not None:
+                x = self.dropout(x, rngs=rngs, deterministic=False)
+        return self.fc8(x)

@@ -1,0 +1,22 @@
+"""Made-up photographs, as JPEG files, and records of them."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from asyncflax.imagenet import Record
+
+
+def jpeg(seed, width=60, height=45, mode="RGB"):
+    """A smooth picture, unlike those of other seeds."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def records(count):
+    """Records of several sizes."""
+    return [Record(jpeg(i, 40 + i, 50 - i), label=i % 3, name=f"n{i:08d}.JPEG") for i in range(count)]
