@@ -18,7 +18,7 @@ that of chance, counts as a failure, and so does divergence.
 | none | ResNet-20, CIFAR-10, 160 epochs, 16 and 64 workers, with and without stragglers, 3 seeds | GPUs; not run yet |
 | `short` | the same in 5 epochs | one GPU; not run yet |
 | `cifar10` | cifar10_quick, 1,500 updates, 5 methods, one learning rate, 3 seeds | 2 cores or a GPU; not run yet |
-| `digits` | digits, 8 to 64 workers, three service times, 3 seeds, 1,500 updates | 2 cores; not run yet |
+| `digits` | digits, 8 to 64 workers, three service times, 3 seeds, 1,500 updates | 2 cores, 16 minutes of CPU time |
 | `fast` | digits, 3 methods, 20 updates: for trying things | 2 cores, 1 minute |
 
 With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.
