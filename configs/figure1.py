@@ -15,29 +15,46 @@ figure makes seconds of it.
 |---|---|---|
 | none | CIFAR-10 from a cold start: 1, 2, 4, 8 groups, 5 momenta, 3 learning rates, 3 seeds | one GPU; not run yet |
 | `warm` | the same in 2,000 updates from a checkpoint, to 74 % (see below) | one GPU; not run yet |
+| `eight` | CaffeNet on imagenet_eight, from its checkpoint 2000, the paper's grid | one GPU; not run yet |
+| `eight_small` | SmallCnn on imagenet_eight, from its checkpoint 200, 1 and 8 groups | 2 cores; not run yet |
 | `digits` | digits from runs/warm/checkpoints/200, the training above, to 97.5 % | 2 cores, 4 minutes of CPU time |
 | `fast` | digits from a cold start, 1 and 8 groups, 100 updates | 2 cores, 1 minute |
 
 `warm` begins with runs/warm-cifar10/checkpoints/4000 of `launch/train.py --config=configs/cifar10_quick.py
---workdir=runs/warm-cifar10 --config.keep_checkpoints=10`.
+--workdir=runs/warm-cifar10 --config.keep_checkpoints=10`; `eight` with `launch/train.py
+--config=configs/imagenet_eight.py:caffenet --config.num_groups=1 --config.momentum=0.9 --workdir=runs/warm-eight`, and
+`eight_small` with `launch/train.py --config=configs/imagenet_eight.py --config.num_groups=1 --config.momentum=0.6
+--config.num_updates=200 --workdir=runs/warm-eight-small`. Their cold figures are views of the sweeps of Figure 3,
+`configs/figure3.py:eight` and `:eight_small`.
 """
 
 from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick
+from asyncflax.recipes import caffenet, cifar10_quick, imagenet_eight_small
 from asyncflax.sweep import SweepConfig
 
 
 def get_config(variant: str = "") -> SweepConfig:
     """The config, or a variant."""
-    if variant not in ("", "warm", "digits", "fast"):
-        raise ValueError(f"configs/figure1.py has the variants warm, digits and fast, not {variant!r}.")
-    warm = variant in ("warm", "digits")
+    if variant not in ("", "warm", "eight", "eight_small", "digits", "fast"):
+        raise ValueError(
+            f"configs/figure1.py has the variants warm, eight, eight_small, digits and fast, not {variant!r}."
+        )
+    warm = variant not in ("", "fast")
     groups, momenta, seeds = (1, 2, 4, 8), (-0.1, 0.0, 0.3, 0.6, 0.8), (0, 1, 2)
     if variant in ("", "warm"):
         start_from = "runs/warm-cifar10/checkpoints/4000" if warm else ""
         num_updates = 2000 if warm else 5000
         train = cifar10_quick(start_from=start_from, num_updates=num_updates, log_every=100, eval_every=100)
         learning_rates, target = (0.01, 0.001, 0.0001), 0.74 if warm else 0.6
+    elif variant == "eight":
+        start_from, momenta, seeds = "runs/warm-eight/checkpoints/2000", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0,)
+        fields = {"dataset": "imagenet_eight", "batch_size": 64, "num_updates": 500, "eval_every": 25}
+        train = caffenet(**fields, start_from=start_from)
+        learning_rates, target = (0.1, 0.01, 0.001), 0.6
+    elif variant == "eight_small":
+        start_from, momenta, seeds = "runs/warm-eight-small/checkpoints/200", (0.0, 0.6, 0.9), (0,)
+        train = imagenet_eight_small(start_from=start_from, num_updates=200, eval_every=20)
+        groups, learning_rates, target = (1, 8), (0.02,), 0.55
     else:
         start_from = "runs/warm/checkpoints/200" if warm else ""
         train = TrainConfig(dataset="digits", start_from=start_from, num_updates=500, log_every=50, eval_every=25)

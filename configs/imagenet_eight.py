@@ -8,7 +8,7 @@ theirs is 0.875.
 
 | variant | what | where |
 |---|---|---|
-| none | SmallCnn, crops of 64x64, 600 updates of batch 64 | 2 cores, NOT YET MEASURED |
+| none | SmallCnn, crops of 64x64, 600 updates of batch 64 | 2 cores; not measured yet |
 | `caffenet` | CaffeNet with Omnivore's solver, crops of 227x227, 2,000 updates of batch 64 | a GPU; not run yet |
 | `resnet50` | ResNet-50 in bfloat16, crops of 224x224, 2,000 updates of batch 64 | a GPU; not run yet |
 | `fast` | SmallCnn, 32x32, 6 updates: for trying things | 2 cores, 1 minute |
