@@ -53,7 +53,8 @@ class TrainConfig:
     classes: tuple[int, ...] = ()  # of ImageNet, the labels to train on, as range(8); () for all
     image_size: int = 224  # the side of the crops of ImageNet's images
     crop_area: tuple[float, ...] = (0.08, 1.0)  # the share of ImageNet's images that a training crop has
-    on_corrupt: str = "stop"  # what a damaged JPEG does: stop the run, or skip (another image takes its place)
+    # What a damaged JPEG does: stop the run, or skip (another image takes its place). A run may go on with the other.
+    on_corrupt: str = dataclasses.field(default="stop", metadata=_FREE)
     data_workers: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
     flip: bool = False  # mirror half of the images
     batch_size: int = 32  # images a gradient
@@ -160,12 +161,13 @@ class TrainConfig:
         """Refuses fields that the data set does not use, and wrong values of those of ImageNet."""
         in_memory = self.dataset in returning(data, "ImageData")
         unused = ("classes", "image_size", "crop_area", "on_corrupt", "data_workers")
-        what = "is for ImageNet's JPEGs" if in_memory else "is for data sets in memory"
+        what = "sets of JPEGs such as ImageNet" if in_memory else "sets in memory"
         for name in unused if in_memory else ("crop_pad", "data_cache"):
-            value = getattr(self, name)
-            if value != getattr(TrainConfig, name):
+            value, default = getattr(self, name), getattr(TrainConfig, name)
+            if value != default:
                 raise ValueError(
-                    f"config.{name}={value!r} {what}, and config.dataset={self.dataset!r} is not; leave it."
+                    f"config.{name}={value!r} is for data {what}, which {self.dataset!r} is not; "
+                    f"leave it at {default!r}."
                 )
         _check.integer("config.image_size", self.image_size, 8)
         _check.integer("config.data_workers", self.data_workers, 0)
@@ -276,8 +278,8 @@ def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
 
 def _range(item: Any) -> Iterable[Any]:
     """The numbers of 'range(8)', which is how a flag has it; anything else as it is."""
-    found = re.fullmatch(r"range\((-?\d+(?:,\s*-?\d+){0,2})\)", item) if isinstance(item, str) else None
-    return range(*map(int, found[1].split(","))) if found else [item]
+    found = re.fullmatch(r"range\((\d+(?:,\s*\d+(?:,\s*[1-9]\d*)?)?)\)", item) if isinstance(item, str) else None
+    return (range(*map(int, found[1].split(","))) if found else None) or [item]
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:

@@ -81,7 +81,7 @@ class Experiment(NamedTuple):
         network without.
       key: a typed JAX key, for augmentation and dropout.
       evaluate: `Evaluation`; `evaluate(params, model_state=None) -> {'test_loss': [], 'test_accuracy': []}`, with
-        running statistics.
+        running statistics, and 'test_top5_accuracy' of records.
 
     Example: see `make_experiment`.
     """
@@ -102,7 +102,8 @@ class Experiment(NamedTuple):
 
     def batches(self, chunk: Chunk) -> Any:
         """PyTree [E, ...]: what the events of a chunk compute on, for `run_chunk`; rows of a data set in memory."""
-        return self.feed.batches(chunk)
+        batches = self.feed.batches(chunk)
+        return self.plan.placement.put_spread(batches, of_process=True) if self.feed.of_process else batches
 
 
 def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.ImageRecords | None = None) -> Experiment:
@@ -144,7 +145,8 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.Im
     jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
     sums = _make_sums(config, apply, feed, mean)
     gradient_fn, params, model_state, run_key, sums = plan.place((gradient_fn, params, model_state, run_key, sums))
-    evaluate = Evaluation(sums, feed.test_batches)
+    spread = functools.partial(plan.placement.put_spread, of_process=feed.of_process)
+    evaluate = Evaluation(sums, lambda: map(spread, feed.test_batches()))
     return Experiment(
         config, images, feed, trace, law, plan, algorithm, schedule, gradient_fn, params, model_state, run_key, evaluate
     )
@@ -404,9 +406,10 @@ def _make_sums(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]],
             hits = {"accuracy": jnp.argmax(logits, axis=-1) == labels}
             if feed.ranks:
                 own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-                hits["top5_accuracy"] = jnp.sum(logits > own, axis=-1) < 5
+                before = jnp.arange(logits.shape[-1])[None] < labels[:, None]  # of equal ones the first comes first
+                hits["top5_accuracy"] = jnp.sum((logits > own) | ((logits == own) & before), axis=-1) < 5
             return {
-                "loss": jnp.sum(losses * counts),
+                "loss": jnp.sum(jnp.where(counts, losses, 0)),
                 **{name: jnp.sum(hit & counts) for name, hit in hits.items()},
                 "count": jnp.sum(counts),
             }

@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from asyncflax import data, imagenet
 from asyncflax.config import TrainConfig
-from asyncflax.placement import Placement
 from asyncflax.plan import Chunk, Plan
 from asyncflax.workdir import RunError
 
 __all__ = ["ArrayFeed", "Feed", "RecordFeed", "make_feed"]
 
 _CHUNK_BYTES = 4e9  # of images that a chunk may have; two of them are under way
+_KEPT_BYTES = 1e9  # of decoded test images that stay in memory
 
 
 class Feed(Protocol):
@@ -38,10 +38,13 @@ class Feed(Protocol):
       image_shape: (height, width, channels) of what the network is given.
       num_classes: int.
       mean: float32 [height, width, channels] or [1, 1, channels], of the training images, pixels 0..255.
-      example: PyTree of `jax.ShapeDtypeStruct`, the batch of one event.
+      example: PyTree of `jax.ShapeDtypeStruct`, the batch of one event, with the rows of all processes.
+      test_example: the same for what `test_batches` gives.
       look_up: `look_up(batch) -> (uint8 [B, height, width, channels], int32 [B])`, images and labels; a PyTree that
         holds the data set, if that is in memory.
       look_up_test: the same for a batch of `test_batches`; label -1 marks rows that do not count.
+      identity: two feeds of one data set with the same identity give the same batches.
+      of_process: whether `batches` and `test_batches` give the rows of this process alone.
       augments: whether crops and mirror images are still to be made of what `look_up` gives.
       ranks: whether evaluations also say how often the label is among the five most likely classes.
 
@@ -52,17 +55,24 @@ class Feed(Protocol):
     num_classes: int
     mean: np.ndarray
     example: Any
+    test_example: Any
     look_up: Callable[[Any], tuple[jax.Array, jax.Array]]
     look_up_test: Callable[[Any], tuple[jax.Array, jax.Array]]
+    identity: tuple[Any, ...]
+    of_process: bool
     augments: bool
     ranks: bool
 
     def batches(self, chunk: Chunk) -> Any:
-        """PyTree [E, ...]: the batches of the events of a chunk, for `run_chunk`."""
+        """PyTree [E, ...] of NumPy arrays: the batches of the events of a chunk."""
         ...
 
     def test_batches(self) -> Iterator[Any]:
-        """PyTrees [k, ...]: the test data, k batches at a time."""
+        """PyTrees [k, ...] of NumPy arrays: the test data, k batches at a time."""
+        ...
+
+    def close(self) -> None:
+        """Ends the processes that decode; the next batch would start them again."""
         ...
 
 
@@ -102,29 +112,34 @@ class ArrayFeed:
     Example: see `make_feed`.
     """
 
-    augments, ranks = True, False
+    of_process, augments, ranks = False, True, False
 
     def __init__(self, config: TrainConfig, source: data.ImageData, plan: Plan):
-        self._config, self._count, self._placement = config, len(source.train_labels), plan.placement
+        self._config, self._count = config, len(source.train_labels)
         _refuse_larger(config, self._count)
         self.image_shape, self.num_classes = source.train_images.shape[1:], source.num_classes
         self.mean = source.mean_image
+        self.identity = (config.seed, config.batch_size)
+        self._num_test = len(source.test_labels)
+        self._test_size = _test_size(config, self._num_test, plan)
         self.example = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+        self.test_example = jax.ShapeDtypeStruct((-(-self._num_test // self._test_size), self._test_size), jnp.int32)
         on_device = lambda *arrays: map(jnp.asarray, arrays)
         self.look_up = jax.tree_util.Partial(_take, *on_device(source.train_images, source.train_labels))
         self.look_up_test = jax.tree_util.Partial(_take, *on_device(source.test_images, source.test_labels))
-        self._num_test = len(source.test_labels)
 
     def batches(self, chunk: Chunk) -> np.ndarray:
         """int32 [E, B]: the rows of the data set on which the events of a chunk compute."""
         config = self._config
         return chunk.pad(data.batch_rows(self._count, config.batch_size, chunk.events, seed=config.seed))
 
-    def test_batches(self) -> Iterator[Any]:
-        """int32 [k, eval_batch_size]: the numbers of all test images; -1 does not count."""
-        size = _even_size(min(self._config.eval_batch_size, self._num_test), self._placement)
-        rows = np.arange(-(-self._num_test // size) * size, dtype=np.int32).reshape(-1, size)
-        yield self._placement.put_spread(np.where(rows < self._num_test, rows, -1))
+    def test_batches(self) -> Iterator[np.ndarray]:
+        """int32 [k, eval_batch_size], once: the numbers of all test images; -1 does not count."""
+        rows = np.arange(np.prod(self.test_example.shape), dtype=np.int32).reshape(self.test_example.shape)
+        yield np.where(rows < self._num_test, rows, -1)
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 class RecordFeed:
@@ -138,33 +153,28 @@ class RecordFeed:
     Example: see `configs/imagenet_eight.py`.
     """
 
-    augments = False
+    of_process, augments = True, False
 
     def __init__(self, config: TrainConfig, source: imagenet.ImageRecords, plan: Plan):
         from asyncflax.pipeline import event_batches
 
-        placement, size, rows = plan.placement, config.image_size, config.batch_size
+        size, rows = config.image_size, config.batch_size
         _refuse_larger(config, len(source.train))
-        if rows % placement.devices:
-            raise ValueError(
-                f"config.batch_size={rows} cannot be divided over the {placement.devices} devices that each read and "
-                "keep a part of the images; take a multiple."
-            )
-        events = plan.chunks.worker.shape[-1]
-        needed = events * rows * size * size * 3
-        if needed > _CHUNK_BYTES:
-            raise ValueError(
-                f"{events} updates of {rows} images of {size}x{size} are {needed / 1e9:.1f} GB, and as many lie in "
-                f"memory at once; set config.log_every to {int(events * _CHUNK_BYTES / needed)} or less."
-            )
-        self._config, self._source, self._placement = config, source, placement
+        _refuse_unequal(config, plan)
+        _refuse_too_large(config, plan)
+        self._config, self._source, self._kept = config, source, None
         self.image_shape, self.num_classes = (size, size, 3), source.num_classes
         self.ranks = source.num_classes > 5
         self.mean = np.array(imagenet.MEAN_PIXEL, np.float32).reshape(1, 1, 3)
-        self.example = {
-            "image": jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8),
-            "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
-        }
+        self.identity = (config.seed, rows, size, config.crop_area, config.flip, config.on_corrupt)
+        self._test_size = _test_size(config, len(source.test), plan)
+        self.example, self.test_example = (
+            {
+                "image": jax.ShapeDtypeStruct((*shape, size, size, 3), jnp.uint8),
+                "label": jax.ShapeDtypeStruct(shape, jnp.int32),
+            }
+            for shape in ((rows,), (1, self._test_size))
+        )
         self.look_up = self.look_up_test = jax.tree_util.Partial(_as_they_are)
         self._stream = event_batches(
             source.train,
@@ -179,8 +189,8 @@ class RecordFeed:
             shard=_shard(),
         )
 
-    def batches(self, chunk: Chunk) -> dict[str, Any]:
-        """uint8 [E, B, size, size, 3] and int32 [E, B]: images and labels of the events of a chunk."""
+    def batches(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """uint8 [E, b, size, size, 3] and int32 [E, b]: images and labels of the events of a chunk, of this process."""
         events = chunk.events
         self._stream.set_state({"next_batch": events.start})
         with _in_one_sentence():
@@ -191,27 +201,45 @@ class RecordFeed:
             at = f"update {events.start + event + 1:,} has another one in its place"
             tqdm.write(f"note: training record {number}, {name}, is damaged; {at}")
         del batch["corrupt"]
-        return self._placement.put_spread(chunk.pad(batch), of_process=True)
+        return chunk.pad(batch)
 
-    def test_batches(self) -> Iterator[Any]:
-        """Images and labels [1, eval_batch_size, ...], central crops; label -1 does not count."""
+    def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Images and labels [1, b, ...], central crops; label -1 does not count. Few of them stay in memory."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = [] if len(self._source.test) * np.prod(self.image_shape) < _KEPT_BYTES else None
+        for batch in self._decoded():
+            if kept is not None:
+                kept.append(batch)
+            yield batch
+        self._kept = kept
+
+    def _decoded(self) -> Iterator[dict[str, np.ndarray]]:
         from asyncflax.pipeline import evaluation_batches
 
         config, records = self._config, self._source.test
         made = evaluation_batches(
             records,
-            batch_size=_even_size(min(config.eval_batch_size, len(records)), self._placement),
+            batch_size=self._test_size,
             image_size=config.image_size,
             on_corrupt=config.on_corrupt,
             num_workers=config.data_workers,
             shard=_shard(),
         )
-        with _in_one_sentence(), made:
-            for batch in made:
+        with made:
+            while True:
+                with _in_one_sentence():
+                    batch = next(made, None)
+                if batch is None:
+                    return
                 for number in batch["corrupt"][batch["corrupt"] >= 0].tolist():
                     tqdm.write(f"note: test record {number}, {records[number].name}, is damaged and does not count")
-                one = {name: batch[name][None] for name in ("image", "label")}
-                yield self._placement.put_spread(one, of_process=True)
+                yield {name: batch[name][None] for name in ("image", "label")}
+
+    def close(self) -> None:
+        """Ends the processes that decode; the next batch would start them again."""
+        self._stream.close()
 
 
 @contextlib.contextmanager
@@ -220,7 +248,9 @@ def _in_one_sentence() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise RunError(f"{error} What is saved stays; the same command goes on from there.") from error
+        raise RunError(
+            f"{error} What is saved stays: the same command goes on from there, with --config.on_corrupt=skip as well."
+        ) from error
 
 
 def _take(images: jax.Array, labels: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -237,9 +267,40 @@ def _refuse_larger(config: TrainConfig, count: int) -> None:
         raise ValueError(f"config.batch_size={config.batch_size} is larger than the {count} training images.")
 
 
-def _even_size(size: int, placement: Placement) -> int:
-    """The size of evaluation batches that all devices have an equal part of."""
-    return -(-size // placement.devices) * placement.devices
+def _refuse_unequal(config: TrainConfig, plan: Plan) -> None:
+    """Each process decodes as many rows as the others, those of its devices, which follow each other."""
+    placement = plan.placement
+    if config.batch_size % placement.devices:
+        raise ValueError(
+            f"config.batch_size={config.batch_size} cannot be divided over the {placement.devices} devices that each "
+            "read and keep a part of the images; take a multiple."
+        )
+    if placement.mesh is not None:
+        owners = [device.process_index for device in placement.mesh.devices.flat]
+        if owners != sorted(owners) or len({owners.count(owner) for owner in owners}) > 1:
+            raise ValueError(
+                f"config.mesh={config.mesh!r} takes devices of the processes {owners}; data sets of JPEGs need as many "
+                "of each process, one process after the other."
+            )
+
+
+def _refuse_too_large(config: TrainConfig, plan: Plan) -> None:
+    """A chunk's images must fit into memory, twice."""
+    size, events = config.image_size, plan.chunks.worker.shape[-1]
+    each = config.batch_size * size * size * 3 // jax.process_count()
+    if events * each > _CHUNK_BYTES:
+        fitting = int(_CHUNK_BYTES // each)
+        advice = f"config.log_every to {fitting} or less" if fitting else "a smaller config.batch_size"
+        raise ValueError(
+            f"{events} updates of {config.batch_size} images of {size}x{size} are {events * each / 1e9:.1f} GB, and as "
+            f"many lie in memory at once; set {advice}."
+        )
+
+
+def _test_size(config: TrainConfig, count: int, plan: Plan) -> int:
+    """The size of evaluation batches, of which all devices have an equal part."""
+    devices = plan.placement.devices
+    return -(-min(config.eval_batch_size, count) // devices) * devices
 
 
 def _shard() -> tuple[int, int]:

@@ -205,6 +205,8 @@ class Batches:
         except BaseException:
             self.set_state(before)  # all of them or none
             raise
+        if self._next == self._num_batches:
+            self.close()  # nobody will ask for more
         return stacked
 
     def get_state(self) -> dict[str, int]:
@@ -475,10 +477,11 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> range:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """A worker takes no accelerator, leaves Ctrl-C to the process that started it, and ends with it."""
+    """A worker takes no accelerator, leaves signals to the process that started it, and ends with it."""
     del index, count
     jax.config.update("jax_platforms", "cpu")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # that process saves first
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

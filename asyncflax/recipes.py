@@ -188,7 +188,7 @@ def caffenet(**fields: Any) -> TrainConfig:
 
 
 def imagenet_eight_small(**fields: Any) -> TrainConfig:
-    """A small network on small crops of the sample of ImageNet: minutes on two cores.
+    """A small network on small crops of the sample of ImageNet, for two cores.
 
     SmallCnn on crops of 64x64 with 35 to 100 % of the area, and mirror images; batch 64, learning rate 0.02.
 
@@ -261,7 +261,7 @@ def resnet50(**fields: Any) -> TrainConfig:
         weight_decay=1e-4,
         # The run.
         num_updates=90 * epoch,
-        log_every=20,
+        log_every=36,  # 139 times an epoch
         eval_every=epoch,
         eval_batch_size=256,
         checkpoint_every=epoch,

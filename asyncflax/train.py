@@ -115,7 +115,7 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     try:
-        with folder.owned():
+        with folder.owned(), contextlib.closing(experiment.feed):
             state, records = _train(experiment, folder)
     except OSError as error:  # a full disk, a folder that went away
         raise RunError(f"{error}; what is saved stays, the same command goes on from there") from error
@@ -403,6 +403,8 @@ def _table(experiment: Experiment, records: Records) -> str:
         "test loss": f"{last['test_loss']:.4f}",
         "test accuracy": f"{accuracy[-1]:.2%}, best {accuracy[best]:.2%} at update {updates[best]:,}",
     }
+    if "test_top5_accuracy" in last:
+        lines["top 5"] = f"{last['test_top5_accuracy']:.2%}"
     return "\n".join(f"{name:15s} {text}" for name, text in lines.items())
 
 

@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> SweepConfig:
         learning_rates, target = (0.01, 0.001, 0.0001), 0.74 if warm else 0.6
     elif variant == "eight":
         start_from, momenta, seeds = "runs/warm-eight/checkpoints/2000", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0,)
-        fields = {"dataset": "imagenet_eight", "batch_size": 64, "num_updates": 500, "eval_every": 25}
+        fields = {"dataset": "imagenet_eight", "batch_size": 64, "num_updates": 500, "log_every": 25, "eval_every": 25}
         train = caffenet(**fields, start_from=start_from)
         learning_rates, target = (0.1, 0.01, 0.001), 0.6
     elif variant == "eight_small":

@@ -43,10 +43,10 @@ def get_config(variant: str = "") -> SweepConfig:
         train = caffenet(classes=tuple(range(8)), num_updates=2000, eval_every=100)
         if variant == "eight":
             seeds = (0,)
-            train = caffenet(dataset="imagenet_eight", batch_size=64, num_updates=500, eval_every=50)
+            train = caffenet(dataset="imagenet_eight", batch_size=64, num_updates=500, log_every=25, eval_every=50)
     elif variant == "eight_small":
         groups, momenta, learning_rates, seeds, target = (1, 8), (0.0, 0.6, 0.9), (0.02,), (0,), 0.4
-        train = imagenet_eight_small(num_updates=300, eval_every=50)
+        train = imagenet_eight_small(num_updates=300, log_every=25, eval_every=50)
     else:
         train = TrainConfig(dataset="digits", num_updates=1000, log_every=50, eval_every=50)
         learning_rates, target = (0.8, 0.4, 0.2, 0.1, 0.05), 0.9

@@ -3,8 +3,8 @@
     python launch/train.py --config=configs/imagenet_eight.py --workdir=runs/eight
 
 The sample `imagenet_eight` has 3,200 training and 800 validation images of eight classes, which are not ImageNet's
-first eight (those of the paper's Figure 3). Eight compute groups with exponential work times; no explicit momentum, as
-theirs is 0.875.
+first eight (those of the paper's Figure 3). Eight compute groups, with exponential work times but for `resnet50`, whose
+recipe has equal machines; no explicit momentum, as that of the asynchrony is 0.875.
 
 | variant | what | where |
 |---|---|---|

@@ -11,7 +11,7 @@ from photographs import records
 from processes import ends, started_task
 
 import asyncflax
-from asyncflax import imagenet, pipeline, recipes
+from asyncflax import data, imagenet, pipeline, recipes
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import make_experiment
 from asyncflax.sweep import program
@@ -192,12 +192,19 @@ def test_a_step_of_each_network_on_real_photographs(recipe):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"crop_pad": 2}, r"config\.crop_pad=2 is for data sets in memory, and config\.dataset='imagenet_eight'"),
-        ({"dataset": "digits"}, r"config\.image_size=16 is for ImageNet's JPEGs, and config\.dataset='digits' is not"),
+        (
+            {"crop_pad": 2},
+            r"config\.crop_pad=2 is for data sets in memory, which 'imagenet_eight' is not; leave it at 0",
+        ),
+        (
+            {"dataset": "digits"},
+            r"config\.image_size=16 is for data sets of JPEGs such as ImageNet, which 'digits' is not",
+        ),
         ({"image_size": 4}, r"config\.image_size must be an integer >= 8"),
         ({"crop_area": (0.5,)}, r"config\.crop_area must be two shares .* got \(0\.5,\)"),
         ({"crop_area": (0.5, 0.1)}, r"config\.crop_area must be two shares"),
         ({"on_corrupt": "ignore"}, r"config\.on_corrupt must be one of 'stop', 'skip'"),
+        ({"classes": ("range(0)",)}, r"config\.classes\[0\] must be of type int, got 'range\(0\)'"),
         ({"classes": (1, 1)}, r"config\.classes must be labels >= 0, each once, got \(1, 1\)"),
         ({"batch_size": 23}, r"config\.batch_size=23 is larger than the 22 training images"),
         ({"batch_size": 6, "mesh": "group=4"}, r"config\.batch_size=6 cannot be divided over the 4 devices"),
@@ -207,7 +214,7 @@ def test_a_step_of_each_network_on_real_photographs(recipe):
 def test_bad_input_is_one_clear_error(fields, message):
     if "log_every" in fields:
         fields = {**fields, "eval_every": 20_000, "checkpoint_every": 20_000}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         made(**fields)
 
 
@@ -216,3 +223,40 @@ def test_a_range_of_classes_is_a_tuple_of_them(classes):
     config = TrainConfig(dataset="imagenet_eight", classes=classes)
     config.check()
     assert config.classes == (0, 1, 2)
+
+
+def test_environments_with_the_same_data_share_what_is_decoded(monkeypatch):
+    """Two numbers of groups with one seed, one tile filled up: each batch is decoded once, and the end is the same."""
+    decode, decoded = pipeline.decode, []
+    monkeypatch.setattr(pipeline, "decode", lambda jpeg: decoded.append(1) or decode(jpeg))
+    environments = [(("num_groups", groups), ("seed", 0)) for groups in (2, 3)]
+    sweep, hypers = program.Program(CONFIG, environments, source()), np.array([[0.05, 0.0]])
+    sweep.tile(environments, 1)
+    assert not decoded, "compiling needs shapes alone"
+    found = sweep.train(environments, hypers, tile=(3, 1))
+    assert len(decoded) == 12 * 4 + 13, "12 batches of 4, and 13 test photographs once"
+    again = sweep.train(environments[:1], hypers, tile=(3, 1))  # from the first event again
+    np.testing.assert_array_equal(again["train_loss"][0], found["train_loss"][0])
+    assert len(decoded) == 2 * 12 * 4 + 13
+
+
+def test_equal_logits_are_ranked_as_argmax_ranks_them():
+    """A network that has learned nothing says the same of all classes: the first is right, the first five are in."""
+    experiment = made()
+    zero = jax.tree.map(np.zeros_like, experiment.params)
+    found = experiment.evaluate(zero)
+    labels = np.array([record.label for record in source().test])
+    assert float(found["test_accuracy"]) == pytest.approx((labels == 0).mean())
+    assert float(found["test_top5_accuracy"]) == pytest.approx((labels < 5).mean())
+
+
+def test_a_run_that_a_photograph_stopped_goes_on_without_it(tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(CONFIG, eval_every=4, checkpoint_every=4)
+    late = 5
+    assert late not in data.batch_rows(22, 4, range(4)) and late in data.batch_rows(22, 4, range(4, 8))
+    monkeypatch.setattr("asyncflax.experiment.load_data", lambda config: source(damaged=[late]))
+    with pytest.raises(RunError, match=r"the same command goes on from there, with --config\.on_corrupt=skip as well"):
+        train_and_evaluate(config, tmp_path / "run")
+    summary = train_and_evaluate(dataclasses.replace(config, on_corrupt="skip"), tmp_path / "run")
+    assert "goes on at update 4" in capsys.readouterr().out
+    assert [row["update"] for row in summary.rows] == [0, 4, 8, 12]

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import Experiment, make_algorithm, make_experiment
+from asyncflax.feeds import Feed
 from asyncflax.metrics import normalised_gap
 from asyncflax.plan import Chunk
 from asyncflax.run import RunOutput, RunState, init_run, run_chunk
@@ -66,13 +67,16 @@ class Program:
         self._mesh = Mesh(np.array(jax.devices()), ("cell",))
         self._gradient_fn: Any = None
         self._evaluation: Any = None
+        self._feeds: dict[Any, Feed] = {}  # those that give other batches than the others
         self._experiments: dict[Environment, Experiment] = {}
         for environment in environments:
             made = make_experiment(dataclasses.replace(self._config, **dict(environment)), images=images)
             if self._gradient_fn is None:  # they hold the data set; one copy is enough
                 self._gradient_fn, sums = self._put((made.gradient_fn, made.evaluate.sums), _ONE)
                 self._evaluation = made.evaluate._replace(sums=sums)
-            self._experiments[environment] = made._replace(gradient_fn=self._gradient_fn, evaluate=self._evaluation)
+            feed = self._feeds.setdefault(made.feed.identity, made.feed)
+            made = made._replace(feed=feed, gradient_fn=self._gradient_fn, evaluate=self._evaluation)
+            self._experiments[environment] = made
         slots = max(made.plan.num_slots for made in self._experiments.values())
         for environment, made in self._experiments.items():
             chunks = dataclasses.replace(made.plan.chunks, num_slots=slots)
@@ -132,7 +136,9 @@ class Program:
             m = compiled.memory_analysis()
             held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
             sizes.append(m.temp_size_in_bytes + held)
-        return max(sizes)
+        batches = self._abstract_batches([self._experiments[environment] for environment in environments])
+        under_way = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batches))  # those of the next chunk
+        return max(sizes) + under_way
 
     def train(
         self,
@@ -162,15 +168,20 @@ class Program:
         state = programs.init(hypers, keys, start)
         look = lambda state: self._look(programs, state)
         rows, evaluations = [], [look(state)]
-        for k in range(len(made[0].plan)):
-            events, chunk, batches = self._work(made, k)
-            state, row = programs.advance(self._gradient_fn, hypers, keys, state, chunk, batches)
-            if rows:  # one chunk late, so that the device always has work
-                jax.block_until_ready(rows[-1])
-                on_updates(events.start)
-            rows.append(row)
-            if self._is_evaluated(events.stop):
-                evaluations.append(look(state))
+        try:
+            for k in range(len(made[0].plan)):
+                events, chunk = self._chunk(made, k)
+                batches = self._batches(made, k)
+                state, row = programs.advance(self._gradient_fn, hypers, keys, state, chunk, batches)
+                if rows:  # one chunk late, so that the device always has work
+                    jax.block_until_ready(rows[-1])
+                    on_updates(events.start)
+                rows.append(row)
+                if self._is_evaluated(events.stop):
+                    evaluations.append(look(state))
+        finally:
+            for feed in self._feeds.values():
+                feed.close()
         metrics = _stacked(rows, count) | _stacked(evaluations, count)
         on_updates(self._config.num_updates)
         masked = _mask(metrics, self.updates, self.evaluated)
@@ -187,7 +198,8 @@ class Program:
             cells = NamedSharding(self._mesh, _CELLS)
             shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cells)
             state = jax.tree.map(shape, init.out_info)
-            _, chunk, batches = self._work(made, 0)
+            _, chunk = self._chunk(made, 0)
+            batches, test_batch = self._abstract_batches(made), self._abstract(made[0].feed.test_example)
             advance = functools.partial(_advance, self._config)
             specs = (_ONE, _HYPERS, _ONE, _CELLS, _ONE, _ONE)
             advance = self._on_all_devices(advance, specs, donate_argnums=3)
@@ -195,7 +207,7 @@ class Program:
             self._compiled = _Compiled(
                 init,
                 advance.lower(self._gradient_fn, hypers, keys, state, chunk, batches).compile(),
-                evaluate.lower(self._evaluation.sums, *_model(state), next(iter(self._evaluation.batches()))).compile(),
+                evaluate.lower(self._evaluation.sums, *_model(state), test_batch).compile(),
             )
             self._compiled_for = wanted
         return self._compiled
@@ -203,7 +215,8 @@ class Program:
     def _look(self, programs: _Compiled, state: Any) -> Mapping[str, jax.Array]:
         """How good the cells are on the test data, [e, h] by name."""
         evaluation = self._evaluation
-        return evaluation.means(lambda batch: programs.evaluate(evaluation.sums, *_model(state), batch))
+        sums_of = lambda batch: programs.evaluate(evaluation.sums, *_model(state), self._put(batch, _ONE))
+        return evaluation.means(sums_of)
 
     def _on_all_devices(self, function: Any, in_specs: Any, **options: Any) -> Any:
         mapped = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=_CELLS, check_vma=False)
@@ -223,14 +236,29 @@ class Program:
         hypers = hypers[np.minimum(np.arange(whole), len(hypers) - 1)].astype(jax.tree.leaves(params)[0].dtype)
         return self._put(hypers, _HYPERS), self._put(keys, _ONE), self._put((params, model_state), _ONE)
 
-    def _work(self, made: Sequence[Experiment], k: int) -> tuple[slice, Any, Any]:
-        """The events of chunk k, the chunks of all environments as one, and their batches [e, E, ...]."""
+    def _chunk(self, made: Sequence[Experiment], k: int) -> tuple[slice, Any]:
+        """The events of chunk k, and the chunks of all environments as one."""
         chunks = [m.plan[k] for m in made]
         stacked = {name: np.stack([getattr(chunk, name) for chunk in chunks]) for name in _PER_ENVIRONMENT}
-        batches = [m.batches(chunk) for m, chunk in zip(made, chunks, strict=True)]
-        batches = jax.tree.map(lambda *x: np.stack(x), *batches)
-        chunk = dataclasses.replace(chunks[0], **stacked)
-        return chunks[0].events, *self._put((chunk, batches), _ONE)
+        return chunks[0].events, self._put(dataclasses.replace(chunks[0], **stacked), _ONE)
+
+    def _batches(self, made: Sequence[Experiment], k: int) -> Any:
+        """Their batches of chunk k [e, E, ...]; environments with the same data share them."""
+        found = {}
+        for m in made:
+            if id(m.feed) not in found:
+                found[id(m.feed)] = m.feed.batches(m.plan[k])
+        return self._put(jax.tree.map(lambda *x: np.stack(x), *(found[id(m.feed)] for m in made)), _ONE)
+
+    def _abstract_batches(self, made: Sequence[Experiment]) -> Any:
+        """The shapes of what `_batches` gives."""
+        events = made[0].plan.chunks.worker.shape[-1]
+        return self._abstract(made[0].feed.example, len(made), events)
+
+    def _abstract(self, example: Any, *axes: int) -> Any:
+        """Arrays like those of an example, with further axes in front, on all devices."""
+        here = NamedSharding(self._mesh, _ONE)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=here), example)
 
     def _clock(self, made: Sequence[Experiment], count: tuple[int, int]) -> np.ndarray:
         """Simulated seconds [e, h, evaluations]; NaN where a trace has none."""
