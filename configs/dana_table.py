@@ -65,7 +65,9 @@ def get_config(variant: str = "") -> CompareConfig:
     if variant == "cifar10":
         config.target = 0.5
         config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=150)
-        config.methods, config.linear_scaling = "asgd; nag_asgd; multi_asgd; dana_slim; ormo", ""
+        # With the recipe's 0.001, which is for one worker, all but asgd end at chance or diverge with 16 workers.
+        config.train.learning_rate, config.linear_scaling = 1e-4, ""
+        config.methods = "asgd(learning_rate=0.001); nag_asgd; multi_asgd; dana_slim; ormo"
         config.service_times = "homogeneous: gamma(cv=0.1)"
         config.num_groups, config.seeds, config.cells_at_once = (16, 64), (0, 1, 2), 1
     if variant in ("digits", "fast"):
