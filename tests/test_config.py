@@ -43,7 +43,7 @@ from asyncflax.config import TrainConfig, differences, parse_options
         (
             {"dataset": "digit"},
             ValueError,
-            r"config\.dataset must be one of 'cifar10', 'cifar100', 'digits', got 'digit'; did you",
+            r"config\.dataset must be one of 'cifar10', .*, 'imagenet_eight', got 'digit'; did you mean 'digits'",
         ),
         (
             {"algorithm": "dc-asgd"},
