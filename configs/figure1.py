@@ -47,12 +47,12 @@ def get_config(variant: str = "") -> SweepConfig:
         train = cifar10_quick(start_from=start_from, num_updates=num_updates, log_every=100, eval_every=100)
         learning_rates, target = (0.01, 0.001, 0.0001), 0.74 if warm else 0.6
     elif variant == "eight":
-        start_from, momenta, seeds = "runs/warm-eight/checkpoints/2000", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0,)
+        start_from, momenta, seeds = "runs/warm-eight/checkpoints/2000", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0, 1)
         fields = {"dataset": "imagenet_eight", "batch_size": 64, "num_updates": 500, "log_every": 25, "eval_every": 25}
         train = caffenet(**fields, start_from=start_from)
         learning_rates, target = (0.1, 0.01, 0.001), 0.6
     elif variant == "eight_small":
-        start_from, momenta, seeds = "runs/warm-eight-small/checkpoints/200", (0.0, 0.6, 0.9), (0,)
+        start_from, momenta, seeds = "runs/warm-eight-small/checkpoints/200", (0.0, 0.6, 0.9), (0, 1)
         train = imagenet_eight_small(start_from=start_from, num_updates=200, eval_every=20)
         groups, learning_rates, target = (1, 8), (0.02,), 0.55
     else:

@@ -13,7 +13,7 @@ counted.
 |---|---|---|
 | none | CIFAR-10, the whole grid, 600 cells of 5,000 updates | one GPU; not run yet |
 | `imagenet` | the left panel: the first 8 classes of ImageNet, 216 cells of 2,000 updates | a GPU, ImageNet; not run |
-| `eight` | CaffeNet, 72 cells of 500 updates of batch 64, other 8 classes (imagenet_eight) | one GPU; not run yet |
+| `eight` | CaffeNet, 144 cells of 500 updates of batch 64, other 8 classes (imagenet_eight) | one GPU; not run yet |
 | `eight_small` | SmallCnn, 64x64 of imagenet_eight, 1 and 8 groups, momenta 0, 0.6, 0.9 | 2 cores; not run yet |
 | `digits` | digits, as many cells, learning rates 0.8 to 0.05, 1,000 updates | 2 cores, 18 minutes of CPU time |
 | `fast` | digits, 3 momenta x 2 learning rates x 1 and 8 groups, 100 updates | 2 cores, 1 minute |
@@ -42,10 +42,10 @@ def get_config(variant: str = "") -> SweepConfig:
         momenta, learning_rates, target = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0.1, 0.01, 0.001), 0.5
         train = caffenet(classes=tuple(range(8)), num_updates=2000, eval_every=100)
         if variant == "eight":
-            seeds = (0,)
+            seeds = (0, 1)
             train = caffenet(dataset="imagenet_eight", batch_size=64, num_updates=500, log_every=25, eval_every=50)
     elif variant == "eight_small":
-        groups, momenta, learning_rates, seeds, target = (1, 8), (0.0, 0.6, 0.9), (0.02,), (0,), 0.4
+        groups, momenta, learning_rates, seeds, target = (1, 8), (0.0, 0.6, 0.9), (0.02,), (0, 1), 0.4
         train = imagenet_eight_small(num_updates=300, log_every=25, eval_every=50)
     else:
         train = TrainConfig(dataset="digits", num_updates=1000, log_every=50, eval_every=50)
