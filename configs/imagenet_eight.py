@@ -13,8 +13,8 @@ recipe has equal machines; no explicit momentum, as that of the asynchrony is 0.
 | `resnet50` | ResNet-50 in bfloat16, crops of 224x224, 2,000 updates of batch 64 | a GPU; not run yet |
 | `fast` | SmallCnn, 32x32, 6 updates: for trying things | 2 cores, 1 minute |
 
-Claim: validation accuracy of 25 % and more on all of three seeds (`--config.seed=1`), where guessing gives 12.5 %. Seen: 48.9, 47.9
-and 42.1 % with seeds 0, 1 and 2 (benchmarks/RESULTS.md).
+Claim: validation accuracy of 25 % and more on all of three seeds (`--config.seed=1`), where guessing gives 12.5 %.
+Seen: 48.9, 47.9 and 42.1 % with seeds 0, 1 and 2 (benchmarks/RESULTS.md).
 """
 
 from asyncflax.config import TrainConfig
