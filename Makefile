@@ -17,7 +17,7 @@ test: $(READY) doctest
 	$(BIN)/pytest -n auto -m "not slow"
 
 test-all: $(READY) doctest
-	XLA_FLAGS="--xla_backend_optimization_level=3$(EMITTERS)" HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto
+	XLA_FLAGS=--xla_backend_optimization_level=3 HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto
 
 doctest: $(READY)
 	$(BIN)/pytest --doctest-modules --pyargs asyncflax

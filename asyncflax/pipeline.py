@@ -175,8 +175,9 @@ class Batches:
             self.close()
             if isinstance(error, RuntimeError) and "Worker process was terminated" in str(error):
                 raise RuntimeError(
-                    f"{str(error).split('. ')[0]}. Exit code -9 is mostly a lack of memory, -7 a full /dev/shm, and 1 "
-                    "an error in its start, which it has printed; batches are the same with fewer workers."
+                    f"{str(error).split('. ')[0]}. Exit code -15 is a signal, -9 mostly a lack of memory, -7 a full "
+                    "/dev/shm, and 1 an error in its start, which it has printed; batches are the same with fewer "
+                    "workers."
                 ) from error
             raise
         self._next += 1

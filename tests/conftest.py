@@ -1,22 +1,19 @@
 """Strict: float64, eight devices on the CPU, no silent rank promotion; warnings are errors (pyproject.toml).
 
-Most of the tests' time is XLA compiling small programs, so they are compiled quickly rather than well. Launchers and
-notebooks, which tests start as processes, are compiled as users have them, and so is everything in `make test-all`,
-whose XLA_FLAGS come after these.
+Most of the tests' time is XLA compiling small programs, so they are compiled quickly rather than well, unless XLA_FLAGS
+says how well, as in `make test-all`. Launchers and notebooks, which tests start as processes, are compiled as users
+have them.
 """
 
 import os
 
 import jaxlib
 
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_backend_optimization_level=0",
-        *(["--xla_cpu_use_fusion_emitters=false"] if jaxlib.version.__version_info__ < (0, 11) else []),
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-    ]
-)
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    if jaxlib.version.__version_info__ < (0, 11):  # later ones do not know the flag
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis
