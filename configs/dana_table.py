@@ -64,7 +64,7 @@ def get_config(variant: str = "") -> CompareConfig:
         config.num_groups, config.seeds = (8, 16, 32), (0, 1, 2)
     if variant == "cifar10":
         config.target = 0.5
-        config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=150)
+        config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=300)
         # With the recipe's 0.001, which is for one worker, all but asgd end at chance or diverge with 16 workers.
         config.train.learning_rate, config.linear_scaling = 1e-4, ""
         config.methods = "asgd(learning_rate=0.001); nag_asgd; multi_asgd; dana_slim; ormo"

@@ -1,0 +1,55 @@
+"""Closed-loop momentum against fixed explicit momentum: the future work of Mitliagkas et al. 2016 (arXiv:1605.09774).
+
+    python launch/compare.py --config=configs/closed_loop.py --workdir=runs/closed-loop
+
+Claim: what 8 and 16 compute groups with exponential work want is explicit momentum far below the 0.9 of one group,
+which a grid finds with as many trainings as it has cells. `closed_loop_momentum` measures the momentum of the
+asynchrony in one training, and leaves what is missing to a total of 0.9 to the explicit one: 0.025 and -0.0375, if it
+measures 7/8 and 15/16. It should end where the best fixed momentum ends. cifar10_quick with the learning rate 0.001 of
+its recipe, which is the best for 8 groups as well (see `configs/negative_momentum.py`); all methods of a seed and a
+number of groups have the same trace, data and initial weights.
+
+| variant | what | where |
+|---|---|---|
+| none | cifar10_quick, 1,000 updates, 8 and 16 groups, fixed momenta -0.2 to 0.6, 3 seeds | 2 cores; see below |
+| `long` | 5,000 updates, fixed momenta -0.3 to 0.9 and learning rates 0.001, 0.0003, 5 seeds | one GPU; not run yet |
+| `fast` | digits, 3 methods, 40 updates: for trying things | 2 cores, 1 minute |
+
+With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on. Two processes, one for each
+`--config.num_groups`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one process.
+"""
+
+from asyncflax.compare import CompareConfig
+from asyncflax.config import TrainConfig
+from asyncflax.recipes import cifar10_quick
+
+
+def get_config(variant: str = "") -> CompareConfig:
+    """The config, or a variant."""
+    if variant not in ("", "long", "fast"):
+        raise ValueError(f"configs/closed_loop.py has the variants long and fast, not {variant!r}.")
+    config = CompareConfig(
+        train=cifar10_quick(num_updates=1000, log_every=50, eval_every=250),
+        methods=_methods(-0.2, -0.09, 0.0, 0.3, 0.6),
+        service_times="exponential: exponential",
+        num_groups=(8, 16),
+        seeds=(0, 1, 2),
+        failed_below=0.2,
+        target=0.4,
+        cells_at_once=1,
+    )
+    if variant == "long":
+        config.train.num_updates, config.train.eval_every, config.target = 5000, 250, 0.6
+        config.methods = _methods(-0.3, -0.2, -0.09, 0.0, 0.15, 0.3, 0.6, 0.9)
+        config.learning_rate_scales, config.seeds, config.cells_at_once = (1.0, 0.3), (0, 1, 2, 3, 4), 0
+    if variant == "fast":
+        config.train = TrainConfig(dataset="digits", model="Mlp", num_updates=40, log_every=20, eval_every=20)
+        config.methods, config.num_groups, config.seeds = _methods(0.0, 0.6), (2, 4), (0, 1)
+        config.cells_at_once = 0
+    return config
+
+
+def _methods(*momenta: float) -> str:
+    """The closed loop to a total of 0.9, and naive momentum with each of the explicit momenta."""
+    fixed = [f"fixed {momentum}: momentum_asgd(momentum={momentum})" for momentum in momenta]
+    return "; ".join(["closed_loop_momentum(momentum=0.9)", *fixed])
