@@ -43,13 +43,13 @@ def local_sgd(
     Args:
       gradient_fn: any gradient function described in `gradients`, for one step.
       optimizer: of the local steps, for example `optax.sgd(0.1)`.
-      steps: H >= 1, or one for each worker (`steps_by_speed`). The batch of an event is a PyTree with leading axis
-        [largest H]; a worker with fewer steps leaves the rest.
+      steps: H >= 1, or one for each worker (`steps_by_speed`); a worker that has none delivers NaN, and its loss is
+        NaN. The batch of an event is a PyTree with leading axis [largest H]; a worker with fewer steps leaves the rest.
 
     Raises:
       TypeError: `gradient_fn` is no function, `optimizer` no Optax transformation.
-      ValueError: a number of steps is below 1; later, the batch has another number of rows, or a model update's decay
-        is no single number.
+      ValueError: a number of steps is below 1, or there is none; later, the batch has another number of rows, a
+        worker that is known then has no number of steps, or a model update's decay is no single number.
 
     Source: Liu et al. 2024 (arXiv:2401.09135).
 
@@ -70,6 +70,8 @@ def local_sgd(
     _check.instance("optimizer", optimizer, optax.GradientTransformation, "an optax.GradientTransformation")
     many = np.ndim(steps) > 0
     each = tuple(_check.integer("steps", step, 1) for step in (steps if many else [steps]))  # pyright: ignore
+    if not each:
+        raise ValueError(f"steps must hold one number a worker, got {steps!r}.")
     return _LocalSgd(as_partial(gradient_fn), optimizer, each, many)
 
 
@@ -118,38 +120,56 @@ class _LocalSgd:
     by_worker: bool
 
     def __call__(self, read_params, batch, *, key, event, worker, model_state) -> GradientResult:
-        _check.rows("batch of local steps", batch, max(self.steps))
-        count = jnp.asarray(self.steps)[worker if self.by_worker else 0]
+        _check_rows(batch, max(self.steps))
+        count, known = self._count(worker)
         context = {"event": event, "worker": worker, "model_state": model_state}
 
         def gradient(h, params) -> GradientResult:
             rows = jax.tree.map(lambda x: jnp.asarray(x)[h], batch)
             return call_gradient_fn(self.gradient_fn, params, rows, key=jax.random.fold_in(key, h), **context)
 
+        def moved(params, state, grads):
+            updates, state = self.optimizer.update(grads, state, params)
+            return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates), state
+
         def step(h, carry):
             params, state, loss, change = carry
             result = gradient(h, params)
-            updates, state = self.optimizer.update(result.grads, state, params)
-            params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-            return params, state, loss + result.loss, _followed_by(change, result.model_update)
+            return *moved(params, state, result.grads), loss + result.loss, _followed_by(change, result.model_update)
 
-        first = gradient(0, read_params)
         params = jax.tree.map(jnp.asarray, read_params)
-        none = _nothing(first.model_update)
-        carry = (params, self.optimizer.init(params), jnp.zeros_like(first.loss), none)
-        params, _, loss, change = jax.lax.fori_loop(0, count, step, carry)
-        moved = jax.tree.map(jnp.subtract, read_params, params)
-        return GradientResult((loss / count).astype(first.loss.dtype), moved, first.aux, change)
+        first = gradient(0, params)  # outside of the loop, for what it reports
+        carry = (*moved(params, self.optimizer.init(params), first.grads), first.loss, _as_arrays(first.model_update))
+        params, _, loss, change = jax.lax.fori_loop(1, count, step, carry)
+        delivered = jax.tree.map(lambda read, end: known(read - end), read_params, params)
+        return GradientResult(known((loss / count).astype(first.loss.dtype)), delivered, first.aux, change)
+
+    def _count(self, worker) -> tuple[Any, Callable[[jax.Array], jax.Array]]:
+        """H of a worker, and a function that makes NaN of a number where the worker has none."""
+        if not self.by_worker:
+            return self.steps[0], lambda x: x
+        if not _check.is_traced(worker) and worker >= len(self.steps):
+            raise ValueError(f"steps must hold one number a worker, got {list(self.steps)} and worker={worker}.")
+        there = jnp.asarray(worker) < len(self.steps)
+        return jnp.asarray(self.steps)[worker], lambda x: jnp.where(there, x, jnp.nan).astype(x.dtype)
 
 
-def _nothing(update: ModelUpdate | None) -> ModelUpdate | None:
-    """The update that changes nothing, like another one."""
+def _check_rows(batch: Any, count: int) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if jnp.shape(leaf)[:1] != (count,):
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path)} must have one row for each of the {count} local steps of an event, "
+                f"its shape is {jnp.shape(leaf)}."
+            )
+
+
+def _as_arrays(update: ModelUpdate | None) -> ModelUpdate | None:
+    """The update of the first step, in the types that its followers have."""
     if update is None:
         return None
     if jnp.ndim(update.decay) != 0 or not jax.tree_util.treedef_is_leaf(jax.tree.structure(update.decay)):
         raise ValueError(f"local_sgd needs model updates whose decay is one number, got {update.decay}.")
-    zeros = jax.tree.map(lambda x: jnp.zeros_like(jnp.asarray(x)), update.increment)
-    return ModelUpdate(jnp.ones((), jnp.result_type(float)), zeros)
+    return ModelUpdate(jnp.asarray(update.decay, jnp.result_type(float)), jax.tree.map(jnp.asarray, update.increment))
 
 
 def _followed_by(first: ModelUpdate | None, second: ModelUpdate | None) -> ModelUpdate | None:

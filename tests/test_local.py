@@ -63,6 +63,35 @@ def test_local_steps_of_batch_statistics_are_one_update_of_the_server():
     assert_close(found, expected)
 
 
+def test_a_worker_without_a_number_of_steps_delivers_nan():
+    """With two numbers for the four workers of the trace; a worker that is known is refused."""
+    worker = local.local_sgd(gradient_fn, optax.sgd(0.2), steps=[3, 1])
+    found = asyncflax.run(asyncflax.algorithms.asgd(0.0), worker, SOFTMAX_PARAMS, TRACE, BATCHES, width=1)
+    first = int(np.argmax(TRACE.worker >= 2))
+    losses = np.asarray(found.losses)
+    assert np.isfinite(losses[:first]).all() and np.isnan(losses[TRACE.worker >= 2]).all()
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(found.params))
+    context = {"key": jax.random.key(0), "event": 0, "model_state": None}
+    with pytest.raises(ValueError, match=r"steps must hold one number a worker, got \[3, 1\] and worker=2"):
+        worker(SOFTMAX_PARAMS, BATCHES[0], worker=2, **context)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_the_first_step_reports_costs_no_further_step(steps):
+    seen = []
+
+    def loss_fn(params, batch):
+        jax.debug.callback(lambda rows: seen.append(int(rows[0])), batch)
+        return problems.softmax_loss(params, batch), {"first": batch[0]}
+
+    worker = local.local_sgd(asyncflax.from_loss(loss_fn, has_aux=True), optax.sgd(0.2), steps)
+    context = {"key": jax.random.key(0), "event": 0, "worker": 0, "model_state": None}
+    result = jax.jit(lambda batch: worker(SOFTMAX_PARAMS, batch, **context))(BATCHES[0][:steps])
+    jax.effects_barrier()
+    assert int(result.aux["first"]) == BATCHES[0][0, 0]
+    assert sorted(seen) == sorted(BATCHES[0][:steps, 0].tolist())
+
+
 def test_delayed_nesterov_on_local_sgd_is_a_nesterov_step_a_cycle():
     """Workers in lock-step: after N deliveries the server has made one Nesterov step with their mean."""
     trace = queues.barrier(num_workers=4, num_updates=12, service_time=queues.deterministic())
@@ -92,6 +121,7 @@ def test_steps_by_speed():
         (lambda: local.local_sgd(gradient_fn, "sgd", 1), TypeError, "optimizer must be an optax.GradientTransf"),
         (lambda: local.local_sgd(gradient_fn, optax.sgd(0.1), 0), ValueError, "steps must be an integer >= 1, got st"),
         (lambda: local.local_sgd(gradient_fn, optax.sgd(0.1), [2, 0]), ValueError, "steps must be an integer >= 1"),
+        (lambda: local.local_sgd(gradient_fn, optax.sgd(0.1), []), ValueError, "steps must hold one number a worker"),
         (lambda: local.steps_by_speed([1.0, 0.0], 2), ValueError, "speeds must be finite and in"),
         (lambda: local.steps_by_speed(1.0, 2), ValueError, "speeds must hold one number a worker, got 1.0"),
         (lambda: local.steps_by_speed([1.0], 0), ValueError, "steps must be an integer >= 1"),
@@ -104,5 +134,5 @@ def test_wrong_arguments_are_named(call, error, message):
 
 def test_a_batch_without_the_rows_is_refused():
     worker = local.local_sgd(gradient_fn, optax.sgd(0.1), steps=2)
-    with pytest.raises(ValueError, match="batch of local steps must have one row for each of the 2"):
+    with pytest.raises(ValueError, match="batch must have one row for each of the 2 local steps of an event"):
         asyncflax.run(asyncflax.algorithms.asgd(1.0), worker, SOFTMAX_PARAMS, TRACE, BATCHES)
