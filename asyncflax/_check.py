@@ -40,9 +40,10 @@ def number(
     low: float = -np.inf,
     high: float = np.inf,
     exclusive_low: bool = False,
+    exclusive_high: bool = False,
     hint: str = "",
 ) -> None:
-    """Refuses numbers (or arrays of them) that are not finite or not in [low, high]."""
+    """Refuses numbers (or arrays of them) that are not finite or not in [low, high], whose ends may be excluded."""
     if is_traced(value):
         return
     try:
@@ -50,9 +51,9 @@ def number(
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}).") from None
     below = values <= low if exclusive_low else values < low
-    if not np.all(np.isfinite(values)) or np.any(below) or np.any(values > high):
-        bracket = "(" if exclusive_low else "["
-        interval = f"{bracket}{low:g}, {high:g}]"
+    above = values >= high if exclusive_high else values > high
+    if not np.all(np.isfinite(values)) or np.any(below) or np.any(above):
+        interval = f"{'(' if exclusive_low else '['}{low:g}, {high:g}{')' if exclusive_high else ']'}"
         raise ValueError(f"{name} must be finite and in {interval}, got {name}={value!r}.{hint}")
 
 

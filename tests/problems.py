@@ -147,6 +147,8 @@ def _rows() -> list[Method]:
         row(a.dana_dc, r.DanaDc, strength=0.8, weight_decay=0.05, **none),
         row(a.dana_dc, r.DanaDc, "lookahead", strength=0.8, origin="lookahead", **look),
         row(a.dana_dc, r.DanaDc, "absolute", strength=0.8, curvature="absolute", **none),
+        row(a.dana_dc, r.DanaDc, "shared", strength=0.8, mean_square="shared", mean_square_decay=0.8, **none),
+        row(a.dana_dc, r.DanaDc, "per_worker", strength=0.8, mean_square="per_worker", origin="lookahead", **look),
         row(a.lwp, r.Lwp, weight_decay=0.05, **none),
         row(a.lwp, r.Lwp, "lag", lag=2.5, **none),
         row(a.ormo, r.Ormo, weight_decay=0.05),

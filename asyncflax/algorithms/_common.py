@@ -1,4 +1,4 @@
-"""What all methods share: weight decay, learning rate, and where the step size stands."""
+"""What methods share: weight decay, the learning rate and where it stands, compensation, looking ahead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import optax
 
 from asyncflax import _check
-from asyncflax.transforms import decay_weights
+from asyncflax.transforms import compensate_delay, decay_weights, per_worker
 
 LearningRate = float | jax.Array | Callable[[Any], Any]
 
@@ -34,3 +34,28 @@ def with_step(
     _check.choice("form", form, ("inside", "outside"))
     blocks = [step(learning_rate), velocity]
     return optax.chain(*(blocks if form == "inside" else reversed(blocks)))
+
+
+def compensation(
+    strength: float | jax.Array,
+    *,
+    curvature: str,
+    mean_square: str,
+    mean_square_decay: float | jax.Array,
+    num_workers: int | None,
+) -> optax.GradientTransformationExtraArgs:
+    """Delay compensation with a strength that is constant, or adapted to one mean square or to one a worker."""
+    _check.choice("mean_square", mean_square, ("none", "shared", "per_worker"))
+    adapted = compensate_delay(strength, curvature=curvature, mean_square_decay=mean_square_decay)  # checks its numbers
+    if mean_square == "none":
+        return compensate_delay(strength, curvature=curvature)
+    if mean_square == "shared":
+        return adapted
+    if num_workers is None:
+        raise ValueError("mean_square='per_worker' needs num_workers, got num_workers=None.")
+    return per_worker(adapted, num_workers)
+
+
+def ahead(params: Any, updates: Any, steps: float | jax.Array) -> Any:
+    """The parameters after so many times the updates, in their own dtypes."""
+    return jax.tree.map(lambda w, u: (w + steps * u).astype(w.dtype), params, updates)

@@ -85,8 +85,9 @@ def closed_loop_momentum(
     .. math:: \mu_L \leftarrow \mu_L + \kappa (\mu^* - (\mu_L + \hat\mu_S)), \qquad
         u \leftarrow \mu_L u + \alpha g, \qquad w \leftarrow w - u
 
-    It begins with mu_L = 0 and leaves it there until enough gradients have arrived for an estimate. Where the momentum
-    of asynchrony alone is more than the target, mu_L becomes negative. The sum is the first-order reading of total
+    It begins with mu_L = 0 and leaves it there for 10 (M + 8) updates, until enough gradients have arrived for an
+    estimate: a training that is shorter is asynchronous SGD. Where the momentum of asynchrony alone is more than the
+    target, mu_L becomes negative. The sum is the first-order reading of total
     momentum (see `theory.implicit_momentum`).
 
     The server keeps one velocity and some thousand numbers. They are in the state: `optax.tree.get(state,
@@ -102,8 +103,8 @@ def closed_loop_momentum(
     Args:
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
       momentum: mu^* in [-1, 1], the target for the total.
-      num_workers: M >= 1; a gradient staler than 10 (M + 1) updates is not measured with (in a queue with exponential
-        work that is one of 22,000).
+      num_workers: M >= 1; a gradient that is stale by 10 M + 8 updates or more is not measured with (in a queue with
+        exponential work fewer than one of 20,000).
       gain: kappa in (0, 1], the share of the error that an update removes.
       limit: the largest |mu_L|, in [0, 1].
       window: over how many updates the estimate averages, at least 20.

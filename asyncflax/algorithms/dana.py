@@ -6,13 +6,12 @@ Source: Hakimi, Barkai, Gabel and Schuster 2019, Taming Momentum in a Distribute
 
 from __future__ import annotations
 
-import jax
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed, step, with_step
+from asyncflax.algorithms._common import LearningRate, ahead, compensation, decayed, step, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
-from asyncflax.transforms import compensate_delay, explicit_momentum, per_worker, summed_momentum
+from asyncflax.transforms import explicit_momentum, per_worker, summed_momentum
 
 
 @method
@@ -62,8 +61,7 @@ def _look_ahead(momentum: float):
 
     def look_ahead(params, state, *, worker=None):
         del worker  # the same for all
-        # The velocities hold updates, -u.
-        return jax.tree.map(lambda w, u: (w + momentum * u).astype(w.dtype), params, state[-1].total)
+        return ahead(params, state[-1].total, momentum)  # the velocities hold updates, -u
 
     return look_ahead
 
@@ -120,6 +118,8 @@ def dana_dc(
     num_workers: int,
     strength: float = 0.04,
     curvature: str = "squared",
+    mean_square: str = "none",
+    mean_square_decay: float = 0.95,
     origin: str = "params",
     weight_decay: float = 0.0,
     decay_at: str = "read",
@@ -129,7 +129,8 @@ def dana_dc(
     .. math:: \hat g = g^i + \lambda \, g^i \odot g^i \odot (\theta - \theta^i)
 
     With that gradient it goes on as DANA-Zero. theta^i is what worker i had received, a look-ahead. The engine knows
-    it; in a real cluster the server keeps N of them, so that it has (2 N + 1) d numbers in all.
+    it; in a real cluster the server keeps N of them, so that it has (2 N + 1) d numbers in all. With a mean square of
+    the gradients the strength is adaptive, as in DC-ASGD-a, which takes d or N d numbers more.
 
     Args:
       learning_rate: eta >= 0, a number or a schedule of the number of server updates.
@@ -137,8 +138,11 @@ def dana_dc(
       num_workers: N >= 1.
       strength: lambda >= 0, see `dc_asgd`.
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
-      origin: from where the way back to theta^i is counted, 'params' (the server's theta) or 'lookahead' (what it
-        would send now, so that a fresh gradient stays as it is). Which one the paper has is not known to us.
+      mean_square: 'none', 'shared' or 'per_worker', see `dc_asgd`. Which one the paper has is not known to us; a
+        constant strength has the fewest assumptions.
+      mean_square_decay: of that mean, in [0, 1).
+      origin: from where the way back to theta^i is counted, 'params' (the server's theta, which is what the formula
+        says when read literally) or 'lookahead' (what it would send now, so that a fresh gradient stays as it is).
       weight_decay: a number >= 0; the decayed gradient is compensated.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
@@ -152,15 +156,21 @@ def dana_dc(
       >>> algorithm = asyncflax.algorithms.dana_dc(0.1, 0.9, num_workers=8, strength=2.0)
     """
     _check.choice("origin", origin, ("params", "lookahead"))
-    zero = dana_zero(learning_rate, momentum, num_workers=num_workers)
-    decay, compensate = decayed(weight_decay, decay_at), compensate_delay(strength, curvature=curvature)
-    decay = optax.with_extra_args_support(decay)
+    compensate = compensation(
+        strength,
+        curvature=curvature,
+        mean_square=mean_square,
+        mean_square_decay=mean_square_decay,
+        num_workers=num_workers,
+    )
+    velocities = summed_momentum(momentum, num_workers)
+    tx = optax.chain(decayed(weight_decay, decay_at), compensate, step(learning_rate), velocities)
+    look_ahead = _look_ahead(momentum)
+    zero = from_optax(tx, view=look_ahead, num_workers=num_workers)
+    if origin == "params":
+        return zero
 
-    def update(grads, state, params, *, worker, staleness, read_params, **extra):
-        event = {"worker": worker, "staleness": staleness, "read_params": read_params}
-        grads, _ = decay.update(grads, decay.init(params), params, **event)
-        now = params if origin == "params" else zero.view(params, state)
-        grads, _ = compensate.update(grads, compensate.init(params), now, **event)
-        return zero.update(grads, state, params, **event, **extra)
+    def update(grads, state, params, **event):
+        return zero.update(grads, state, params, origin=look_ahead(params, state), **event)
 
-    return AsyncAlgorithm(zero.init, update, zero.view, num_workers)
+    return AsyncAlgorithm(zero.init, update, look_ahead, num_workers)

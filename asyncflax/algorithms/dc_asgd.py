@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import optax
 
-from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed, with_step
+from asyncflax.algorithms._common import LearningRate, compensation, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
-from asyncflax.transforms import compensate_delay, explicit_momentum, per_worker
+from asyncflax.transforms import explicit_momentum
 
 
 @method
@@ -41,8 +40,8 @@ def dc_asgd(
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
       mean_square: 'none' keeps lambda as it is; 'shared' adapts it with one running mean of g * g at the server,
         'per_worker' with one for each worker, as Multiverso's updater does. Two is then said to be a good strength.
-      mean_square_decay: of that mean, in [0, 1]; 0.95 is not checked against the paper.
-      num_workers: M >= 1, for 'per_worker'; of no use otherwise.
+      mean_square_decay: of that mean, in [0, 1); 0.95 is not checked against the paper.
+      num_workers: M >= 1; 'per_worker' needs it.
       form: 'inside' or 'outside', see `momentum_asgd`.
       weight_decay: a number >= 0; the decayed gradient is compensated.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
@@ -56,17 +55,12 @@ def dc_asgd(
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.dc_asgd(0.1, strength=0.04)
     """
-    _check.choice("mean_square", mean_square, ("none", "shared", "per_worker"))
-    compensate = compensate_delay(
-        strength, curvature=curvature, mean_square_decay=None if mean_square == "none" else mean_square_decay
-    )
-    if mean_square == "per_worker":
-        if num_workers is None:
-            raise ValueError("mean_square='per_worker' needs num_workers, got num_workers=None.")
-        compensate = per_worker(compensate, num_workers)
-    return from_optax(
-        optax.chain(
-            decayed(weight_decay, decay_at), compensate, with_step(learning_rate, explicit_momentum(momentum), form)
-        ),
+    compensate = compensation(
+        strength,
+        curvature=curvature,
+        mean_square=mean_square,
+        mean_square_decay=mean_square_decay,
         num_workers=num_workers,
     )
+    steps = with_step(learning_rate, explicit_momentum(momentum), form)
+    return from_optax(optax.chain(decayed(weight_decay, decay_at), compensate, steps), num_workers=num_workers)

@@ -79,7 +79,7 @@ def delayed_nesterov(
       momentum: beta in [-1, 1].
       num_workers: N >= 1, after how many gradients momentum is renewed.
       activation: c in [0, 1/N], how much of the momentum acts in between.
-      form: 'outside' (the paper's) or 'inside', see `momentum_asgd`.
+      form: 'outside' (that of HALoS's code, from which the rule is) or 'inside', see `momentum_asgd`.
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 

@@ -65,9 +65,10 @@ def gap_aware_asgd(
     Args:
       learning_rate: eta >= 0, a number or a schedule of the number of server updates.
       momentum: mu in [-1, 1], one velocity at the server.
-      granularity: of what sizes are taken: 'parameter', each number on its own; 'leaf', the norm of each array;
-        'global', the norm of all.
-      average: 'cumulative', the mean of all steps, or 'ema', an exponential one without the bias of its start.
+      granularity: of what sizes are taken: 'parameter', each number on its own, as in "elementwise", our second-hand
+        description of the rule; 'leaf', the norm of each array; 'global', the norm of all.
+      average: 'cumulative', the mean of all steps, which has no constant to choose, or 'ema', an exponential one
+        without the bias of its start, which follows steps that shrink.
       average_decay: of 'ema', in [0, 1).
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
@@ -83,8 +84,7 @@ def gap_aware_asgd(
     """
     _check.choice("granularity", granularity, ("parameter", "leaf", "global"))
     _check.choice("average", average, ("cumulative", "ema"))
-    _check.number("average_decay", average_decay, low=0.0, high=0.999999)
-    decay = optax.with_extra_args_support(decayed(weight_decay, decay_at))
+    _check.number("average_decay", average_decay, low=0.0, high=1.0, exclusive_high=True)
     steps = optax.chain(step(learning_rate), explicit_momentum(momentum))
 
     def init_fn(params):
@@ -92,7 +92,7 @@ def gap_aware_asgd(
         return StepSizeState(jnp.zeros((), jnp.int32), _sizes(zeros, granularity), steps.init(params))
 
     def update_fn(updates, state, params=None, *, read_params, **extra):
-        updates, _ = decay.update(updates, decay.init(updates), params, read_params=read_params, **extra)
+        del extra
         moved = _sizes(jax.tree.map(jnp.subtract, params, read_params), granularity)
         past = state.updates.astype(jnp.result_type(float))
         debias = 1.0 if average == "cumulative" else 1.0 - jnp.where(past > 0, average_decay**past, 0.0)
@@ -108,4 +108,5 @@ def gap_aware_asgd(
         means = jax.tree.map(mix, state.average, _sizes(updates, granularity))
         return updates, StepSizeState(state.updates + 1, means, momentum_state)
 
-    return from_optax(optax.GradientTransformationExtraArgs(init_fn, update_fn))  # pyright: ignore[reportArgumentType]
+    penalised_steps = optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return from_optax(optax.chain(decayed(weight_decay, decay_at), penalised_steps))

@@ -5,11 +5,10 @@ Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612); Kosson et al.
 
 from __future__ import annotations
 
-import jax
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed, step
+from asyncflax.algorithms._common import LearningRate, ahead, decayed, step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum
 
@@ -44,7 +43,8 @@ def lwp(
     Raises:
       ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
-    Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612).
+    Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612); Kosson et al. 2020 (arXiv:2003.11666) for
+    pipelines.
 
     Example:
       >>> import asyncflax
@@ -58,7 +58,6 @@ def lwp(
 
     def predict(params, state, *, worker=None):
         del worker
-        # The velocity holds updates, -u.
-        return jax.tree.map(lambda w, u: (w + steps * u).astype(w.dtype), params, state[-1].velocity)
+        return ahead(params, state[-1].velocity, steps)  # the velocity holds updates, -u
 
     return from_optax(tx, view=predict, num_workers=num_workers)

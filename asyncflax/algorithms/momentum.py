@@ -6,11 +6,10 @@ and Multi-ASGD.
 
 from __future__ import annotations
 
-import jax
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed, step, with_step
+from asyncflax.algorithms._common import LearningRate, ahead, decayed, step, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker
 
@@ -66,9 +65,10 @@ def nag_asgd(
     Args:
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
       momentum: mu in [-1, 1].
-      variant: 'lookahead' keeps w and sends w - mu u. 'shifted' keeps and sends the look-ahead itself,
-        w <- w - (mu u_new + alpha g), as PyTorch and `optax.sgd(nesterov=True)` do. At constant mu and with decay at
-        'read' their gradients are the same; the parameters that you evaluate are not.
+      variant: 'lookahead' keeps w and sends w - mu u, so that w is what is evaluated and the gap is counted from, as for
+        the other methods that look ahead. 'shifted' keeps and sends the look-ahead itself, w <- w - (mu u_new +
+        alpha g), as PyTorch and `optax.sgd(nesterov=True)` do. At constant mu and with decay at 'read' their gradients
+        are the same; the parameters that you evaluate are not.
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
@@ -91,8 +91,7 @@ def nag_asgd(
 
     def look_ahead(params, state, *, worker=None):
         del worker
-        # The velocity holds updates, -u.
-        return jax.tree.map(lambda w, u: (w + momentum * u).astype(w.dtype), params, state[-1].velocity)
+        return ahead(params, state[-1].velocity, momentum)  # the velocity holds updates, -u
 
     return from_optax(tx, view=look_ahead)
 

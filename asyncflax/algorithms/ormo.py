@@ -94,7 +94,8 @@ def ormo(
       momentum: beta in [-1, 1].
       num_workers: K >= 1.
       late_step: what a gradient that comes D buckets late does to the parameters: 'catch_up' makes up for the D
-        momentum steps that it has missed, 'vanilla' is the plain step eta g. They differ for D > 0 only.
+        momentum steps that it has missed, without which the result would depend on the order of arrivals; 'vanilla' is
+        the plain step eta g. They differ for D > 0 only.
       bucket: 'ceil' or 'floor', for t and s alike. In a synchronous order 'floor' is SSGD with heavy-ball momentum and
         'ceil' is SSGD at Nesterov's look-ahead, both with K times the step. (A floor for t alone, with which some of
         the paper's sentences fit, would give D = -1 under asynchrony.)

@@ -71,9 +71,9 @@ def shifted_momentum(
       learning_rate: eta >= 0, a number or a schedule of the number of server updates.
       momentum: mu in [-1, 1].
       num_workers: M >= 1.
-      velocity: 'worker' keeps M velocities, one for each worker, as the authors' code does; in a queue that is the
-        equation, because a worker reads the version that its own update has made. 'version' keeps those of the newest
-        versions, which is the equation for every trace.
+      velocity: 'worker' keeps M velocities, one for each worker, as the authors' code does, which makes it `multi_asgd`
+        with dampening; in a queue that is the equation, because a worker reads the version that its own update has
+        made. 'version' keeps those of the newest versions, which is the equation for every trace.
       max_staleness: the largest staleness for which 'version' has room, (max_staleness + 1) d numbers; a staler
         gradient gives NaN, which ends a training. Needed with 'version', and only there.
       dampening: d in [0, 1]; the authors' regime for long delays has d = mu = 0.9.

@@ -51,8 +51,8 @@ def _cubic_root(p: jax.Array) -> jax.Array:
     """x in [0, 1] with x p = (1 - x)^3, which minimises x^2 D^2 + (1 - x)^4 C / h_min^2 for p = D^2 h_min^2 / (2 C).
 
     With y = x - 1 that is y^3 + p y + p = 0. Vieta's substitution y = w - p / (3 w) makes it quadratic in w^3; it is
-    written with the root of larger size, so that nothing cancels, and a step of Newton's method mends what rounding
-    does for large p.
+    written with the root of larger size, so that nothing cancels, and three steps of Newton's method mend what
+    rounding does for large p.
     """
     cube = -(p + p * jnp.sqrt(1.0 + 4.0 / 27.0 * p)) / 2.0  # w^3 < 0
     w = jnp.cbrt(cube)
@@ -119,7 +119,7 @@ def yellowfin(
     _check.number("initial_learning_rate", initial_learning_rate, low=0.0, exclusive_low=True)
     _check.momentum(initial_momentum, "initial_momentum")
     _check.number("delta_momentum", delta_momentum, low=-2.0, high=2.0)
-    _check.number("average_decay", average_decay, low=0.0, high=1.0)
+    _check.number("average_decay", average_decay, low=0.0, high=1.0, exclusive_high=True)
     window = _check.integer("window", window, 1)
     rho = average_decay
 

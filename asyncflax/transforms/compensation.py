@@ -45,7 +45,8 @@ def compensate_delay(
       mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + 1e-10) with
         m <- rho m + (1 - rho) g * g, the present gradient included; None keeps it constant (DC-ASGD-c).
 
-    The update needs `params` and the extra argument `read_params`.
+    The update needs `params` and the extra argument `read_params`. With the extra argument `origin` the gradient is taken
+    to there instead of to the server's parameters.
 
     Raises:
       ValueError: strength is negative or curvature unknown; later, params are missing.
@@ -63,14 +64,15 @@ def compensate_delay(
     _check.choice("curvature", curvature, ("squared", "absolute"))
     is_adaptive = mean_square_decay is not None
     rho = mean_square_decay if is_adaptive else 0.0
-    _check.number("mean_square_decay", rho, low=0.0, high=1.0)
+    _check.number("mean_square_decay", rho, low=0.0, high=1.0, exclusive_high=True)
 
     def init_fn(params):
         return MeanSquareState(jax.tree.map(jnp.zeros_like, params)) if is_adaptive else optax.EmptyState()
 
-    def update_fn(updates, state, params=None, *, read_params, **extra):
+    def update_fn(updates, state, params=None, *, read_params, origin=None, **extra):
         del extra
-        if params is None:
+        now = params if origin is None else origin
+        if now is None:
             raise ValueError("compensate_delay needs the server's parameters: update(..., params).")
 
         def compensate(g, now, read, scale=1.0):
@@ -78,9 +80,9 @@ def compensate_delay(
             return (g + strength * scale * c * (now - read)).astype(g.dtype)
 
         if not is_adaptive:
-            return jax.tree.map(compensate, updates, params, read_params), state
+            return jax.tree.map(compensate, updates, now, read_params), state
         mean_square = jax.tree.map(lambda m, g: (rho * m + (1.0 - rho) * g * g).astype(m.dtype), state[0], updates)
         scale = jax.tree.map(lambda m: jax.lax.rsqrt(m + _EPSILON), mean_square)
-        return jax.tree.map(compensate, updates, params, read_params, scale), MeanSquareState(mean_square)
+        return jax.tree.map(compensate, updates, now, read_params, scale), MeanSquareState(mean_square)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -36,7 +36,7 @@ def summed_momentum(momentum: float | jax.Array, num_workers: int) -> optax.Grad
     .. math:: u^i \leftarrow \mu u^i + update, \qquad u^0 \leftarrow u^0 + (u^i_{new} - u^i_{old})
 
     The output is u^i. An event reads and writes the row of one worker and the sum, whatever the number of workers. The
-    sum gathers rounding errors: less than 2e-4 of its size after 60,000 updates in float32.
+    sum gathers rounding errors: less than 2e-4 of its size after 60,000 updates of 4 workers in float32 (a test).
 
     Args:
       momentum: mu in [-1, 1].

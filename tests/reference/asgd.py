@@ -88,13 +88,30 @@ class MultiAsgd(Server):
         self.theta = self.theta - after * step
 
 
-class DcAsgd(MomentumAsgd):
-    """DC-ASGD (Zheng et al. 2017): ghat = g + lambda c(g) (theta - theta_read), then momentum SGD with ghat.
+class Compensation:
+    """ghat = g + lambda c(g) (theta - theta_read), elementwise, with c(g) = g*g ("squared") or |g| ("absolute").
 
-    The curvature estimate c(g) is g*g ("squared") or |g| ("absolute"), elementwise. lambda is `strength`; with a
-    `mean_square` (DC-ASGD-a) ms = rho ms + (1 - rho) g*g, "shared" or one "per_worker", and lambda is
-    strength / sqrt(ms + 1e-10) elementwise, with the ms that g is already in.
+    lambda is `strength`; with a `mean_square` (DC-ASGD-a) ms = rho ms + (1 - rho) g*g, "shared" or one "per_worker",
+    and lambda is strength / sqrt(ms + 1e-10) elementwise, with the ms that g is already in.
     """
+
+    def __init__(self, strength: float, curvature: str, mean_square: str, rho: float, num_workers: int | None):
+        assert curvature in ("squared", "absolute") and mean_square in ("none", "shared", "per_worker")
+        self.strength, self.curvature, self.mean_square, self.rho = strength, curvature, mean_square, rho
+        self.ms: list[Array | float] = [0.0] * (1 if mean_square == "shared" else num_workers or 0)
+
+    def compensated(self, g, worker, theta, theta_read):
+        c = g * g if self.curvature == "squared" else np.abs(g)
+        strength = self.strength
+        if self.mean_square != "none":
+            i = worker if self.mean_square == "per_worker" else 0
+            self.ms[i] = self.rho * self.ms[i] + (1 - self.rho) * g * g
+            strength = strength / np.sqrt(self.ms[i] + 1e-10)
+        return g + strength * c * (theta - theta_read)
+
+
+class DcAsgd(MomentumAsgd):
+    """DC-ASGD (Zheng et al. 2017): momentum SGD with gradients that are compensated to the server's theta."""
 
     def __init__(
         self,
@@ -110,20 +127,11 @@ class DcAsgd(MomentumAsgd):
         **decay,
     ):
         super().__init__(theta0, learning_rate, momentum, form, **decay)
-        assert curvature in ("squared", "absolute") and mean_square in ("none", "shared", "per_worker")
-        self.strength, self.curvature = strength, curvature
-        self.mean_square, self.rho = mean_square, mean_square_decay
-        copies = 1 if mean_square == "shared" else num_workers or 0
-        self.ms = [np.zeros_like(self.theta) for _ in range(copies)]
+        self.compensation = Compensation(strength, curvature, mean_square, mean_square_decay, num_workers)
 
     def apply(self, g, worker, staleness, theta_read):
-        c = g * g if self.curvature == "squared" else np.abs(g)
-        strength = self.strength
-        if self.mean_square != "none":
-            i = worker if self.mean_square == "per_worker" else 0
-            self.ms[i] = self.rho * self.ms[i] + (1 - self.rho) * g * g
-            strength = strength / np.sqrt(self.ms[i] + 1e-10)
-        super().apply(g + strength * c * (self.theta - theta_read), worker, staleness, theta_read)
+        g = self.compensation.compensated(g, worker, self.theta, theta_read)
+        super().apply(g, worker, staleness, theta_read)
 
 
 class DelayAdaptiveAsgd(Server):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from reference.asgd import Compensation
 from reference.server import Array, Schedule, Server
 
 
@@ -49,9 +50,9 @@ class DanaSlim(Server):
 
 
 class DanaDc(DanaZero):
-    """DANA-DC: DANA-Zero on ghat = g + lambda c(g) (origin - theta_read); theta_read is the look-ahead that was sent.
+    """DANA-DC: DANA-Zero with gradients that are compensated from the look-ahead that was sent.
 
-    The origin is the server's theta ("params") or its look-ahead ("lookahead") when g arrives; c as in DcAsgd.
+    To the server's theta when g arrives (origin "params") or to its look-ahead then ("lookahead").
     """
 
     def __init__(
@@ -62,17 +63,20 @@ class DanaDc(DanaZero):
         num_workers: int,
         strength: float = 0.04,
         curvature: str = "squared",
+        mean_square: str = "none",
+        mean_square_decay: float = 0.95,
         origin: str = "params",
         **decay,
     ):
         super().__init__(theta0, learning_rate, momentum, num_workers, **decay)
-        assert curvature in ("squared", "absolute") and origin in ("params", "lookahead")
-        self.strength, self.curvature, self.origin = strength, curvature, origin
+        assert origin in ("params", "lookahead")
+        self.compensation = Compensation(strength, curvature, mean_square, mean_square_decay, num_workers)
+        self.origin = origin
 
     def apply(self, g, worker, staleness, theta_read):
-        c = g * g if self.curvature == "squared" else np.abs(g)
         origin = self.theta if self.origin == "params" else self.view()
-        super().apply(g + self.strength * c * (origin - theta_read), worker, staleness, theta_read)
+        g = self.compensation.compensated(g, worker, origin, theta_read)
+        super().apply(g, worker, staleness, theta_read)
 
 
 class Lwp(Server):
