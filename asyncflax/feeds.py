@@ -12,12 +12,14 @@ goes on asks for the batches of its next event. Needs the extra `train`.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from asyncflax import data, imagenet
@@ -199,7 +201,7 @@ class RecordFeed:
             number = int(batch["corrupt"][event, row])
             name = self._source.train[number].name
             at = f"update {events.start + event + 1:,} has another one in its place"
-            tqdm.write(f"note: training record {number}, {name}, is damaged; {at}")
+            _note(f"training record {number}, {name}, is damaged; {at}")
         del batch["corrupt"]
         return chunk.pad(batch)
 
@@ -209,10 +211,13 @@ class RecordFeed:
             yield from self._kept
             return
         kept = [] if len(self._source.test) * np.prod(self.image_shape) < _KEPT_BYTES else None
+        count = 0
         for batch in self._decoded():
-            if kept is not None:
-                kept.append(batch)
+            count += int((batch["label"] >= 0).sum())
+            if kept is not None:  # copies: what a process has decoded lies in shared memory
+                kept.append({name: np.array(array) for name, array in batch.items()})
             yield batch
+        self._refuse_none(count)
         self._kept = kept
 
     def _decoded(self) -> Iterator[dict[str, np.ndarray]]:
@@ -234,8 +239,16 @@ class RecordFeed:
                 if batch is None:
                     return
                 for number in batch["corrupt"][batch["corrupt"] >= 0].tolist():
-                    tqdm.write(f"note: test record {number}, {records[number].name}, is damaged and does not count")
+                    _note(f"test record {number}, {records[number].name}, is damaged and does not count")
                 yield {name: batch[name][None] for name in ("image", "label")}
+
+    def _refuse_none(self, count: int) -> None:
+        """Refuses a mean over no image. All processes come here after the same batch, each with its own count."""
+        if self._config.on_corrupt == "skip" and not multihost_utils.process_allgather(np.array(count)).any():
+            raise RunError(
+                f"none of the {len(self._source.test)} test photographs can be decoded; prepare the data set anew from "
+                "intact files."
+            )
 
     def close(self) -> None:
         """Ends the processes that decode; the next batch would start them again."""
@@ -248,9 +261,12 @@ def _in_one_sentence() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise RunError(
-            f"{error} What is saved stays: the same command goes on from there, with --config.on_corrupt=skip as well."
-        ) from error
+        raise RunError(f"{error} What is saved stays, and the same workdir goes on from there.") from error
+
+
+def _note(text: str) -> None:
+    """Prints a line above the progress bar; to stderr, which all processes of a run have, not the primary alone."""
+    tqdm.write(f"note: {text}", file=sys.stderr)
 
 
 def _take(images: jax.Array, labels: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:

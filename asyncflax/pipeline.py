@@ -436,8 +436,8 @@ def _decode_or_next(records: Records | Sequence[Record], index: int, on_corrupt:
 
 def _damaged(index: int, record: Record, error: ValueError, skipping: str) -> ValueError:
     return ValueError(
-        f"record {index}, {record.name}, {error}. Prepare the data set anew from an intact file, or pass "
-        f"on_corrupt='skip', which {skipping}."
+        f"record {index}, {record.name}, {error}. Prepare the data set anew from an intact file, or set on_corrupt to "
+        f"'skip', which {skipping}."
     )
 
 

@@ -1,11 +1,18 @@
-"""Made-up photographs, as JPEG files, and records of them."""
+"""Made-up photographs, as JPEG files, and records of them; and where the real ones of the sample are, if anywhere."""
 
 import io
+import os
+import pathlib
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from asyncflax.imagenet import Record
+
+TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR", "")
+has_sample = (pathlib.Path(TFDS_DATA_DIR) / "imagenet_eight" / "1.0.0").is_dir()
+needs_sample = pytest.mark.skipif(not has_sample, reason="TFDS_DATA_DIR has no imagenet_eight/1.0.0")
 
 
 def jpeg(seed, width=60, height=45, mode="RGB"):

@@ -1,26 +1,26 @@
 """Trainings on records: the same for every width, mesh and stop; evaluation exact; damage is never passed over."""
 
 import dataclasses
-import os
+import gc
+import multiprocessing
 import pathlib
+import re
+import time
+import types
 
 import jax
 import numpy as np
 import pytest
-from photographs import records
-from processes import ends, started_task
+from photographs import TFDS_DATA_DIR, needs_sample, records
+from processes import ends, environment, free_port, started, started_task
 
 import asyncflax
-from asyncflax import data, imagenet, pipeline, recipes
+from asyncflax import data, feeds, imagenet, pipeline, recipes
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import make_experiment
 from asyncflax.sweep import program
 from asyncflax.train import train_and_evaluate
 from asyncflax.workdir import RunError
-
-TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR", "")
-has_sample = (pathlib.Path(TFDS_DATA_DIR) / "imagenet_eight" / "1.0.0").is_dir()
-needs_sample = pytest.mark.skipif(not has_sample, reason="TFDS_DATA_DIR has no imagenet_eight/1.0.0")
 
 CONFIG = TrainConfig(
     dataset="imagenet_eight",
@@ -128,31 +128,86 @@ def _logits(experiment, images):
 def test_a_damaged_photograph_is_named_and_replaced_or_stops_the_run(tmp_path, monkeypatch, capsys):
     bad = source(damaged=[9], damaged_tests=[2])
     monkeypatch.setattr("asyncflax.experiment.load_data", lambda config: bad)
-    with pytest.raises(RunError, match=r"record 9, n00000009\.JPEG, cannot be decoded .* the same command goes on"):
+    with pytest.raises(RunError, match=r"record 9, n00000009\.JPEG, cannot be .* set on_corrupt to 'skip', which"):
         stopping = make_experiment(CONFIG)._replace(evaluate=None)
         run(stopping)
     config = dataclasses.replace(CONFIG, on_corrupt="skip")
     train_and_evaluate(config, tmp_path / "run")
-    out = capsys.readouterr().out
-    assert "note: training record 9, n00000009.JPEG, is damaged; update" in out
-    assert "note: test record 2, n00000002.JPEG, is damaged and does not count" in out
+    _, err = capsys.readouterr()
+    assert "note: training record 9, n00000009.JPEG, is damaged; update" in err
+    assert "note: test record 2, n00000002.JPEG, is damaged and does not count" in err
     with pytest.raises(RunError, match=r"record 2, n00000002\.JPEG, cannot be decoded"):
         train_and_evaluate(CONFIG, tmp_path / "stops")
+
+
+def evaluated(experiment):
+    """The losses of a run, and how good it is in the end."""
+    states, losses = run(experiment)
+    return losses, {name: float(x) for name, x in experiment.evaluate(*states[-1][0]).items()}
+
+
+def assert_as_alone(parts, experiment):
+    """What two processes computed, each for itself, is what one computes."""
+    losses, found = evaluated(experiment)
+    assert set(found) == {"test_loss", "test_accuracy", "test_top5_accuracy"}
+    for part in parts:
+        np.testing.assert_allclose(part["losses"], losses, rtol=1e-5)
+        for name, value in found.items():
+            np.testing.assert_allclose(part[name], value, rtol=1e-5)
+            np.testing.assert_array_equal(part[name], parts[0][name])
 
 
 def test_two_processes_decode_every_record_once_and_train_as_one(tmp_path):
     with started_task("photographs", tmp_path, 2, devices=2) as running:
         for status, error in ends(running, timeout=300):
             assert status == 0, error
-    _, losses = run(made())
     parts = [np.load(tmp_path / f"photographs-{index}.npz") for index in range(2)]
-    for part in parts:
-        np.testing.assert_allclose(part["losses"], losses, rtol=1e-5)
-        assert 0 <= part["test_accuracy"] <= part["test_top5_accuracy"] <= 1
-        np.testing.assert_array_equal(part["test_loss"], parts[0]["test_loss"])
+    assert_as_alone(parts, made())
     assert [int(part["decoded"]) for part in parts] == [12 * 2 + 8, 12 * 2 + 5], (
         "13 test photographs, 4 and 4 rows a batch"
     )
+
+
+LAUNCHER = """
+import sys
+import jax
+import numpy as np
+from asyncflax import launcher
+sys.path.insert(0, "tests")
+launcher.process_flags()
+
+def main():
+    import test_feeds
+    experiment = test_feeds.made(test_feeds.source(damaged=[9], damaged_tests=[1, 7]), on_corrupt="skip")
+    losses, found = test_feeds.evaluated(experiment)
+    np.savez(f"{sys.argv[0]}-{jax.process_index()}.npz", losses=losses, **found)
+    print("done")
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    launcher.launch(main)
+"""
+
+
+def test_each_of_two_processes_says_what_it_has_skipped(tmp_path):
+    """The launcher gives stdout to the primary alone; notes are on the stderr of the process that has decoded."""
+    script = tmp_path / "launcher.py"
+    script.write_text(LAUNCHER)
+    run = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    each = [environment(2, **run, JAX_PROCESS_ID=str(index)) for index in range(2)]
+    with started([[str(script)]] * 2, each) as running:
+        said = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert said[0][0].endswith("done\n") and said[1][0] == ""
+    rows = data.batch_rows(22, 4, range(12))
+    for index, (_, err) in enumerate(said):
+        updates = [event + 1 for event, row in np.argwhere(rows == 9) if row // 2 == index]
+        assert (
+            updates and [int(update) for update in re.findall(r"9, n00000009\.JPEG, .* update (\d+)", err)] == updates
+        )
+        assert re.findall(r"test record (\d+)", err) == [["1"], ["7"]][index], "4 and 4 rows of a batch of 8"
+    parts = [np.load(f"{script}-{index}.npz") for index in range(2)]
+    assert_as_alone(parts, made(source(damaged=[9], damaged_tests=[1, 7]), on_corrupt="skip"))
 
 
 def test_a_sweep_trains_on_records_as_a_training_does():
@@ -171,12 +226,12 @@ def test_a_sweep_trains_on_records_as_a_training_does():
 
 @needs_sample
 @pytest.mark.parametrize(
-    "recipe", [recipes.caffenet, pytest.param(recipes.resnet50, marks=pytest.mark.slow)], ids=["caffenet", "resnet50"]
+    "recipe, image_size", [(recipes.caffenet, 64), (recipes.resnet50, 32)], ids=["caffenet", "resnet50"]
 )
-def test_a_step_of_each_network_on_real_photographs(recipe):
-    """Two updates on crops of 64x64: every parameter that a gradient reaches has moved, and nothing is broken."""
-    small = {"image_size": 64, "batch_size": 4, "num_updates": 2, "log_every": 2, "data_workers": 0}
-    small |= {"warmup_updates": 0, "learning_rate_drops": ()}
+def test_a_step_of_each_network_on_real_photographs(recipe, image_size):
+    """Two updates on small crops, without weight decay: gradients have moved every parameter, and nothing is broken."""
+    small = {"image_size": image_size, "batch_size": 4, "num_updates": 2, "log_every": 2, "data_workers": 0}
+    small |= {"warmup_updates": 0, "learning_rate_drops": (), "weight_decay": 0.0}
     config = recipe(dataset="imagenet_eight", classes=(0, 3, 5), data_dir=TFDS_DATA_DIR, **small)
     experiment = make_experiment(config)
     assert experiment.data.class_names == ("n01440764", "n03000684", "n03394916")
@@ -218,6 +273,18 @@ def test_bad_input_is_one_clear_error(fields, message):
         made(**fields)
 
 
+@pytest.mark.parametrize("owners", [(1, 1, 0, 0), (0, 1, 0, 1), (0, 0, 0, 1)], ids=str)
+def test_a_mesh_whose_processes_do_not_own_equal_parts_in_turn_is_refused(owners):
+    devices = np.array([types.SimpleNamespace(process_index=owner) for owner in owners])
+    placement = types.SimpleNamespace(devices=4, mesh=types.SimpleNamespace(devices=devices.reshape(2, 2)))
+    plan = types.SimpleNamespace(placement=placement)
+    message = (
+        r"config\.mesh='group=2, replica=2' takes devices of the processes \[.*\]; data sets of JPEGs need as many"
+    )
+    with pytest.raises(ValueError, match=message):
+        feeds.RecordFeed(dataclasses.replace(CONFIG, mesh="group=2, replica=2"), source(), plan)
+
+
 @pytest.mark.parametrize("classes", [range(3), ("range(3)",), ("range(0, 3, 1)",), [0, 1, 2]], ids=str)
 def test_a_range_of_classes_is_a_tuple_of_them(classes):
     config = TrainConfig(dataset="imagenet_eight", classes=classes)
@@ -255,8 +322,49 @@ def test_a_run_that_a_photograph_stopped_goes_on_without_it(tmp_path, monkeypatc
     late = 5
     assert late not in data.batch_rows(22, 4, range(4)) and late in data.batch_rows(22, 4, range(4, 8))
     monkeypatch.setattr("asyncflax.experiment.load_data", lambda config: source(damaged=[late]))
-    with pytest.raises(RunError, match=r"the same command goes on from there, with --config\.on_corrupt=skip as well"):
+    with pytest.raises(RunError, match=r"What is saved stays, and the same workdir goes on from there\."):
         train_and_evaluate(config, tmp_path / "run")
-    summary = train_and_evaluate(dataclasses.replace(config, on_corrupt="skip"), tmp_path / "run")
+    skipping = dataclasses.replace(config, on_corrupt="skip")
+    rows = train_and_evaluate(skipping, tmp_path / "run").rows
     assert "goes on at update 4" in capsys.readouterr().out
-    assert [row["update"] for row in summary.rows] == [0, 4, 8, 12]
+    assert [row["update"] for row in rows] == [0, 4, 8, 12]
+    whole = train_and_evaluate(skipping, tmp_path / "whole").rows
+    assert [row["train_loss"] for row in rows[1:]] == [row["train_loss"] for row in whole[1:]]
+
+
+@pytest.mark.parametrize("error", [ValueError("record 5 has another label."), RuntimeError("A worker has died.")])
+def test_what_is_no_damage_gets_no_advice_about_damage(error, monkeypatch):
+    experiment = made()
+    monkeypatch.setattr(experiment.feed._stream, "take", lambda count: (_ for _ in ()).throw(error))
+    with pytest.raises(RunError, match=f"^{error} What is saved stays, and the same workdir goes on from there\\.$"):
+        experiment.batches(experiment.plan[0])
+
+
+def test_a_test_set_of_which_nothing_can_be_decoded_is_refused(tmp_path, monkeypatch):
+    """In a training and in a sweep, which would both say that the training has diverged."""
+    bad = source(damaged_tests=range(13))
+    monkeypatch.setattr("asyncflax.experiment.load_data", lambda config: bad)
+    message = r"none of the 13 test photographs can be decoded; prepare the data set anew"
+    with pytest.raises(RunError, match=message):
+        train_and_evaluate(dataclasses.replace(CONFIG, on_corrupt="skip"), tmp_path / "run")
+    experiment = made(bad, on_corrupt="skip")
+    for _ in range(2):  # nothing is kept of it
+        with pytest.raises(RunError, match=message):
+            experiment.evaluate(experiment.params)
+
+
+def test_processes_that_decode_make_the_same_and_leave_no_shared_memory():
+    """Batches and evaluation; what stays in memory is a copy."""
+    alone, helped = made(), made(data_workers=2)
+    for chunk in map(alone.plan.__getitem__, range(2)):
+        jax.tree.map(np.testing.assert_array_equal, alone.batches(chunk), helped.batches(chunk))
+    helped.feed.close()
+    for _ in range(2):  # decoded, and from memory
+        found = [experiment.evaluate(experiment.params) for experiment in (alone, helped)]
+        assert jax.tree.map(float, found[0]) == jax.tree.map(float, found[1])
+    assert not multiprocessing.active_children()
+    maps, deadline = pathlib.Path("/proc/self/maps"), time.monotonic() + 10
+    while (held := "/dev/shm/psm_" in maps.read_text()) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.1)  # Grain frees it in a thread
+    assert not held

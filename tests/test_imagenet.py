@@ -2,22 +2,16 @@
 
 import concurrent.futures
 import io
-import os
-import pathlib
 import pickle
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from photographs import jpeg
+from photographs import TFDS_DATA_DIR, jpeg, needs_sample
 
 from asyncflax import imagenet
 from asyncflax.imagenet import Record
-
-TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR")
-has_sample = TFDS_DATA_DIR is not None and (pathlib.Path(TFDS_DATA_DIR) / "imagenet_eight" / "1.0.0").is_dir()
-needs_sample = pytest.mark.skipif(not has_sample, reason="TFDS_DATA_DIR has no imagenet_eight/1.0.0")
 
 NUM_LABELS = 7
 NUM_RECORDS = {"train": 31, "validation": 11}

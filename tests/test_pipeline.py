@@ -14,15 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from photographs import jpeg, records
+from photographs import TFDS_DATA_DIR, jpeg, needs_sample, records
 from PIL import Image
 
 from asyncflax import data, imagenet, pipeline
 from asyncflax.imagenet import Record
-
-TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR")
-has_sample = TFDS_DATA_DIR is not None and (pathlib.Path(TFDS_DATA_DIR) / "imagenet_eight" / "1.0.0").is_dir()
-needs_sample = pytest.mark.skipif(not has_sample, reason="TFDS_DATA_DIR has no imagenet_eight/1.0.0")
 
 BATCH, EVENTS, SIZE = 4, 9, 16
 OPTIONS = {"batch_size": BATCH, "num_events": EVENTS, "image_size": SIZE, "seed": 3}
@@ -279,7 +275,7 @@ def test_a_damaged_record_is_replaced_by_the_next_good_one():
 
 @pytest.mark.parametrize("index, why", [(3, "not a JPEG file"), (7, "[Tt]runcated")])
 def test_a_damaged_record_stops(index, why):
-    message = rf"record {index}, n0000000{index}\.JPEG, cannot be decoded .*{why}.*on_corrupt='skip'"
+    message = rf"record {index}, n0000000{index}\.JPEG, cannot be decoded .*{why}.*set on_corrupt to 'skip', which"
     source = some_records(damaged=[index])
     made = batches(source)
     for _ in range(2):  # it stays at the batch that cannot be made
