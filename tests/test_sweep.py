@@ -163,6 +163,13 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
         ("momentum=(0, 0.3, 0.3)", "momentum has the value 0.3 twice"),
         ("learning_rate=(1, 1.0)", "learning_rate has the value 1.0 twice"),
         ("momenta=(0, 0.3)", "'momenta' is no field .* did you mean 'momentum'"),
+        ("dataset=('digits', 'cifar10')", r"dataset decides which data are loaded, .* set config\.train\.dataset, and"),
+        (
+            "classes=((0, 1), (2, 3))",
+            "classes decides which data are loaded, and all cells of a sweep train on the same",
+        ),
+        ("data_dir=('here', 'there')", "data_dir decides which data are loaded"),
+        ("data_cache=('one.npz', 'other.npz')", "data_cache decides which data are loaded"),
         ("num_updates=(10, 20)", "'num_updates' is no field of the config that can vary"),
         (r"momentum=(0.5, 2.0), seed=(0, 1)", r"the cell momentum=2.0, seed=0 is refused: config.momentum must be"),
         ("num_groups=(1, 2.5)", "the cell num_groups=2.5 is refused: config.num_groups must be of type int"),

@@ -2,7 +2,7 @@
 
 The cells of a grid differ in three ways. Hyper-parameters (learning rate, momentum) are numbers in one program. The
 seed changes what cells share: trace, order of the data, initial weights, the *environment*. Any other field of the
-config changes the program itself.
+config changes the program itself, but for those that say which data are loaded: all cells train on the same.
 """
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
@@ -20,6 +20,7 @@ from asyncflax.experiment import make_algorithm
 
 HYPER = ("learning_rate", "momentum")
 ENVIRONMENT = ("seed",)
+_DATA = ("dataset", "data_dir", "data_cache", "classes")  # which data are loaded, once for all cells
 _NO_AXES = ("num_updates", "width", "log_every", "eval_every", "eval_batch_size", "checkpoint_every")
 
 
@@ -131,6 +132,11 @@ class Grid(Cells):
             raise ValueError("axes is empty; a sweep needs one at least, such as seed=(0, 1, 2).")
         axes = {}
         for name, values in self.axes.items():
+            if name in _DATA:
+                raise ValueError(
+                    f"axes: {name} decides which data are loaded, and all cells of a sweep train on the same; set "
+                    f"config.train.{name}, and make a sweep of its own for each value."
+                )
             if name not in names:
                 raise ValueError(
                     f"axes: {name!r} is no field of the config that can vary in a sweep{_check.nearest(name, names)}"
