@@ -70,15 +70,24 @@ def test_geometric_staleness_is_measured_as_well():
     assert numbers(result.state)[1] == pytest.approx(0.75, abs=0.08)
 
 
-@pytest.mark.parametrize("form", ["inside", "outside"])
-def test_it_is_what_a_plain_server_does(form):
-    """Softmax regression in float64, with weight decay, one velocity, every number of the loop."""
-    length, options = 260, {"num_workers": 4, "form": form, "weight_decay": 0.05, "gain": 0.1, "window": 50}
-    trace = queues.simulate(num_workers=4, num_updates=length, service_time=queues.exponential(), seed=6)
+@pytest.mark.parametrize(
+    "kind, width, form, reads",
+    [
+        ("exponential", 3, "inside", "once"),
+        ("exponential", 1, "outside", "once"),
+        ("geometric", 4, "inside", "independent"),
+        ("assigned", 1, "outside", "independent"),
+    ],
+)
+def test_it_is_what_a_plain_server_does(kind, width, form, reads):
+    """Softmax regression in float64, with weight decay, one velocity, every number of the loop, which has opened."""
+    length = 260
+    options = {"num_workers": 4, "form": form, "reads": reads, "weight_decay": 0.05, "gain": 0.1, "window": 50}
+    trace = problems.some_traces(length)[kind]
     rows = np.random.default_rng(4).integers(32, size=(length, 4))
     algorithm = algorithms.closed_loop_momentum(0.2, 0.7, **options)
     loss = asyncflax.from_loss(problems.softmax_loss)
-    result = asyncflax.run(algorithm, loss, SOFTMAX_PARAMS, trace, rows, width=3)
+    result = asyncflax.run(algorithm, loss, SOFTMAX_PARAMS, trace, rows, width=width)
 
     twin = reference.ClosedLoop(problems.flat(SOFTMAX_PARAMS), 0.2, 0.7, **options)
     events = trace.worker.tolist(), trace.read_version.tolist()

@@ -79,12 +79,15 @@ def test_run_equals_the_numpy_server(row, kind, width):
     assert_close(result.params, twin.theta)
     assert_close(result.losses, twin.losses)
     assert_close(result.gap, twin.gaps)
+    assert_close(result.gradient_rms, twin.sizes)
+    relative = np.array(twin.gaps) / twin.sizes
+    assert_close(asyncflax.metrics.normalised_gap(result.gap, result.gradient_rms), relative, 1e-11)
     np.testing.assert_array_equal(result.staleness, trace.staleness)
 
 
 @given(problems.traces())
 @pytest.mark.parametrize("width", [1, 3, pytest.param(8, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["multi_asgd", "nag_asgd", "dc_asgd"])
+@pytest.mark.parametrize("name", ["multi_asgd", "nag_asgd", "dc_asgd", "dana_zero", "ormo", "smega2"])
 def test_any_trace_equals_the_numpy_server(name, width, trace):
     row = METHODS[name]
     plan = problems.of_one_shape(asyncflax.make_plan(trace, width=width))

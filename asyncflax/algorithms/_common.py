@@ -41,7 +41,7 @@ def compensation(
     *,
     curvature: str,
     mean_square: str,
-    mean_square_decay: float | jax.Array,
+    mean_square_decay: float,
     num_workers: int | None,
 ) -> optax.GradientTransformationExtraArgs:
     """Delay compensation with a strength that is constant, or adapted to one mean square or to one a worker."""

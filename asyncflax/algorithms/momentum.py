@@ -65,10 +65,10 @@ def nag_asgd(
     Args:
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
       momentum: mu in [-1, 1].
-      variant: 'lookahead' keeps w and sends w - mu u, so that w is what is evaluated and the gap is counted from, as for
-        the other methods that look ahead. 'shifted' keeps and sends the look-ahead itself, w <- w - (mu u_new +
-        alpha g), as PyTorch and `optax.sgd(nesterov=True)` do. At constant mu and with decay at 'read' their gradients
-        are the same; the parameters that you evaluate are not.
+      variant: 'lookahead' keeps w and sends w - mu u; w is evaluated, and the gap is counted from it, as for the other
+        methods that look ahead. 'shifted' keeps and sends the look-ahead itself, w <- w - (mu u_new + alpha g), as
+        PyTorch and `optax.sgd(nesterov=True)` do. At constant mu and with decay at 'read' their gradients are the same;
+        the parameters that you evaluate are not.
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 

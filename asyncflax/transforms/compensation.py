@@ -45,8 +45,8 @@ def compensate_delay(
       mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + 1e-10) with
         m <- rho m + (1 - rho) g * g, the present gradient included; None keeps it constant (DC-ASGD-c).
 
-    The update needs `params` and the extra argument `read_params`. With the extra argument `origin` the gradient is taken
-    to there instead of to the server's parameters.
+    The update needs `params` and the extra argument `read_params`; with a further one, `origin`, the way back begins
+    there instead of at the server's parameters.
 
     Raises:
       ValueError: strength is negative or curvature unknown; later, params are missing.

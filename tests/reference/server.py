@@ -59,6 +59,7 @@ class Result:
     thetas: list[Array]  # and after 0, 1, ..., T events
     losses: list[float]  # at what the worker read
     gaps: list[float]  # ||theta_t - theta_read||_2 / sqrt(d), when the gradient arrives
+    sizes: list[float]  # ||g||_2 / sqrt(d) of the gradient that arrives
     model_state: Array | None
 
 
@@ -81,12 +82,13 @@ def simulate(
 
     views = [server.view(None)]  # by version
     states = [None if model_state is None else np.array(model_state, dtype=np.float64)]  # by version
-    thetas, losses, gaps = [server.theta.copy()], [], []
+    thetas, losses, gaps, sizes = [server.theta.copy()], [], [], []
     for t, (i, v) in enumerate(zip(worker, read_version, strict=True)):
         assert 0 <= v <= t, f"event {t} reads version {v}, which does not exist yet"
         theta_read, state_read, state = views[v], states[v], states[t]
         loss, g, model_update = gradient(t, i, theta_read.copy(), state_read)
         gaps.append(float(np.linalg.norm(server.theta - theta_read) / math.sqrt(theta_read.size)))
+        sizes.append(float(np.linalg.norm(g) / math.sqrt(theta_read.size)))
         losses.append(float(loss))
         server.receive(np.asarray(g, dtype=np.float64), i, t - v, theta_read.copy())
         if model_update is not None:
@@ -97,4 +99,4 @@ def simulate(
         states.append(state)
         downloads = readers[t + 1] or {i}  # a version that nobody reads is its creator's
         views.append(server.view(min(downloads) if len(downloads) == 1 else None))
-    return Result(thetas[-1], thetas, losses, gaps, states[-1])
+    return Result(thetas[-1], thetas, losses, gaps, sizes, states[-1])
