@@ -15,8 +15,8 @@ number of groups have the same trace, data and initial weights.
 | `long` | 5,000 updates, fixed momenta -0.3 to 0.9 and learning rates 0.001, 0.0003, 5 seeds | one GPU; not run yet |
 | `fast` | digits, 3 methods, 40 updates: for trying things | 2 cores, 1 minute |
 
-With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on. Two processes, one for each
-`--config.num_groups`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one process.
+With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on. Two processes, one for
+each `--config.num_groups`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one.
 """
 
 from asyncflax.compare import CompareConfig
@@ -36,6 +36,9 @@ def get_config(variant: str = "") -> CompareConfig:
         seeds=(0, 1, 2),
         failed_below=0.2,
         target=0.4,
+        orders="closed-loop: closed_loop_momentum > fixed *",
+        source="Mitliagkas et al. 2016, future work",
+        paper="named as future work, taken up by Zhang and Mitliagkas 2017 (closed-loop YellowFin); no number known",
         cells_at_once=1,
     )
     if variant == "long":

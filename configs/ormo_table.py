@@ -51,6 +51,9 @@ def get_config(variant: str = "") -> CompareConfig:
         linear_scaling="ssgd",
         failed_below=0.2,
         target=0.9,
+        orders="ormo > asgd, shifted_momentum, smega2 > momentum_asgd",
+        source="Shi et al. 2024 (arXiv:2407.19234)",
+        paper="OrMo is the best of the asynchronous methods, naive momentum the worst with 64 workers (unverified)",
     )
     if variant == "short":
         config.target = 0.7
@@ -61,6 +64,7 @@ def get_config(variant: str = "") -> CompareConfig:
         # With the recipe's 0.001, which is for one worker, all but asgd end at chance or diverge with 16 workers.
         config.train.learning_rate, config.linear_scaling = 1e-4, ""
         config.methods = "asgd(learning_rate=0.001); nag_asgd; multi_asgd; dana_slim; ormo"
+        config.orders = "ormo > asgd > nag_asgd"  # naive momentum, in Nesterov's form
         config.learning_rate_scales, config.cells_at_once = (), 1
     if variant in ("digits", "fast"):
         config.train = TrainConfig(

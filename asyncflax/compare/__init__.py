@@ -2,11 +2,12 @@
 
 `grid` says which trainings there are: methods x service times x numbers of workers x learning rates x seeds, all
 checked before anything is traced; `run` trains them as a sweep does, many at once and resumable; `summary` reads the
-results: means with intervals, failures counted, the learning rate picked by a named rule, a table. The figures are in
-`figures.comparison`. Needs the extra `train`.
+results: means with intervals, failures counted, the learning rate picked by a named rule, a table; `orders` checks the
+orders that papers claim. The figures are in `figures.comparison`. Needs the extra `train`.
 """
 
 from asyncflax.compare.grid import CompareConfig, Comparison
+from asyncflax.compare.orders import check_orders, parse_orders
 from asyncflax.compare.run import Compared, draw_comparison, run_comparison
 from asyncflax.compare.summary import RULES, markdown_tables, summarize
 
@@ -15,8 +16,10 @@ __all__ = [
     "CompareConfig",
     "Compared",
     "Comparison",
+    "check_orders",
     "draw_comparison",
     "markdown_tables",
+    "parse_orders",
     "run_comparison",
     "summarize",
 ]

@@ -7,6 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from asyncflax import _check, algorithms, queues
+from asyncflax.compare.orders import parse_orders, slug
 from asyncflax.compare.summary import RULES
 from asyncflax.config import TrainConfig, parameters_of, parse_options, returning
 from asyncflax.experiment import make_algorithm
@@ -33,11 +34,16 @@ class CompareConfig:
       num_groups: M, the numbers of workers.
       seeds: of trace, data and initial weights, which all methods share.
       learning_rate_scales: what the learning rate of every method is multiplied by to find its best; () tries one.
-      linear_scaling: labels of the methods whose learning rate is multiplied by M, separated by semicolons; names of
-        methods that are not compared have no effect.
+      linear_scaling: the methods whose learning rate is multiplied by M, separated by semicolons. A name of a method
+        stands for all entries with it, whatever their labels; one that is not compared has no effect.
       pick: how the learning rate is picked where several are tried, see `compare.RULES`.
       failed_below: a test accuracy at the end that is lower counts as a failure, as if the training had diverged.
       target: a test accuracy; how long it takes to reach it is in the tables; 0 for none.
+      orders: in labels of methods, best first, as 'dana_slim > multi_asgd > nag_asgd; name: ormo > asgd, smega2'; see
+        `compare.parse_orders`. `draw_comparison` makes a claim of each. One with a method that is not compared has no
+        effect.
+      source: the paper that claims the orders, and where in it.
+      paper: what it says, in a line.
       cells_at_once: how many trainings one program makes together; 0 takes as many as are fast and fit into memory.
       memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
 
@@ -62,6 +68,9 @@ class CompareConfig:
     pick: str = dataclasses.field(default="train_loss", metadata=_FREE)
     failed_below: float = dataclasses.field(default=0.0, metadata=_FREE)
     target: float = dataclasses.field(default=0.0, metadata=_FREE)
+    orders: str = dataclasses.field(default="", metadata=_FREE)
+    source: str = dataclasses.field(default="no paper", metadata=_FREE)
+    paper: str = dataclasses.field(default="no number", metadata=_FREE)
     cells_at_once: int = dataclasses.field(default=0, metadata=_FREE)
     memory_gb: float = dataclasses.field(default=0.0, metadata=_FREE)
 
@@ -107,7 +116,7 @@ class Comparison(Cells):
     def __init__(self, config: CompareConfig):
         self._config, self._train = config, dataclasses.replace(config.train)
         self._check_fields()
-        self.methods = _entries("methods", config.methods, algorithms.__all__, "asyncflax.algorithms")
+        self.methods = named_methods(config)
         laws = returning(queues, "ServiceTime")
         self.service_times = _entries("service_times", config.service_times, laws, "the laws of asyncflax.queues")
         self._scaled = [label for part in config.linear_scaling.split(";") if (label := part.strip())]
@@ -115,6 +124,7 @@ class Comparison(Cells):
             if label not in self.methods and label not in algorithms.__all__:  # the config may be for more methods
                 hint = _check.nearest(label, list(self.methods))
                 raise ValueError(f"config.linear_scaling: {label!r} is no label of config.methods{hint}")
+        self._check_orders()
         axes: dict[str, tuple[Any, ...]] = {
             "method": tuple(self.methods),
             "service_time": tuple(self.service_times),
@@ -154,6 +164,29 @@ class Comparison(Cells):
                 raise ValueError(
                     f"config.train.{name}={getattr(config.train, name)!r}: here traces follow from service_times."
                 )
+
+    def _check_orders(self) -> None:
+        orders = parse_orders(self._config.orders)
+        for order in orders:
+            for label in order.lacking(self.methods):
+                if "*" not in label and label not in algorithms.__all__:  # the config may be for more methods
+                    hint = _check.nearest(label, list(self.methods))
+                    raise ValueError(f"config.orders: {label!r} is no label of config.methods{hint}")
+            labels = [label for place in order.of(self.methods).places for label in place]
+            twice = [label for i, label in enumerate(labels) if label in labels[:i]]
+            if twice:
+                raise ValueError(f"config.orders: {str(order)!r} has {twice[0]!r} twice.")
+        slugs = [slug(label) for label in self.service_times]
+        if orders and (not all(slugs) or len(set(slugs)) < len(slugs)):
+            raise ValueError(
+                "config.service_times: labels must differ in letters a-z and digits, which the names of the claims of "
+                f"config.orders have, got {', '.join(map(repr, self.service_times))}."
+            )
+        for name in ("source", "paper"):
+            text = getattr(self._config, name)
+            _check.instance(f"config.{name}", text, str, "one line of text")
+            if not text.strip() or "\n" in text:
+                raise ValueError(f"config.{name} must be one line of text, got {text!r}.")
 
     def _law(self, label: str, num_groups: int) -> dict[str, Any]:
         """The fields of a training that say how long gradients take."""
@@ -207,8 +240,11 @@ class Comparison(Cells):
         method, num_groups = at["method"], at["num_groups"]
         fields = self._laws[at["service_time"], num_groups] | self._fields[method, num_groups]
         rate = fields.get("learning_rate", self._train.learning_rate) * at.get("learning_rate_scale", 1.0)
-        fields["learning_rate"] = rate * num_groups if method in self._scaled else rate
+        fields["learning_rate"] = rate * num_groups if self._is_scaled(method) else rate
         return dataclasses.replace(self._train, **fields, num_groups=num_groups, seed=at["seed"])
+
+    def _is_scaled(self, label: str) -> bool:
+        return label in self._scaled or self.methods[label].name in self._scaled
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What the methods share: service times and seed, as (field, value). From it follow trace, data and weights."""
@@ -218,6 +254,17 @@ class Comparison(Cells):
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What all cells of one program have in common, as (axis, value)."""
         return tuple((name, self.coordinates(index)[name]) for name in ("method", "num_groups"))
+
+
+def named_methods(config: CompareConfig) -> dict[str, Entry]:
+    """The methods of a comparison by label.
+
+    >>> from asyncflax.compare import CompareConfig
+    >>> from asyncflax.compare.grid import named_methods
+    >>> named_methods(CompareConfig(methods="asgd; mild: ormo(momentum=0.5)"))["mild"]
+    Entry(name='ormo', options='momentum=0.5')
+    """
+    return _entries("methods", config.methods, algorithms.__all__, "asyncflax.algorithms")
 
 
 def _entries(field: str, text: str, names: list[str], where: str) -> dict[str, Entry]:

@@ -5,6 +5,7 @@
     workdir/results.nc    all trainings and what they come to, an `xarray.Dataset` (netCDF), when the last is finished
     workdir/table.md      the summary in numbers
     workdir/*.png         the figures, see `figures.comparison`
+    workdir/claims/       a claim, with its figure, for each order that the config names and each law of service times
 
 A comparison that stopped, however it did, goes on with what is not finished when it is started again.
 """
@@ -19,7 +20,9 @@ import numpy as np
 import xarray
 
 from asyncflax._files import write_atomically
+from asyncflax.claims import Claim
 from asyncflax.compare.grid import CompareConfig, Comparison
+from asyncflax.compare.orders import Finding, check_orders
 from asyncflax.compare.summary import markdown_tables, summarize
 from asyncflax.figures import comparison as figures
 from asyncflax.sweep.run import train_cells
@@ -30,14 +33,16 @@ class Compared(NamedTuple):
     """What `draw_comparison` leaves.
 
     Attributes:
-      table: the summary, Markdown.
+      table: the summary, and what became of the orders that the config names; Markdown.
       figures: the paths of the PNGs.
+      claims: one for each order and law of service times; none where nothing can be computed, the table says why.
 
     Example: see `run_comparison`.
     """
 
     table: str
     figures: list[pathlib.Path]
+    claims: list[Claim]
 
 
 def run_comparison(
@@ -94,29 +99,66 @@ def run_comparison(
     return train_cells(config, comparison, workdir, **limit, summarize=complete)
 
 
-def draw_comparison(results: xarray.Dataset, workdir: str | os.PathLike[str]) -> Compared:
-    """Writes the tables and the figures beside the results.
+def draw_comparison(results: xarray.Dataset, workdir: str | os.PathLike[str], *, command: str = "") -> Compared:
+    """Writes the tables and the figures beside the results, and the claims of orders with their figures.
 
     Args:
       results: of `run_comparison`.
       workdir: its folder.
+      command: that makes the results, for the claims; without it there are none.
 
     Raises:
       RunError: the folder cannot be written.
 
     Example: see `launch/compare.py`.
     """
-    folder, table = pathlib.Path(workdir), markdown_tables(results)
-    paths = []
+    folder, findings = pathlib.Path(workdir), check_orders(results)
+    table = "\n".join([markdown_tables(results), *_order_tables(findings)])
+    paths, claims = [], []
     try:
         write_atomically(folder / "table.md", lambda file: file.write(f"{table}\n".encode()))
         for name, figure in figures.all_figures(results):
-            path = folder / f"{name}.png"
-            write_atomically(path, lambda file, figure=figure: figure.savefig(file, dpi=110, format="png"))
-            paths.append(path)
+            paths.append(folder / f"{name}.png")
+            _save(figure, paths[-1], dpi=110)
+        for finding in findings if command else ():
+            if finding.claim:
+                claims.append(_write_claim(results, finding, folder / "claims", command))
     except OSError as error:
         raise RunError(f"{error}; the results are in {workdir}/results.nc") from error
-    return Compared(table, paths)
+    return Compared(table, paths, claims)
+
+
+def _order_tables(findings: list[Finding]) -> list[str]:
+    if not findings:
+        return []
+    lines = []
+    if any(finding.claim for finding in findings):
+        lines += [
+            "",
+            "Orders: differences of the test accuracy at the end in points, paired over seeds, with Student's 95 % "
+            "intervals. Seen: all lie above 0; contradicted: one lies below; open: neither.",
+        ]
+    for finding in findings:
+        lines += ["", *finding.table]
+    return lines
+
+
+def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path, command: str) -> Claim:
+    """The claim of an order, and the accuracies that it is about as a figure."""
+    assert finding.claim is not None
+    _, script, *words = command.split(" ")  # wherever python and the script were when it was typed
+    script = "/".join(pathlib.Path(script).parts[-2:])
+    name = f"{finding.claim['name']}.png"
+    claim = Claim(**finding.claim, command=" ".join(["python", script, *words]), figure=name)
+    folder.mkdir(exist_ok=True)
+    shown = results.sel({"method": finding.methods, "service_time": [finding.service_time]})
+    _save(figures.accuracy_figure(shown), folder / name, dpi=90)
+    claim.save(folder, overwrite=True)  # follows from the results, which are kept
+    return claim
+
+
+def _save(figure: Any, path: pathlib.Path, dpi: int) -> None:
+    write_atomically(path, lambda file: figure.savefig(file, dpi=dpi, format="png"))
 
 
 def _describe(results: xarray.Dataset, comparison: Comparison) -> xarray.Dataset:

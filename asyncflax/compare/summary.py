@@ -154,11 +154,11 @@ def markdown_tables(results: xarray.Dataset) -> str:
         lines.append(f"In brackets the learning rate, of {scales} times each method's, picked by {rule}.")
     for label in results.service_time.values:
         part = results.sel(service_time=label)
-        rows = [[str(label), *map(_of_workers, counts)]]
+        rows = [[str(label), *map(of_workers, counts)]]
         rows += [
             [str(k), *(_words(part.sel({"method": k, "num_groups": m})) for m in counts)] for k in results.method.values
         ]
-        lines += ["", *_aligned(rows)]
+        lines += ["", *aligned(rows)]
     failed, diverged = int(results.failed.sum()), int((results.final_accuracy.isnull()).sum())
     if "gradients_to_target" in results:
         lines += _target_tables(results, f"{config['target']:.0%}")
@@ -176,11 +176,11 @@ def _target_tables(results: xarray.Dataset, target: str) -> list[str]:
     lines = ["", f"Gradients to {target}, in brackets simulated seconds: means over the seeds that reach it."]
     counts = results.num_groups.values
     for label in results.service_time.values:
-        rows = [[f"{label}, to {target}", *map(_of_workers, counts)]]
+        rows = [[f"{label}, to {target}", *map(of_workers, counts)]]
         for k in results.method.values:
             cells = (results.sel({"service_time": label, "method": k, "num_groups": m}) for m in counts)
             rows.append([str(k), *map(_target_words, cells)])
-        lines += ["", *_aligned(rows)]
+        lines += ["", *aligned(rows)]
     return lines
 
 
@@ -206,11 +206,12 @@ def _words(cell: xarray.Dataset) -> str:
     return ", ".join(words) + rate
 
 
-def _of_workers(m: int) -> str:
+def of_workers(m: int) -> str:
+    """'1 worker', '8 workers'."""
     return f"{m} workers" if m > 1 else "1 worker"
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
     """A Markdown table whose columns are as wide as they need be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ import xarray
 
 from asyncflax.compare.summary import with_picked_rates
 
-__all__ = ["accuracy_by_workers", "accuracy_table", "all_figures", "curves", "pages"]
+__all__ = ["accuracy_by_workers", "accuracy_figure", "accuracy_table", "all_figures", "curves", "pages"]
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -45,15 +46,29 @@ def all_figures(results: xarray.Dataset) -> Iterator[tuple[str, Any]]:
     figure = Figure(figsize=size, layout="constrained")
     accuracy_table(figure, results)
     yield "table", figure
-    figure = Figure(figsize=(2.4 + 4.2 * panels, 0.5 + 3.6 * rows), layout="constrained")
-    accuracy_by_workers(figure, results)
-    yield "accuracy", figure
+    yield "accuracy", accuracy_figure(results)
     for label in map(str, results.service_time.values):
         for page, methods in enumerate(pages(results), start=1):
             figure = Figure(figsize=(16, 0.9 + 3.1 * columns), layout="constrained")
             curves(figure, results, label, methods)
             name = "-".join(["curves", *re.findall(r"\w+", label), *([str(page)] if rows > 1 else [])])
             yield name, figure
+
+
+def accuracy_figure(results: xarray.Dataset) -> Any:
+    """A figure of its own with `accuracy_by_workers`.
+
+    Args:
+      results: of `compare.run_comparison`, all or some methods and laws of service times.
+
+    Example: see `compare.draw_comparison`.
+    """
+    from matplotlib.figure import Figure
+
+    size = (2.4 + 4.2 * results.sizes["service_time"], 0.5 + 3.6 * len(pages(results)))
+    figure = Figure(figsize=size, layout="constrained")
+    accuracy_by_workers(figure, results)
+    return figure
 
 
 def pages(results: xarray.Dataset) -> list[list[str]]:
@@ -166,7 +181,7 @@ def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
     note = f"after {_count(results)} gradients, mean and 95 % interval over {seeds} seeds"
     if (results.failed.sum("seed") % seeds > 0).any():
         note += "; hollow: some seeds failed, the mean is that of the others"
-    figure.suptitle(note, fontsize=10)
+    figure.suptitle(textwrap.fill(note, int(13 * figure.get_figwidth())), fontsize=10)
 
 
 def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: list[str]) -> None:
