@@ -8,20 +8,22 @@ import re
 from typing import Any
 
 from asyncflax import algorithms
+from asyncflax.base import AsyncAlgorithm
 
 
 def citation(*used: Any) -> str:
     """BibTeX entries of the papers that methods and other functions of this library come from.
 
     Args:
-      used: names of methods, functions or classes of this library, or configs of trainings. An `AsyncAlgorithm` that a
-        method has made stands for that method.
+      used: names of methods, functions or classes of this library, configs of trainings, or configs of comparisons,
+        which stand for all their methods. An `AsyncAlgorithm` that a method has made stands for that method, behind
+        `transform_gradients` as well.
 
     Returns:
       the entries, each once, in the order of the papers' first mention; that of Mitliagkas et al. is always there.
 
     Raises:
-      ValueError: a name is none of a method.
+      ValueError: a name is none of a method, or the methods of a comparison cannot be read.
       TypeError: something has no docstring to look into.
 
     Example:
@@ -32,10 +34,20 @@ def citation(*used: Any) -> str:
       2
     """
     found = ["1605.09774"]
-    for source in map(_documentation, used):
-        found += re.findall(r"(?:arXiv|doi):\s*([^\s),;]+[0-9])", source)
+    for one in used:
+        for source in map(_documentation, _methods(one)):
+            found += re.findall(r"(?:arXiv|doi):\s*([^\s),;]+[0-9])", source)
     entries = _entries()
     return "\n\n".join(entries[paper] for paper in dict.fromkeys(found) if paper in entries)
+
+
+def _methods(used: Any) -> list[Any]:
+    """The names of the methods of a comparison; anything else as it is."""
+    if not isinstance(getattr(used, "methods", None), str):
+        return [used]
+    from asyncflax.compare.grid import named_methods  # it needs more packages than the library does
+
+    return list(dict.fromkeys(entry.name for entry in named_methods(used).values()))
 
 
 def _documentation(used: Any) -> str:
@@ -46,11 +58,17 @@ def _documentation(used: Any) -> str:
         if used not in algorithms.__all__:
             raise ValueError(f"citation: {used!r} is no method; there are {', '.join(algorithms.__all__)}.")
         used = getattr(algorithms, used)
-    made_by = getattr(getattr(getattr(used, "update", None), "func", None), "make", used)
+    while behind := [x for x in getattr(_update(used), "args", ()) if isinstance(x, AsyncAlgorithm)]:
+        used = behind[0]  # of `transform_gradients`
+    made_by = getattr(getattr(_update(used), "func", None), "make", used)
     text = inspect.getdoc(made_by)
     if not text or not hasattr(made_by, "__name__"):
         raise TypeError(f"citation takes names of methods, functions, classes and configs, got {used!r}.")
     return text
+
+
+def _update(used: Any) -> Any:
+    return getattr(used, "update", None)
 
 
 def _entries() -> dict[str, str]:

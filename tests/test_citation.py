@@ -2,11 +2,13 @@
 
 import re
 
+import optax
 import pytest
 
 import asyncflax
 from asyncflax import algorithms
 from asyncflax._citation import _documentation, _entries
+from asyncflax.compare import CompareConfig
 from asyncflax.config import TrainConfig
 
 
@@ -39,6 +41,26 @@ def test_configs_algorithms_and_names_are_the_same_to_it():
     assert asyncflax.citation(algorithms.ormo) == asyncflax.citation(algorithms.ormo(0.1, num_workers=2)) == expected
     both = asyncflax.citation("ormo", "dana_slim", "ormo")
     assert both.startswith(expected) and both.count("@") == 3
+
+
+def test_a_method_behind_a_transformation_of_gradients_is_found():
+    clipped = asyncflax.transform_gradients(optax.clip(1.0), algorithms.ormo(0.1, num_workers=2))
+    twice = asyncflax.transform_gradients(optax.clip(2.0), clipped)
+    assert asyncflax.citation(clipped) == asyncflax.citation(twice) == asyncflax.citation("ormo")
+    own = asyncflax.transform_gradients(optax.clip(1.0), asyncflax.from_optax(optax.sgd(0.1)))
+    with pytest.raises(TypeError, match="citation takes names of methods"):
+        asyncflax.citation(own)
+
+
+def test_a_comparison_stands_for_all_its_methods():
+    config = CompareConfig(methods="ormo; mild: ormo(momentum=0.5); other: dana_dc(strength=2.0)")
+    assert asyncflax.citation(config) == asyncflax.citation("ormo", "dana_dc")
+    with pytest.raises(ValueError, match=r"config\.methods: 'ormoo' is none of .* did you mean 'ormo'"):
+        asyncflax.citation(CompareConfig(methods="ormoo"))
+
+
+def test_linear_weight_prediction_has_both_of_its_papers():
+    assert "@inproceedings{kosson2021pipelined," in asyncflax.citation("lwp")
 
 
 def test_what_is_unknown_is_refused():
