@@ -5,11 +5,16 @@
         --config.methods='asgd; dana_zero; gentle: dana_zero(momentum=0.5)'
 
 Every field of asyncflax.compare.CompareConfig is a flag, and so is every field of the trainings, as
---config.train.FIELD. The same command goes on with a comparison that was stopped.
+--config.train.FIELD. The same command goes on with a comparison that was stopped. What `orders` of the config says is
+checked, and each order becomes a claim in WORKDIR/claims, which `launch/claims.py --from=WORKDIR` collects; with a
+finished comparison nothing is trained for it.
 """
+
+import pathlib
 
 from absl import flags
 
+import asyncflax
 from asyncflax import compilation, launcher
 from asyncflax.compare import CompareConfig, draw_comparison, run_comparison
 
@@ -17,6 +22,7 @@ CONFIG = launcher.config_flag(CompareConfig, "configs/dana_table.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the comparison", required=True)
 CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
 MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
+CITATION = flags.DEFINE_bool("citation", False, "print the BibTeX of the papers behind all methods")
 flags.declare_key_flag("config")
 
 
@@ -26,9 +32,16 @@ def main() -> None:
     compilation.use_cache(CACHE.value)
     limit = float("inf") if MINUTES.value is None else MINUTES.value
     results = run_comparison(CONFIG.value, workdir, stop_after_minutes=limit)
-    compared = draw_comparison(results, workdir)
+    # A claim names no folder of this machine.
+    named = f"runs/{pathlib.Path(workdir).name}" if pathlib.Path(workdir).is_absolute() else workdir
+    compared = draw_comparison(results, workdir, command=launcher.command(workdir=named))
     print(f"\n{compared.table}\n\nfigures:")
     print("\n".join(f"  {path}" for path in compared.figures))
+    if compared.claims:
+        print("claims:")
+        print("\n".join(f"  {workdir}/claims/{claim.name}.json" for claim in compared.claims))
+    if CITATION.value:
+        print(f"\n{asyncflax.citation(CONFIG.value)}\n")
     print(f"table: {workdir}/table.md\nresults: {workdir}/results.nc")
 
 

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import xarray
 
-from asyncflax import algorithms
+from asyncflax import algorithms, claims
+from asyncflax._statistics import student
 from asyncflax.compare import (
     CompareConfig,
     Comparison,
+    check_orders,
     draw_comparison,
     markdown_tables,
+    parse_orders,
     run_comparison,
     summarize,
 )
@@ -229,6 +232,143 @@ def test_the_way_to_a_target_is_in_gradients_steps_and_seconds():
     assert "2/3 seeds: 8 (7.2)" in table and "2/3 seeds: 8 = 1 steps (7.2)" in table
 
 
+COMMAND = "/usr/bin/python launch/compare.py --config=configs/dana_table.py:fast --workdir=runs/dana"
+BETTER = {
+    16: [[0.7, 0.72, 0.8], [0.6, 0.64, 0.69], [0.5, 0.6, 0.4]],
+    64: [[0.6, 0.6, 0.6], [0.65, 0.66, 0.67], [0, 0, 0]],
+}
+
+
+def ordered(orders, accuracy=BETTER, diverged=(), **fields):
+    """Summarized results of the methods best, good and 'fixed 0.0': accuracies [method, seed] by workers."""
+    axes = ("method", "service_time", "num_groups", "seed")
+    ends = np.stack(list(accuracy.values()), axis=1)[:, None].astype(float)
+    at = np.full(ends.shape, -1)
+    for method, m, seed in diverged:
+        place = method, 0, list(accuracy).index(m), seed
+        at[place], ends[place] = 7, np.nan
+    workers, seeds = tuple(accuracy), tuple(range(ends.shape[-1]))
+    config = CompareConfig(TRAIN, num_groups=workers, seeds=seeds, orders=orders, failed_below=0.2, **fields)
+    untrained = np.broadcast_to(0.1 + 0.01 * np.arange(len(seeds)), ends.shape)
+    trained = np.stack([np.full(ends.shape, 2.3), np.where(at < 0, 0.5, np.nan)], -1)
+    results = xarray.Dataset(
+        {
+            "test_accuracy": ((*axes, "update"), np.stack([untrained, ends], -1)),
+            "train_loss": ((*axes, "trained"), trained),
+            "gap": ((*axes, "trained"), 0.01 * trained),
+            "simulated_time": ((*axes, "update"), np.broadcast_to([0.0, 9.0], (*ends.shape, 2))),
+            "diverged_at": (axes, at),
+        },
+        {"method": ["best", "good", "fixed 0.0"], "algorithm": ("method", ["ormo", "dana_slim", "momentum_asgd"])}
+        | {"service_time": ["equal"], "num_groups": list(workers), "seed": list(seeds)}
+        | {"update": [0, 24], "trained": [12, 24]},
+        {"config": json.dumps(dataclasses.asdict(config))},
+    )
+    return summarize(results, failed_below=0.2)
+
+
+def test_an_order_is_checked_in_pairs_over_seeds():
+    (finding,) = check_orders(ordered("best > good > fixed 0.0", {16: BETTER[16]}))
+    claim = finding.claim
+    first, second = (student(np.array(d)) for d in ([0.1, 0.08, 0.11], [0.1, 0.04, 0.29]))
+    assert first.low > 0 > second.low
+    np.testing.assert_allclose([claim["value"], *claim["interval"]], first)  # the smaller of the two
+    assert claim["ours"] == (
+        f"16 workers: best over good +9.7 ({100 * first.low:.1f} to {100 * first.high:.1f}), "
+        f"good over fixed 0.0 +14.3 ({100 * second.low:.1f} to {100 * second.high:.1f}) points, so the order is open"
+    )
+    assert claim["statement"] == (
+        "best > good > fixed 0.0 in test accuracy after 24 gradients (digits, Mlp, equal, 16 workers)."
+    )
+    assert (claim["source"], claim["paper"], claim["seeds"]) == ("no paper", "no number", 3)
+    assert [cell.strip() for cell in finding.table[-1].split("|")[1:3]] == ["the order is", "open"]
+
+
+def test_where_an_order_is_seen_is_said_for_each_number_of_workers():
+    text = {
+        m: [f.claim["ours"] for f in check_orders(ordered("best > good", {16: BETTER[16], m: BETTER[64]}))]
+        for m in (8, 64)
+    }
+    assert "16 workers: best over good +9.7" in text[8][0] and "the order is seen; contradicted with 8" in text[8][0]
+    assert (
+        "64 workers: best over good -6.0 (-8.5 to -3.5) points, so the order is contradicted; seen with 16"
+        in text[64][0]
+    )
+    several = ordered("loop: best > good, fixed *", source="Somebody 2016", paper="a | b")
+    (finding,) = check_orders(several)
+    assert "best over good -6.0" in finding.claim["ours"] and "best over fixed 0.0 +60.0" in finding.claim["ours"]
+    assert finding.claim["name"] == "loop-order-digits-equal-16-64" and finding.claim["source"] == "Somebody 2016"
+    assert finding.claim["value"] == pytest.approx(-0.06)
+
+
+def test_a_diverged_training_counts_as_untrained_and_is_counted():
+    lost = [(2, 16, seed) for seed in range(3)]
+    (finding,) = check_orders(ordered("good > fixed 0.0", diverged=lost))
+    table = "\n".join(finding.table)
+    expected = student(np.array([0.6, 0.64, 0.69]) - [0.1, 0.11, 0.12])
+    assert f"+53.3 ({100 * expected.low:.1f} to {100 * expected.high:.1f})" in table
+    assert "failed: fixed 0.0 6 of 6 trainings (3 diverged, which count as untrained)" in finding.claim["ours"]
+    both = [(k, 64, seed) for k in (0, 1) for seed in range(3)]
+    (finding,) = check_orders(ordered("best > good", diverged=both))
+    assert "best over good +0.0 (0.0 to 0.0) points, so the order is open; seen with 16" in finding.claim["ours"]
+
+
+def test_the_accuracy_of_an_order_is_that_of_the_learning_rate_that_was_picked():
+    runs = [made_up([[0.9, 0.92, 0.94], [0.8, 0.8, 0.8]], [[0.3] * 3, [low] * 3]) for low in (0.1, 0.4)]
+    both = xarray.concat(runs, xarray.Variable("method", ["small", "large"]))
+    both = both.assign_coords({"method": ["small", "large"], "algorithm": ("method", ["asgd", "asgd"])})
+    config = CompareConfig(orders="large > small", learning_rate_scales=(1.0, 0.1), num_groups=(8,))
+    both.attrs["config"] = json.dumps(dataclasses.asdict(config))
+    (finding,) = check_orders(summarize(both))
+    assert finding.claim["value"] == pytest.approx(0.12) and "best of 2 learning rates" in finding.claim["statement"]
+
+
+def test_orders_become_claims_with_figures(tmp_path):
+    orders, said = "best > good > fixed 0.0; other: good > asgd", {"source": "Somebody 2016", "paper": "best | good"}
+    drawn = draw_comparison(ordered(orders, **said), tmp_path, command=COMMAND)
+    assert drawn.table.endswith("\n\nNo claim of good > asgd (equal): asgd not compared.")
+    assert "| best > good > fixed 0.0 (equal) | 16 workers " in drawn.table
+    (claim,) = claims.load_all(tmp_path / "claims")
+    assert [claim] == drawn.claims and claim.name == "best-order-digits-equal-16-64"
+    assert claim.command == COMMAND.removeprefix("/usr/bin/")
+    assert 1_000 < (tmp_path / "claims" / claim.figure).stat().st_size < 200_000
+    one = ordered("best > good", {16: BETTER[16]})  # one number of workers at a time leaves the others' claims
+    draw_comparison(one, tmp_path, command=COMMAND.replace("launch", "/somewhere/launch"))
+    names = ["best-order-digits-equal-16", "best-order-digits-equal-16-64"]
+    assert sorted(claim.name for claim in claims.collect(tmp_path / "claims", tmp_path / "kept")) == names
+    assert {claim.command for claim in claims.load_all(tmp_path / "kept")} == {COMMAND.removeprefix("/usr/bin/")}
+    alone = draw_comparison(
+        ordered("best > good", {16: np.array(BETTER[16])[:, :1]}), tmp_path / "claims", command=COMMAND
+    )
+    assert alone.claims == [] and "No claim of best > good (equal): an interval needs two seeds." in alone.table
+    assert draw_comparison(one, tmp_path / "kept").claims == []  # without a command
+
+
+def test_a_folder_without_the_orders_goes_on_and_gets_their_claims(whole, capsys):
+    """What is finished need not know the fields that are only for reading it."""
+    _, workdir = whole
+    record = workdir / "run.json"
+    began = json.loads(record.read_text())
+    for field in ("orders", "source", "paper"):
+        del began["config"][field]
+    record.write_text(json.dumps(began))
+    capsys.readouterr()
+    results = run_comparison(dataclasses.replace(CONFIG, orders="mild > nag_asgd"), workdir)
+    assert "to train" not in capsys.readouterr().out
+    drawn = draw_comparison(results, workdir, command=COMMAND)
+    assert [claim.name for claim in drawn.claims] == [f"mild-order-digits-{law}-2-4" for law in ("equal", "stragglers")]
+    for claim, law in zip(drawn.claims, ("equal", "stragglers"), strict=True):
+        ends = results.test_accuracy.isel(update=-1).sel(service_time=law, num_groups=4)
+        change = ends.sel({"method": "mild"}) - ends.sel({"method": "nag_asgd"})
+        assert claim.value == pytest.approx(float(change.mean())) and claim.seeds == 2
+
+
+def test_orders_of_methods_that_are_not_compared_have_no_effect():
+    fields = {"methods": "asgd; mild: ormo(momentum=0.3)", "linear_scaling": ""}
+    for orders in ("dana_slim > asgd", "mild > fixed *", "asgd > mild", " ; "):
+        Comparison(dataclasses.replace(CONFIG, **fields, orders=orders))
+
+
 def test_many_methods_take_several_pages():
     pages = figures.pages(xarray.Dataset(coords={"method": algorithms.__all__[:14]}))
     assert [len(page) for page in pages] == [5, 5, 4] and [
@@ -250,6 +390,13 @@ def test_learning_rates_of_methods_scale():
     comparison = Comparison(config)
     rates = [[comparison.config((k, 0, 0, r, 0)).learning_rate for r in range(2)] for k in range(3)]
     np.testing.assert_allclose(rates, [[0.05, 0.025], [4.0, 2.0], [0.2, 0.1]])
+
+
+def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
+    config = CompareConfig(TRAIN, "asgd; ssgd; sync: ssgd", num_groups=(4,), linear_scaling="ssgd")
+    comparison = Comparison(config)
+    rates = [comparison.config((k, 0, 0, 0)).learning_rate for k in range(3)]
+    np.testing.assert_allclose(rates, [0.05, 0.2, 0.2])
 
 
 @pytest.mark.parametrize(
@@ -278,6 +425,22 @@ def test_learning_rates_of_methods_scale():
         ({"seeds": (0.5,)}, r"config\.seeds must be a concrete integer, got 0\.5"),
         ({"learning_rate_scales": (1.0, -1.0)}, r"config\.learning_rate_scales must be finite and in \(0"),
         ({"linear_scaling": "ssgt"}, r"config\.linear_scaling: 'ssgt' is no label .* did you mean 'ssgd'"),
+        (
+            {"orders": "mild > nag_agsd"},
+            r"config\.orders: 'nag_agsd' is no label of config.methods; did you mean 'nag_as",
+        ),
+        ({"orders": "mild"}, r"config\.orders must be like 'best > .*', two places at least, got 'mild'"),
+        ({"orders": "mild > , nag_asgd"}, r"config\.orders must be like .* got 'mild > , nag_asgd'"),
+        ({"orders": "mild > ssgd > mild"}, r"config\.orders: 'mild > ssgd > mild' has 'mild' twice"),
+        ({"orders": "mild > m*"}, r"config\.orders: 'mild > m\*' has 'mild' twice"),
+        ({"orders": "mild > ssgd; mild > nag_asgd"}, r"config\.orders has the name 'mild' twice; give one another"),
+        ({"orders": "?: mild > ssgd"}, r"config\.orders: '\?: mild > ssgd' needs a name of letters a-z or digits"),
+        (
+            {"orders": "mild > ssgd", "service_times": "a+: gamma; A-: exponential"},
+            r"config\.service_times: labels must differ in letters a-z and digits, .* got 'a\+', 'A-'",
+        ),
+        ({"source": "  "}, r"config\.source must be one line of text, got '  '"),
+        ({"paper": "two\nlines"}, r"config\.paper must be one line of text, got 'two\\nlines'"),
         ({"pick": "test_acuracy"}, r"config\.pick must be one of .* did you mean 'test_accuracy'"),
         ({"failed_below": 20.0}, r"config\.failed_below must be finite and in \[0, 1\], got config\.failed_below=20"),
         ({"train": dataclasses.replace(TRAIN, barrier=True)}, r"config\.train\.barrier=True: here traces follow from"),
@@ -294,11 +457,24 @@ def test_a_comparison_that_cannot_be_is_refused_before_anything_is_trained(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["dana_table", "ormo_table"])
-def test_configs_name_what_there_is(name):
+@pytest.mark.parametrize(
+    "name, variants, cells",
+    [
+        ("dana_table", ("", "short", "cifar10", "digits", "fast"), 30),
+        ("ormo_table", ("", "short", "cifar10", "digits", "fast"), 30),
+        ("closed_loop", ("", "long", "fast"), 12),
+    ],
+)
+def test_configs_name_what_there_is(name, variants, cells):
     get_config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]
-    for variant in ("", "short", "cifar10", "digits", "fast"):
-        assert len(Comparison(get_config(variant))) >= 30
+    for variant in variants:
+        config = get_config(variant)
+        comparison = Comparison(config)
+        assert len(comparison) >= cells
+        if "dana_dc" in comparison.methods:
+            assert comparison.methods["dana_dc"].options == "strength=2.0, mean_square=per_worker"
+        (order,) = parse_orders(config.orders)
+        assert variant == "fast" or not order.lacking(comparison.methods)
     with pytest.raises(ValueError, match=f"configs/{name}.py has the variants .* not 'slow'"):
         get_config("slow")
 
@@ -313,6 +489,7 @@ def launch(*flags):
 def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     workdir = tmp_path / "run"
     flags = [f"--workdir={workdir}", "--config.methods=asgd; late: nag_asgd"]
+    flags += ["--config.orders=late > asgd", "--config.source=Somebody 2016", "--citation"]
     flags += ["--config.num_groups=2,3", "--config.learning_rate_scales=1.0", "--config.train.num_updates=10"]
     status, out, err = launch(*flags, "--stop_after_minutes=0")
     assert status == 75 and "0 of 24 cells are finished and saved" in err and "the same command goes on" in err
@@ -321,6 +498,11 @@ def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     assert "| late " in out and "24 trainings, " in out and f"results: {workdir}/results.nc" in out
     made = {path.name for path in workdir.iterdir()}
     assert {"results.nc", "table.md", "table.png", "accuracy.png", "curves-stragglers.png"} <= made
+    assert "claims:\n" in out and out.count("@inproceedings{mitliagkas2016asynchrony,") == 1
+    made_claims = claims.load_all(workdir / "claims")
+    assert [claim.source for claim in made_claims] == ["Somebody 2016"] * 3
+    assert made_claims[0].command.startswith("python launch/compare.py --config=configs/ormo_table.py:fast ")
+    assert made_claims[0].command.endswith("--workdir=runs/run")
     status, _, err = launch(*flags, "--config.seeds=0,1,2")
     assert status == 1 and "config.seeds was [0, 1], now it is [0, 1, 2]. Take a new workdir" in err
 
