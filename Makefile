@@ -42,6 +42,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/round_speed.py --workers 16 --batch 32 --widths 1 4 --seconds 1 --alternations 5
 	$(BIN)/python benchmarks/mesh.py --alternations 5 --service gamma
 	$(BIN)/python benchmarks/update_cost.py
+	$(BIN)/python benchmarks/input_pipeline.py --sizes 224 --batches 10 --alternations 3
+	$(BIN)/python benchmarks/input_wait.py --events 4 --chunks 2 --alternations 3
 
 notebooks: $(READY)
 	$(BIN)/python tests/test_notebooks.py

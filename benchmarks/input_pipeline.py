@@ -2,12 +2,12 @@
 
     python benchmarks/input_pipeline.py [--data_dir FOLDER] [--sizes 224 64] [--workers 0 2] [--batch 16]
         [--batches 40] [--alternations 7]
-    python benchmarks/input_pipeline.py --sizes 224 --batches 10 --alternations 3
+    python benchmarks/input_pipeline.py --sizes 224 --batches 10 --alternations 3     # small
 
 On the photographs of imagenet_eight, 224x224, and on as many of ImageNet's usual size, 500x375: the same ones, enlarged
 and encoded again (quality 95), so smoother than real ones. Alone is one thread, by its CPU time: images per second per
-core. Through the pipeline is by wall time, 0 workers being four threads of one process; the cases take turns, and each
-first empties what it has made ahead. Medians over the alternations.
+core. Through the pipeline is by wall time, 0 workers being four threads of one process, otherwise so many processes;
+the cases take turns, and each first empties what it has made ahead. Medians over the alternations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 
 from asyncflax import imagenet, pipeline
 
-ENLARGED, AHEAD = 300, 12  # images; batches, more than any pipeline makes ahead
+ENLARGED, AHEAD = 300, 12  # images; batches, more than threads or four processes make ahead (three each)
 
 
 def enlarged(records: imagenet.Records) -> list[imagenet.Record]:
@@ -60,10 +60,17 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--alternations", type=int, default=7)
     args = parser.parse_args()
-    sample = imagenet.imagenet_eight(args.data_dir).train
-    print(f"{os.cpu_count()} cores, Pillow {Image.__version__}, batches of {args.batch}")
-    columns = "".join(f"{f'{workers} workers/s':>13s}" for workers in args.workers)
-    print(f"{'images':9s} {'crop':>4s} {'read ms':>8s} {'decode ms':>9s} {'crop ms':>8s} {'per core/s':>10s}{columns}")
+    try:
+        sample = imagenet.imagenet_eight(args.data_dir).train
+    except FileNotFoundError as error:
+        print(f"Nothing is measured, for lack of images: {error}")
+        return
+    ahead = max(AHEAD, 3 * max(args.workers))
+    print(f"{os.cpu_count()} cores, Pillow {Image.__version__}, batches of {args.batch}\n")
+    made_by = [f"{workers} process{'es' * (workers > 1)}" if workers else "threads" for workers in args.workers]
+    columns = "".join(f" {by}, images/s |" for by in made_by)
+    print(f"| images | crop | read ms | decode ms | crop ms | images/s of a core |{columns}")
+    print("|---|---|---|---|---|---|" + "---|" * len(args.workers))
     for name, records in {"224x224": sample, "500x375": enlarged(sample)}.items():
         for size in args.sizes:
             with contextlib.ExitStack() as stack:
@@ -72,7 +79,7 @@ def main() -> None:
                         pipeline.event_batches(
                             records,
                             batch_size=args.batch,
-                            num_events=(args.alternations + 1) * (AHEAD + args.batches),
+                            num_events=(args.alternations + 1) * (ahead + args.batches) + ahead,  # never at its end
                             image_size=size,
                             num_workers=workers,
                         )
@@ -80,21 +87,21 @@ def main() -> None:
                     for workers in args.workers
                 ]
                 for batches in pipelines:  # workers take seconds to start
-                    batches.take(AHEAD + args.batches)
+                    batches.take(ahead + args.batches)
                 alone, wall = [], []
                 for _ in range(args.alternations):
                     time.sleep(1)  # for what the others make ahead
                     alone.append(milliseconds(records, size, args.batch * args.batches // 4))
                     wall.append([])
                     for batches in pipelines:
-                        batches.take(AHEAD)
+                        batches.take(ahead)
                         start = time.perf_counter()
                         batches.take(args.batches)
                         wall[-1].append(args.batch * args.batches / (time.perf_counter() - start))
             read, decode, crop = np.median(alone, axis=0)
-            rates = "".join(f"{rate:13.0f}" for rate in np.median(wall, axis=0))
+            rates = "".join(f" {rate:.0f} |" for rate in np.median(wall, axis=0))
             total = 1e3 / (read + decode + crop)
-            print(f"{name:9s} {size:4d} {read:8.2f} {decode:9.2f} {crop:8.2f} {total:10.0f}{rates}", flush=True)
+            print(f"| {name} | {size} | {read:.2f} | {decode:.2f} | {crop:.2f} | {total:.0f} |{rates}", flush=True)
 
 
 if __name__ == "__main__":
