@@ -1,13 +1,24 @@
-"""The config: its checks, its options, what may change when a run goes on."""
+"""The config: its checks, its options, its flags, what may change when a run goes on; and the files in configs/."""
 
+import ast
 import dataclasses
+import pathlib
+import re
+import runpy
 
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 import asyncflax
-from asyncflax import models
+from asyncflax import figures, models
+from asyncflax.compare import CompareConfig, Comparison
 from asyncflax.config import TrainConfig, differences, parse_options
+from asyncflax.experiment import make_algorithm
+from asyncflax.sweep import SweepConfig
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -132,3 +143,49 @@ def test_a_run_goes_on_with_data_elsewhere_but_not_with_other_hyper_parameters()
     assert differences({**began, "gone": 1}, config) == ["config.gone no longer exists"]
     del began["flip"]  # a run of an older version
     assert differences(began, config) == []
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+@pytest.mark.parametrize("text, classes", [("range(8)", tuple(range(8))), ("range(2, 8, 3)", (2, 5)), ("3,1", (3, 1))])
+def test_classes_may_be_ranges_in_a_flag(text, classes, monkeypatch):
+    command = ["train.py", f"--config={ROOT}/configs/imagenet_caffenet.py", f"--config.classes={text}"]
+    monkeypatch.setattr("sys.argv", command)  # where ml_collections looks for fields
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(command)
+    values.config.check()
+    assert values.config.classes == classes
+
+
+def variants(path):
+    """Those that the docstring of a config tells of, in its table or in a sentence."""
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    return ["", *re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE), *re.findall(r"`:(\w+)` behind", text)]
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "path, variant",
+    [(path, v) for path in CONFIGS for v in variants(path)],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_every_variant_that_a_config_tells_of_is_in_order(path, variant):
+    config = runpy.run_path(str(path))["get_config"](*[variant] * bool(variant))
+    if isinstance(config, SweepConfig):
+        figures.check(config)  # the grid as well
+    elif isinstance(config, CompareConfig):
+        assert len(Comparison(config)) > 1
+    else:
+        config.check()
+    if isinstance(config, TrainConfig):
+        make_algorithm(config)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if len(variants(path)) > 1], ids=lambda path: path.stem)
+def test_a_variant_that_there_is_not_is_refused_with_those_that_there_are(path):
+    with pytest.raises(ValueError, match=f"configs/{path.name} has the variants? .* not 'slow'") as error:
+        runpy.run_path(str(path))["get_config"]("slow")
+    named = re.findall(r"\w+", str(error.value).split(" variant")[1])
+    assert set(named) - {"s", "and", "not", "slow"} == set(variants(path)) - {""}

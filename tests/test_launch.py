@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from photographs import TFDS_DATA_DIR, needs_sample
 
 import asyncflax
 
@@ -259,3 +260,14 @@ def test_a_process_that_was_killed_before_it_had_written_its_config(tmp_path):
     asyncflax.staleness.constant(0).trace(3).save(workdir / "trace.npz")
     assert launch(f"--workdir={workdir}", *SHORT)[0] == 0
     assert len(asyncflax.Trace.load(workdir / "trace.npz")) == 40
+
+
+@needs_sample
+def test_photographs_from_a_start_to_the_figures(tmp_path):
+    """A few classes of the sample, decoded by a process of its own."""
+    flags = [f"--workdir={tmp_path / 'run'}", "--config.classes=range(6)", "--config.data_workers=1"]
+    status, out, err = launch(*flags, config="configs/imagenet_eight.py:fast", TFDS_DATA_DIR=TFDS_DATA_DIR)
+    assert status == 0 and err == "", err
+    assert f"figures: {tmp_path}/run/training.png" in out and "top 5" in out
+    assert [row["update"] for row in rows(tmp_path / "run")] == [0, 3, 6]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["classes"] == [0, 1, 2, 3, 4, 5]
