@@ -1,23 +1,35 @@
-"""Images a second of ResNet-50 and CaffeNet: by one worker (synchronous) and many, in plain Flax, and in PyTorch.
+"""Images a second, and memory, of ResNet-50 and CaffeNet: one worker (synchronous), many, plain Flax, and PyTorch.
 
-    python benchmarks/imagenet_speed.py [--model ResNet50] [--batch 256] [--workers 1 8 64] [--torch]
+    python benchmarks/imagenet_speed.py [--model ResNet50] [--batch 256] [--workers 1 8 64] [--torch] [--peak]
     python benchmarks/imagenet_speed.py --image_size 64 --batch 8 --events 4 --alternations 3 --stores device    # small
 
 One device, momentum SGD, bfloat16 where parameters stay float32. A few uint8 images lie on the device, so that input is
-not measured (`benchmarks/input_pipeline.py` does that). `plain` is what people write: a compiled training step with
-donated arguments, called in a Python loop; beyond it the engine computes the gap and the size of each gradient. Nobody
-has weight decay. Blocks of all contestants alternate in one process; medians. Beside them
-the bytes of each run's state: parameters, velocity, statistics and versions, on the device and on the host.
+not measured (`benchmarks/input_pipeline.py` and `benchmarks/input_wait.py` do that). `plain` is what people write: a
+compiled training step with donated arguments, called in a Python loop; beyond it the engine computes the gap and the
+size of each gradient. PyTorch has channels last and autocast, and compiles on a GPU. Nobody has weight decay; CaffeNet
+has dropout. Blocks of all contestants alternate in one process; medians. Beside them the bytes of each run's state:
+parameters, velocity, statistics and versions, on the device and on the host.
+
+`--peak` measures memory instead. Each contestant has processes of its own: one that compiles, which takes memory as
+well, and one that finds its programs compiled and counts. On a GPU the peak is the largest number of bytes in use, by
+JAX's account and by PyTorch's, the latter for a block after the first; on a CPU it is the largest resident memory. That
+of a process that has the images alone is subtracted.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
+import json
 import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants memory of the GPU as well
 
@@ -25,14 +37,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import torch_networks
+from flax import nnx
 
 import asyncflax
-from asyncflax import models, queues
+from asyncflax import compilation, models, queues
 from asyncflax.precision import compute_in
 
 IMAGES, CLASSES, RATE, MOMENTUM = 1024, 1000, 1e-6, 0.9
 MEAN, SCALE = 117.0, 1 / 58
-Contestant = Callable[[], None]  # trains on a block of batches
+NOBODY = "images alone"
+
+
+class Contestant(NamedTuple):
+    """Whoever trains."""
+
+    run: Callable[[], None]  # on a block of batches
+    held: Callable[[], tuple[int, int]] | None = None  # the bytes of its state, on the device and on the host
 
 
 def network(name: str, size: int, precision: str) -> tuple[Callable, Any, Any]:
@@ -83,11 +104,11 @@ def plain(args: argparse.Namespace, rows: np.ndarray) -> Contestant:
             *kept[:], value = compiled(*kept, batch, key, images, labels)
         jax.block_until_ready(value)
 
-    return run
+    return Contestant(run)
 
 
-def engine(args: argparse.Namespace, rows: np.ndarray, workers: int, store: str) -> tuple[Contestant, Callable]:
-    """A chunk of the engine; and the bytes of its state, on the device and on the host."""
+def engine(args: argparse.Namespace, rows: np.ndarray, workers: int, store: str) -> Contestant:
+    """A chunk of the engine, again and again."""
     apply, params, statistics = network(args.model, args.image_size, args.precision)
     arrays = map(jnp.asarray, data(args.image_size))
     loss_fn = jax.tree_util.Partial(make_loss(apply), *arrays)
@@ -111,66 +132,114 @@ def engine(args: argparse.Namespace, rows: np.ndarray, workers: int, store: str)
         on_host = [x for x in leaves if x.sharding.memory_kind not in (None, "device")]
         return sum(x.nbytes for x in leaves) - sum(x.nbytes for x in on_host), sum(x.nbytes for x in on_host)
 
-    return run, held
+    return Contestant(run, held)
 
 
-def torch_step(args: argparse.Namespace, rows: np.ndarray) -> Contestant:
-    """ResNet-50 as torchvision has it, channels last, bfloat16 by autocast, compiled."""
+def torch_loop(args: argparse.Namespace, rows: np.ndarray) -> Contestant:
+    """The same network in PyTorch."""
     torch = importlib.import_module("torch")  # not a dependency
-    torch.backends.cudnn.benchmark = True  # XLA tries what is fastest as well
-    nn, device = torch.nn, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    class Block(nn.Module):
-        def __init__(self, features: int, width: int, stride: int):
-            super().__init__()
-            conv = lambda a, b, size, stride=1: nn.Conv2d(a, b, size, stride, size // 2, bias=False)
-            self.body = nn.Sequential(
-                *(conv(features, width, 1), nn.BatchNorm2d(width), nn.ReLU()),
-                *(conv(width, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU()),
-                *(conv(width, 4 * width, 1), nn.BatchNorm2d(4 * width)),
-            )
-            same = stride == 1 and features == 4 * width
-            projection = [] if same else [conv(features, 4 * width, 1, stride), nn.BatchNorm2d(4 * width)]
-            self.shortcut = nn.Sequential(*projection)
-
-        def forward(self, x):
-            return torch.relu(self.body(x) + self.shortcut(x))
-
-    layers: list[Any] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    features = 64
-    for stage, count in enumerate((3, 4, 6, 3)):
-        width = 64 * 2**stage
-        for i in range(count):
-            layers.append(Block(features, width, 2 if stage and not i else 1))
-            features = 4 * width
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, CLASSES)]
-    net = nn.Sequential(*layers).to(device, memory_format=torch.channels_last)
+    net = torch_networks.network(torch, args.model, args.image_size, CLASSES)
+    ours = lambda: getattr(models, args.model)((args.image_size, args.image_size, 3), rngs=nnx.Rngs(0))
+    assert sum(p.numel() for p in net.parameters()) == models.count_parameters(nnx.eval_shape(ours))
     logits = lambda pixels: net((pixels.float() - MEAN) * SCALE)
-    compiled = torch.compile(logits) if device.type == "cuda" else logits
     optimizer = torch.optim.SGD(net.parameters(), RATE, MOMENTUM)
-    images, labels = data(args.image_size)
-    images = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # channels last
-    labels = torch.from_numpy(labels).to(device)
-    batches = [torch.from_numpy(row.astype(np.int64)).to(device) for row in rows]
-    dtype = {"bfloat16": torch.bfloat16}.get(args.precision)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    return Contestant(torch_networks.loop(torch, logits, optimizer, data(args.image_size), rows, args.precision))
 
-    def run() -> None:
-        for batch in batches:
-            pixels = images[batch].contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                loss = nn.functional.cross_entropy(compiled(pixels), labels[batch])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
-    return run
+def contestants(args: argparse.Namespace) -> dict[str, Callable[[], Contestant]]:
+    """What makes each of them, by name."""
+    rows = np.random.default_rng(1).integers(IMAGES, size=(args.events, args.batch)).astype(np.int32)
+    makers: dict[str, Callable[[], Contestant]] = {"plain": functools.partial(plain, args, rows)}
+    for workers in args.workers:
+        for store in args.stores:
+            name = f"{workers} worker{'s' if workers > 1 else ''}, versions on the {store}"
+            makers[name] = functools.partial(engine, args, rows, workers, store)
+    if args.torch:
+        makers["PyTorch"] = functools.partial(torch_loop, args, rows)
+    return makers
+
+
+def print_speeds(args: argparse.Namespace) -> None:
+    """Images a second, and the bytes of the states."""
+    made = {name: make() for name, make in contestants(args).items()}
+    times: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(args.alternations + 1):  # the first one compiles
+        for name, contestant in made.items():
+            began = time.perf_counter()
+            contestant.run()
+            times[name].append(time.perf_counter() - began)
+    rate = {name: args.events * args.batch / np.median(t[1:]) for name, t in times.items()}
+    print_title(args, jax.devices()[0].device_kind)
+    print("| | images/s | to plain | state on the device, GB | on the host, GB |")
+    print("|---|---|---|---|---|")
+    for name, contestant in made.items():
+        held = contestant.held and contestant.held()
+        print(f"| {name} | {rate[name]:.1f} | {rate[name] / rate['plain']:.3f} | {gigabytes(held)} |")
+
+
+def print_peaks(args: argparse.Namespace) -> None:
+    """The largest memory of each contestant, and the bytes of the states."""
+    found = {}
+    for name in (NOBODY, *contestants(args)):
+        with tempfile.TemporaryDirectory() as cache:
+            command = [sys.executable, __file__, *sys.argv[1:], "--alone", name, "--cache", cache]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # compiles
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+    images = found.pop(NOBODY)
+    print_title(args, images["device"])
+    print(f"images alone: {images['peak'] / 1e9:.2f} GB, which is subtracted\n")
+    print("| | peak, GB | beyond plain, GB | state on the device, GB | on the host, GB |")
+    print("|---|---|---|---|---|")
+    for name, of in found.items():
+        peak, beyond = (of["peak"] - less for less in (images["peak"], found["plain"]["peak"]))
+        print(f"| {name} | {peak / 1e9:.2f} | {beyond / 1e9:.2f} | {gigabytes(of['held'])} |")
+
+
+def print_alone(args: argparse.Namespace) -> None:
+    """Runs one contestant, and prints what `print_peaks` asks for.
+
+    The process that asks must be small: what is resident in it when it starts this one counts here, on Linux.
+    """
+    compilation.use_cache(args.cache)
+    torch = importlib.import_module("torch") if args.torch else None  # imported by all, so that it is subtracted
+    contestant = None
+    if args.alone == NOBODY:
+        kept = [jnp.asarray(array) for array in data(args.image_size)]
+        jax.block_until_ready(kept)
+    else:
+        contestant = contestants(args)[args.alone]()
+        contestant.run()
+        if args.alone == "PyTorch" and torch is not None and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # it has tried which convolution is fastest
+        contestant.run()
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    elif args.alone == "PyTorch" and torch is not None:
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = device.memory_stats()["peak_bytes_in_use"]
+    held = contestant.held() if contestant is not None and contestant.held is not None else None
+    print(json.dumps({"peak": peak, "held": held, "device": device.device_kind}))
+
+
+def print_title(args: argparse.Namespace, device: str) -> None:
+    """What is measured where."""
+    versions = f"jax {jax.__version__}"
+    if args.torch:
+        versions += f", torch {importlib.import_module('torch').__version__}"
+    title = f"{args.model}, {args.image_size} pixels, batch {args.batch}, {args.precision}"
+    print(f"{title}, {device}, {versions}\n")
+
+
+def gigabytes(held: tuple[int, int] | None) -> str:
+    """Two cells, for the device and the host."""
+    return "|" if held is None else " | ".join(f"{size / 1e9:.2f}" for size in held)
 
 
 def main() -> None:
-    """Prints a table of speeds and one of memory."""
+    """Prints a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="ResNet50", choices=["ResNet50", "CaffeNet"])
     parser.add_argument("--image_size", type=int, default=224)
@@ -180,34 +249,17 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "tf32"])
     parser.add_argument("--events", type=int, default=20, help="of a block")
     parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--torch", action="store_true", help="ResNet-50 in PyTorch as well")
+    parser.add_argument("--torch", action="store_true", help="PyTorch as well")
+    parser.add_argument("--peak", action="store_true", help="memory instead of speed")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--cache", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.torch and args.model != "ResNet50":
-        parser.error("--torch is for ResNet50")
-    rows = np.random.default_rng(1).integers(IMAGES, size=(args.events, args.batch)).astype(np.int32)
-    contestants: dict[str, Contestant] = {"plain": plain(args, rows)}
-    held = {}
-    for workers in args.workers:
-        for store in args.stores:
-            name = f"{workers} worker{'s' if workers > 1 else ''}, versions on the {store}"
-            contestants[name], held[name] = engine(args, rows, workers, store)
-    if args.torch:
-        contestants["PyTorch"] = torch_step(args, rows)
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(args.alternations + 1):  # the first one compiles
-        for name, run in contestants.items():
-            began = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - began)
-    rate = {name: args.events * args.batch / np.median(t[1:]) for name, t in times.items()}
-    print(f"{args.model}, {args.image_size} pixels, batch {args.batch}, {args.precision}, ", end="")
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n")
-    print("| | images/s | to plain | state on the device, GB | on the host, GB |")
-    print("|---|---|---|---|---|")
-    for name in contestants:
-        device, host = held[name]() if name in held else (0, 0)
-        sizes = f"{device / 1e9:.2f} | {host / 1e9:.2f}" if name in held else "|"
-        print(f"| {name} | {rate[name]:.1f} | {rate[name] / rate['plain']:.3f} | {sizes} |")
+    if args.alone:
+        print_alone(args)
+    elif args.peak:
+        print_peaks(args)
+    else:
+        print_speeds(args)
 
 
 if __name__ == "__main__":
