@@ -25,7 +25,8 @@ figure makes seconds of it.
 --config=configs/imagenet_eight.py:caffenet --config.num_groups=1 --config.momentum=0.9 --workdir=runs/warm-eight`, and
 `eight_small` with `launch/train.py --config=configs/imagenet_eight.py --config.num_groups=1 --config.momentum=0.6
 --config.num_updates=200 --workdir=runs/warm-eight-small`. Their cold figures are views of the sweeps of Figure 3,
-`configs/figure3.py:eight` and `:eight_small`.
+`configs/figure3.py:eight` and `:eight_small`. The classes of imagenet_eight are not the paper's, the first eight of
+ImageNet.
 """
 
 from asyncflax.config import TrainConfig

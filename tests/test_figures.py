@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from asyncflax.config import TrainConfig
 from asyncflax.sweep import SweepConfig, best_cells, paired_change, updates_to_target
 from asyncflax.workdir import RunError
 
+ROOT = pathlib.Path(__file__).parents[1]
 GROUPS, MOMENTA, RATES, SEEDS = (1, 2, 4, 8), (0.0, 0.3, 0.6, 0.9), (0.1, 0.2), (0, 1, 2)
 BEST = {1: 0.9, 2: 0.6, 4: 0.3, 8: 0.0}
 EVALUATED = np.arange(0, 1001, 50)
 
 
-def results(groups=GROUPS, momenta=MOMENTA, speed=None, dataset="digits") -> xarray.Dataset:
+def results(groups=GROUPS, momenta=MOMENTA, speed=None, **train) -> xarray.Dataset:
     """Accuracy min(1, update / needed): 0.9 is reached at 0.9 * needed, which `speed(m, mu, rate, seed)` says."""
     speed = speed or (lambda m, mu, rate, seed: 200 * (1 + abs(mu - BEST[m])) * (0.1 / rate) ** 0.5 + 20 * seed)
     shape = (len(groups), len(momenta), len(RATES), len(SEEDS))
@@ -28,7 +30,7 @@ def results(groups=GROUPS, momenta=MOMENTA, speed=None, dataset="digits") -> xar
     accuracy = np.minimum(1.0, EVALUATED / needed[..., None])
     clock = np.broadcast_to(EVALUATED / np.array(groups)[:, None, None, None, None], accuracy.shape)
     axes = ("num_groups", "momentum", "learning_rate", "seed")
-    train = dataclasses.asdict(TrainConfig(dataset=dataset, num_groups=groups[0]))
+    train = dataclasses.asdict(TrainConfig(num_groups=groups[0], **train))
     return xarray.Dataset(
         {
             "test_accuracy": ((*axes, "update"), accuracy),
@@ -102,6 +104,22 @@ def test_efficiency_is_the_product():
     (claim,) = figures.efficiency(Figure(), results(speed=speed), target=0.9, gradient_seconds=2.0).claims
     assert claim["value"] == pytest.approx(1.1 / 8, rel=0.01)
     assert "hardware 0.1" in claim["ours"] and "statistical 1.10" in claim["ours"]
+
+
+@pytest.mark.parametrize(
+    "draw, kind", [(figures.efficiency, "efficiency-cold"), (figures.tuned_momentum, "tuned-momentum")]
+)
+def test_claims_about_the_sample_of_imagenet_name_the_network_and_say_which_classes(draw, kind):
+    """Those about other data are called as those that are saved already."""
+    (digits,) = draw(Figure(), results(), target=0.9).claims
+    assert digits["name"] == f"{kind}-digits-test-accuracy" and "(digits, " in digits["statement"]
+    saved = json.loads((ROOT / "results" / f"{digits['name']}.json").read_text())
+    assert saved["name"] == digits["name"]
+    for model in ("CaffeNet", "SmallCnn"):
+        (claim,) = draw(Figure(), results(dataset="imagenet_eight", model=model), target=0.9).claims
+        assert claim["name"] == f"{kind}-imagenet-eight-{model.lower()}-test-accuracy"
+        words = f"(imagenet_eight, whose classes are not the paper's first eight of ImageNet, {model}, "
+        assert words in claim["statement"]
 
 
 def test_best_momentum_is_that_of_the_highest_accuracy():

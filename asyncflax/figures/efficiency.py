@@ -106,9 +106,9 @@ def efficiency(
     not_reached = (
         f"; not reached by {' and '.join(lost)} groups in {int(results['update'][-1]):,} updates" if lost else ""
     )
-    dataset = train_config(results)["dataset"]
+    name, dataset = trained_on(train_config(results))
     claim = {
-        "name": f"efficiency-{start}-{dataset}-{metric}".replace("_", "-"),
+        "name": f"efficiency-{start}-{name}-{metric}".replace("_", "-"),
         "statement": f"What {last} groups buy: time to {words(metric)} {target:g} relative to {name_of(first_groups)} "
         f"({dataset}, {start} start, momentum and learning rate tuned).",
         "source": "Mitliagkas et al. 2016, Figure 1",
@@ -119,6 +119,20 @@ def efficiency(
         "seeds": len(results.seed),
     }
     return Findings("\n".join(rows), [claim])
+
+
+def trained_on(train: dict[str, Any]) -> tuple[str, str]:
+    """What a claim's name and its statement call the data: the data set, and of the sample of ImageNet more than that.
+
+    Networks of several sizes are trained on the sample, and its classes are others than the paper's.
+    """
+    dataset, model = train["dataset"], train["model"]
+    if dataset != "imagenet_eight":
+        return dataset, dataset
+    return (
+        f"{dataset}-{model.lower()}",
+        f"{dataset}, whose classes are not the paper's first eight of ImageNet, {model}",
+    )
 
 
 def _ratio(values: np.ndarray, of: np.ndarray) -> Interval:

@@ -11,6 +11,7 @@ from asyncflax._statistics import student
 from asyncflax.figures._draw import Findings
 from asyncflax.figures._statistics import groups as name_of
 from asyncflax.figures._statistics import train_config, words
+from asyncflax.figures.efficiency import trained_on
 from asyncflax.sweep import best_cells, updates_to_target
 from asyncflax.theory import implicit_momentum
 
@@ -93,9 +94,9 @@ def _findings(results, best, tuned, single, target, metric):
     if not np.isfinite(fell.low):
         return "\n".join([*rows, f"the target {target:g} is not reached by all seeds of some group count"]), ()
     text = ", ".join(f"{tuned[m].value:.2f}" for m in groups)
-    dataset = train_config(results)["dataset"]
+    name, dataset = trained_on(train_config(results))
     claim = {
-        "name": f"tuned-momentum-{dataset}-{metric}".replace("_", "-"),
+        "name": f"tuned-momentum-{name}-{metric}".replace("_", "-"),
         "statement": f"The tuned explicit momentum falls as compute groups are added ({dataset}, updates to "
         f"{words(metric)} {target:g}, momenta {results.momentum.values.min():g} to {results.momentum.values.max():g}).",
         "source": "Mitliagkas et al. 2016, Figure 3",
