@@ -9,9 +9,10 @@
 A run that stopped, however it did, goes on from its newest checkpoint when it is started again, and gives what an
 uninterrupted run gives, on CPUs bit by bit: batches, keys and augmentation depend on the event alone.
 
-Several processes do the same together after `distributed.start`, each with its own devices and copy of the data, in a
-folder that all of them see. The primary writes metrics and figures and prints; all save and load the arrays; a signal
-to any of them stops all after the same chunk. Needs the extra `train`.
+Several processes do the same together after `distributed.start`, each with its own devices, in a folder that all of
+them see. Each has a copy of a data set in memory, or decodes its part of every batch of records. The primary writes
+metrics and figures and prints; all save and load the arrays; a signal to any of them stops all after the same chunk.
+Needs the extra `train`.
 """
 
 from __future__ import annotations

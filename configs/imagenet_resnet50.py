@@ -6,7 +6,8 @@
 90 epochs, batches of 256 a worker, learning rate 0.1 (times 0.1 after 30, 60 and 80 epochs), 5 epochs of warm-up,
 momentum 0.9, weight decay 0.0001, computed in bfloat16; DANA-Slim, 16 workers unless you say otherwise.
 
-Claim: with 32 workers DANA is within about 1 % of one worker's 75.64 % (second-hand numbers).
+Claim: with 32 workers DANA-DC is within about 1 % of one worker's 75.64 % (second-hand numbers). What is trained
+here is DANA-Slim, DANA without the compensation of DC-ASGD, of which no number is at hand.
 
 The versions that 64 workers hold are 6.5 GB, and the velocities of DANA-Slim as much again: `--config.store=host` keeps
 the versions in host memory. `--config.data_workers` are the processes that decode, 8 unless you say otherwise.

@@ -55,6 +55,8 @@ class CaffeNet(nnx.Module):
         rngs: nnx.Rngs,
         conv: str = "auto",
     ):
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape must be (height, width, channels), got image_shape={image_shape}.")
         for i, low in enumerate((39, 39, 1)):
             _check.integer(f"image_shape[{i}]", image_shape[i], low)
         num_classes = _check.integer("num_classes", num_classes, 1)
