@@ -32,7 +32,7 @@ from asyncflax import _check
 from asyncflax.distributed import broadcast, is_primary, sync
 from asyncflax.run import RunState
 
-__all__ = ["Checkpoint", "Checkpoints", "load_model", "load_params"]
+__all__ = ["Checkpoint", "Checkpoints", "load_model"]
 
 _PARTIAL, _REMOVED, _DAMAGED, _SUMS = ".partial", ".removed", ".damaged", "SHA256SUMS"
 _EXTRA = "extra.npz"
@@ -215,32 +215,10 @@ class Checkpoints:
             return -np.inf
 
 
-def load_params(path: str | os.PathLike[str], *, like: Any) -> Any:
-    """The server's parameters in one checkpoint, for a run that begins with them.
-
-    Args:
-      path: of the checkpoint, as 'WORKDIR/checkpoints/4000'.
-      like: PyTree of parameters of the same model.
-
-    Raises:
-      FileNotFoundError: there is no checkpoint.
-      ValueError: it is damaged, or of another model.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp, tempfile
-      >>> from asyncflax.checkpoint import Checkpoints, load_params
-      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
-      >>> state = asyncflax.init_run(asyncflax.algorithms.asgd(0.1), {"w": jnp.ones(2)}, plan)
-      >>> checkpoints = Checkpoints(tempfile.mkdtemp())
-      >>> checkpoints.save(0, state, config={})
-      >>> load_params(checkpoints.folder / "0", like={"w": jnp.zeros(2)})["w"]
-      Array([1., 1.], dtype=float32)
-    """
-    return load_model(path, params=like)[0]
-
-
 def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = None) -> tuple[Any, Any]:
     """The server's parameters in one checkpoint and what belongs to them that gradients do not train.
+
+    All files are read for their sums. The arrays of the other parts, such as past versions, are not loaded.
 
     Args:
       path: of the checkpoint, as 'WORKDIR/checkpoints/4000'.
@@ -276,7 +254,10 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
     metadata: Any = orbax.metadata(os.fspath(folder / "state")).metadata
-    saved: Any = orbax.load(os.fspath(folder / "state"), jax.tree.map(abstract, metadata))
+    asked = {"params"} if model_state is None else {"params", "model_state"}
+    skip = lambda _: orbax.PLACEHOLDER
+    parts = {name: jax.tree.map(abstract if name in asked else skip, part) for name, part in metadata.items()}
+    saved: Any = orbax.load(os.fspath(folder / "state"), parts)
     return _part(path, "params", saved["params"], params), _part(
         path, "model_state", saved.get("model_state"), model_state
     )

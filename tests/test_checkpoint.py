@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import asyncflax
-from asyncflax.checkpoint import Checkpoints, load_params
+from asyncflax.checkpoint import Checkpoints, load_model
 
 
 def make_state(num_workers=3, seed=0):
@@ -153,16 +153,31 @@ def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
     checkpoints, state = Checkpoints(tmp_path), make_state(seed=3)
     checkpoints.save(7, state, config={})
     like = jax.tree.map(jnp.zeros_like, state.params)
-    params = load_params(tmp_path / "7", like=like)
+    params, model_state = load_model(tmp_path / "7", params=like)
+    assert model_state is None
     jax.tree.map(np.testing.assert_array_equal, params, state.params)
     with pytest.raises(ValueError, match=r"is of another model: params\['w'\] is float64\[5\] in it, here .*\[6\]"):
-        load_params(tmp_path / "7", like={**like, "w": jnp.zeros(6, jnp.float32)})
+        load_model(tmp_path / "7", params={**like, "w": jnp.zeros(6, jnp.float32)})
     tuples = state._replace(params=(Pair(2.0 * jnp.ones(3), jnp.zeros(2)), [jnp.arange(4.0)]))
     checkpoints.save(8, tuples, config={})
-    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / "8", like=tuples.params), tuples.params)
+    params, _ = load_model(tmp_path / "8", params=tuples.params)
+    jax.tree.map(np.testing.assert_array_equal, params, tuples.params)
     with pytest.raises(FileNotFoundError, match="is no checkpoint; it must be a folder such as"):
-        load_params(tmp_path / "9", like=like)
+        load_model(tmp_path / "9", params=like)
     largest = max(files(tmp_path / "7" / "state"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match="is damaged"):
-        load_params(tmp_path / "7", like=like)
+        load_model(tmp_path / "7", params=like)
+
+
+def test_of_a_checkpoint_only_the_model_is_loaded(tmp_path, monkeypatch):
+    """Not the versions and velocities of all workers, which are many times as much."""
+    from orbax.checkpoint import v1 as orbax
+
+    load, loaded, state = orbax.load, [], make_state()
+    Checkpoints(tmp_path).save(7, state, config={})
+    monkeypatch.setattr(orbax, "load", lambda *arguments: loaded.append(load(*arguments)) or loaded[-1])
+    params, model_state = load_model(tmp_path / "7", params=state.params, model_state=state.model_state)
+    jax.tree.map(np.testing.assert_array_equal, (params, model_state), (state.params, state.model_state))
+    arrays = [x for x in jax.tree.leaves(loaded) if isinstance(x, jax.Array)]
+    assert len(arrays) == len(jax.tree.leaves((params, model_state))) == 3

@@ -224,6 +224,24 @@ def test_the_methods_of_one_sweep_may_differ_in_having_momentum(tmp_path):
     np.testing.assert_allclose(results.test_loss[0], results.test_loss[1], rtol=1e-6)
 
 
+def test_the_environments_of_a_program_share_the_checkpoint_that_they_begin_with(tmp_path, monkeypatch):
+    from asyncflax.train import train_and_evaluate
+
+    train_and_evaluate(TRAIN, tmp_path / "warm")
+    train = dataclasses.replace(TRAIN, start_from=str(tmp_path / "warm" / "checkpoints" / "24"))
+    load, read = experiment.load_model, []
+    monkeypatch.setattr(experiment, "load_model", lambda *path, **like: read.append(path) or load(*path, **like))
+    environments = [(("seed", seed),) for seed in range(3)]
+    made = program.Program(train, environments, experiment.load_data(train))
+    assert len(read) == 1
+    found = made.train(environments, np.array([[0.05, 0.5]]))
+    for k, environment in enumerate(environments):
+        alone = experiment.make_experiment(dataclasses.replace(train, **dict(environment)))
+        loss = float(alone.evaluate(alone.params)["test_loss"])
+        np.testing.assert_allclose(found["test_loss"][k, 0, 0], loss, rtol=1e-6)
+    assert len(set(found["test_loss"][:, 0, -1])) == 3, "other data and traces"
+
+
 def test_cells_of_another_start_do_not_belong_to_a_sweep(tmp_path):
     from asyncflax.train import train_and_evaluate
 

@@ -69,8 +69,12 @@ class Program:
         self._evaluation: Any = None
         self._feeds: dict[Any, Feed] = {}  # those that give other batches than the others
         self._experiments: dict[Environment, Experiment] = {}
+        begin: dict[str, Any] = {}
         for environment in environments:
-            made = make_experiment(dataclasses.replace(self._config, **dict(environment)), images=images)
+            fields = {**dict(environment), **({"start_from": ""} if begin else {})}
+            made = make_experiment(dataclasses.replace(self._config, **fields), images=images)._replace(**begin)
+            if self._config.start_from:  # a checkpoint is read once
+                begin = {"params": made.params, "model_state": made.model_state}
             if self._gradient_fn is None:  # they hold the data set; one copy is enough
                 self._gradient_fn, sums = self._put((made.gradient_fn, made.evaluate.sums), _ONE)
                 self._evaluation = made.evaluate._replace(sums=sums)
