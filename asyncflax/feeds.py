@@ -29,7 +29,7 @@ from asyncflax.workdir import RunError
 
 __all__ = ["ArrayFeed", "Feed", "RecordFeed", "make_feed"]
 
-_CHUNK_BYTES = 4e9  # of images that a chunk may have; two of them are under way
+CHUNK_BYTES = 4e9  # of images that a chunk may have; two of them are under way
 _KEPT_BYTES = 1e9  # of decoded test images that stay in memory
 
 
@@ -71,6 +71,10 @@ class Feed(Protocol):
 
     def test_batches(self) -> Iterator[Any]:
         """PyTrees [k, ...] of NumPy arrays: the test data, k batches at a time."""
+        ...
+
+    def share(self, count: int) -> None:
+        """From the next start on so many feeds make batches at the same time, each with its part of the processes."""
         ...
 
     def close(self) -> None:
@@ -139,6 +143,9 @@ class ArrayFeed:
         """int32 [k, eval_batch_size], once: the numbers of all test images; -1 does not count."""
         rows = np.arange(np.prod(self.test_example.shape), dtype=np.int32).reshape(self.test_example.shape)
         yield np.where(rows < self._num_test, rows, -1)
+
+    def share(self, count: int) -> None:
+        """Nothing to do."""
 
     def close(self) -> None:
         """Nothing to do."""
@@ -242,6 +249,11 @@ class RecordFeed:
                     _note(f"test record {number}, {records[number].name}, is damaged and does not count")
                 yield {name: batch[name][None] for name in ("image", "label")}
 
+    def share(self, count: int) -> None:
+        """From the next start on so many feeds decode at the same time, each with its part of `data_workers`."""
+        workers = self._config.data_workers
+        self._stream.num_workers = min(workers, max(1, workers // count))
+
     def _refuse_none(self, count: int) -> None:
         """Refuses a mean over no image. All processes come here after the same batch, each with its own count."""
         if self._config.on_corrupt == "skip" and not multihost_utils.process_allgather(np.array(count)).any():
@@ -304,8 +316,8 @@ def _refuse_too_large(config: TrainConfig, plan: Plan) -> None:
     """A chunk's images must fit into memory, twice."""
     size, events = config.image_size, plan.chunks.worker.shape[-1]
     each = config.batch_size * size * size * 3 // jax.process_count()
-    if events * each > _CHUNK_BYTES:
-        fitting = int(_CHUNK_BYTES // each)
+    if events * each > CHUNK_BYTES:
+        fitting = int(CHUNK_BYTES // each)
         advice = f"config.log_every to {fitting} or less" if fitting else "a smaller config.batch_size"
         raise ValueError(
             f"{events} updates of {config.batch_size} images of {size}x{size} are {events * each / 1e9:.1f} GB, and as "

@@ -140,6 +140,9 @@ class Batches:
       num_batches: how many there are.
       num_workers: how many processes make them; 0 is threads of this one.
 
+    Attributes:
+      num_workers: as given; another number counts when they start the next time.
+
     Example:
       >>> import numpy as np
       >>> from asyncflax import pipeline
@@ -157,7 +160,7 @@ class Batches:
     def __init__(self, make: Callable[[int], dict[str, np.ndarray]], num_batches: int, *, num_workers: int = 0):
         self._make, self._next, self._iterator = make, 0, None
         self._num_batches = _check.integer("num_batches", num_batches, 0)
-        self._num_workers = _check.integer("num_workers", num_workers, 0)
+        self.num_workers = _check.integer("num_workers", num_workers, 0)
 
     def __iter__(self) -> Batches:
         return self
@@ -240,10 +243,10 @@ class Batches:
 
         if not flags.FLAGS.is_parsed():  # Grain asks for flags of its own when it starts workers
             flags.FLAGS.mark_as_parsed()
-        threads = 0 if self._num_workers else min(_THREADS, os.cpu_count() or 1)
+        threads = 0 if self.num_workers else min(_THREADS, os.cpu_count() or 1)
         dataset = grain.MapDataset.range(self._next, self._num_batches).map(self._make)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
-        workers = min(self._num_workers, self._num_batches - self._next)
+        workers = min(self.num_workers, self._num_batches - self._next)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
         return iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker))
 

@@ -296,15 +296,29 @@ def test_environments_with_the_same_data_share_what_is_decoded(monkeypatch):
     """Two numbers of groups with one seed, one tile filled up: each batch is decoded once, and the end is the same."""
     decode, decoded = pipeline.decode, []
     monkeypatch.setattr(pipeline, "decode", lambda jpeg: decoded.append(1) or decode(jpeg))
-    environments = [(("num_groups", groups), ("seed", 0)) for groups in (2, 3)]
-    sweep, hypers = program.Program(CONFIG, environments, source()), np.array([[0.05, 0.0]])
-    sweep.tile(environments, 1)
+    start, started = pipeline.Batches._start, []
+
+    def in_threads(batches):  # what would be so many processes
+        started.append(batches.num_workers)
+        batches.num_workers = 0
+        return start(batches)
+
+    monkeypatch.setattr(pipeline.Batches, "_start", in_threads)
+    environments = [(("num_groups", groups), ("seed", seed)) for groups, seed in ((2, 0), (3, 0), (3, 1))]
+    config, hypers = dataclasses.replace(CONFIG, data_workers=5), np.array([[0.05, 0.0]])
+    sweep = program.Program(config, environments, source())
+    assert sweep.tile(environments, 1) == (3, 1)
     assert not decoded, "compiling needs shapes alone"
-    found = sweep.train(environments, hypers, tile=(3, 1))
+    found = sweep.train(environments[:2], hypers, tile=(3, 1))
     assert len(decoded) == 12 * 4 + 13, "12 batches of 4, and 13 test photographs once"
     again = sweep.train(environments[:1], hypers, tile=(3, 1))  # from the first event again
     np.testing.assert_array_equal(again["train_loss"][0], found["train_loss"][0])
     assert len(decoded) == 2 * 12 * 4 + 13
+    assert started == [5, 5, 5], "the test photographs, and twice the batches"
+    sweep.train(environments, hypers, tile=(3, 1))
+    assert started[3:] == [2, 2], "two seeds share the processes"
+    monkeypatch.setattr(program, "CHUNK_BYTES", 2.5 * 4 * 4 * (16 * 16 * 3 + 4))  # 4 updates of 4 images and labels
+    assert sweep.tile(environments, 1) == (2, 1), "images of two seeds fit into memory"
 
 
 def test_equal_logits_are_ranked_as_argmax_ranks_them():

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asyncflax.config import TrainConfig
 from asyncflax.experiment import Experiment, make_algorithm, make_experiment
-from asyncflax.feeds import Feed
+from asyncflax.feeds import CHUNK_BYTES, Feed
 from asyncflax.metrics import normalised_gap
 from asyncflax.plan import Chunk
 from asyncflax.run import RunOutput, RunState, init_run, run_chunk
@@ -120,7 +120,8 @@ class Program:
         on_cpu = jax.default_backend() == "cpu"
         limit = cells_at_once or (_FAST_ON_CPU if on_cpu else len(environments) * num_hypers)
         h = _even(num_hypers, limit)
-        e = _even(len(environments), limit // h)
+        fitting = int(CHUNK_BYTES // self._batch_bytes(environments[:1]))  # each has images of its own
+        e = _even(len(environments), min(limit // h, fitting))
         while (need := self._memory(environments[:e], h)) > self._budget:
             fitting = int(e * h * self._budget / need)
             if cells_at_once or e * h == 1:
@@ -140,9 +141,12 @@ class Program:
             m = compiled.memory_analysis()
             held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
             sizes.append(m.temp_size_in_bytes + held)
+        return max(sizes) + self._batch_bytes(environments)  # those of the next chunk are under way
+
+    def _batch_bytes(self, environments: Sequence[Environment]) -> int:
+        """What the batches of a chunk take."""
         batches = self._abstract_batches([self._experiments[environment] for environment in environments])
-        under_way = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batches))  # those of the next chunk
-        return max(sizes) + under_way
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batches))
 
     def train(
         self,
@@ -167,6 +171,9 @@ class Program:
         environments = [*environments, *[environments[-1]] * (tile[0] - len(environments))]
         hypers = hypers[np.minimum(np.arange(max(tile[1], len(hypers))), len(hypers) - 1)]
         made = [self._experiments[environment] for environment in environments]
+        feeds = {id(m.feed): m.feed for m in made}
+        for feed in feeds.values():
+            feed.share(len(feeds))
         programs = self._programs(environments, len(hypers))
         hypers, keys, start = self._start(made, hypers)
         state = programs.init(hypers, keys, start)
