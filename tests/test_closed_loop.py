@@ -11,6 +11,9 @@ from problems import SOFTMAX_PARAMS, assert_close
 
 import asyncflax
 from asyncflax import algorithms, meter, queues, staleness
+from asyncflax.checkpoint import Checkpoints
+from asyncflax.config import TrainConfig
+from asyncflax.train import train_and_evaluate
 
 UPDATES, SIZE = 10_000, 64
 
@@ -125,3 +128,36 @@ def test_grids_of_targets_and_gains():
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         algorithms.closed_loop_momentum(0.1, num_workers=2, **options)
+
+
+def test_a_training_logs_the_loop_and_goes_on_with_it(monkeypatch, tmp_path):
+    """Interrupted after it has opened: the same numbers, bit by bit, in the metrics and in the checkpoint."""
+    config = TrainConfig(
+        model="Mlp",
+        model_options="hidden=8",
+        algorithm="closed_loop_momentum",
+        momentum=0.7,
+        num_groups=2,
+        num_updates=160,
+        log_every=20,
+        eval_every=80,
+        checkpoint_every=40,
+    )
+    summary = train_and_evaluate(config, tmp_path / "whole")
+    explicit = [row["explicit_momentum"] for row in summary.rows[1:]]  # after 20, 40, ... updates
+    assert set(explicit[:5]) == {0.0} and len(set(explicit[5:])) == 3, "it opens after 10 (2 + 8) updates"
+
+    save = Checkpoints.save
+
+    def save_and_stop(self, update, *args, **options):
+        save(self, update, *args, **options)
+        if update == 120:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_and_evaluate(config, tmp_path / "parts")
+    resumed = train_and_evaluate(config, tmp_path / "parts")
+    assert [row["explicit_momentum"] for row in resumed.rows[1:]] == explicit
+    jax.tree.map(np.testing.assert_array_equal, resumed.state.algorithm, summary.state.algorithm)

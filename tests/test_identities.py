@@ -507,7 +507,7 @@ def test_momentum_at_its_bounds(row, momentum):
     assert_close(run(row.make(0.1, momentum), trace).params, twin.theta, 1e-11)
 
 
-COPIES = {  # of the parameters, kept for N workers; DANA-Slim's and the engine's reads are at the workers
+COPIES = {  # of the parameters, in the state for 8 workers
     "asgd": 0,
     "delay_adaptive_asgd": 0,
     "staleness_aware_asgd": 0,
@@ -548,8 +548,26 @@ def test_what_the_server_keeps(name):
     assert COPIES[name] * size <= numbers <= COPIES[name] * size + 20_000
 
 
+def needs_backups(row):
+    """Whether the rule looks at what the worker had read: then a real server keeps that, for every worker."""
+    algorithm = row.factory(**{**row.arguments(ETA, MU, 8), "weight_decay": 0.0})
+    params, steps = jnp.array([1.0, -2.0]), []
+    for read in (jnp.array([0.5, 3.0]), jnp.array([-1.0, 0.25])):
+        state, event = algorithm.init(params), {"worker": 1, "staleness": 2, "read_params": read}
+        for _ in range(8):
+            step, state = algorithm.update(jnp.array([0.3, -0.1]), state, params, value=1.0, **event)
+        steps.append(step)
+    return differ(*steps, 1e-9)
+
+
 def test_the_page_of_methods_has_these_numbers():
+    """What the server and a worker of a real cluster keep, and the emulator."""
     page = pathlib.Path(__file__).parents[1].joinpath("docs", "methods.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \|.*\| (\d|N|N \+ 1) \| [^|]+ \|$", page, re.MULTILINE)
-    count = {"N": 8, "N + 1": 9, **{str(number): number for number in range(10)}}
-    assert {name: count[copies] for name, copies in rows} == {name: COPIES[name] for name in MAIN_METHODS}
+    number = r"(\d|N|2 N \+ 1|N \+ \d)"
+    rows = re.findall(rf"^\| `(\w+)` \|.*\| {number} \| {number} \| {number} \| [^|]+ \|$", page, re.MULTILINE)
+    assert {name for name, *_ in rows} == set(MAIN_METHODS)
+    at_the_workers = {"dana_slim": 1}  # velocities that are theirs
+    for name, *said in rows:
+        server, worker, here = (eval(text.replace("2 N", "2 * N"), {"N": 8}) for text in said)
+        assert here == COPIES[name] and worker == at_the_workers.get(name, 0), name
+        assert server == here + 8 * needs_backups(MAIN_METHODS[name]) - 8 * worker, name

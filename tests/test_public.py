@@ -9,14 +9,17 @@ import shlex
 import subprocess
 import sys
 
+import problems
 import pytest
+import reference
 
 import asyncflax
 
 SUBMODULES = [name for name in asyncflax.__all__ if inspect.ismodule(getattr(asyncflax, name))]
 
-# Not among the names of asyncflax itself; all but theory.streaming_pca need the extra `train`.
+# Not among the names of asyncflax itself; all but the first and theory.streaming_pca need the extra `train`.
 NEED_MORE = (
+    "algorithms.parts",
     "checkpoint",
     "claims",
     "compare",
@@ -88,13 +91,33 @@ def python_blocks(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("path", [README, CONTRIBUTING], ids=lambda path: path.name)
+DOCUMENTS = [README, CONTRIBUTING, *sorted(README.parent.joinpath("docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name)
 def test_the_examples_in_the_documents_run(path, tmp_path):
     blocks = python_blocks(path)
-    assert blocks
     for block in blocks:
         code = "import jax\njax.config.update('jax_enable_x64', False)\n" + block
         subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=tmp_path)
+
+
+def test_the_method_of_the_contributing_page_is_what_its_docstring_says(tmp_path, monkeypatch):
+    """Somebody's first method, imported from a file as theirs would be, against a plain server."""
+    tmp_path.joinpath("damped.py").write_text(python_blocks(CONTRIBUTING)[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "damped", raising=False)
+    factory = importlib.import_module("damped").damped_multi_asgd
+
+    class Twin(reference.MultiAsgd):
+        def apply(self, g, worker, staleness, theta_read):
+            super().apply(g / (1 + staleness), worker, staleness, theta_read)
+
+    method = problems.Method("damped", factory, Twin, (("weight_decay", 0.05),))
+    trace, rows = problems.some_traces()["exponential"], problems.batch_rows()
+    gradient_fn = asyncflax.from_loss(problems.softmax_loss)
+    result = asyncflax.run(method.make(), gradient_fn, problems.SOFTMAX_PARAMS, trace, rows)
+    problems.assert_close(result.params, problems.softmax_twin(method, trace, rows).theta)
 
 
 def shell_commands(path):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed, step, with_step
+from asyncflax.algorithms.parts import LearningRate, decayed, step, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum, scale_by_staleness
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check, _coordinates
-from asyncflax.algorithms._common import LearningRate, decayed, with_step
+from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 
 _MEMORY = 8  # updates over which the instrument averages

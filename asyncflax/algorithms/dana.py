@@ -9,7 +9,7 @@ from __future__ import annotations
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, ahead, compensation, decayed, step, with_step
+from asyncflax.algorithms.parts import LearningRate, ahead, compensation, decayed, step, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker, summed_momentum
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import optax
 
-from asyncflax.algorithms._common import LearningRate, compensation, decayed, with_step
+from asyncflax.algorithms.parts import LearningRate, compensation, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, ahead, decayed, step
+from asyncflax.algorithms.parts import LearningRate, ahead, decayed, step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms._common import LearningRate, decayed
+from asyncflax.algorithms.parts import LearningRate, decayed
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 
 _EPSILON = 1e-6
