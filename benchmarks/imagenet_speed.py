@@ -12,8 +12,8 @@ parameters, velocity, statistics and versions, on the device and on the host.
 
 `--peak` measures memory instead. Each contestant has processes of its own: one that compiles, which takes memory as
 well, and one that finds its programs compiled and counts. On a GPU the peak is the largest number of bytes in use, by
-JAX's account and by PyTorch's, the latter for a block after the first; on a CPU it is the largest resident memory. That
-of a process that has the images alone is subtracted.
+JAX's account and by PyTorch's, the latter for a block after the first; on a CPU it is the largest resident memory.
+JAX's and the CPU's have the start of the run in them. That of a process that has the images alone is subtracted.
 """
 
 from __future__ import annotations
