@@ -115,9 +115,8 @@ def main() -> None:
     print("|---|---|---|" + "---|---|" * len(args.workers) + "---|---|")
     clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
     for name in args.methods:
-        contestants, moved = map(
-            list, zip(*(updates_of(name, n, args.size, args.events) for n in args.workers), strict=True)
-        )
+        made = [updates_of(name, n, args.size, args.events) for n in args.workers]
+        contestants, moved = map(list, zip(*made, strict=True))
         contestants.append(copies(MOVED[name], args.size, args.events))
         times = []
         for _ in range(args.alternations + 1):  # the first one compiles

@@ -9,7 +9,7 @@ epochs of warm-up from 0.1 / num_groups, momentum 0.9, weight decay 0.0001, gamm
 (docs/batch_norm.md).
 
 Claim: from 16 workers on it matters where momentum is; one velocity for all of them (nag_asgd) fails, one for each
-(multi_asgd) does not. Test accuracy in the paper (second-hand numbers):
+(multi_asgd) fails later. Test accuracy in the paper (second-hand numbers):
 
 | workers | nag_asgd | multi_asgd | dc_asgd | ssgd |
 |---|---|---|---|---|
