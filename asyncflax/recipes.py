@@ -56,9 +56,9 @@ def resnet20(**fields: Any) -> TrainConfig:
     """ResNet-20 on CIFAR-10 as the DANA papers train it: 160 epochs of batches of 128, crops and mirror images.
 
     Learning rate 0.1, times 0.1 after 80 and 120 epochs, risen to in 5 epochs, update by update, from 0.1 / num_groups;
-    momentum 0.9; weight decay 0.0001 of all parameters, in the gradient, at the parameters that were read (the code below
-    has it at the server's: decay_at=server); gamma service times of equal machines. The learning rate does not grow with
-    the groups.
+    momentum 0.9; weight decay 0.0001 of all parameters, in the gradient, at the parameters that were read (the code
+    below has it at the server's: decay_at=server); gamma service times of equal machines. The learning rate does not
+    grow with the groups.
 
     Pixels are less the mean image and times 1/64, about one over their standard deviation. (Others subtract one mean
     and divide by one standard deviation a channel. What the first convolution is given differs by that, and BatchNorm
