@@ -43,8 +43,8 @@ def local_sgd(
     Args:
       gradient_fn: any gradient function described in `gradients`, for one step.
       optimizer: of the local steps, for example `optax.sgd(0.1)`.
-      steps: H >= 1, or one for each worker (`steps_by_speed`); a worker that has none delivers NaN, and its loss is
-        NaN. The batch of an event is a PyTree with leading axis [largest H]; a worker with fewer steps leaves the rest.
+      steps: H >= 1, or one for each worker (`steps_by_speed`); a run with more workers is refused, and where the trace
+        is traced itself, the others deliver NaN. The batch of an event is a PyTree with leading axis [largest H]; a worker with fewer steps leaves the rest.
 
     Raises:
       TypeError: `gradient_fn` is no function, `optimizer` no Optax transformation.
@@ -118,6 +118,11 @@ class _LocalSgd:
     optimizer: optax.GradientTransformation
     steps: tuple[int, ...]
     by_worker: bool
+
+    @property
+    def num_workers(self) -> int | None:
+        """How many workers it was made for, None if it does not matter; the engine refuses others."""
+        return len(self.steps) if self.by_worker else None
 
     def __call__(self, read_params, batch, *, key, event, worker, model_state) -> GradientResult:
         _check_rows(batch, max(self.steps))

@@ -259,6 +259,7 @@ def run_chunk(
     """
     _check.instance("chunk", chunk, Chunk, "a chunk of a plan, plan[k]")
     _check.rows("batches", batches, chunk.worker.shape[-1])
+    _check_workers(gradient_fn, chunk)
     placement = chunk.placement
     _check_slots(state, chunk)
     placement.check_batches(batches)
@@ -275,6 +276,15 @@ def run_chunk(
     if not traced:  # known without waiting for the device, so that the next call does not wait for it either
         state = state._replace(event=np.int32(chunk.first_event + chunk.num_events))
     return state, out
+
+
+def _check_workers(gradient_fn: Callable[..., Any], chunk: Chunk) -> None:
+    """Refuses workers that a gradient function, such as that of `local.local_sgd`, was not made for."""
+    num_workers = getattr(gradient_fn, "num_workers", None)
+    if num_workers is not None and not _check.is_traced(chunk.worker) and np.max(chunk.worker) >= num_workers:
+        raise ValueError(
+            f"gradient_fn was made for num_workers={num_workers}, the trace has worker {np.max(chunk.worker)}."
+        )
 
 
 def _execute(

@@ -63,17 +63,19 @@ def test_local_steps_of_batch_statistics_are_one_update_of_the_server():
     assert_close(found, expected)
 
 
-def test_a_worker_without_a_number_of_steps_delivers_nan():
-    """With two numbers for the four workers of the trace; a worker that is known is refused."""
+def test_workers_without_a_number_of_steps_are_refused():
+    """Two numbers for the four workers of the trace. A worker that is only known when it runs delivers NaN."""
     worker = local.local_sgd(gradient_fn, optax.sgd(0.2), steps=[3, 1])
-    found = asyncflax.run(asyncflax.algorithms.asgd(0.0), worker, SOFTMAX_PARAMS, TRACE, BATCHES, width=1)
-    first = int(np.argmax(TRACE.worker >= 2))
-    losses = np.asarray(found.losses)
-    assert np.isfinite(losses[:first]).all() and np.isnan(losses[TRACE.worker >= 2]).all()
-    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(found.params))
+    with pytest.raises(ValueError, match=r"gradient_fn was made for num_workers=2, the trace has worker 3\."):
+        asyncflax.run(asyncflax.algorithms.asgd(0.0), worker, SOFTMAX_PARAMS, TRACE, BATCHES)
     context = {"key": jax.random.key(0), "event": 0, "model_state": None}
     with pytest.raises(ValueError, match=r"steps must hold one number a worker, got \[3, 1\] and worker=2"):
         worker(SOFTMAX_PARAMS, BATCHES[0], worker=2, **context)
+    traced = jax.jit(lambda i: worker(SOFTMAX_PARAMS, BATCHES[0], worker=i, **context))
+    for i, is_there in ((1, True), (2, False)):
+        delivered = traced(i)
+        leaves = [delivered.loss, *jax.tree.leaves(delivered.grads)]
+        assert all((np.isfinite if is_there else np.isnan)(leaf).all() for leaf in leaves)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
