@@ -44,7 +44,8 @@ def local_sgd(
       gradient_fn: any gradient function described in `gradients`, for one step.
       optimizer: of the local steps, for example `optax.sgd(0.1)`.
       steps: H >= 1, or one for each worker (`steps_by_speed`); a run with more workers is refused, and where the trace
-        is traced itself, the others deliver NaN. The batch of an event is a PyTree with leading axis [largest H]; a worker with fewer steps leaves the rest.
+        is traced itself, the others deliver NaN. The batch of an event is a PyTree with leading axis [largest H]; a
+        worker with fewer steps leaves the rest.
 
     Raises:
       TypeError: `gradient_fn` is no function, `optimizer` no Optax transformation.

@@ -135,6 +135,7 @@ def run(
     plan = make_plan(trace, width=width, mesh=mesh, server=server, store=store)
     key = _check_start(algorithm, plan, key)
     _check.rows("batches", batches, len(trace))
+    _check_workers(gradient_fn, plan[0])
     if store == "host":
         state = init_run(algorithm, params, plan, key=key, model_state=model_state)
         return _result(*run_chunk(algorithm, gradient_fn, state, plan[0], batches))
