@@ -470,7 +470,7 @@ def test_without_a_range_of_curvatures_the_noise_alone_decides():
 @pytest.mark.parametrize("row", METHODS.values(), ids=METHODS.keys())
 def test_decay_is_a_part_of_the_gradient(row):
     """Decay at 'read' adds wd times what the worker had read, decay at 'server' wd times what the server has."""
-    params, read = jnp.array([1.0, -2.0, 0.5]), jnp.array([0.25, 3.0, -1.0])
+    params, read = jnp.array([1.0, -2.0, 0.5]), jnp.array([-2.0, 3.0, -1.0])  # either decay flips a sign of grads
     grads, event = jnp.array([0.5, 0.1, -0.7]), {"worker": 1, "staleness": 2, "read_params": read}
 
     def step(grads, **decay):
@@ -562,7 +562,9 @@ def needs_backups(row):
 
 def test_the_page_of_methods_has_these_numbers():
     """What the server and a worker of a real cluster keep, and the emulator."""
-    page = pathlib.Path(__file__).parents[1].joinpath("docs", "methods.md").read_text()
+    root = pathlib.Path(__file__).parents[1]
+    assert f"[{len(MAIN_METHODS)} methods](docs/methods.md)" in root.joinpath("README.md").read_text()
+    page = root.joinpath("docs", "methods.md").read_text()
     number = r"(\d|N|2 N \+ 1|N \+ \d)"
     rows = re.findall(rf"^\| `(\w+)` \|.*\| {number} \| {number} \| {number} \| [^|]+ \|$", page, re.MULTILINE)
     assert {name for name, *_ in rows} == set(MAIN_METHODS)
