@@ -59,7 +59,7 @@ def get_config(variant: str = "") -> CompareConfig:
         config.target = 0.7
         config.train.num_updates, config.train.eval_every = 5 * epoch, epoch
     if variant == "cifar10":
-        config.target = 0.5
+        config.target = 0.3
         config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=300)
         # With the recipe's 0.001, which is for one worker, all but asgd end at chance or diverge with 16 workers.
         config.train.learning_rate, config.linear_scaling = 1e-4, ""
