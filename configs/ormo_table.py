@@ -64,7 +64,7 @@ def get_config(variant: str = "") -> CompareConfig:
         # With the recipe's 0.001, which is for one worker, all but asgd end at chance or diverge with 16 workers.
         config.train.learning_rate, config.linear_scaling = 1e-4, ""
         config.methods = "asgd(learning_rate=0.001); nag_asgd; multi_asgd; dana_slim; ormo"
-        config.orders = "ormo > asgd > nag_asgd"  # naive momentum, in Nesterov's form
+        config.orders = "ormo > asgd, multi_asgd, nag_asgd"
         config.learning_rate_scales, config.cells_at_once = (), 1
     if variant in ("digits", "fast"):
         config.train = TrainConfig(
