@@ -17,9 +17,12 @@ that of chance, counts as a failure, and so does divergence.
 |---|---|---|
 | none | ResNet-20, CIFAR-10, 160 epochs, 16 and 64 workers, with and without stragglers, 3 seeds | GPUs; not run yet |
 | `short` | the same in 5 epochs | one GPU; not run yet |
-| `cifar10` | cifar10_quick, 1,500 updates, 5 methods, one learning rate, 3 seeds | 2 cores or a GPU; not run yet |
+| `cifar10` | cifar10_quick, 1,500 updates, 5 methods, 3 seeds, two laws of service times | 2 cores; see below |
 | `digits` | digits, 8 to 64 workers, three service times, 3 seeds, 1,500 updates | 2 cores, 16 minutes of CPU time |
 | `fast` | digits, 3 methods, 20 updates: for trying things | 2 cores, 1 minute |
+
+The equal machines of `cifar10` are those of `configs/dana_table.py:cifar10`, whose results are in
+benchmarks/RESULTS.md; its stragglers have not been run.
 
 With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.
 `--compilation_cache=FOLDER` keeps what was compiled. On a GPU take --config.cells_at_once=0 for `cifar10`, which trains
