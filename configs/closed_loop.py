@@ -11,12 +11,12 @@ methods of a seed and a number of groups have the same trace, data and initial w
 
 | variant | what | where |
 |---|---|---|
-| none | cifar10_quick, 500 updates, 8 and 16 groups, fixed momenta -0.09, 0, 0.3, 3 seeds | 2 cores, 40 minutes of CPU |
+| none | cifar10_quick, 500 updates, 8 and 16 groups, fixed -0.09, 0, 0.3, 3 seeds | 2 cores, 40 minutes of CPU |
 | `long` | 5,000 updates, fixed momenta -0.3 to 0.9 and learning rates 0.001, 0.0003, 5 seeds | one GPU; not run yet |
 | `fast` | digits, 3 methods, 40 updates: for trying things | 2 cores, 1 minute |
 
-Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 groups, beside 37.5 and 34.5 % of the best fixed momentum, 0;
-all differences are within their intervals.
+Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 groups, beside 37.5 and 34.5 % of the best fixed momentum,
+which is 0; all differences are within their intervals.
 
 With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on. Two processes, one for
 each `--config.num_groups`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one.
