@@ -16,7 +16,7 @@ figure makes seconds of it.
 | none | CIFAR-10 from a cold start: 1, 2, 4, 8 groups, 5 momenta, 3 learning rates, 3 seeds | one GPU; not run yet |
 | `warm` | the same in 2,000 updates from a checkpoint, to 74 % (see below) | one GPU; not run yet |
 | `eight` | CaffeNet on imagenet_eight, from its checkpoint 2000, the paper's grid | one GPU; not run yet |
-| `eight_small` | SmallCnn on imagenet_eight, from its checkpoint 200, 1 and 8 groups | 2 cores; not run yet |
+| `eight_small` | SmallCnn on imagenet_eight, from its checkpoint 200, 1 and 8 groups | 2 cores, 9 minutes of CPU |
 | `digits` | digits from runs/warm/checkpoints/200, the training above, to 97.5 % | 2 cores, 4 minutes of CPU time |
 | `fast` | digits from a cold start, 1 and 8 groups, 100 updates | 2 cores, 1 minute |
 
