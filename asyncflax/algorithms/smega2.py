@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms.parts import LearningRate, decayed, step
+from asyncflax.algorithms.parts import LearningRate, ahead, decayed, step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 
 
@@ -106,8 +106,8 @@ def smega2(
         del worker
         s, m, gathered = state[-1]
         if estimate == "naive":
-            return jax.tree.map(lambda w, m: (w + momentum * n * m).astype(w.dtype), params, m)
-        ahead = lambda w, m, g: (w + momentum * ((n + s * (momentum - 1.0)) * m + s / n * g)).astype(w.dtype)
-        return jax.tree.map(ahead, params, m, gathered)
+            return ahead(params, m, momentum * n)
+        rest = jax.tree.map(lambda m, g: (n + s * (momentum - 1.0)) * m + s / n * g, m, gathered)
+        return ahead(params, rest, momentum)
 
     return from_optax(tx, view=look_ahead, num_workers=n)
