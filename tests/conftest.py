@@ -1,11 +1,13 @@
 """Strict: float64, eight devices on the CPU, no silent rank promotion; warnings are errors (pyproject.toml).
 
-Most of the tests' time is XLA compiling small programs, so they are compiled quickly rather than well, unless XLA_FLAGS
-says how well, as in `make test-all`. Launchers and notebooks, which tests start as processes, are compiled as users
-have them.
+Most of the tests' time is XLA compiling small programs. So they are compiled quickly rather than well, unless XLA_FLAGS
+says how well, as in `make test-all`; and what was compiled is kept, for all processes and for the next run, in the
+folder that JAX_COMPILATION_CACHE_DIR names (`.pytest_cache/xla` by default). Launchers and notebooks, which tests start
+as processes, are compiled as users have them.
 """
 
 import os
+import pathlib
 
 import jaxlib
 
@@ -15,6 +17,8 @@ if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
