@@ -1,29 +1,45 @@
-"""asyncflax: emulate, study and tame asynchronous SGD in JAX."""
+"""asyncflax: emulate, study and tame asynchronous SGD in JAX.
 
-from asyncflax import (
-    algorithms,
-    data,
-    history,
-    local,
-    meter,
-    metrics,
-    plots,
-    problems,
-    queues,
-    rounds,
-    staleness,
-    theory,
-    transforms,
-)
-from asyncflax._citation import citation
+The core is flat and needs jax, optax and numpy; it is what is imported here. Everything else is in wings, which are
+loaded when they are first used: `transforms`, `algorithms`, `engine`, `theory`, `data`, `models`, `train`, `lab`.
+"""
+
+from typing import TYPE_CHECKING
+
+from asyncflax import _lazy, history, local, metrics, plots, queues, staleness
 from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
-from asyncflax.placement import make_mesh
-from asyncflax.plan import Chunk, Plan, make_plan
-from asyncflax.run import RunOutput, RunResult, RunState, init_run, run, run_chunk
 from asyncflax.trace import Trace
 
+if TYPE_CHECKING:
+    from asyncflax import algorithms, data, engine, lab, models, theory, train, transforms
+    from asyncflax.algorithms import citation
+    from asyncflax.engine import (
+        Chunk,
+        Plan,
+        RunOutput,
+        RunResult,
+        RunState,
+        init_run,
+        make_mesh,
+        make_plan,
+        run,
+        run_chunk,
+    )
+    from asyncflax.theory import meter, problems
+
 __version__ = "0.1.0"
+
+_WINGS = ("algorithms", "data", "engine", "lab", "models", "theory", "train", "transforms")
+_TYPES = ("Chunk", "Plan", "RunOutput", "RunResult", "RunState")
+_HOMES = {
+    **dict.fromkeys(_WINGS, ""),
+    **dict.fromkeys((*_TYPES, "init_run", "make_mesh", "make_plan", "run", "run_chunk"), "engine"),
+    "citation": "algorithms",
+    "meter": "theory",
+    "problems": "theory",
+}
+__getattr__, __dir__ = _lazy.exports(__name__, _HOMES)
 
 __all__ = [
     "AsyncAlgorithm",
@@ -38,6 +54,7 @@ __all__ = [
     "algorithms",
     "citation",
     "data",
+    "engine",
     "from_loss",
     "from_optax",
     "history",
@@ -51,7 +68,6 @@ __all__ = [
     "plots",
     "problems",
     "queues",
-    "rounds",
     "run",
     "run_chunk",
     "server_params",

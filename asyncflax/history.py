@@ -1,6 +1,6 @@
 """Past parameter versions: rows of a store, and a ring buffer for people who own their loop.
 
-The engine knows the whole trace beforehand and keeps versions in slots (see `plan`). `Ring` is for online use: push the
+The engine knows the whole trace beforehand and keeps versions in slots (see `engine.plan`). `Ring` is for online use: push the
 newest version, read one that is as old as a staleness law says, which is eq. 6 of Mitliagkas et al. 2016,
 w_{t+1} = w_t - alpha grad f(w_{t - tau_t}). It can live in host memory.
 """
@@ -8,7 +8,6 @@ w_{t+1} = w_t - alpha grad f(w_{t - tau_t}). It can live in host memory.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -19,46 +18,6 @@ from asyncflax import _check
 from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
 
 __all__ = ["Ring", "RingState", "Sample"]
-
-
-def fill_rows(row: Any, num_rows: int) -> Any:
-    """A store of `num_rows` copies of a row: each leaf gets a leading axis [num_rows], in memory of its own."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *jnp.shape(x))), row)
-
-
-def take_row(store: Any, index: Any) -> Any:
-    """Row `index` of every leaf, as a copy of its own.
-
-    A row that is read, changed and written back in a loop makes XLA copy the whole store, because the readers of the
-    row are fused with the read and still want the old store after the write. Something opaque between the store and its
-    readers prevents that: a barrier, which XLA:CPU ignores before jaxlib 0.12, so on CPU a conditional that is always
-    true.
-    """
-
-    return jax.tree.map(lambda leaf: _take(leaf, index), store)
-
-
-@functools.partial(jax.jit, inline=True)  # a part of the program around it; called by itself, compiled once a shape
-def _take(leaf: jax.Array, index: Any) -> jax.Array:
-    def take(leaf):
-        return jax.lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False)
-
-    def conditional(leaf):
-        return jax.lax.cond(index >= 0, take, lambda leaf: jnp.zeros_like(leaf[0]), leaf)
-
-    def barrier(leaf):
-        return jax.lax.optimization_barrier(take(leaf))
-
-    return jax.lax.platform_dependent(leaf, cpu=conditional, default=barrier)
-
-
-def put_row(store: Any, index: Any, row: Any) -> Any:
-    """The store with row `index` of every leaf replaced; shapes must agree, the dtype is the store's."""
-    return jax.tree.map(
-        lambda leaf, new: jax.lax.dynamic_update_index_in_dim(leaf, jnp.asarray(new, leaf.dtype), index, 0),
-        store,
-        row,
-    )
 
 
 class RingState(NamedTuple):

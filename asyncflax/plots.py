@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from asyncflax import _check
-from asyncflax.meter import in_theory
 from asyncflax.staleness import StalenessLaw
 from asyncflax.trace import Trace
 
@@ -91,7 +90,7 @@ def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | N
     Args:
       axes: `matplotlib.axes.Axes`.
       rows: the metrics, see `records.Records`; those with 'implicit_momentum' are drawn.
-      law: of the staleness; a geometric one has a line, see `meter.in_theory`.
+      law: of the staleness; a geometric one has a line, see `StalenessLaw.implicit_momentum`.
 
     Example:
       >>> import asyncflax, matplotlib
@@ -114,7 +113,7 @@ def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | N
     for label, (shift, color) in drawn.items() if np.any(explicit) else list(drawn.items())[:1]:
         axes.plot(updates, implicit + shift, color=color, marker=".", label=label)
         axes.fill_between(updates, low + shift, high + shift, color=color, alpha=0.2, linewidth=0)
-    theory = in_theory(law)
+    theory = None if law is None else law.implicit_momentum
     if theory is not None:
         axes.axhline(theory, color="C3", linestyle="--", label=f"implicit, in theory: {theory:.3g}")
     axes.set_xlabel("updates of the server")

@@ -78,6 +78,22 @@ class StalenessLaw:
         k = np.arange(len(self.table))
         return float(np.sum(self.table * (k - self.mean) ** 2))
 
+    @property
+    def implicit_momentum(self) -> float | None:
+        """mu_S = 1 - q_0 of a geometric distribution, 1 - 1/M if its mean is M - 1; None for any other.
+
+        Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorems 3 and 5.
+
+        >>> import asyncflax
+        >>> asyncflax.staleness.geometric(mean=7.0).implicit_momentum
+        0.875
+        >>> asyncflax.staleness.constant(7).implicit_momentum is None
+        True
+        """
+        mu = 1.0 - self.table[0]
+        powers = self.table[0] * mu ** np.arange(len(self.table))
+        return float(mu) if np.allclose(self.table, powers, rtol=1e-9, atol=0.0) else None
+
     def pmf(self, staleness) -> np.ndarray:
         """P(tau = staleness) for integers of any shape; float64.
 

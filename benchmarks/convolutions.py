@@ -24,7 +24,7 @@ from flax import nnx
 
 from asyncflax import models
 from asyncflax.models.layers import CONVOLUTIONS, conv_for
-from asyncflax.precision import PRECISIONS, compute_in
+from asyncflax.train.precision import PRECISIONS, compute_in
 
 IMAGES, RATE = 1000, 1e-9  # a step that cannot diverge costs the same
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from asyncflax import queues, theory
-from asyncflax.problems import NoisyQuadratic, StreamingPca
+from asyncflax.theory.problems import NoisyQuadratic, StreamingPca
 
 LOOP_UPDATES = 20_000
 ENSEMBLE_UPDATES = 1024

@@ -41,8 +41,9 @@ import torch_networks
 from flax import nnx
 
 import asyncflax
-from asyncflax import compilation, models, queues
-from asyncflax.precision import compute_in
+from asyncflax import models, queues
+from asyncflax.train import launcher
+from asyncflax.train.precision import compute_in
 
 IMAGES, CLASSES, RATE, MOMENTUM = 1024, 1000, 1e-6, 0.9
 MEAN, SCALE = 117.0, 1 / 58
@@ -201,7 +202,7 @@ def print_alone(args: argparse.Namespace) -> None:
 
     The process that asks must be small: what is resident in it when it starts this one counts here, on Linux.
     """
-    compilation.use_cache(args.cache)
+    launcher.use_cache(args.cache)
     torch = importlib.import_module("torch") if args.torch else None  # imported by all, so that it is subtracted
     contestant = None
     if args.alone == NOBODY:

@@ -21,7 +21,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from asyncflax import imagenet, pipeline
+from asyncflax.data import imagenet, pipeline
 
 ENLARGED, AHEAD = 300, 12  # images; batches, more than threads or four processes make ahead (three each)
 

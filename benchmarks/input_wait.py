@@ -32,10 +32,10 @@ import jax
 import numpy as np
 
 import asyncflax
-from asyncflax.config import TrainConfig
-from asyncflax.experiment import Experiment, make_experiment
-from asyncflax.feeds import make_feed
-from asyncflax.plan import Chunk
+from asyncflax.engine.plan import Chunk
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.experiment import Experiment, make_experiment
+from asyncflax.train.feeds import make_feed
 
 REST = 3.0  # seconds for the feed to fill what it makes ahead, so that it is quiet while `ready` is measured
 

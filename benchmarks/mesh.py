@@ -36,7 +36,8 @@ import numpy as np  # noqa: E402
 from round_speed import IMAGES, MOMENTUM, RATE, make_gradient  # noqa: E402
 
 import asyncflax  # noqa: E402
-from asyncflax import distributed, queues, rounds  # noqa: E402
+from asyncflax import engine, queues  # noqa: E402
+from asyncflax.train import distributed  # noqa: E402
 
 
 def contestant(trace, batch, *, group, replica, width, server):
@@ -84,7 +85,7 @@ def measure(args: argparse.Namespace) -> None:
     if not distributed.is_primary():
         return
     seconds = {name: np.array(t[1:]) for name, t in times.items()}
-    expected = rounds.forecast(trace, p, num_groups=p)
+    expected = engine.forecast(trace, p, num_groups=p)
     print(
         f"cifar10_quick, batch {args.batch}, {args.workers} workers, {law}, {args.server} server, "
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n"

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 import asyncflax
-from asyncflax.config import TrainConfig
-from asyncflax.experiment import make_experiment, make_meter
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.experiment import make_experiment, make_meter
 
 
 def main() -> None:

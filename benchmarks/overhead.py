@@ -23,7 +23,7 @@ from flax import nnx
 import asyncflax
 from asyncflax import models
 from asyncflax.base import as_partial
-from asyncflax.run import _execute
+from asyncflax.engine.execute import _execute
 
 BATCH, MOMENTUM = 128, 0.9
 BLOCKS = 4  # measured from one start

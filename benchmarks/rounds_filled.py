@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import asyncflax
-from asyncflax import queues, rounds, staleness
+from asyncflax import engine, queues, staleness
 
 EVENTS, SEEDS, WORKERS, WIDTHS = 20_000, range(5), (8, 16, 32, 64), (2, 4, 8)
 
@@ -42,7 +42,7 @@ def rows() -> Iterator[tuple[str, int, np.ndarray]]:
     for name, make in kinds().items():
         for workers in WORKERS:
             traces = [make(workers, seed) for seed in SEEDS]
-            share = [[rounds.forecast(trace, width).filled for trace in traces] for width in WIDTHS]
+            share = [[engine.forecast(trace, width).filled for trace in traces] for width in WIDTHS]
             yield name, workers, np.array(share)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import asyncflax
 from asyncflax import queues, staleness
 from asyncflax.base import as_partial
-from asyncflax.run import _execute
+from asyncflax.engine.execute import _execute
 
 WORKERS, EVENTS, PARAMETERS = 64, 20_000, 1_000_000
 

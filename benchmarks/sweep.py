@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 import asyncflax
-from asyncflax.config import TrainConfig
-from asyncflax.experiment import load_data, make_experiment
-from asyncflax.sweep.program import Program
+from asyncflax.lab.sweep.program import Program
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.experiment import load_data, make_experiment
 
 TILES = (1, 5, 10, 25, 50)
 GROUPS = (1, 2, 4, 8)

@@ -24,8 +24,8 @@ Each took 31 to 36 minutes on two cores, two at a time; needs CIFAR-10 in the fo
 (`--config.data_dir` or TFDS_DATA_DIR). `:fast` behind the file name is the same in 500 updates.
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import cifar10_quick
 
 
 def get_config(variant: str = "") -> TrainConfig:

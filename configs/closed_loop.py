@@ -22,9 +22,9 @@ With `--stop_after_minutes=7` it stops in time between two parts, and the same c
 each `--config.num_groups`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one.
 """
 
-from asyncflax.compare import CompareConfig
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick
+from asyncflax.lab.compare import CompareConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import cifar10_quick
 
 
 def get_config(variant: str = "") -> CompareConfig:

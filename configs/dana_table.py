@@ -33,9 +33,9 @@ nag_asgd 23.4 (one seed of three fails); with 64 workers nothing is trained in 1
 the best or among the best up to 32 workers, and Multi-ASGD is below NAG-ASGD with equal machines.
 """
 
-from asyncflax.compare import CompareConfig
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick, resnet20
+from asyncflax.lab.compare import CompareConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import cifar10_quick, resnet20
 
 MACHINES = "homogeneous: gamma(cv=0.1); heterogeneous: heterogeneous_gamma(machine_cv=0.6)"
 STRAGGLERS = "stragglers: stragglers(num_slow=M/16, slowdown=10.0)"  # 1 of 16, 4 of 64

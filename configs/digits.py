@@ -19,7 +19,7 @@ Test accuracy after 2,000 updates of batch 32 with learning rate 0.2, means over
 trying things.
 """
 
-from asyncflax.config import TrainConfig
+from asyncflax.train.config import TrainConfig
 
 
 def get_config(variant: str = "") -> TrainConfig:

@@ -29,9 +29,9 @@ figure makes seconds of it.
 ImageNet.
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import caffenet, cifar10_quick, imagenet_eight_small
-from asyncflax.sweep import SweepConfig
+from asyncflax.lab.sweep import SweepConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import caffenet, cifar10_quick, imagenet_eight_small
 
 
 def get_config(variant: str = "") -> SweepConfig:

@@ -21,9 +21,9 @@ counted.
 With `--stop_after_minutes=8` the sweep stops in time between two parts; the same command goes on.
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import caffenet, cifar10_quick, imagenet_eight_small
-from asyncflax.sweep import SweepConfig
+from asyncflax.lab.sweep import SweepConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import caffenet, cifar10_quick, imagenet_eight_small
 
 MOMENTA = tuple(m / 10 for m in range(10))
 

@@ -13,8 +13,8 @@ Not run here: ImageNet has to be fetched by hand, and the training wants a GPU; 
 commands to get it, when it starts. `configs/imagenet_eight.py:caffenet` is this network on a small sample.
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import caffenet
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import caffenet
 
 
 def get_config(variant: str = "") -> TrainConfig:

@@ -17,8 +17,8 @@ Claim: validation accuracy of 25 % and more on all of three seeds (`--config.see
 Seen: 48.9, 47.9 and 42.1 % with seeds 0, 1 and 2 (benchmarks/RESULTS.md).
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import caffenet, imagenet_eight_small, resnet50
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import caffenet, imagenet_eight_small, resnet50
 
 
 def get_config(variant: str = "") -> TrainConfig:

@@ -16,8 +16,8 @@ Not run here: ImageNet has to be fetched by hand, and the training wants GPUs; w
 commands to get it, when it starts. `configs/imagenet_eight.py:resnet50` is this network on a small sample.
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import resnet50
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import resnet50
 
 
 def get_config() -> TrainConfig:

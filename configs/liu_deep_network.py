@@ -13,9 +13,9 @@ same figure is another view of the sweep of Figure 3 of Mitliagkas et al.
 | `fast` | digits, 1 and 8 workers, 100 updates | 2 cores, 1 minute |
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick
-from asyncflax.sweep import SweepConfig
+from asyncflax.lab.sweep import SweepConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import cifar10_quick
 
 
 def get_config(variant: str = "") -> SweepConfig:

@@ -16,9 +16,9 @@ which it is not reached makes the improvement unknown and is counted.
 | `fast` | digits, 100 updates, 2 seeds: for trying things | 2 cores, 1 minute |
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick
-from asyncflax.sweep import SweepConfig
+from asyncflax.lab.sweep import SweepConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import cifar10_quick
 
 ALL = (-0.2, -0.09, -0.06, -0.03, 0.0)
 

@@ -29,9 +29,9 @@ With `--stop_after_minutes=7` it stops in time between two parts, and the same c
 one network at a time otherwise.
 """
 
-from asyncflax.compare import CompareConfig
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import cifar10_quick, resnet20
+from asyncflax.lab.compare import CompareConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import cifar10_quick, resnet20
 
 EQUAL = "homogeneous: gamma(cv=0.1)"
 UNEQUAL = "heterogeneous: heterogeneous_gamma(machine_cv=0.6)"

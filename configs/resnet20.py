@@ -26,8 +26,8 @@ Not run at full length here: 62,500 updates are for one GPU. Needs CIFAR-10 in t
 updates of batch 32, for trying things: less than a minute on two cores, most of it compilation.
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import resnet20
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import resnet20
 
 
 def get_config(variant: str = "") -> TrainConfig:

@@ -5,7 +5,7 @@
 Asynchronous momentum SGD (Async-MSGD) from the saddle e_2, d = 4, Sigma = diag(4, 3, 2, 1), constant delays, 8,192
 trajectories a setting in 16 independent replicates. Claim: the more momentum, the less delay. The tolerable delay
 costs at most 50 % more error after equal slow time; the optimal one reaches twice the error without delay in the
-shortest time with tau + 1 workers. `asyncflax.studies.streaming_pca` defines both. At step size 5e-4, with 95 %
+shortest time with tau + 1 workers. `asyncflax.lab.studies.streaming_pca` defines both. At step size 5e-4, with 95 %
 intervals:
 
 | momentum | tolerable | optimal | linear theory | second-hand |
@@ -38,7 +38,7 @@ About three minutes of CPU time, float32. `:fast` behind the file name is one st
 about 15 seconds.
 """
 
-from asyncflax.studies.streaming_pca import StreamingPcaConfig
+from asyncflax.lab.studies.streaming_pca import StreamingPcaConfig
 
 
 def get_config(variant: str = "") -> StreamingPcaConfig:

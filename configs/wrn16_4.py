@@ -15,8 +15,8 @@ Not run on the real data: CIFAR-100 was not there, its reader has been tested wi
 scikit-learn's digits, 20 updates of batch 32, for trying things: some minutes on two cores.
 """
 
-from asyncflax.config import TrainConfig
-from asyncflax.recipes import wrn16_4
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.recipes import wrn16_4
 
 
 def get_config(variant: str = "") -> TrainConfig:

@@ -11,8 +11,9 @@ import pathlib
 
 from absl import flags
 
-from asyncflax import claims, launcher
-from asyncflax.workdir import RunError
+from asyncflax.errors import RunError
+from asyncflax.lab import claims
+from asyncflax.train import launcher
 
 SOURCE = flags.DEFINE_string("from", None, "the folder of a study; its claims/ are copied into results/")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace claims and figures that are in results/ already")

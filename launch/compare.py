@@ -4,7 +4,7 @@
     python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/mine --config.num_groups=16 \
         --config.methods='asgd; dana_zero; gentle: dana_zero(momentum=0.5)'
 
-Every field of asyncflax.compare.CompareConfig is a flag, and so is every field of the trainings, as
+Every field of asyncflax.lab.compare.CompareConfig is a flag, and so is every field of the trainings, as
 --config.train.FIELD. The same command goes on with a comparison that was stopped. What `orders` of the config says is
 checked, and each order becomes a claim in WORKDIR/claims, which `launch/claims.py --from=WORKDIR` collects; with a
 finished comparison nothing is trained for it.
@@ -15,8 +15,8 @@ import pathlib
 from absl import flags
 
 import asyncflax
-from asyncflax import compilation, launcher
-from asyncflax.compare import CompareConfig, draw_comparison, run_comparison
+from asyncflax.lab.compare import CompareConfig, draw_comparison, run_comparison
+from asyncflax.train import launcher
 
 CONFIG = launcher.config_flag(CompareConfig, "configs/dana_table.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the comparison", required=True)
@@ -29,7 +29,7 @@ flags.declare_key_flag("config")
 def main() -> None:
     """Trains, draws, prints the table."""
     workdir = WORKDIR.value
-    compilation.use_cache(CACHE.value)
+    launcher.use_cache(CACHE.value)
     limit = float("inf") if MINUTES.value is None else MINUTES.value
     results = run_comparison(CONFIG.value, workdir, stop_after_minutes=limit)
     # A claim names no folder of this machine.

@@ -11,9 +11,10 @@ Prints a table and what follows from it; --workdir saves both as CSV and JSON, w
 from absl import flags
 from tqdm import tqdm
 
-from asyncflax import launcher, planner
+from asyncflax.errors import RunError
+from asyncflax.theory import planner
 from asyncflax.trace import Trace
-from asyncflax.workdir import RunError
+from asyncflax.train import launcher
 
 GROUPS = flags.DEFINE_list("num_groups", None, "numbers of compute groups (default 1,2,4,8,16)")
 TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_groups and service_time")

@@ -12,11 +12,12 @@ import jax
 from absl import flags
 from matplotlib.figure import Figure
 
-from asyncflax import _check, launcher, queues, rounds
+from asyncflax import _check, engine, queues
 from asyncflax._files import write_atomically
-from asyncflax.plan import make_plan
+from asyncflax.engine.plan import make_plan
+from asyncflax.errors import RunError
 from asyncflax.trace import Trace
-from asyncflax.workdir import RunError
+from asyncflax.train import launcher
 
 WORKERS = flags.DEFINE_integer("num_workers", 8, "compute groups that are emulated")
 SERVICE = flags.DEFINE_string("service_time", None, "a law of asyncflax.queues (default exponential)")
@@ -41,7 +42,7 @@ def main() -> None:
         simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
         trace = Trace.load(TRACE.value) if TRACE.value else simulated()
         costs = {"num_replicas": REPLICA.value, "fixed": FIXED.value}
-        best = rounds.best_width(trace, GROUP.value, **costs)
+        best = engine.best_width(trace, GROUP.value, **costs)
         size = PARAMETERS.value and _check.integer("parameters", PARAMETERS.value, 1)
         params = jax.ShapeDtypeStruct((size,), "float32") if size else None
         plan = make_plan(trace, width=best.width, store=STORE.value)
@@ -49,7 +50,7 @@ def main() -> None:
         print(text)
         if folder:
             figure, widths = Figure(figsize=(10, 4.5), layout="constrained"), [GROUP.value * 2**k for k in range(5)]
-            rounds.draw(figure, trace, num_groups=sorted({1, GROUP.value}), widths=widths, **costs)
+            engine.draw(figure, trace, num_groups=sorted({1, GROUP.value}), widths=widths, **costs)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / "rounds.txt", lambda file: file.write(f"{text}\n".encode()))
             write_atomically(folder / "rounds.png", lambda file: figure.savefig(file, dpi=110, format="png"))

@@ -3,14 +3,14 @@
     python launch/streaming_pca.py --config=configs/streaming_pca.py --workdir=runs/streaming_pca
     python launch/streaming_pca.py --config=configs/streaming_pca.py:fast --workdir=runs/streaming_pca-fast
 
-Every field of asyncflax.studies.streaming_pca.StreamingPcaConfig is a flag. The same command goes on with a study that
-was stopped.
+Every field of asyncflax.lab.studies.streaming_pca.StreamingPcaConfig is a flag. The same command goes on with a study
+that was stopped.
 """
 
 from absl import flags
 
-from asyncflax import launcher
-from asyncflax.studies.streaming_pca import StreamingPcaConfig, run_study
+from asyncflax.lab.studies.streaming_pca import StreamingPcaConfig, run_study
+from asyncflax.train import launcher
 
 CONFIG = launcher.config_flag(StreamingPcaConfig, "configs/streaming_pca.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)

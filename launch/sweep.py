@@ -4,14 +4,15 @@
     python launch/sweep.py --config=configs/figure3.py:digits --workdir=runs/more \
         --config.axes='num_groups=(1, 16), momentum=(-0.2, 0, 0.2), learning_rate=(0.2, 0.1), seed=(0, 1)'
 
-Every field of asyncflax.sweep.SweepConfig is a flag, and so is every field of the trainings, as --config.train.FIELD.
-The same command goes on with a sweep that was stopped.
+Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field of the trainings, as
+--config.train.FIELD. The same command goes on with a sweep that was stopped.
 """
 
 from absl import flags
 
-from asyncflax import compilation, figures, launcher
-from asyncflax.sweep import SweepConfig, run_sweep
+from asyncflax.lab import figures
+from asyncflax.lab.sweep import SweepConfig, run_sweep
+from asyncflax.train import launcher
 
 CONFIG = launcher.config_flag(SweepConfig, "configs/figure3.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the sweep", required=True)
@@ -23,7 +24,7 @@ flags.declare_key_flag("config")
 def main() -> None:
     """Trains, draws, prints the results."""
     config, workdir = CONFIG.value, WORKDIR.value
-    compilation.use_cache(CACHE.value)
+    launcher.use_cache(CACHE.value)
     figures.check(config)
     limit = float("inf") if MINUTES.value is None else MINUTES.value
     results = run_sweep(config, workdir, stop_after_minutes=limit)

@@ -9,9 +9,9 @@ Prints the table; WORKDIR/claims gets a JSON file a claim, and figures.
 from absl import flags
 from tqdm import tqdm
 
-from asyncflax import launcher
-from asyncflax.studies import theorems
-from asyncflax.workdir import RunError
+from asyncflax.errors import RunError
+from asyncflax.lab.studies import theorems
+from asyncflax.train import launcher
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
 QUICK = flags.DEFINE_bool("quick", False, "few cases and runs, wider intervals: for trying things")

@@ -4,15 +4,15 @@
     python launch/train.py --config=configs/digits.py --workdir=runs/dc --config.algorithm=dc_asgd \
         --config.algorithm_options='strength=0.04' --config.momentum=-0.09
 
-Every field of asyncflax.config.TrainConfig is a flag. The same command goes on with a run that was stopped. Several
-processes train together if each is told who it is: --coordinator=HOST:PORT --num_processes=2 --process_id=0.
+Every field of asyncflax.train.config.TrainConfig is a flag. The same command goes on with a run that was stopped.
+Several processes train together if each is told who it is: --coordinator=HOST:PORT --num_processes=2 --process_id=0.
 """
 
 from absl import flags
 
 import asyncflax
-from asyncflax import compilation, launcher
-from asyncflax.config import TrainConfig
+from asyncflax.train import launcher
+from asyncflax.train.config import TrainConfig
 from asyncflax.train import train_and_evaluate
 
 CONFIG = launcher.config_flag(TrainConfig)
@@ -27,7 +27,7 @@ flags.declare_key_flag("config")
 def main() -> None:
     """Trains, prints the results and a command to try next."""
     config, workdir = CONFIG.value, WORKDIR.value
-    compilation.use_cache(CACHE.value)
+    launcher.use_cache(CACHE.value)
     summary = train_and_evaluate(config, workdir)
     print(f"\n{summary.table}\n\nfigures: {summary.figure}")
     if CITATION.value:

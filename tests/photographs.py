@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asyncflax.imagenet import Record
+from asyncflax.data.imagenet import Record
 
 TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR", "")
 has_sample = (pathlib.Path(TFDS_DATA_DIR) / "imagenet_eight" / "1.0.0").is_dir()

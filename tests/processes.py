@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from asyncflax import distributed
+from asyncflax.train import distributed
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAVED_AT = 12  # the event after which a run is saved
@@ -136,7 +136,7 @@ def keep(path: pathlib.Path, result: dict[str, np.ndarray]) -> None:
 def compute(folder: pathlib.Path, group: int, replica: int) -> None:
     """Runs the cases on a mesh of all devices, and saves one of them on its way."""
     import asyncflax
-    from asyncflax.checkpoint import Checkpoints
+    from asyncflax.train.checkpoint import Checkpoints
 
     mesh, count = asyncflax.make_mesh(group, replica), jax.process_count()
     for name, kind, server in cases(count):
@@ -150,7 +150,7 @@ def compute(folder: pathlib.Path, group: int, replica: int) -> None:
 
 def go_on(folder: pathlib.Path, saved_by: int, **where) -> dict[str, np.ndarray]:
     """Ends the run that so many processes saved."""
-    from asyncflax.checkpoint import Checkpoints
+    from asyncflax.train.checkpoint import Checkpoints
 
     name, kind, _ = SAVED
     plan = make_plan(kind, **where)
@@ -174,9 +174,10 @@ def compute_four(folder: pathlib.Path) -> None:
 
 def photographs(folder: pathlib.Path) -> None:
     """A training on records, on a mesh of all devices; and how many of them each process has decoded."""
+    sys.path.append(str(pathlib.Path(__file__).parent / "train"))
     import test_feeds
 
-    from asyncflax import pipeline
+    from asyncflax.data import pipeline
 
     decode, decoded = pipeline.decode, []
     pipeline.decode = lambda jpeg: decoded.append(1) or decode(jpeg)
@@ -256,8 +257,8 @@ def differ(folder: pathlib.Path) -> None:
 
 def apart(folder: pathlib.Path) -> None:
     """The folder has the same name in all processes, but each has its own, as on hosts that share no disk."""
-    from asyncflax.config import TrainConfig
-    from asyncflax.workdir import Workdir
+    from asyncflax.train.config import TrainConfig
+    from asyncflax.train.workdir import Workdir
 
     here = folder / str(jax.process_index())
     here.mkdir()

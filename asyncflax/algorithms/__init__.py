@@ -3,6 +3,7 @@
 Each is a function of its hyper-parameters that makes an `AsyncAlgorithm`; `__all__` is the list of their names.
 """
 
+from asyncflax.algorithms._citation import citation
 from asyncflax.algorithms.asgd import asgd, delay_adaptive_asgd, ssgd, staleness_aware_asgd
 from asyncflax.algorithms.closed_loop import closed_loop_momentum
 from asyncflax.algorithms.dana import dana_dc, dana_slim, dana_zero

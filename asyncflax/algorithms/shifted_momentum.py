@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._rows import fill_rows, put_row, take_row
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
-from asyncflax.history import fill_rows, put_row, take_row
 from asyncflax.transforms import explicit_momentum, per_worker
 
 

@@ -2,9 +2,14 @@
 
 `momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on
 (lambda/2) x^2, their stability limits and best hyper-parameters (the model is described in `_model`); `estimate` the
-momentum of a recorded trajectory; `streaming_pca` the limits of streaming PCA. NumPy only.
+momentum of a recorded trajectory; `streaming_pca` the limits of streaming PCA: NumPy only. Loaded when first used:
+`meter`, the momentum of a run while it goes on; `problems`, small ones with a theory; `planner`, what to set for so
+many workers.
 """
 
+from typing import TYPE_CHECKING
+
+from asyncflax import _lazy
 from asyncflax.theory import streaming_pca
 from asyncflax.theory._model import ExponentialQueue
 from asyncflax.theory.best import BestHyperParameters, best_hyper_parameters
@@ -26,6 +31,12 @@ from asyncflax.theory.momentum import (
     total_momentum_operator,
     turning_point,
 )
+
+if TYPE_CHECKING:
+    from asyncflax.theory import meter, planner, problems
+
+_HOMES = {"meter": "", "planner": "", "problems": ""}
+__getattr__, __dir__ = _lazy.exports(__name__, _HOMES)
 
 __all__ = [
     # The theorems

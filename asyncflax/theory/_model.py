@@ -63,7 +63,8 @@ Staleness = int | StalenessLaw | ExponentialQueue
 
 def generating_function(staleness: Staleness) -> tuple[np.ndarray, np.ndarray]:
     """Numerator and denominator of Q(z) = sum_l q_l z^-l."""
-    mu = implicit(staleness)
+    is_queue = isinstance(staleness, ExponentialQueue)
+    mu = 1.0 - 1.0 / staleness.num_workers if is_queue else as_law(staleness).implicit_momentum
     if mu is not None:
         return np.array([1.0 - mu, 0.0]), np.array([1.0, -mu])
     q = as_law(staleness).table
@@ -109,15 +110,6 @@ def as_law(staleness: Staleness) -> StalenessLaw:
     if isinstance(staleness, ExponentialQueue):
         return constant(0)
     return constant(_check.integer("staleness", staleness, 0))
-
-
-def implicit(staleness: Staleness) -> float | None:
-    """mu_S of a queue or of a geometric law, else None."""
-    if isinstance(staleness, ExponentialQueue):
-        return 1.0 - 1.0 / staleness.num_workers
-    q = as_law(staleness).table
-    mu = 1.0 - q[0]
-    return float(mu) if np.allclose(q, q[0] * mu ** np.arange(len(q)), rtol=1e-9, atol=0.0) else None
 
 
 def checked_step(h: float, *, positive: bool = False) -> float:

@@ -6,12 +6,11 @@ the engine gives to every transformation that accepts them; leaving one out is a
 
 from asyncflax.transforms.compensation import MeanSquareState, compensate_delay
 from asyncflax.transforms.delay import DelayState, delay_gradients
-from asyncflax.transforms.momentum import MomentumState, explicit_momentum
-from asyncflax.transforms.per_worker import PerWorkerState, per_worker
+from asyncflax.transforms.momentum import MomentumState, SummedMomentumState, explicit_momentum, summed_momentum
 from asyncflax.transforms.scaling import scale_by_staleness
-from asyncflax.transforms.summed_momentum import SummedMomentumState, summed_momentum
 from asyncflax.transforms.versions import StoredVersions, read_stale_params, store_versions
 from asyncflax.transforms.weight_decay import decay_weights
+from asyncflax.transforms.wrappers import PerWorkerState, per_worker
 
 __all__ = [
     "DelayState",

@@ -1,0 +1,247 @@
+"""Image data sets as arrays, and the batches that belong to events.
+
+CIFAR-10 and CIFAR-100 come through TensorFlow Datasets (`tfds.data_source`, which needs no TensorFlow). They are
+decoded once into a cache, a file of uint8 arrays for each, which can also be given directly, so that a machine without
+TensorFlow Datasets can train. scikit-learn's handwritten digits are the embedded data set: they come with scikit-learn
+(extra `train`).
+
+The batch of event t depends on the seed and on t alone, so that replays, other widths and resumed runs see the same.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import zipfile
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyncflax import _check
+from asyncflax._files import cache_folder, data_folder, write_atomically
+
+__all__ = ["ImageData", "augment", "cifar10", "cifar100", "digits"]
+
+_CIFAR_VERSION = "3.0.2"  # of TensorFlow Datasets
+
+
+class ImageData(NamedTuple):
+    """A data set in memory.
+
+    Attributes:
+      train_images: uint8 [n, height, width, channels].
+      train_labels: int32 [n].
+      test_images: uint8 [m, height, width, channels].
+      test_labels: int32 [m].
+
+    Example:
+      >>> import asyncflax
+      >>> data = asyncflax.data.digits()
+      >>> data.train_images.shape, data.test_images.shape, data.num_classes
+      ((1437, 8, 8, 1), (360, 8, 8, 1), 10)
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return int(self.train_labels.max()) + 1
+
+    @property
+    def mean_image(self) -> np.ndarray:
+        """float32 [height, width, channels]: the mean of the training images, pixels 0..255."""
+        return self.train_images.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def digits(num_test: int = 360) -> ImageData:
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels scaled to 0..255; no download.
+
+    Args:
+      num_test: how many of them, at random but always the same, are for testing.
+
+    Raises:
+      ValueError: `num_test` is not in 1..1796.
+
+    Source: the test set of E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+
+    Example: see `ImageData`.
+    """
+    from sklearn.datasets import load_digits
+
+    num_test = _check.integer("num_test", num_test, 1, 1796)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
+    images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    order = np.random.default_rng(0).permutation(len(images))
+    test, train = order[:num_test], order[num_test:]
+    labels = labels.astype(np.int32)
+    return ImageData(images[train], labels[train], images[test], labels[test])
+
+
+def cifar10(
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> ImageData:
+    """CIFAR-10: 50,000 training and 10,000 test images, 32x32x3, 10 classes.
+
+    The first call decodes the records, which takes a while; later ones read the cache.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets, in which there is cifar10/3.0.2; default $TFDS_DATA_DIR, then
+        ~/tensorflow_datasets.
+      cache: the file of decoded arrays; default cifar10-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
+        Where it exists, nothing else is needed.
+      download: let TensorFlow Datasets download and prepare what is missing (170 MB).
+
+    Raises:
+      FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
+      ValueError: the cache is damaged.
+
+    Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009.
+
+    Example:
+      >>> import asyncflax
+      >>> asyncflax.data.cifar10("nowhere", cache="nothing.npz")
+      Traceback (most recent call last):
+        ...
+      FileNotFoundError: CIFAR-10 is not in nowhere (no nowhere/cifar10/3.0.2). Download it there with
+        python -c "from asyncflax import data; data.cifar10('nowhere', download=True)"
+      or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
+    """
+    return _cifar("cifar10", 10, data_dir, cache, download)
+
+
+def cifar100(
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    download: bool = False,
+) -> ImageData:
+    """CIFAR-100: 50,000 training and 10,000 test images, 32x32x3, 100 classes (the fine labels).
+
+    Read as `cifar10` is. It has been tested with records that are made up, not with the data set itself.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets, in which there is cifar100/3.0.2; default $TFDS_DATA_DIR, then
+        ~/tensorflow_datasets.
+      cache: the file of decoded arrays; default cifar100-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
+        Where it exists, nothing else is needed.
+      download: let TensorFlow Datasets download and prepare what is missing (170 MB).
+
+    Raises:
+      FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
+      ValueError: the cache is damaged.
+
+    Source: as `cifar10`.
+
+    Example:
+      >>> import asyncflax
+      >>> asyncflax.data.cifar100("nowhere", cache="nothing.npz")
+      Traceback (most recent call last):
+        ...
+      FileNotFoundError: CIFAR-100 is not in nowhere (no nowhere/cifar100/3.0.2). Download it there with
+        python -c "from asyncflax import data; data.cifar100('nowhere', download=True)"
+      or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
+    """
+    return _cifar("cifar100", 100, data_dir, cache, download)
+
+
+def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = True) -> jax.Array:
+    """Random crops of the zero-padded images, and mirror images of half of them; inside jit.
+
+    Args:
+      key: a typed JAX key.
+      images: float [n, height, width, channels], with the mean subtracted (the padding is 0).
+      pad: how many pixels a crop may be off, on each side; 0 does not crop.
+      flip: whether to mirror.
+
+    Returns:
+      the same shape and dtype.
+
+    Source: the augmentation of CIFAR-10 that is usual since He et al. 2016 (arXiv:1512.03385).
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> asyncflax.data.augment(jax.random.key(0), jnp.ones((2, 32, 32, 3))).shape
+      (2, 32, 32, 3)
+    """
+    crop_key, flip_key = jax.random.split(key)
+    if pad > 0:
+        padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        corners = jax.random.randint(crop_key, (len(images), 2), 0, 2 * pad + 1)
+        crop = lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+        images = jax.vmap(crop)(padded, corners)
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, 0.5, (len(images), 1, 1, 1))
+        images = jnp.where(mirrored, images[:, :, ::-1], images)
+    return images
+
+
+def _cifar(
+    name: str,
+    num_classes: int,
+    data_dir: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None,
+    download: bool,
+) -> ImageData:
+    """One of the two, from its cache or decoded into it; `name` is that of TensorFlow Datasets and of the function."""
+    title = f"CIFAR-{num_classes}"
+    cache = pathlib.Path(cache) if cache is not None else cache_folder() / f"{name}-{_CIFAR_VERSION}.npz"
+    if cache.exists():
+        return _read_cache(cache, title, num_classes)
+    folder = data_folder(data_dir)
+    there = folder / name / _CIFAR_VERSION
+    if not download and not there.is_dir():
+        raise FileNotFoundError(
+            f"{title} is not in {folder} (no {there}). Download it there with\n"
+            f"  python -c \"from asyncflax import data; data.{name}('{folder}', download=True)\"\n"
+            "or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'."
+        )
+    full_name = f"{name}:{_CIFAR_VERSION}"
+    data = ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))
+    _write_cache(cache, data)
+    return data
+
+
+def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow_datasets as tfds
+    from tqdm import tqdm
+
+    builder: Any = tfds.builder(name, data_dir=os.fspath(folder), file_format="array_record")
+    if download:
+        builder.download_and_prepare()
+    source = builder.as_data_source(split=split)
+    shape = builder.info.features["image"].shape
+    images, labels = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
+    for i in tqdm(range(len(source)), desc=f"decoding {name} {split}", unit="images", leave=False):
+        example = source[i]
+        images[i], labels[i] = example["image"], example["label"]
+    return images, labels
+
+
+def _write_cache(path: pathlib.Path, data: ImageData) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: np.savez(file, **data._asdict()))
+
+
+def _read_cache(path: pathlib.Path, title: str, num_classes: int) -> ImageData:
+    content = path.read_bytes() if path.is_file() else b""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            data = ImageData(**{name: arrays[name] for name in ImageData._fields})
+        shapes = [x.shape[1:] for x in data]
+        if shapes != [(32, 32, 3), (), (32, 32, 3), ()] or data.train_images.dtype != np.uint8:
+            raise ValueError(f"its arrays have shapes {[x.shape for x in data]}")
+        if not num_classes // 10 <= (last := data.train_labels.max()) < num_classes:  # CIFAR-10's has no label above 9
+            raise ValueError(f"its labels are 0 to {last}")
+    except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or no cache of {title} ({error}); delete it, it is made anew.") from error
+    return data

@@ -1,0 +1,253 @@
+"""ImageNet and a sample of it, as records: encoded images, each read when it is asked for.
+
+Decoded, ImageNet's training images are some 700 GB; so nothing is decoded here, and nothing is held in memory.
+`asyncflax.data.pipeline` makes batches of records. They are read through TensorFlow Datasets, in the format
+array_record, which needs no TensorFlow (extra `train`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asyncflax import _check
+from asyncflax._files import cache_folder, data_folder, write_atomically
+
+__all__ = ["MEAN_PIXEL", "ImageRecords", "Record", "Records", "imagenet2012", "imagenet_eight"]
+
+MEAN_PIXEL = (123.675, 116.28, 103.53)
+"""The mean red, green and blue of ImageNet's training images, pixels 0..255, as is usual (0.485, 0.456, 0.406)."""
+
+_SCANNED_TOGETHER = 256  # records; array_record reads them in threads of its own
+
+
+class Record(NamedTuple):
+    """One image, as it was encoded.
+
+    Attributes:
+      jpeg: the file's bytes.
+      label: its class, from 0.
+      name: the file's name, for people.
+
+    Example: see `Records`.
+    """
+
+    jpeg: bytes
+    label: int
+    name: str
+
+
+class Records:
+    """One split of a data set: `len(records)`, and `records[i]`, the `Record` at i; see `imagenet2012`.
+
+    It may be read from several threads. It is small when pickled, and every process opens the files for itself.
+
+    Args:
+      source: a data source of TensorFlow Datasets with the features 'image', left encoded, 'label' and 'file_name'.
+      classes: the labels to keep, which become 0, 1, ...; none means all, as they are.
+      labels: the file of the labels of all records, which is written when there are classes and no such file.
+
+    Raises:
+      ValueError: the file of labels is damaged or that of other records.
+
+    Example:
+      >>> from asyncflax.data.imagenet import Record, Records
+      >>> source = [{"image": b"...", "label": i % 4, "file_name": b"%d.JPEG" % i} for i in range(12)]
+      >>> records = Records(source)
+      >>> len(records), records[5]
+      (12, Record(jpeg=b'...', label=1, name='5.JPEG'))
+    """
+
+    def __init__(self, source: Sequence[Any], classes: Sequence[int] = (), labels: pathlib.Path | None = None):
+        self._source, self._rows, self._labels = source, None, labels
+        self._renumbered = {label: number for number, label in enumerate(classes)}
+        if classes:
+            self._rows = np.flatnonzero(np.isin(_all_labels(source, labels), classes)).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._source if self._rows is None else self._rows)
+
+    def __getitem__(self, index: int) -> Record:
+        """Record number `index`, which is in 0..len - 1."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} is not among the {len(self)}.")
+        example = self._source[index if self._rows is None else int(self._rows[index])]
+        label, name = int(example["label"]), example["file_name"].decode()
+        if self._renumbered:
+            if label not in self._renumbered:
+                raise ValueError(
+                    f"record {index} ({name}) has label {label}, not one of {list(self._renumbered)}: "
+                    f"{self._labels} holds the labels of other records; delete it, it is made anew."
+                )
+            label = self._renumbered[label]
+        return Record(example["image"], label, name)
+
+
+class ImageRecords(NamedTuple):
+    """A data set of records.
+
+    Attributes:
+      train: the training split.
+      test: the split to test on, which ImageNet calls validation.
+      class_names: what the labels 0, 1, ... stand for.
+
+    Example: see `imagenet2012`.
+    """
+
+    train: Records
+    test: Records
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+
+def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Iterable[int] = ()) -> ImageRecords:
+    """ImageNet (ILSVRC 2012): 1,281,167 training and 50,000 validation photographs of many sizes, 1,000 classes.
+
+    Whoever wants it has to register with image-net.org and prepare it once, which takes 300 GB of disk for a while;
+    the error of a missing data set says how. It has been tested with records that are made up, not with ImageNet.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets, in which there is imagenet2012/5.1.0; default $TFDS_DATA_DIR, then
+        ~/tensorflow_datasets.
+      classes: the labels to keep, which become 0, 1, ... in this order; default all. range(8) are the eight classes
+        of Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 3. The first time all records are read for their labels,
+        which are kept in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
+
+    Raises:
+      FileNotFoundError: the data set is not there; the message says how to get it.
+      ValueError: it lacks a split or is in another format, `classes` are not distinct labels of it, or the kept labels
+        are damaged.
+
+    Source: O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115(3), 2015
+      (arXiv:1409.0575).
+
+    Example:
+      >>> from asyncflax.data import imagenet
+      >>> imagenet.imagenet2012("nowhere")
+      Traceback (most recent call last):
+        ...
+      FileNotFoundError: ImageNet is not in nowhere (no nowhere/imagenet2012/5.1.0). No program can download it:
+        1. Sign in at https://image-net.org/download-images and fetch ILSVRC2012_img_train.tar (138 GB) and
+           ILSVRC2012_img_val.tar (6 GB) into nowhere/downloads/manual
+        2. pip install tensorflow   # to prepare it, not to read it
+        3. tfds build imagenet2012 --data_dir=nowhere --file_format=array_record
+      or set TFDS_DATA_DIR to where it is.
+    """
+    folder = data_folder(data_dir)
+    return _read(
+        folder / "imagenet2012" / "5.1.0",
+        classes,
+        f"ImageNet is not in {folder} (no {folder}/imagenet2012/5.1.0). No program can download it:\n"
+        "  1. Sign in at https://image-net.org/download-images and fetch ILSVRC2012_img_train.tar (138 GB) and\n"
+        f"     ILSVRC2012_img_val.tar (6 GB) into {folder}/downloads/manual\n"
+        "  2. pip install tensorflow   # to prepare it, not to read it\n"
+        f"  3. tfds build imagenet2012 --data_dir={folder} --file_format=array_record\n"
+        "or set TFDS_DATA_DIR to where it is.",
+    )
+
+
+def imagenet_eight(data_dir: str | os.PathLike[str] | None = None, *, classes: Iterable[int] = ()) -> ImageRecords:
+    """A sample of ImageNet: 3,200 training and 800 validation photographs of 224x224 pixels, 8 classes.
+
+    The classes are eight of the ten of Imagenette, not the first eight of ImageNet.
+
+    Args:
+      data_dir: the folder of TensorFlow Datasets, in which there is imagenet_eight/1.0.0; default $TFDS_DATA_DIR, then
+        ~/tensorflow_datasets.
+      classes: the labels to keep, as for `imagenet2012`.
+
+    Raises:
+      FileNotFoundError: the sample is not there.
+      ValueError: as for `imagenet2012`.
+
+    Source: J. Howard, Imagenette, https://github.com/fastai/imagenette.
+
+    Example:
+      >>> from asyncflax.data import imagenet
+      >>> imagenet.imagenet_eight("nowhere")
+      Traceback (most recent call last):
+        ...
+      FileNotFoundError: imagenet_eight is not in nowhere (no nowhere/imagenet_eight/1.0.0). It is a folder that
+      TensorFlow Datasets can read but not build: copy it there, or set TFDS_DATA_DIR to where it is.
+    """
+    folder = data_folder(data_dir)
+    return _read(
+        folder / "imagenet_eight" / "1.0.0",
+        classes,
+        f"imagenet_eight is not in {folder} (no {folder}/imagenet_eight/1.0.0). It is a folder that\n"
+        "TensorFlow Datasets can read but not build: copy it there, or set TFDS_DATA_DIR to where it is.",
+    )
+
+
+def _read(there: pathlib.Path, classes: Iterable[int], missing: str) -> ImageRecords:
+    """The data set in a folder NAME/VERSION of TensorFlow Datasets."""
+    if not (there / "dataset_info.json").is_file():
+        raise FileNotFoundError(missing)
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder_from_directory(there)
+    names = tuple(builder.info.features["label"].names)
+    classes = [_check.integer("each of classes", label, 0, len(names) - 1) for label in classes]
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes must be distinct, got {classes}.")
+    train, test = (_read_split(builder, split, classes) for split in ("train", "validation"))
+    return ImageRecords(train, test, tuple(names[label] for label in classes) or names)
+
+
+def _read_split(builder: Any, split: str, classes: Sequence[int]) -> Records:
+    import tensorflow_datasets as tfds
+
+    info, there = builder.info, builder.data_path
+    if split not in info.splits:
+        raise ValueError(f"{there} has no split {split!r}, only {sorted(info.splits)}; prepare it anew.")
+    try:
+        source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{there} has no format with random access, only {info.file_format.value}. Convert it with\n"
+            f"  tfds convert_format --dataset_version_dir={there} --out_file_format=array_record"
+        ) from error
+    return Records(source, classes, cache_folder() / f"{info.name}-{info.version}-{split}-labels.npy")
+
+
+def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
+    """int32 [len(source)], from the file or, if there is none, from the records, and then written to it."""
+    if path is not None and path.exists():
+        return _read_labels(path, len(source))
+    labels = _scan(source)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: np.save(file, labels))
+    return labels
+
+
+def _scan(source: Sequence[Any]) -> np.ndarray:
+    from tqdm import tqdm
+
+    labels = np.empty(len(source), np.int32)
+    read = getattr(source, "__getitems__", lambda rows: [source[row] for row in rows])
+    with tqdm(total=len(source), desc="reading the labels of all records", unit="records", leave=False) as progress:
+        for start in range(0, len(source), _SCANNED_TOGETHER):
+            rows = list(range(start, min(start + _SCANNED_TOGETHER, len(source))))
+            labels[rows] = [example["label"] for example in read(rows)]
+            progress.update(len(rows))
+    return labels
+
+
+def _read_labels(path: pathlib.Path, count: int) -> np.ndarray:
+    try:
+        labels = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        if labels.shape != (count,) or labels.dtype != np.int32:
+            raise ValueError(f"it holds {labels.dtype} {list(labels.shape)}, not int32 [{count}]")
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged or of other records ({error}); delete it, it is made anew.") from error
+    return labels

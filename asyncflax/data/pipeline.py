@@ -1,0 +1,497 @@
+"""Batches of photographs: records are decoded and cropped in the background while the devices compute.
+
+The batch of event t depends on the seed and on t alone, down to every crop. So it is the same for other widths and
+meshes, however the rows are divided among processes, with any number of worker processes, and after a stop.
+
+Worker processes, which Grain runs, start as copies of the program without its state: keep what a script does behind
+`if __name__ == "__main__":`. Each takes some seconds to start. Images stay uint8; devices normalise them. Needs grain
+and pillow (extra `train`).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from asyncflax import _check
+from asyncflax.data.imagenet import Record, Records
+from asyncflax.data.order import batch_rows
+
+__all__ = ["Batches", "central_crop", "decode", "evaluation_batches", "event_batches", "random_crop"]
+
+_TRIES = 10  # crops drawn before the central one is taken
+_SUCCESSORS = 100  # records tried in place of a damaged one
+_THREADS = 4  # that decode where there are no worker processes; each holds a batch
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    """The pixels of an encoded image.
+
+    Args:
+      jpeg: a JPEG file; grey ones and CMYK become RGB, its EXIF orientation is not looked at.
+
+    Returns:
+      uint8 [height, width, 3].
+
+    Raises:
+      ValueError: it is damaged or truncated. Bits that are flipped within the image mostly decode to something, which
+        nobody notices.
+
+    Example:
+      >>> from asyncflax.data import pipeline
+      >>> pipeline.decode(b"no image")
+      Traceback (most recent call last):
+        ...
+      ValueError: cannot be decoded (not a JPEG file)
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise ValueError("cannot be decoded (not a JPEG file)") from None
+    except Exception as error:  # whatever a parser may come to with bytes that are not what they should be
+        raise ValueError(f"cannot be decoded ({error})") from error
+
+
+def random_crop(
+    image: np.ndarray,
+    generator: np.random.Generator,
+    *,
+    size: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: bool = True,
+) -> np.ndarray:
+    """A random part of an image, scaled to a square and mirrored half of the time.
+
+    Args:
+      image: uint8 [height, width, 3].
+      generator: where the randomness comes from.
+      size: pixels on a side of the result.
+      area: between which shares of the image's area the part has, uniform.
+      aspect: between which ratios of width to height it has, log-uniform. Parts that do not fit into the image are
+        drawn anew; after ten it is the largest central one.
+      flip: whether to mirror.
+
+    Returns:
+      uint8 [size, size, 3]; bilinear, with antialiasing.
+
+    Source: C. Szegedy et al., Going Deeper with Convolutions, 2015 (arXiv:1409.4842), as torchvision's
+      RandomResizedCrop has it.
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.data import pipeline
+      >>> image = np.zeros((375, 500, 3), np.uint8)
+      >>> pipeline.random_crop(image, np.random.default_rng(0), size=224).shape
+      (224, 224, 3)
+    """
+    top, left, height, width = _box(image.shape[0], image.shape[1], generator, area, aspect)
+    crop = _resize(image[top : top + height, left : left + width], size, size)
+    return crop[:, ::-1] if flip and generator.random() < 0.5 else crop
+
+
+def central_crop(image: np.ndarray, *, size: int) -> np.ndarray:
+    """The centre of an image whose shorter side is scaled to 256 / 224 of the size, as is usual for tests on ImageNet.
+
+    Args:
+      image: uint8 [height, width, 3]; not scaled if its shorter side has that length.
+      size: pixels on a side of the result.
+
+    Returns:
+      uint8 [size, size, 3].
+
+    Source: A. Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012 (256 and 224).
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.data import pipeline
+      >>> pipeline.central_crop(np.zeros((375, 500, 3), np.uint8), size=224).shape
+      (224, 224, 3)
+    """
+    height, width = image.shape[:2]
+    shorter, target = min(height, width), round(size * 256 / 224)
+    if shorter != target:
+        height, width = height * target // shorter, width * target // shorter
+        image = _resize(image, height, width)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+class Batches:
+    """Batches in order, made ahead of time in threads or in worker processes; an iterator that starts anywhere.
+
+    `event_batches` and `evaluation_batches` make them. Close it in the end, or use it in a `with` statement, which ends
+    the workers.
+
+    Args:
+      make: batch number -> the batch, a dict of arrays; it is pickled for the workers.
+      num_batches: how many there are.
+      num_workers: how many processes make them; 0 is threads of this one.
+
+    Attributes:
+      num_workers: as given; another number counts when they start the next time.
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.data import pipeline
+      >>> with pipeline.Batches(lambda t: {"squares": np.array([t, t * t])}, 10) as batches:
+      ...     _ = batches.take(6)
+      ...     state = batches.get_state()
+      ...     print(next(batches))
+      ...     batches.set_state(state)
+      ...     print(batches.take(2))
+      {'squares': array([ 6, 36])}
+      {'squares': array([[ 6, 36],
+             [ 7, 49]])}
+    """
+
+    def __init__(self, make: Callable[[int], dict[str, np.ndarray]], num_batches: int, *, num_workers: int = 0):
+        self._make, self._next, self._iterator = make, 0, None
+        self._num_batches = _check.integer("num_batches", num_batches, 0)
+        self.num_workers = _check.integer("num_workers", num_workers, 0)
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """The next batch. An error of its making comes again until what is wrong has been put right."""
+        if self._next == self._num_batches:
+            self.close()
+            raise StopIteration
+        if self._iterator is None:
+            self._iterator = self._start()
+        try:
+            batch = next(self._iterator)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, RuntimeError) and "Worker process was terminated" in str(error):
+                raise RuntimeError(
+                    f"{str(error).split('. ')[0]}. Exit code -15 is a signal, -9 mostly a lack of memory, -7 a full "
+                    "/dev/shm, and 1 an error in its start, which it has printed; batches are the same with fewer "
+                    "workers."
+                ) from error
+            raise
+        self._next += 1
+        return {name: np.asarray(array) for name, array in batch.items()}
+
+    def take(self, count: int) -> dict[str, np.ndarray]:
+        """The next batches, stacked.
+
+        Args:
+          count: how many, at most as many as are left.
+
+        Returns:
+          a batch with a leading axis of this length.
+
+        Raises:
+          ValueError: so many are not left.
+        """
+        count = _check.integer("count", count, 1, self._num_batches - self._next)
+        before, stacked = self.get_state(), {}
+        try:
+            for k in range(count):
+                for name, array in next(self).items():
+                    if k == 0:
+                        stacked[name] = np.empty((count, *array.shape), array.dtype)
+                    stacked[name][k] = array
+        except BaseException:
+            self.set_state(before)  # all of them or none
+            raise
+        if self._next == self._num_batches:
+            self.close()  # nobody will ask for more
+        return stacked
+
+    def get_state(self) -> dict[str, int]:
+        """Where it is, as JSON has it; good for any number of workers (Grain's own is not)."""
+        return {"next_batch": self._next}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Goes on from a state, without making what comes before."""
+        following = _check.integer("next_batch", state["next_batch"], 0, self._num_batches)
+        if following != self._next:
+            self.close()
+            self._next = following
+
+    def close(self) -> None:
+        """Ends the workers; the next batch would start them again."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator.close()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _start(self) -> Any:
+        """Grain's iterator from the next batch on."""
+        import grain
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain asks for flags of its own when it starts workers
+            flags.FLAGS.mark_as_parsed()
+        threads = 0 if self.num_workers else min(_THREADS, os.cpu_count() or 1)
+        dataset = grain.MapDataset.range(self._next, self._num_batches).map(self._make)
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+        workers = min(self.num_workers, self._num_batches - self._next)
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+        return iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker))
+
+
+def event_batches(
+    records: Records | Sequence[Record],
+    *,
+    batch_size: int,
+    num_events: int,
+    image_size: int,
+    seed: int = 0,
+    area: tuple[float, float] = (0.08, 1.0),
+    flip: bool = True,
+    on_corrupt: str = "stop",
+    num_workers: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> Batches:
+    """The batches of events 0, 1, ...: random crops of the records that `data.batch_rows` says.
+
+    Args:
+      records: the training records; a list of `Record` will do.
+      batch_size: how many images a batch has, over all shards.
+      num_events: how many batches there are.
+      image_size: pixels on a side.
+      seed: what the order of the records and the crops follow from.
+      area: shares of an image's area that crops have; see `random_crop`.
+      flip: whether to mirror half of them.
+      on_corrupt: what a record that cannot be decoded does. 'stop' raises an error that names it; 'skip' takes the next
+        one that can in its place, and says so in the batch.
+      num_workers: how many processes decode; 0 is threads of this one.
+      shard: (k, n) makes part k of n of each batch's rows, for process k of a run.
+
+    Returns:
+      batches of 'image', uint8 [b, image_size, image_size, 3], 'label', int32 [b], and 'corrupt', int32 [b], the number
+      of the record that could not be decoded, or -1; b is batch_size / n.
+
+    Raises:
+      ValueError, TypeError: an argument is wrong. When batches are made: a record cannot be decoded and is not to be
+        skipped, or none of the hundred after it can.
+      RuntimeError: when batches are made: a worker process has died.
+
+    Example:
+      >>> import io, numpy as np, PIL.Image
+      >>> from asyncflax.data import imagenet, pipeline
+      >>> file = io.BytesIO()
+      >>> PIL.Image.new("RGB", (50, 40)).save(file, "JPEG")
+      >>> records = [imagenet.Record(file.getvalue(), label=i % 2, name=f"{i}.JPEG") for i in range(6)]
+      >>> with pipeline.event_batches(records, batch_size=4, num_events=100, image_size=32) as batches:
+      ...     batch = batches.take(10)
+      >>> batch["image"].shape, batch["label"].shape, int(batch["corrupt"].max())
+      ((10, 4, 32, 32, 3), (10, 4), -1)
+    """
+    rows = _shard_rows(batch_size, shard)
+    batch_rows(len(records), batch_size, range(0), seed=seed)  # refuses what is wrong with them
+    _check.integer("image_size", image_size, 1)
+    _check.choice("on_corrupt", on_corrupt, ("stop", "skip"))
+    low, high = area
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"area must be two shares in (0, 1], the smaller first, got {area}.")
+    make = functools.partial(
+        _event_batch,
+        records=records,
+        batch_size=batch_size,
+        rows=rows,
+        image_size=image_size,
+        seed=seed,
+        area=area,
+        flip=flip,
+        on_corrupt=on_corrupt,
+    )
+    return Batches(make, _check.integer("num_events", num_events, 0), num_workers=num_workers)
+
+
+def evaluation_batches(
+    records: Records | Sequence[Record],
+    *,
+    batch_size: int,
+    image_size: int,
+    on_corrupt: str = "stop",
+    num_workers: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> Batches:
+    """All records once, in their order: central crops.
+
+    Args:
+      records: the records to test on.
+      batch_size: how many images a batch has, over all shards; the last one is filled up with black.
+      image_size: pixels on a side; see `central_crop`.
+      on_corrupt: what a record that cannot be decoded does. 'stop' raises an error that names it, 'skip' leaves it out.
+      num_workers: how many processes decode; 0 is threads of this one.
+      shard: (k, n) makes part k of n of each batch's rows.
+
+    Returns:
+      batches as those of `event_batches`; rows with label -1, which fill the last batch or could not be decoded, do not
+      count.
+
+    Raises:
+      ValueError, TypeError, RuntimeError: as `event_batches` does.
+
+    Example:
+      >>> import io, PIL.Image
+      >>> from asyncflax.data import imagenet, pipeline
+      >>> file = io.BytesIO()
+      >>> PIL.Image.new("RGB", (50, 40)).save(file, "JPEG")
+      >>> records = [imagenet.Record(file.getvalue(), label=i % 2, name=f"{i}.JPEG") for i in range(6)]
+      >>> with pipeline.evaluation_batches(records, batch_size=4, image_size=32) as batches:
+      ...     print([batch["label"].tolist() for batch in batches])
+      [[0, 1, 0, 1], [0, 1, -1, -1]]
+    """
+    rows = _shard_rows(batch_size, shard)
+    _check.integer("image_size", image_size, 1)
+    _check.choice("on_corrupt", on_corrupt, ("stop", "skip"))
+    make = functools.partial(
+        _evaluation_batch,
+        records=records,
+        batch_size=batch_size,
+        rows=rows,
+        image_size=image_size,
+        on_corrupt=on_corrupt,
+    )
+    return Batches(make, -(-len(records) // batch_size), num_workers=num_workers)
+
+
+def _event_batch(
+    event: int,
+    *,
+    records: Records | Sequence[Record],
+    batch_size: int,
+    rows: range,
+    image_size: int,
+    seed: int,
+    area: tuple[float, float],
+    flip: bool,
+    on_corrupt: str,
+) -> dict[str, np.ndarray]:
+    indices = batch_rows(len(records), batch_size, range(event, event + 1), seed=seed)[0]
+    batch = _empty_batch(len(rows), image_size)
+    for k, row in enumerate(rows):
+        image, batch["label"][k], batch["corrupt"][k] = _decode_or_next(records, int(indices[row]), on_corrupt)
+        # A spawn key, not a longer seed: those of events would be those of epochs, in `batch_rows`, with a zero.
+        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(event, row)))
+        batch["image"][k] = random_crop(image, generator, size=image_size, area=area, flip=flip)
+    return batch
+
+
+def _evaluation_batch(
+    number: int,
+    *,
+    records: Records | Sequence[Record],
+    batch_size: int,
+    rows: range,
+    image_size: int,
+    on_corrupt: str,
+) -> dict[str, np.ndarray]:
+    batch = _empty_batch(len(rows), image_size)
+    for k, row in enumerate(rows):
+        index = number * batch_size + row
+        if index < len(records):
+            record = records[index]
+            try:
+                batch["image"][k] = central_crop(decode(record.jpeg), size=image_size)
+                batch["label"][k] = record.label
+            except ValueError as error:
+                if on_corrupt == "stop":
+                    raise _damaged(index, record, error, "leaves it out") from error
+                batch["corrupt"][k] = index
+    return batch
+
+
+def _empty_batch(rows: int, image_size: int) -> dict[str, np.ndarray]:
+    """Black images that do not count."""
+    return {
+        "image": np.zeros((rows, image_size, image_size, 3), np.uint8),
+        "label": np.full(rows, -1, np.int32),
+        "corrupt": np.full(rows, -1, np.int32),
+    }
+
+
+def _decode_or_next(records: Records | Sequence[Record], index: int, on_corrupt: str) -> tuple[np.ndarray, int, int]:
+    """Image and label of a record, or of the next one that can be decoded, and the one that could not (or -1)."""
+    for step in range(1 + _SUCCESSORS):
+        record = records[(index + step) % len(records)]
+        try:
+            return decode(record.jpeg), record.label, index if step else -1
+        except ValueError as error:
+            if on_corrupt == "stop":
+                raise _damaged(index, record, error, "takes the next one in its place") from error
+    raise ValueError(f"record {index} and the {_SUCCESSORS} after it cannot be decoded; prepare the data set anew.")
+
+
+def _damaged(index: int, record: Record, error: ValueError, skipping: str) -> ValueError:
+    return ValueError(
+        f"record {index}, {record.name}, {error}. Prepare the data set anew from an intact file, or set on_corrupt to "
+        f"'skip', which {skipping}."
+    )
+
+
+def _box(
+    height: int,
+    width: int,
+    generator: np.random.Generator,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random part of an image."""
+    for _ in range(_TRIES):
+        target = height * width * generator.uniform(*area)
+        ratio = math.exp(generator.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        h, w = round(math.sqrt(target / ratio)), round(math.sqrt(target * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1)), h, w
+    h = min(height, max(1, round(width / aspect[0])))
+    w = min(width, max(1, round(height * aspect[1])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _shard_rows(batch_size: int, shard: tuple[int, int]) -> range:
+    """Which rows of a batch a shard makes."""
+    batch_size, (index, count) = _check.integer("batch_size", batch_size, 1), shard
+    count = _check.integer("the number of shards", count, 1)
+    index = _check.integer("the index of the shard", index, 0, count - 1)
+    if batch_size % count:
+        raise ValueError(f"batch_size={batch_size} must be a multiple of the {count} shards.")
+    part = batch_size // count
+    return range(index * part, (index + 1) * part)
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """A worker takes no accelerator, leaves signals to the process that started it, and ends with it."""
+    del index, count
+    jax.config.update("jax_platforms", "cpu")
+    for number in (signal.SIGINT, signal.SIGTERM):  # that process saves first
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,354 @@
+"""The engine: runs a method over a trace, exactly.
+
+One idea: a run is a loop over the rounds of a plan. A round reads past versions from their slots, computes their
+gradients (together, if there are several), and then, event by event, updates the server and stores what it hands out
+next (`step`). On which devices, and where versions are stored, is a part of the plan (`placement`, `host_store`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from asyncflax import _check
+from asyncflax._rows import fill_rows, take_row
+from asyncflax.base import AsyncAlgorithm, as_partial
+from asyncflax.engine import host_store
+from asyncflax.engine.host_store import to_host
+from asyncflax.engine.placement import Placement
+from asyncflax.engine.plan import Chunk, Plan, make_plan
+from asyncflax.engine.step import Rounds, RunOutput, Server
+from asyncflax.trace import Trace
+
+
+class RunState(NamedTuple):
+    """Everything the next event needs; the checkpoint of a run.
+
+    Attributes:
+      params: PyTree, the server's parameters theta_t.
+      algorithm: the method's state.
+      slots: (parameters, model state) that were handed out, each leaf with a leading axis [num_slots]; a list of
+        num_slots such pairs, in host memory, with store='host'.
+      model_state: PyTree of what gradients do not train (BatchNorm statistics, ...), or None.
+      key: a typed JAX key; event t uses fold_in(key, t).
+      event: int32 [], the index t of the next event (a NumPy number between chunks).
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
+      >>> state = asyncflax.init_run(asyncflax.algorithms.momentum_asgd(0.1), jnp.ones(2), plan)
+      >>> jax.tree.map(jnp.shape, state.slots)
+      ((4, 2), None)
+    """
+
+    params: Any
+    algorithm: Any
+    slots: Any
+    model_state: Any
+    key: jax.Array
+    event: jax.Array
+
+
+class RunResult(NamedTuple):
+    """What `run` returns.
+
+    Attributes:
+      params: the server's parameters after the last event.
+      state: the method's state after the last event.
+      losses: [T], the loss at what the worker read, in event order.
+      staleness: int32 [T], in updates.
+      gap: float [T], see `metrics.gap`.
+      gradient_rms: float [T], of the gradients; see `metrics.normalised_gap`.
+      aux: what the gradient function reports, with a leading axis [T].
+      model_state: the server's model state after the last event, or None.
+
+    Example: see `run`.
+    """
+
+    params: Any
+    state: Any
+    losses: jax.Array
+    staleness: jax.Array
+    gap: jax.Array
+    gradient_rms: jax.Array
+    aux: Any
+    model_state: Any
+
+
+def run(
+    algorithm: AsyncAlgorithm,
+    gradient_fn: Callable[..., Any],
+    params: Any,
+    trace: Trace,
+    batches: Any,
+    *,
+    width: int | None = 1,
+    mesh: Mesh | None = None,
+    server: str = "replicated",
+    store: str = "device",
+    key: jax.Array | None = None,
+    model_state: Any = None,
+) -> RunResult:
+    """Trains with a method under the asynchrony of a trace.
+
+    May be called inside `jax.jit` and `jax.vmap`: the trace is concrete, while what the algorithm, the parameters and
+    the batches hold may be traced. `vmap` over a function that makes the algorithm from its learning rate is a grid
+    search.
+
+    Args:
+      algorithm: the method.
+      gradient_fn: `jax.value_and_grad(loss_fn)`, `from_loss(loss_fn)`, or any function described in `gradients`. Bind
+        a data set with `jax.tree_util.Partial` (see `from_loss`): one that is closed over is compiled in.
+      params: PyTree of arrays, the initial parameters.
+      trace: the T events.
+      batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data).
+      width: how many gradients are computed together at most. The result does not depend on it beyond rounding, nor on
+        the next three.
+      mesh: several devices (see `make_mesh`), whose groups share the gradients of a round; None for one device.
+      server: 'replicated', or 'sharded' over the mesh; see `placement`.
+      store: where past versions are, 'device', 'ring' or 'host'; see `make_plan`. 'host' cannot be traced.
+      key: a typed JAX key for what is random in the gradient function; default `jax.random.key(0)`.
+      model_state: PyTree of what gradients do not train, or None.
+
+    Raises:
+      TypeError: an argument is not what it should be; the message says what to pass.
+      ValueError: the trace has more workers than the algorithm was built for; batches do not have T rows; gradients are
+        not like the parameters.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6 and section 2.1.
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> trace = asyncflax.queues.simulate(
+      ...     num_workers=8, num_updates=200, service_time=asyncflax.queues.exponential())
+      >>> batches = jax.random.normal(jax.random.key(1), (200, 4)) + 3.0
+      >>> loss_fn = lambda w, batch: jnp.mean((w - batch) ** 2)
+      >>> result = asyncflax.run(
+      ...     asyncflax.algorithms.asgd(0.05), jax.value_and_grad(loss_fn), jnp.zeros(()), trace, batches, width=4)
+      >>> result.losses.shape, bool(abs(result.params - 3.0) < 0.5)
+      ((200,), True)
+    """
+    plan = make_plan(trace, width=width, mesh=mesh, server=server, store=store)
+    key = _check_start(algorithm, plan, key)
+    _check.rows("batches", batches, len(trace))
+    _check_workers(gradient_fn, plan[0])
+    if store == "host":
+        state = init_run(algorithm, params, plan, key=key, model_state=model_state)
+        return _result(*run_chunk(algorithm, gradient_fn, state, plan[0], batches))
+    plan.placement.check_batches(batches)
+    put = plan.placement.put
+    start = (algorithm, _as_gradient(gradient_fn), params, key, model_state)
+    algorithm, gradient_fn, params, key, model_state = put(start)
+    batches = plan.placement.put_batches(batches)
+    return _run_whole(algorithm, gradient_fn, params, key, model_state, plan[0], batches)
+
+
+def init_run(
+    algorithm: AsyncAlgorithm,
+    params: Any,
+    plan: Plan,
+    *,
+    key: jax.Array | None = None,
+    model_state: Any = None,
+) -> RunState:
+    """The state before the first event: every worker has downloaded version 0.
+
+    Args:
+      algorithm, params, key, model_state: as in `run`. Nothing in the state shares memory with them.
+      plan: from `make_plan`.
+
+    Raises:
+      TypeError: `algorithm` is no `AsyncAlgorithm`, `key` is no typed key.
+      ValueError: the plan has more workers than the algorithm was built for.
+
+    Example: see `run_chunk`.
+    """
+    key = _check_start(algorithm, plan, key)
+    placement = plan.placement
+    if placement.store == "host":
+        _refuse_traced(algorithm, params, model_state)
+    algorithm, params, key, model_state = placement.put((algorithm, params, key, model_state))
+    begin = _first_state if placement.mesh is None else jax.jit(_first_state, static_argnums=(2, 5))
+    state = begin(algorithm, params, plan.num_slots, key, model_state, placement)
+    # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
+    own = jax.tree.map(jnp.copy, state._replace(slots=None))._replace(event=np.int32(0))
+    if placement.store == "host":
+        return own._replace(slots=[to_host(state.slots)] * plan.num_slots)
+    return own._replace(slots=state.slots)
+
+
+def _check_start(algorithm: AsyncAlgorithm, plan: Plan, key: jax.Array | None) -> jax.Array:
+    """Checks what a run starts with; returns the key."""
+    hint = "an AsyncAlgorithm (asyncflax.from_optax lifts an Optax optimizer)"
+    _check.instance("algorithm", algorithm, AsyncAlgorithm, hint)
+    _check.instance("plan", plan, Plan, "an asyncflax.Plan (asyncflax.make_plan makes one from a trace)")
+    if algorithm.num_workers is not None and plan.num_workers > algorithm.num_workers:
+        raise ValueError(
+            f"the trace has num_workers={plan.num_workers}, "
+            f"the algorithm was built for num_workers={algorithm.num_workers}."
+        )
+    key = jax.random.key(0) if key is None else key
+    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key) or jnp.ndim(key) > 0:
+        raise TypeError(f"key must be one typed key as jax.random.key makes it, got {key!r}.")
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind and (plan.width > 1 or plan.placement.mesh is not None):
+        raise ValueError(
+            f"key is of the kind {kind}, whose numbers depend on what is computed together; take "
+            f"jax.random.key(seed, impl='threefry2x32'), or width=1 without a mesh instead of width={plan.width}."
+        )
+    return key
+
+
+def _as_gradient(gradient_fn: Callable[..., Any]) -> Callable[..., Any]:
+    if not callable(gradient_fn):
+        raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")
+    return as_partial(gradient_fn)
+
+
+def _first_state(algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state, placement: Placement) -> RunState:
+    """The state before the first event; with one version instead of the slots where these are on the host."""
+    array = lambda x: jnp.asarray(x, jnp.result_type(x))  # of a strong type, as it is after an update
+    params, model_state = jax.tree.map(array, (params, model_state))
+    state = jax.tree.map(array, algorithm.init(params))
+    handed_out = (algorithm.view(params, state, worker=None), model_state)
+    slots = handed_out if placement.store == "host" else fill_rows(handed_out, num_slots)
+    params, state, model_state = placement.keep((params, state, model_state))
+    slots = placement.keep(slots, rows=int(placement.store != "host"))
+    return RunState(params, state, slots, model_state, key, jnp.zeros((), jnp.int32))
+
+
+def run_chunk(
+    algorithm: AsyncAlgorithm,
+    gradient_fn: Callable[..., Any],
+    state: RunState,
+    chunk: Chunk,
+    batches: Any,
+) -> tuple[RunState, RunOutput]:
+    """Runs the events of one chunk. All chunks of a plan share one compiled program.
+
+    The memory of `state` is reused for the state that is returned: do not use the old one again.
+
+    Args:
+      algorithm: the method. Another one with other hyper-parameters does not compile again (see `method`).
+      gradient_fn: as in `run`; keep one object, since a new function compiles again.
+      state: from `init_run` or from the chunk before.
+      chunk: `plan[k]`.
+      batches: PyTree with leading axis E: `plan[k].take(all_batches)`.
+
+    Returns:
+      the state after the chunk, and a `RunOutput`.
+
+    Raises:
+      ValueError: the batches do not have E rows; the state stands at another event, has other slots or lies on other
+        devices. (A state of another trace with as many slots is not told from that of this one.)
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> trace = asyncflax.staleness.geometric(mean=3.0).trace(num_updates=100)
+      >>> plan = asyncflax.make_plan(trace, cuts=[40, 80])
+      >>> algorithm, batches = asyncflax.algorithms.asgd(0.1), jnp.ones((100, 2))
+      >>> gradient_fn = asyncflax.from_loss(lambda w, batch: jnp.sum((w - batch) ** 2))
+      >>> state = asyncflax.init_run(algorithm, jnp.zeros(2), plan)
+      >>> for chunk in plan:
+      ...     state, out = asyncflax.run_chunk(algorithm, gradient_fn, state, chunk, chunk.take(batches))
+      >>> int(state.event), out.losses.shape
+      (100, (40,))
+    """
+    _check.instance("chunk", chunk, Chunk, "a chunk of a plan, plan[k]")
+    _check.rows("batches", batches, chunk.worker.shape[-1])
+    _check_workers(gradient_fn, chunk)
+    placement = chunk.placement
+    _check_slots(state, chunk)
+    placement.check_batches(batches)
+    traced = _check.is_traced(state.event) or _check.is_traced(chunk.first_event)
+    if not traced and int(state.event) != chunk.first_event:
+        raise ValueError(f"state stands at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
+    execute = _run_chunk
+    if placement.store == "host":
+        _refuse_traced(algorithm, gradient_fn, state, batches)
+        execute = host_store.execute
+    algorithm, gradient_fn = placement.put((algorithm, _as_gradient(gradient_fn)))
+    batches = placement.put_batches(batches)
+    state, out = execute(algorithm, gradient_fn, state, chunk, batches)
+    if not traced:  # known without waiting for the device, so that the next call does not wait for it either
+        state = state._replace(event=np.int32(chunk.first_event + chunk.num_events))
+    return state, out
+
+
+def _check_workers(gradient_fn: Callable[..., Any], chunk: Chunk) -> None:
+    """Refuses workers that a gradient function, such as that of `local.local_sgd`, was not made for."""
+    num_workers = getattr(gradient_fn, "num_workers", None)
+    if num_workers is not None and not _check.is_traced(chunk.worker) and np.max(chunk.worker) >= num_workers:
+        raise ValueError(
+            f"gradient_fn was made for num_workers={num_workers}, the trace has worker {np.max(chunk.worker)}."
+        )
+
+
+def _execute(
+    algorithm: AsyncAlgorithm, gradient_fn: Callable[..., Any], state: RunState, chunk: Chunk, batches: Any
+) -> tuple[RunState, RunOutput]:
+    """All rounds of a chunk in one loop, versions on the device."""
+    chunk = jax.tree.map(jnp.asarray, chunk)
+    rounds = Rounds(algorithm, gradient_fn, state.key, state.event, chunk, batches)
+    out = rounds.no_output(jax.eval_shape(take_row, state.slots, 0))
+    server = Server(state.params, state.algorithm, state.model_state, state.slots, out)
+
+    def do_round(r, server):
+        events = rounds.events(r)
+        return rounds(r, server, rounds.read(server.store, chunk.read_slot[events]), chunk.write_slot[events])
+
+    # A constant bound where it is one: a loop of known length, like a scan.
+    num_rounds = chunk.num_rounds if chunk.padded else chunk.round_start.shape[-1]
+    server = rounds.kept(jax.lax.fori_loop(0, num_rounds, do_round, server))
+    params, algorithm_state, model_state, slots, out = server
+    event = state.event + chunk.num_events
+    return RunState(params, algorithm_state, slots, model_state, state.key, event), out
+
+
+_run_chunk = jax.jit(_execute, donate_argnums=2)
+
+
+def _check_slots(state: RunState, chunk: Chunk) -> None:
+    """Refuses the state of a run whose versions are stored otherwise."""
+    on_host, store = isinstance(state.slots, list), chunk.placement.store
+    if on_host != (store == "host"):
+        raise ValueError(
+            f"the state's versions are {'in host memory' if on_host else 'on the device'}, the plan has {store=}; "
+            "plan with the store that the state was made for."
+        )
+    devices = lambda mesh: None if mesh is None else set(mesh.devices.flat)
+    if isinstance(state.key, jax.Array) and not _check.is_traced(state.key):
+        lies = state.key.sharding.device_set
+        if lies != (devices(chunk.placement.mesh) or lies) or (chunk.placement.mesh is None and len(lies) > 1):
+            raise ValueError(
+                f"the state lies on {len(lies)} devices, the plan's are others; bring it there with jax.device_put to "
+                "the shardings of a state from init_run, or load it with Checkpoints.latest(like=...)."
+            )
+    found = {len(state.slots)} if on_host else {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
+    if found - {chunk.num_slots}:
+        raise ValueError(f"state has {found.pop()} slots, the plan has {chunk.num_slots}.")
+
+
+def _refuse_traced(*trees: Any) -> None:
+    if any(
+        map(_check.is_traced, jax.tree.leaves((trees, jnp.zeros(()))))
+    ):  # inside of jax.jit zeros are traced as well
+        raise ValueError(
+            "store='host' moves versions between compiled programs and cannot be traced: call it outside of jax.jit "
+            "and jax.vmap, or take store='device'."
+        )
+
+
+@jax.jit
+def _run_whole(algorithm, gradient_fn, params, key, model_state, chunk: Chunk, batches) -> RunResult:
+    state = _first_state(algorithm, params, chunk.num_slots, key, model_state, chunk.placement)
+    return _result(*_execute(algorithm, gradient_fn, state, chunk, batches))
+
+
+def _result(state: RunState, out: RunOutput) -> RunResult:
+    return RunResult(state.params, state.algorithm, *out, state.model_state)

@@ -1,0 +1,136 @@
+"""Rounds whose versions live in host memory, so that the device holds a few rounds of them, however many workers read.
+
+The host drives: one program a round. While a round is computed, what the next one reads comes to the device, and what
+the last one made goes to the host behind it. A version that is read in the round after it was made stays on the device.
+Nothing is waited for but the round before the last and its copies, so that the device always has work, and versions of
+a few rounds (`bytes.memory` counts them). A transfer costs the host about 0.1 ms for each array of a version.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyncflax._rows import fill_rows
+from asyncflax.engine.step import Rounds, RunOutput, Server
+
+_ROUNDS_AHEAD = 2  # how many rounds may be under way
+
+
+def to_host(tree: Any) -> Any:
+    """The arrays in host memory, pinned where the platform has it; the transfer has begun when this returns."""
+    return jax.device_put(tree, jax.tree.map(lambda x: x.sharding.with_memory_kind(_host_kind(x)), tree))
+
+
+def to_device(tree: Any) -> Any:
+    """The arrays in the memory of their devices; the transfer has begun when this returns."""
+    kind = lambda x: next(iter(x.sharding.device_set)).default_memory().kind
+    return jax.device_put(tree, jax.tree.map(lambda x: x.sharding.with_memory_kind(kind(x)), tree))
+
+
+def _host_kind(x: jax.Array) -> str:
+    device = next(iter(x.sharding.addressable_devices))
+    kinds = [memory.kind for memory in device.addressable_memories()]
+    for kind in ("pinned_host", "unpinned_host"):
+        if kind in kinds:
+            return kind
+    raise ValueError(f"store='host' needs a device that can reach host memory, {device} has {kinds}; take 'device'.")
+
+
+def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutput]:
+    """All rounds of a chunk, versions on the host; see `execute.run_chunk`."""
+    width, count = chunk.width, int(chunk.num_rounds)
+    start, size = np.asarray(chunk.round_start), np.asarray(chunk.round_size)
+    events = [np.arange(start[r], start[r] + size[r]) for r in range(count)]
+    reads = [np.asarray(chunk.read_slot)[e].tolist() for e in events] + [[]]
+    writes = [np.asarray(chunk.write_slot)[e].tolist() for e in events]
+
+    versions = _Versions(state.slots)
+    chunk = chunk.placement.put(chunk)
+    common = (algorithm, gradient_fn, state.key, state.event, chunk, batches)
+    own = (state.params, state.algorithm, state.model_state)
+    if chunk.placement.mesh is None:  # all committed to one device, as what comes from the host is: one program
+        device = next(iter(jax.tree.leaves(state.slots)[0].sharding.device_set))
+        common, own = jax.device_put((common, own), device)
+    versions.fetch(reads[0])
+    params, algorithm_state, model_state = own
+    out = _no_output(*common, versions.rows(reads[0])[0])
+    server = Server(params, algorithm_state, model_state, None, out)
+    under_way: collections.deque[Any] = collections.deque()
+    for r in range(count):
+        rows = versions.rows(reads[r])
+        rows += rows[:1] * (width - len(rows))  # lanes that are not used
+        server, made, done = _round(*common, server, np.int32(r), rows)
+        versions.fetch(set(reads[r + 1]) - set(writes[r]))  # first: what goes out waits for the round
+        gone = versions.hand_out(writes[r], made, wanted=reads[r + 1])
+        under_way.append((done, gone))
+        if len(under_way) > _ROUNDS_AHEAD:
+            jax.block_until_ready(under_way.popleft())
+    event = state.event + chunk.num_events
+    state = state._replace(
+        params=server.params,
+        algorithm=server.algorithm,
+        model_state=server.model_state,
+        slots=versions.slots,
+        event=event,
+    )
+    return state, server.out
+
+
+class _Versions:
+    """Slots on the host; those of the round that was made last and of the one that comes next are on the device too."""
+
+    def __init__(self, slots: Sequence[Any]):
+        self.slots = list(slots)
+        self._near: dict[int, Any] = {}
+
+    def fetch(self, wanted: Collection[int]) -> None:
+        """Begins to bring slots to the device; the others leave it when nobody uses them any more."""
+        missing = sorted(set(wanted) - self._near.keys())
+        brought = to_device([self.slots[slot] for slot in missing])
+        self._near = {slot: self._near[slot] for slot in wanted if slot in self._near}
+        self._near |= dict(zip(missing, brought, strict=True))
+
+    def rows(self, slots: Sequence[int]) -> list[Any]:
+        """What is in slots that have been fetched."""
+        return [self._near[slot] for slot in slots]
+
+    def hand_out(self, slots: Sequence[int], made: Sequence[Any], wanted: Collection[int]) -> list[Any]:
+        """Puts versions into slots, of several for one slot the last one; those that are wanted next stay at hand.
+
+        Returns:
+          what is on its way to the host.
+        """
+        new = dict(zip(slots, made, strict=False))
+        gone = to_host(list(new.values()))
+        for slot, row in zip(new, gone, strict=True):
+            self.slots[slot] = row
+        self._near |= {slot: row for slot, row in new.items() if slot in wanted}
+        return gone
+
+
+@functools.partial(jax.jit, donate_argnums=6)
+def _round(algorithm, gradient_fn, key, first_event, chunk, batches, server: Server, r, read: list[Any]):
+    """Round r: the server, what it handed out (a list of W versions), and a number that is there when it is done."""
+    rounds = Rounds(algorithm, gradient_fn, key, first_event, chunk, batches)
+    width, placement = chunk.width, chunk.placement
+    if rounds.together:
+        rows, stacked = jnp.arange(width), jax.tree.map(lambda *leaves: jnp.stack(leaves), *read)
+        stacked = placement.keep(stacked, rows=1)
+    else:
+        rows, stacked = jnp.zeros((), jnp.int32), read[0]
+    server = server._replace(store=placement.keep(fill_rows(read[0], width), rows=1))
+    server = rounds(r, server, stacked, rows)
+    made = [placement.keep(jax.tree.map(lambda x: x[lane], server.store)) for lane in range(width)]  # noqa: B023
+    return server._replace(store=None), made, r + 1
+
+
+@jax.jit
+def _no_output(algorithm, gradient_fn, key, first_event, chunk, batches, row) -> RunOutput:
+    return Rounds(algorithm, gradient_fn, key, first_event, chunk, batches).no_output(row)

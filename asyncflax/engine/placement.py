@@ -1,0 +1,263 @@
+"""Where a run lives: on one device, or on a mesh of compute groups; its past versions on the device or on the host.
+
+One idea: a run is the same program everywhere, and a `Placement` says where its arrays lie. A mesh has two axes:
+
+    group      different events of a round: every compute group reads its own versions (`jax.shard_map`)
+    replica    the devices of one group: they split the batch, and their gradient is that of the whole batch
+
+The group axis is manual, so that each device computes the lanes of its group and nothing else. The replica axis is left
+to the compiler: a gradient function is written for the whole batch and gives what it gives on one device, its random
+numbers and batch statistics included. What the server keeps is on every device ('replicated'), or each device keeps a
+part ('sharded', a sharded parameter server): then versions and gradients cross over in parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from asyncflax import _check
+
+__all__ = ["Placement", "make_mesh"]
+
+GROUP, REPLICA = "group", "replica"
+SERVERS = ("replicated", "sharded")
+STORES = ("device", "host", "ring")
+
+
+def make_mesh(group: int = 1, replica: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of compute groups: `group` of them, each of `replica` devices.
+
+    The devices of a group stand next to each other, so that they share a host where that is possible.
+
+    Args:
+      group: how many compute groups work at the same time; 0 takes all devices.
+      replica: how many devices a group has.
+      devices: which; by default the first of all devices of all processes.
+
+    Raises:
+      TypeError: `devices` are no devices.
+      ValueError: there are not so many devices, or several processes of which the mesh would leave some out.
+
+    Example:
+      >>> import asyncflax
+      >>> dict(asyncflax.make_mesh(group=1, replica=1).shape)
+      {'group': 1, 'replica': 1}
+    """
+    hint = "a list of devices, such as jax.devices()"
+    _check.instance("devices", () if devices is None else devices, Sequence, hint)
+    found = list(jax.devices() if devices is None else devices)
+    for device in found:
+        _check.instance("devices", device, jax.Device, hint)
+    if len(set(found)) < len(found):
+        raise ValueError(f"devices must differ, got {found}.")
+    replica = _check.integer("replica", replica, 1)
+    group = _check.integer("group", group, 0) or max(len(found) // replica, 1)
+    if group * replica > len(found):
+        raise ValueError(
+            f"a mesh of group={group} times replica={replica} needs {group * replica} devices, there are {len(found)}."
+        )
+    used = found[: group * replica]
+    idle = {device.process_index for device in found} - {device.process_index for device in used}
+    if idle:
+        raise ValueError(
+            f"a mesh of group={group} times replica={replica} uses {len(used)} of {len(found)} devices and leaves out "
+            f"process {min(idle)}; start fewer processes, or make a larger mesh."
+        )
+    return Mesh(np.array(used).reshape(group, replica), (GROUP, REPLICA), axis_types=(AxisType.Auto,) * 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the arrays of a run lie; a static part of its plan.
+
+    Args:
+      mesh: with the axes 'group' and 'replica' (see `make_mesh`); None for one device.
+      server: 'replicated', everything that the server keeps is on every device; 'sharded', each device keeps a part of
+        every array that can be divided over all devices.
+      store: where past versions are: 'device', in slots; 'ring', in a ring buffer on the device; 'host', in host memory
+        (pinned, where the platform has it).
+
+    Raises:
+      TypeError: `mesh` is no mesh.
+      ValueError: the mesh does not have the two axes, or 'sharded' without a mesh.
+
+    Example:
+      >>> from asyncflax.engine.placement import Placement, make_mesh
+      >>> Placement(make_mesh()).groups, Placement().groups
+      (1, 1)
+    """
+
+    mesh: Mesh | None = None
+    server: str = "replicated"
+    store: str = "device"
+
+    def __post_init__(self):
+        _check.choice("server", self.server, SERVERS)
+        _check.choice("store", self.store, STORES)
+        if self.mesh is None:
+            if self.server == "sharded":
+                raise ValueError("server='sharded' is for several devices; pass mesh=asyncflax.make_mesh(group=...).")
+            return
+        _check.instance("mesh", self.mesh, Mesh, "a jax.sharding.Mesh (asyncflax.make_mesh makes one)")
+        if self.mesh.axis_names != (GROUP, REPLICA):
+            raise ValueError(
+                f"mesh must have the 2 axes ('group', 'replica'), got {len(self.mesh.axis_names)}: "
+                f"{self.mesh.axis_names}; asyncflax.make_mesh(group=4, replica=2) makes one."
+            )
+        # jax.make_mesh makes explicit axes, which shard_map treats otherwise.
+        auto = Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=(AxisType.Auto,) * 2)
+        object.__setattr__(self, "mesh", auto)
+
+    @property
+    def groups(self) -> int:
+        """How many compute groups work at the same time."""
+        return 1 if self.mesh is None else self.mesh.shape[GROUP]
+
+    @property
+    def replicas(self) -> int:
+        """How many devices a compute group has."""
+        return 1 if self.mesh is None else self.mesh.shape[REPLICA]
+
+    @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    def check_batches(self, batches: Any) -> None:
+        """Refuses batches [E, B, ...] whose B rows cannot be split over the replicas."""
+        for path, x in jax.tree_util.tree_leaves_with_path(batches):
+            rows = jnp.shape(x)[1] if jnp.ndim(x) > 1 else 0  # a number for an event is everybody's
+            if rows % self.replicas:
+                raise ValueError(
+                    f"batches{jax.tree_util.keystr(path)} have {rows} rows an event, which cannot be divided over the "
+                    f"replica={self.replicas} devices of a group."
+                )
+
+    # What lies where. Everything below gives its argument back where there is no mesh.
+
+    def keep(self, tree: Any, rows: int = 0) -> Any:
+        """What the server keeps, inside a compiled program; the first `rows` axes of each leaf are never divided."""
+        if self.mesh is None:
+            return tree
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, self.sharding(jnp.shape(x), rows)), tree)
+
+    def everywhere(self, tree: Any) -> Any:
+        """The same on every device, inside a compiled program."""
+        if self.mesh is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def sharding(self, shape: tuple[int, ...], rows: int = 0) -> NamedSharding:
+        """Where the server keeps an array."""
+        assert self.mesh is not None
+        axis = self._divided_axis(shape, rows)
+        # First over the replicas: then what a group's device has of a version in the end is one piece.
+        spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, (REPLICA, GROUP))
+        return NamedSharding(self.mesh, spec)
+
+    def _divided_axis(self, shape: tuple[int, ...], rows: int = 0) -> int | None:
+        """The axis of an array that a sharded server divides, not among the first `rows`.
+
+        The last that can be: of what is kept for each worker the first is that of the workers, whose rows stay whole.
+        """
+        if self.mesh is None or self.server == "replicated":
+            return None
+        whole = [axis for axis in range(rows, len(shape)) if shape[axis] and shape[axis] % self.mesh.size == 0]
+        return max(whole, default=None)
+
+    def split(self, batch: Any) -> Any:
+        """The batch of one event, split over the replicas; inside `over_groups`."""
+        spread = lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(REPLICA)) if jnp.ndim(x) else x
+        return batch if self.replicas == 1 else jax.tree.map(spread, batch)
+
+    def over_groups(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Spreads W lanes over the compute groups, each with its W / G of them.
+
+        Args:
+          function: `function(shared, read, lanes) -> (grads, anything)`: what all lanes have in common; then, with an
+            axis [W], what they read, and whatever belongs to a lane.
+
+        Returns:
+          a function of the same arguments. What is read and the gradients are laid out as by `keep(rows=1)`; those of
+          a sharded server cross over in parts: `all_to_all` over the groups, the rest inside of each group.
+        """
+        if self.mesh is None:
+            return function
+        # Manual over the groups only: the compiler spreads the work of a lane over the replicas.
+        specs = (PartitionSpec(), PartitionSpec(GROUP), PartitionSpec(GROUP))
+        names: Any = {"axis_names": {GROUP}, "check_vma": False}
+        mapped = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(GROUP), **names)
+
+        def spread(shared, read, lanes):
+            grads, rest = mapped(shared, jax.tree.map(self._to_lanes, read), lanes)
+            return self.keep(jax.tree.map(self._to_parts, grads), rows=1), rest
+
+        return spread
+
+    def _to_lanes(self, x: jax.Array) -> jax.Array:
+        """From its part of all W versions to all of its W / G lanes, which the replicas of a group still divide."""
+        return self._exchange(x, lambda x, axis: jax.lax.all_to_all(x, GROUP, 0, axis, tiled=True), to_lanes=True)
+
+    def _to_parts(self, x: jax.Array) -> jax.Array:
+        """The way back."""
+        return self._exchange(x, lambda x, axis: jax.lax.all_to_all(x, GROUP, axis, 0, tiled=True), to_lanes=False)
+
+    def _exchange(self, x: jax.Array, all_to_all: Callable[[jax.Array, int], jax.Array], to_lanes: bool) -> jax.Array:
+        axis = self._divided_axis(x.shape, rows=1)
+        if axis is None:
+            return x
+        parts = PartitionSpec(*[None] * axis, (REPLICA, GROUP))
+        lanes = PartitionSpec(GROUP, *[None] * (axis - 1), REPLICA)
+        specs: Any = {"in_specs": parts, "out_specs": lanes} if to_lanes else {"in_specs": lanes, "out_specs": parts}
+        return jax.shard_map(lambda x: all_to_all(x, axis), mesh=self.mesh, check_vma=False, **specs)(x)
+
+    def put(self, tree: Any) -> Any:
+        """Arrays of the host, or of one device, on every device of the mesh (PyTree; keys as well).
+
+        In a run of several processes each passes the same values. What is on the mesh already stays where it is;
+        without a mesh NumPy arrays go to the device.
+        """
+        return self._put(tree, lambda x: PartitionSpec())
+
+    def put_batches(self, batches: Any) -> Any:
+        """Batches [E, B, ...], with the part of the B rows on each device that it computes on."""
+        split = lambda x: self.replicas > 1 and jnp.ndim(x) > 1
+        return self._put(batches, lambda x: PartitionSpec(None, REPLICA) if split(x) else PartitionSpec())
+
+    def put_spread(self, tree: Any, *, of_process: bool = False) -> Any:
+        """Arrays [n, B, ...] of the host with their B rows divided over all devices, which B must be a multiple of.
+
+        With `of_process` each process passes the rows of its own devices, otherwise all pass the same.
+        """
+        spread = lambda x: PartitionSpec(None, (GROUP, REPLICA))
+        if self.mesh is None or not of_process or jax.process_count() == 1:
+            return self._put(tree, spread)
+        sharding = NamedSharding(self.mesh, spread(tree))
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+    def _put(self, tree: Any, spec: Callable[[Any], PartitionSpec]) -> Any:
+        mesh = self.mesh
+        if mesh is None:
+            return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, tree)
+
+        def put(x):
+            if _check.is_traced(x) or isinstance(x, int | float | bool):
+                return x
+            if isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh:
+                return x
+            if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+                return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+            sharding = NamedSharding(mesh, spec(x))
+            if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+                return jax.device_put(x, sharding)
+            host = np.asarray(x)
+            return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+        return jax.tree.map(put, tree)

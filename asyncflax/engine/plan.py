@@ -1,0 +1,407 @@
+"""The plan of a run: where past versions are stored and which gradients are computed together.
+
+Both follow from the trace alone, on the host, before the run.
+
+*Slots.* Version v is kept from its creation to its last read. Slots are allocated by these live ranges, as a compiler
+allocates registers: exact, and small. A queue of M workers needs M slots.
+
+*Rounds.* Consecutive events whose versions all exist before the first of them form a round. Their gradients do not
+depend on each other, so they are computed in parallel; then they are applied in order. The iterates are those of one
+event after the other.
+
+*Chunks.* A chunk is a fixed number of rounds, which one compiled program executes. The planner ends a chunk at every
+cut: where the caller evaluates, saves or changes something.
+
+*Placement.* On which devices the rounds run, and where versions are stored (see `placement`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from asyncflax import _check
+from asyncflax.engine.forecasts import best_width, round_ends
+from asyncflax.engine.placement import Placement
+from asyncflax.trace import Trace
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "first_event",
+        "total_events",
+        "num_events",
+        "num_rounds",
+        "round_start",
+        "round_size",
+        "worker",
+        "staleness",
+        "read_slot",
+        "write_slot",
+        "reader",
+    ],
+    meta_fields=["width", "num_slots", "padded", "exclusive", "placement"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunk:
+    """A stretch of a run for one call of `run_chunk`: int32 arrays for up to E events in up to R rounds.
+
+    All chunks of a plan have the same shapes; what lies beyond `num_events` and `num_rounds` is never executed.
+
+    Attributes:
+      first_event: [], the index t of the chunk's first event.
+      total_events: [], the number of events of the trace, T.
+      num_events: [], how many events it has.
+      num_rounds: [], how many rounds it has.
+      round_start: [R], the position in the chunk of the first event of each round.
+      round_size: [R], how many events each round has, at most `width`.
+      worker: [E], who delivers.
+      staleness: [E], in updates.
+      read_slot: [E], where the version that the event reads is stored.
+      write_slot: [E], where the version that the event makes will be stored.
+      reader: [E], who will read the version that the event makes.
+      width: how many gradients are computed together at most.
+      num_slots: how many versions are stored at once.
+      padded: whether some chunk of the plan has fewer than R rounds.
+      exclusive: whether every version after 0 is read by one worker only.
+      placement: `Placement`, on which devices it runs and where versions are.
+
+    Example:
+      >>> import asyncflax
+      >>> chunk = asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=4))[0]
+      >>> chunk.read_slot, chunk.write_slot, chunk.num_slots
+      (array([0, 0, 1, 0], dtype=int32), array([1, 0, 1, 0], dtype=int32), 2)
+    """
+
+    first_event: Any
+    total_events: Any
+    num_events: Any
+    num_rounds: Any
+    round_start: Any
+    round_size: Any
+    worker: Any
+    staleness: Any
+    read_slot: Any
+    write_slot: Any
+    reader: Any
+    width: int
+    num_slots: int
+    padded: bool
+    exclusive: bool
+    placement: Placement = dataclasses.field(default_factory=Placement)
+
+    @property
+    def events(self) -> slice:
+        """Which events of the trace the chunk executes."""
+        return slice(int(self.first_event), int(self.first_event + self.num_events))
+
+    def take(self, batches: Any) -> Any:
+        """The chunk's part of `batches` (PyTree, leading axis T), its last row repeated up to E rows.
+
+        Raises:
+          ValueError: a leaf does not have T rows.
+
+        Example: see `run_chunk`.
+        """
+        _check.rows("batches", batches, int(self.total_events))
+        return self.pad(jax.tree.map(lambda x: x[self.events], batches))
+
+    def pad(self, batches: Any) -> Any:
+        """The batches of the chunk's own events (PyTree, leading axis `num_events`), the last repeated up to E rows.
+
+        Raises:
+          ValueError: a leaf does not have `num_events` rows.
+
+        >>> import asyncflax, numpy as np
+        >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=5), cuts=[3])
+        >>> plan[1].events, plan[1].pad(np.array([3, 4]))
+        (slice(3, 5, None), array([3, 4, 4]))
+        """
+        count = int(self.num_events)
+        _check.rows("batches", batches, count)
+        capacity = self.worker.shape[-1]
+        if capacity == count:
+            return batches
+        rows = np.minimum(np.arange(capacity), count - 1)
+        return jax.tree.map(lambda x: x[rows], batches)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """All chunks of a run; `plan[k]` is the k-th.
+
+    Attributes:
+      chunks: a `Chunk` whose arrays have a leading axis of chunks.
+      num_events: the number of events of the trace, T.
+      num_workers: the number of workers of the trace.
+      mean_round: how many gradients are computed together on average.
+
+    Example:
+      >>> import asyncflax
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), width=4, cuts=[50])
+      >>> len(plan), plan[1].events, plan.num_slots
+      (2, slice(50, 100, None), 4)
+    """
+
+    chunks: Chunk
+    num_events: int
+    num_workers: int
+    mean_round: float
+
+    def __len__(self) -> int:
+        """The number of chunks."""
+        return len(self.chunks.num_events)
+
+    def __getitem__(self, k: int) -> Chunk:
+        k = _check.integer("the index of a chunk", k, -len(self))
+        if k >= len(self):
+            raise IndexError(f"chunk {k} of a plan of {len(self)} chunks.")
+        return jax.tree.map(lambda x: x[k], self.chunks)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[k] for k in range(len(self)))
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({self.num_events} events, {self.num_workers} workers: {len(self)} chunks, width {self.width}, "
+            f"{self.mean_round:.2f} events a round, {self.num_slots} slots)"
+        )
+
+    @property
+    def width(self) -> int:
+        """How many gradients are computed together at most."""
+        return self.chunks.width
+
+    @property
+    def num_slots(self) -> int:
+        """How many versions are stored at once."""
+        return self.chunks.num_slots
+
+    @property
+    def placement(self) -> Placement:
+        """On which devices it runs, and where versions are stored."""
+        return self.chunks.placement
+
+    def summary(self, params: Any = None, state: Any = None, **expected: Any) -> str:
+        """A report for the terminal: rounds, devices, the expected speed-up; with params what moves and what is kept.
+
+        Args:
+          params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
+          state: the method's state, for example `jax.eval_shape(algorithm.init, params)`.
+          expected: further arguments of `engine.summary`, or others than the plan's: `fixed`, `num_groups`, ...
+
+        >>> import asyncflax
+        >>> print(asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), width=4).summary())
+        trace     100 events of 1 worker
+        rounds    25 of width 4, 4.00 events each, 100.0 % of the lanes filled
+        devices   1 device
+        speed-up  1.00 expected over one device, one event after the other
+        versions  4 at once, in slots on the device
+        """
+        from asyncflax.engine.report import summary
+
+        placement = self.placement
+        counts = ("num_events", "num_workers", "width", "mean_round", "num_slots")
+        about = {name: getattr(self, name) for name in counts} | {
+            "num_groups": placement.groups,
+            "num_replicas": placement.replicas,
+            "server": placement.server,
+            "store": placement.store,
+        }
+        return summary(**about | expected, params=params, state=state)
+
+    def place(self, tree: Any) -> Any:
+        """Arrays (PyTree) on every device of the plan's mesh, for example a data set in a gradient function.
+
+        `run_chunk` would bring them there in each call. Without a mesh they stay where they are.
+
+        >>> import asyncflax
+        >>> asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100)).place(1.0)
+        1.0
+        """
+        return self.placement.put(tree)
+
+    def chunks_from(self, event: int) -> Iterator[Chunk]:
+        """The chunks that are still to be run when the next event is `event`, as in a state that was saved.
+
+        Raises:
+          ValueError: no chunk begins there, because the state was saved under another width or other cuts.
+
+        >>> import asyncflax
+        >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), cuts=[50])
+        >>> [chunk.events for chunk in plan.chunks_from(50)]
+        [slice(50, 100, None)]
+        """
+        event = _check.integer("event", event, 0)
+        first = self.chunks.first_event
+        if event not in first and event != self.num_events:
+            before = first[first < event].max()
+            raise ValueError(
+                f"the state stands at event {event}, where no chunk of this plan begins (width={self.width}; the chunk "
+                f"before begins at event {before}); plan with the width and the cuts that the state was saved under, "
+                f"or with cuts=[{event}, ...]."
+            )
+        return (chunk for chunk in self if chunk.first_event >= event)
+
+
+def make_plan(
+    trace: Trace,
+    *,
+    width: int | None = 1,
+    mesh: Mesh | None = None,
+    server: str = "replicated",
+    store: str = "device",
+    num_slots: int | None = None,
+    cuts: Iterable[int] = (),
+    rounds_per_chunk: int | None = None,
+) -> Plan:
+    """Plans the run of a trace.
+
+    Args:
+      trace: the events.
+      width: how many gradients a round may have; 1 executes one event after the other. None takes one for each
+        group of the mesh, the fastest where the lanes of a group take their turns (`engine.best_width` knows more).
+      mesh: the devices, from `make_mesh`: its groups compute the gradients of a round. None runs on one device.
+      server: 'replicated', every device has all that the server keeps; 'sharded', each device keeps a part.
+      store: where versions are: 'device', in slots on the device; 'ring', in a ring buffer there, version v at v modulo
+        its length; 'host', in slots in host memory, so that device memory does not depend on how many there are.
+      num_slots: room for so many versions instead of as many as are needed, so that several traces share a program.
+      cuts: event indices at which a chunk must begin, for example where the run is evaluated or saved.
+      rounds_per_chunk: the size of a chunk; by default that of the longest stretch between cuts.
+
+    Returns:
+      a `Plan` whose chunks cover events 0..T-1 in order.
+
+    Raises:
+      TypeError: `trace` is no Trace.
+      ValueError: width or rounds_per_chunk below 1, a cut outside 0..T, a width that cannot be divided over the groups
+        of the mesh, a mesh without its axes, fewer slots than versions.
+
+    Example:
+      >>> import asyncflax
+      >>> q = asyncflax.queues
+      >>> trace = q.simulate(num_workers=64, num_updates=6400, service_time=q.exponential())
+      >>> asyncflax.make_plan(trace, width=8, cuts=range(0, 6400, 1600))
+      Plan(6400 events, 64 workers: 4 chunks, width 8, 6.76 events a round, 64 slots)
+    """
+    _check.instance("trace", trace, Trace, "an asyncflax.Trace (a law makes one with .trace(num_updates=...))")
+    placement = Placement(mesh, server, store)
+    if width is None:
+        width = best_width(trace, placement.groups, num_replicas=placement.replicas).width
+    width = _check.integer("width", width, 1)
+    if width % placement.groups:
+        raise ValueError(
+            f"width={width} cannot be divided over the group={placement.groups} groups of the mesh; take a multiple, "
+            "or None for one gradient a group (config.width=0)."
+        )
+    if not isinstance(cuts, Iterable):
+        raise TypeError(f"cuts must be a list of event indices, got {cuts!r}.")
+    cuts = sorted({_check.integer("cuts", cut, 0) for cut in cuts})
+    if cuts and cuts[-1] > len(trace):
+        raise ValueError(f"cuts={cuts[-1]} lies beyond the {len(trace)} events of the trace.")
+    bounds = np.array([0, *(cut for cut in cuts if 0 < cut < len(trace)), len(trace)])
+    starts = _round_starts(trace, width, bounds)
+    sizes = np.diff(starts, append=len(trace))
+
+    stretch = np.searchsorted(starts, bounds)  # the first round of each stretch between cuts
+    rounds = int(np.diff(stretch).max())
+    if rounds_per_chunk is not None:
+        rounds = min(rounds, _check.integer("rounds_per_chunk", rounds_per_chunk, 1))
+    first_round = np.concatenate([np.arange(a, b, rounds) for a, b in itertools.pairwise(stretch)])
+    num_rounds = np.diff(first_round, append=len(starts))
+    first_event = starts[first_round]
+    num_events = np.diff(first_event, append=len(trace))
+
+    num_slots = None if num_slots is None else _check.integer("num_slots", num_slots, 1)
+    slot, needed = _in_a_ring(trace, num_slots) if store == "ring" else _allocate_slots(trace.read_version)
+    if num_slots is not None and num_slots < needed:
+        raise ValueError(f"num_slots={num_slots} is too few: store={store!r} needs {needed} for this trace.")
+    reader, exclusive = _readers(trace)
+
+    def by_round(values: np.ndarray) -> np.ndarray:
+        return _rows(values, first_round, num_rounds, rounds)
+
+    def by_event(values: np.ndarray) -> np.ndarray:
+        return _rows(values, first_event, num_events, int(num_events.max()))
+
+    chunks = Chunk(
+        first_event=first_event.astype(np.int32),
+        total_events=np.full(len(first_event), len(trace), np.int32),
+        num_events=num_events.astype(np.int32),
+        num_rounds=num_rounds.astype(np.int32),
+        round_start=by_round(starts - np.repeat(first_event, num_rounds)),
+        round_size=by_round(sizes),
+        worker=by_event(trace.worker),
+        staleness=by_event(trace.staleness),
+        read_slot=by_event(slot[trace.read_version]),
+        write_slot=by_event(slot[1:]),
+        reader=by_event(reader),
+        width=width,
+        num_slots=needed if num_slots is None else num_slots,
+        padded=bool(np.any(num_rounds < rounds)),
+        exclusive=exclusive,
+        placement=placement,
+    )
+    return Plan(chunks, len(trace), trace.num_workers, len(trace) / len(starts))
+
+
+def _allocate_slots(read_version: np.ndarray) -> tuple[np.ndarray, int]:
+    """The slot of each version 0..T, and how many slots there are.
+
+    Version v >= 1 is written after event v - 1 and may be overwritten after event last_use[v]. A version that nobody
+    reads is written as well and dies at once, which costs at most one slot and spares the engine a condition. The slots
+    go round in the order in which they become free.
+    """
+    num_events = len(read_version)
+    last_use = np.arange(num_events + 1)
+    last_use[read_version] = np.arange(num_events)  # of repeated indices NumPy keeps the last
+    freed_before = np.concatenate([[0], np.cumsum(np.bincount(last_use, minlength=num_events + 1))[:-1]])
+    num_slots = int(np.max(np.arange(1, num_events + 2) - freed_before))
+    order_of_death = np.argsort(last_use, kind="stable").tolist()
+    slot = list(range(num_slots))
+    for version in range(num_slots, num_events + 1):
+        slot.append(slot[order_of_death[version - num_slots]])
+    return np.array(slot[: num_events + 1]), num_slots
+
+
+def _in_a_ring(trace: Trace, capacity: int | None) -> tuple[np.ndarray, int]:
+    """The slot of each version 0..T in a ring buffer, and how long it must be: the largest staleness + 1."""
+    needed = int(trace.staleness.max()) + 1
+    return np.arange(len(trace) + 1) % max(capacity or needed, needed), needed
+
+
+def _round_starts(trace: Trace, width: int, bounds: np.ndarray) -> np.ndarray:
+    """The first event of each round: greedy, as long as the versions read exist at the round's start."""
+    if width == 1:
+        return np.arange(len(trace))
+    ends, starts = round_ends(trace), []
+    for begin, end in itertools.pairwise(bounds.tolist()):
+        t = begin
+        while t < end:
+            starts.append(t)
+            t = min(ends[t], t + width, end)
+    return np.array(starts)
+
+
+def _readers(trace: Trace) -> tuple[np.ndarray, bool]:
+    """Who reads version t + 1, for each event t (its own worker if nobody does), and whether nobody else reads it."""
+    reader = np.append(trace.worker[:1], trace.worker)  # [T + 1], by version
+    reader[trace.read_version] = trace.worker
+    later = trace.read_version > 0
+    exclusive = bool(np.all(reader[trace.read_version[later]] == trace.worker[later]))
+    return reader[1:], exclusive
+
+
+def _rows(values: np.ndarray, first: np.ndarray, count: np.ndarray, length: int) -> np.ndarray:
+    """int32 [len(first), length]: the stretches of `values`, filled up with zeros."""
+    columns = np.arange(length)
+    index = np.minimum(first[:, None] + columns, len(values) - 1)
+    return np.where(columns < count[:, None], values[index], 0).astype(np.int32)

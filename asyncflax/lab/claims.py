@@ -1,0 +1,384 @@
+"""Claims of papers, checked: one small JSON file a claim, with our number, its interval and the command that makes it.
+
+A study writes its claims and figures into WORKDIR/claims. `collect` copies them into results/, `write_table` puts the
+table of all of them into the README, and `faults` says what is missing or out of date there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from asyncflax import _check
+from asyncflax._files import write_atomically
+
+__all__ = ["Claim", "collect", "faults", "load_all", "markdown_table", "this_machine", "write_table"]
+
+BEGIN, END = "<!-- claims -->", "<!-- /claims -->"  # what the table stands between in the README
+_LARGEST_FIGURE = 200_000  # bytes
+
+
+def this_machine() -> str:
+    """The cores and the accelerator of this machine, without its name.
+
+    Example:
+      >>> from asyncflax.lab.claims import this_machine
+      >>> "CPU cores" in this_machine()
+      True
+    """
+    device = jax.devices()[0]
+    accelerator = "" if device.platform == "cpu" else f", {device.device_kind}"
+    return f"{os.cpu_count()} CPU cores{accelerator}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a paper says, what was measured here, and how to measure it again.
+
+    Attributes:
+      name: a slug such as 'theorem-5'; the claim's file is called so too.
+      statement: the claim in one sentence.
+      source: the paper and its theorem or figure; claims are sorted by it.
+      paper: the paper's number, as text.
+      ours: our number with its interval, as text.
+      value: our number.
+      interval: (low, high) around it.
+      seeds: how many independent runs stand behind it, or random cases of an exact identity; at least 1.
+      command: the exact command, begins with 'python ' and a script.
+      confidence: of the interval, in (0, 1]; 1 where it holds all cases, the worst among them.
+      figure: the name of a PNG file beside the claim's file, or ''.
+      machine: where it was measured, without a host's name.
+
+    Raises:
+      TypeError, ValueError: a field has a wrong type or value; the message names it.
+
+    Example:
+      >>> from asyncflax.lab.claims import Claim
+      >>> claim = Claim(
+      ...     name="mean-staleness",
+      ...     statement="The mean staleness of M workers is M - 1.",
+      ...     source="Mitliagkas et al. 2016, section 2.1",
+      ...     paper="7 at M = 8",
+      ...     ours="7.01 (6.98 to 7.04)",
+      ...     value=7.01,
+      ...     interval=(6.98, 7.04),
+      ...     seeds=20,
+      ...     command="python launch/theory.py --workdir=runs/theory",
+      ... )
+      >>> import tempfile
+      >>> path = claim.save(tempfile.mkdtemp())
+      >>> path.name, Claim.load(path) == claim
+      ('mean-staleness.json', True)
+    """
+
+    name: str
+    statement: str
+    source: str
+    paper: str
+    ours: str
+    value: float
+    interval: tuple[float, float]
+    seeds: int
+    command: str
+    confidence: float = 0.95
+    figure: str = ""
+    machine: str = dataclasses.field(default_factory=this_machine)
+
+    def __post_init__(self):
+        for field in ("name", "statement", "source", "paper", "ours", "command", "figure", "machine"):
+            text = getattr(self, field)
+            _check.instance(field, text, str, "one line of text")
+            if (not text.strip() and field != "figure") or "\n" in text:
+                raise ValueError(f"{field} must be one line of text, got {text!r}.")
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+            raise ValueError(f"name must be a slug such as 'theorem-5' (a-z, 0-9, -), got {self.name!r}.")
+        words = _words(self.command)
+        if len(words) < 2 or words[0] != "python" or not words[1].endswith(".py") or os.path.isabs(words[1]):
+            raise ValueError(f"command must begin with 'python ' and a script as in launch/x.py, got {self.command!r}.")
+        if not re.fullmatch(r"([a-z0-9_-]+\.png)?", self.figure):
+            raise ValueError(f"figure must be the name of a PNG beside the claim's file, got {self.figure!r}.")
+        if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
+            raise ValueError(f"interval must be (low, high), got {self.interval!r}.")
+        value = _check.scalar("value", self.value)
+        low, high = (_check.scalar("interval", end) for end in self.interval)
+        if not low <= value <= high:
+            raise ValueError(f"interval must hold value={value}, got ({low}, {high}).")
+        confidence = _check.scalar("confidence", self.confidence, low=0.0, high=1.0, exclusive_low=True)
+        seeds = _check.integer("seeds", self.seeds, 1)
+        for field, number in {
+            "value": value,
+            "interval": (low, high),
+            "confidence": confidence,
+            "seeds": seeds,
+        }.items():
+            object.__setattr__(self, field, number)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> pathlib.Path:
+        """Writes `folder`/`name`.json, whole or not at all, and returns the path.
+
+        Args:
+          folder: is made if there is none.
+          overwrite: replaces another claim of this name; without it, only the same claim may lie there.
+
+        Raises:
+          FileExistsError: another claim, or something else, lies there.
+
+        Example: see `Claim`.
+        """
+        path = pathlib.Path(folder) / f"{self.name}.json"
+        content = (json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+        if path.exists() and path.read_bytes() == content:
+            return path
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} holds another result; pass overwrite=True to replace it.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: file.write(content))
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Claim:
+        """Reads what `save` wrote.
+
+        Args:
+          path: of the JSON file.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          ValueError: it is no claim, a field is missing, unknown or wrong, or the file is not called as the claim is.
+
+        Example: see `Claim`.
+        """
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no claim at {path}.")
+        try:
+            fields = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is no JSON: {error}.") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"{path} must hold the fields of a claim, got {type(fields).__name__}.")
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in names:
+                raise ValueError(f"{path}: a claim has no field {name!r}{_check.nearest(name, names)}")
+        missing = [name for name in names if name not in fields]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)}.")
+        try:
+            claim = cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        if claim.name != path.stem:
+            raise ValueError(f"{path} holds the claim {claim.name!r}; call the file {claim.name}.json.")
+        return claim
+
+
+def load_all(folder: str | os.PathLike[str]) -> list[Claim]:
+    """The claims in a folder, sorted by source, then by name.
+
+    Args:
+      folder: with one JSON file a claim; none, or no folder, gives no claims.
+
+    Raises:
+      ValueError: a file is no claim.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.lab.claims import load_all
+      >>> load_all(tempfile.mkdtemp())
+      []
+    """
+    claims = [Claim.load(path) for path in pathlib.Path(folder).glob("*.json")]
+    return sorted(claims, key=lambda claim: (_natural(claim.source), claim.name))
+
+
+def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
+    """The table of the README: one row a claim, with links to its file and its figure.
+
+    Args:
+      claims: the rows, in this order.
+      folder: where their files are, as seen from the table's document.
+
+    Example:
+      >>> from asyncflax.lab.claims import markdown_table
+      >>> print(markdown_table([]))
+      | claim | paper | ours (95 % interval) | seeds | command |
+      |---|---|---|---|---|
+    """
+    lines = ["| claim | paper | ours (95 % interval) | seeds | command |", "|---|---|---|---|---|"]
+    for claim in claims:
+        figure = f" [Figure]({folder}/{claim.figure})." if claim.figure else ""
+        kind = {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
+        cells = (
+            f"{claim.statement} {claim.source}.{figure}",
+            claim.paper,
+            f"[{claim.ours}]({folder}/{claim.name}.json){kind}",
+            f"{claim.seeds:,}",
+            f"`{claim.command}`",
+        )
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def collect(
+    source: str | os.PathLike[str], results: str | os.PathLike[str] = "results", *, overwrite: bool = False
+) -> list[Claim]:
+    """Copies the claims of a study and their figures into the folder of all results, or nothing if one may not be.
+
+    Args:
+      source: the folder with the claims' files, WORKDIR/claims.
+      results: where to.
+      overwrite: replaces files there that are different.
+
+    Returns:
+      The claims that were copied.
+
+    Raises:
+      FileNotFoundError: there are no claims, or a figure is missing.
+      FileExistsError: a different file of the same name is there.
+      ValueError: a file is no claim, or a figure is larger than 200 kB.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.lab.claims import collect
+      >>> collect("runs/nothing/claims", tempfile.mkdtemp())
+      Traceback (most recent call last):
+        ...
+      FileNotFoundError: no claims in runs/nothing/claims.
+    """
+    source, results = pathlib.Path(source), pathlib.Path(results)
+    claims = load_all(source)
+    if not claims:
+        raise FileNotFoundError(f"no claims in {source}.")
+    files = {f"{claim.name}.json": source / f"{claim.name}.json" for claim in claims}
+    for claim in claims:
+        if claim.figure:
+            _check_figure(claim, source)
+            files[claim.figure] = source / claim.figure
+    contents = {results / name: path.read_bytes() for name, path in files.items()}
+    for path, content in contents.items():
+        if path.exists() and path.read_bytes() != content and not overwrite:
+            raise FileExistsError(f"{path} is another one; pass overwrite=True to replace it.")
+    results.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        write_atomically(path, lambda file, content=content: file.write(content))
+    return claims
+
+
+def write_table(readme: str | os.PathLike[str] = "README.md", results: str | os.PathLike[str] = "results") -> None:
+    """Puts the table of all claims between the marks of a document; the rest of it stays as it is.
+
+    Args:
+      readme: the document, with a line `<!-- claims -->` and, below, a line `<!-- /claims -->`.
+      results: the folder of the claims, beside the document.
+
+    Raises:
+      ValueError: the document has no such marks, or a file is no claim.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from asyncflax.lab.claims import write_table
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
+      >>> write_table(folder / "README.md", folder / "results")
+      >>> (folder / "README.md").read_text().splitlines()[1]
+      '| claim | paper | ours (95 % interval) | seeds | command |'
+    """
+    path = pathlib.Path(readme)
+    before, _, after = _split(path)
+    text = before + markdown_table(load_all(results), pathlib.Path(results).name) + after
+    if text != path.read_text():
+        write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def faults(readme: str | os.PathLike[str] = "README.md", results: str | os.PathLike[str] = "results") -> list[str]:
+    """What is wrong with the table of claims, a sentence each: no file, figure, seeds or interval; out of date.
+
+    Args:
+      readme: the document with the table, in the root of the repository.
+      results: the folder of the claims, beside the document.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from asyncflax.lab.claims import faults
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
+      >>> len(faults(folder / "README.md", folder / "results"))
+      1
+    """
+    path, results = pathlib.Path(readme), pathlib.Path(results)
+    found, claims = [], []
+    for file in sorted(results.glob("*.json")):
+        try:
+            claims.append(Claim.load(file))
+        except ValueError as error:
+            found.append(str(error))
+    for claim in claims:
+        try:
+            _check_figure(claim, results)
+        except (FileNotFoundError, ValueError) as error:
+            found.append(str(error))
+        for name in _files(claim.command):
+            if not (path.parent / name).is_file():
+                found.append(f"claim {claim.name}: its command names {name}, which there is not.")
+        if re.search(r"(^|[\s=])[/~]", claim.command):
+            found.append(f"claim {claim.name}: its command names a path of one machine: {claim.command!r}.")
+    try:
+        _, table, _ = _split(path)
+    except ValueError as error:
+        return [*found, str(error)]
+    for name in re.findall(rf"\]\({re.escape(results.name)}/([^)]+)\)", table):
+        if not (results / name).is_file():
+            found.append(f"{path.name} names {results.name}/{name}, which there is not.")
+    claims.sort(key=lambda claim: (_natural(claim.source), claim.name))
+    if table != markdown_table(claims, results.name):
+        found.append(f"the table in {path.name} is not that of {results.name}/; run: python launch/claims.py")
+    return found
+
+
+def _check_figure(claim: Claim, folder: pathlib.Path) -> None:
+    figure = folder / claim.figure
+    if claim.figure and not figure.is_file():
+        raise FileNotFoundError(f"claim {claim.name}: there is no figure {figure}.")
+    if claim.figure and figure.stat().st_size > _LARGEST_FIGURE:
+        raise ValueError(
+            f"claim {claim.name}: {figure} has {figure.stat().st_size:,} bytes; "
+            f"figures may have {_LARGEST_FIGURE:,}: lower its dpi."
+        )
+
+
+def _split(path: pathlib.Path) -> tuple[str, str, str]:
+    """A document before, between and after the marks."""
+    text = path.read_text() if path.is_file() else ""
+    begin, end = text.find(BEGIN), text.find(END)
+    if not 0 <= begin < end:
+        raise ValueError(f"{path} must have a line {BEGIN} and, below, a line {END}; the table goes between them.")
+    begin += len(BEGIN)
+    return text[:begin] + "\n", text[begin:end].strip("\n"), "\n" + text[end:]
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
+def _files(command: str) -> list[str]:
+    """The script of a command, and its config file without a variant's name."""
+    words = _words(command)
+    configs = [word.partition("=")[2].partition(":")[0] for word in words if word.startswith("--config=")]
+    return [words[1], *configs]
+
+
+def _natural(text: str) -> list[Any]:
+    """A key that sorts 'Theorem 9' before 'Theorem 10'."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]

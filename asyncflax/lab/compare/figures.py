@@ -1,0 +1,272 @@
+"""Figures of a comparison of methods: a table in colours, accuracy against workers, the runs, their gaps.
+
+Colours are those of Okabe and Ito, which colour-blind people can tell apart, and each has a marker of its own. More
+than six methods go on several rows or pages, where the others are grey. The axis of the accuracy is even in the
+logarithm of the error, so that 98 % and 99 % can be told apart beside 50 %.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import xarray
+
+from asyncflax.lab.compare.summary import with_picked_rates
+
+__all__ = ["accuracy_by_workers", "accuracy_figure", "accuracy_table", "all_figures", "curves", "pages"]
+
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_TICKS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
+_GREY = "0.85"
+
+
+def all_figures(results: xarray.Dataset) -> Iterator[tuple[str, Any]]:
+    """All figures of a comparison, with names for their files.
+
+    Args:
+      results: of `compare.run_comparison`.
+
+    Yields:
+      'table', 'accuracy', and 'curves-LABEL' for each service time; names end in '-2' and so on where methods take more
+      than one page.
+
+    Example: see `launch/compare.py`.
+    """
+    from matplotlib.figure import Figure
+
+    panels, rows = results.sizes["service_time"], len(pages(results))
+    columns = results.sizes["num_groups"]
+    size = (2.2 + panels * max(0.85 * columns, 1.6), 1.3 + 0.4 * results.sizes["method"])
+    figure = Figure(figsize=size, layout="constrained")
+    accuracy_table(figure, results)
+    yield "table", figure
+    yield "accuracy", accuracy_figure(results)
+    for label in map(str, results.service_time.values):
+        for page, methods in enumerate(pages(results), start=1):
+            figure = Figure(figsize=(16, 0.9 + 3.1 * columns), layout="constrained")
+            curves(figure, results, label, methods)
+            name = "-".join(["curves", *re.findall(r"\w+", label), *([str(page)] if rows > 1 else [])])
+            yield name, figure
+
+
+def accuracy_figure(results: xarray.Dataset) -> Any:
+    """A figure of its own with `accuracy_by_workers`.
+
+    Args:
+      results: of `compare.run_comparison`, all or some methods and laws of service times.
+
+    Example: see `compare.draw_comparison`.
+    """
+    from matplotlib.figure import Figure
+
+    size = (2.4 + 4.2 * results.sizes["service_time"], 0.5 + 3.6 * len(pages(results)))
+    figure = Figure(figsize=size, layout="constrained")
+    accuracy_by_workers(figure, results)
+    return figure
+
+
+def pages(results: xarray.Dataset) -> list[list[str]]:
+    """The methods that share axes, six at most, as even as can be, in the order of the config.
+
+    Args:
+      results: of `compare.run_comparison`.
+
+    Example:
+      >>> import xarray
+      >>> from asyncflax.lab.figures import comparison
+      >>> [len(page) for page in comparison.pages(xarray.Dataset(coords={"method": list("abcdefgh")}))]
+      [4, 4]
+    """
+    methods = [str(method) for method in results.method.values]
+    count = -(-len(methods) // len(_COLORS))
+    size = -(-len(methods) // max(count, 1))
+    return [methods[i : i + size] for i in range(0, len(methods), size)]
+
+
+def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
+    """Methods x workers, a panel for each service time: the mean test accuracy at the end, failures in grey.
+
+    Args:
+      figure: `matplotlib.figure.Figure`, without axes.
+      results: of `compare.run_comparison`.
+
+    Example: see `all_figures`.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import FuncNorm
+
+    methods, workers, seeds = results.method.values, results.num_groups.values, results.sizes["seed"]
+    means = results["mean"].where(results.failed.sum("seed") == 0).values
+    low, high = (float(f(means)) if np.isfinite(means).any() else 0.5 for f in (np.nanmin, np.nanmax))
+    norm = FuncNorm((_stretch, _unstretch), vmin=low, vmax=max(high, low + 1e-3))
+    colors = colormaps["cividis"].with_extremes(bad="0.88")
+    panels = figure.subplots(1, results.sizes["service_time"], squeeze=False, sharey=True)[0]
+    for axes, label in zip(panels, results.service_time.values, strict=True):
+        part = results.sel(service_time=label).transpose("method", "num_groups", ...)
+        values, failed = part["mean"].values, part.failed.sum("seed").values
+        axes.imshow(np.ma.masked_where((failed > 0) | np.isnan(values), values), norm=norm, cmap=colors, aspect="auto")
+        for i, j in np.ndindex(values.shape):
+            half = 100 * float((part.high - part["mean"])[i, j])
+            text = f"{100 * values[i, j]:.1f}" + (f"\n± {half:.1f}" if np.isfinite(half) else "")
+            if failed[i, j]:
+                text = f"FAIL {failed[i, j]}/{seeds}" + (f"\n{100 * values[i, j]:.1f}" if failed[i, j] < seeds else "")
+            dark = failed[i, j] == 0 and float(norm(values[i, j])) < 0.55
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color="w" if dark else "k")
+        axes.set_xticks(range(len(workers)), [str(m) for m in workers])
+        axes.set_yticks(range(len(methods)), [str(m) for m in methods])
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(len(workers) - 1) + 0.5, minor=True)
+        axes.set_yticks(np.arange(len(methods) - 1) + 0.5, minor=True)
+        axes.grid(which="minor", color="w", linewidth=2)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title(str(label), fontsize=11)
+        axes.set_xlabel("workers")
+    figure.suptitle(f"test accuracy (%) after {_count(results)} gradients, mean over {seeds} seeds", fontsize=11)
+
+
+def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
+    """Test accuracy at the end against workers: a column for each service time, a row for each page of methods.
+
+    Intervals are Student's, 95 %, over the seeds that did not fail; a hollow marker says that some seeds failed, a
+    cross in the strip below that all did.
+
+    Args:
+      figure: `matplotlib.figure.Figure`, without axes.
+      results: of `compare.run_comparison`.
+
+    Example: see `all_figures`.
+    """
+    from matplotlib.patches import Rectangle
+
+    rows, labels, workers = pages(results), results.service_time.values, results.num_groups.values
+    places, seeds = np.arange(len(workers)), results.sizes["seed"]
+    limits = _limits(np.concatenate([results[name].values.ravel() for name in ("mean", "low", "high")]), strip=True)
+    panels = figure.subplots(len(rows), len(labels), squeeze=False, sharex=True, sharey=True)
+    for row, methods in zip(panels, rows, strict=True):
+        for axes, label in zip(row, labels, strict=True):
+            part = results.sel(service_time=label)
+            for method in results.method.values:
+                if str(method) not in methods:
+                    axes.plot(places, part["mean"].sel({"method": method}), color=_GREY, linewidth=1, zorder=1)
+            for k, method in enumerate(methods):
+                cell = part.sel({"method": method})
+                failed = cell.failed.sum("seed").values
+                x = places + 0.07 * (k - (len(methods) - 1) / 2)
+                look = {"color": _COLORS[k], "zorder": 3}
+                axes.plot(x, cell["mean"], linewidth=1.5, label=method, marker=_MARKERS[k], markersize=6, **look)
+                bars = np.nan_to_num([cell["mean"] - cell.low, cell.high - cell["mean"]])
+                axes.errorbar(x, cell["mean"], yerr=bars, linestyle="", capsize=2.5, elinewidth=1, **look)
+                some = (failed > 0) & (failed < seeds)
+                axes.plot(x[some], cell["mean"][some], _MARKERS[k], markersize=6, mfc="w", color=_COLORS[k], zorder=4)
+                lost = np.full((failed == seeds).sum(), 0.045)
+                at = axes.get_xaxis_transform()
+                axes.plot(x[failed == seeds], lost, "x", transform=at, color=_COLORS[k], mew=2, zorder=4)
+            axes.add_patch(Rectangle((0, 0), 1, 0.09, transform=axes.transAxes, color="0.95", zorder=0))
+            axes.text(0.01, 0.045, "FAIL", transform=axes.transAxes, va="center", fontsize=7, color="0.45")
+            axes.set_xticks(places, [str(m) for m in workers])
+            _accuracy_axis(axes, limits)
+            if axes in panels[0]:
+                axes.set_title(str(label))
+            if axes in panels[-1]:
+                axes.set_xlabel("workers")
+        row[0].set_ylabel("test accuracy (%)")
+        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    note = f"after {_count(results)} gradients, mean and 95 % interval over {seeds} seeds"
+    if (results.failed.sum("seed") % seeds > 0).any():
+        note += "; hollow: some seeds failed, the mean is that of the others"
+    figure.suptitle(textwrap.fill(note, int(13 * figure.get_figwidth())), fontsize=10)
+
+
+def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: list[str]) -> None:
+    """Accuracy against gradients and against simulated time, and the gap: a row for each number of workers.
+
+    Means over seeds, with the range between seeds; a line ends, with a cross, where the first seed diverged.
+
+    Args:
+      figure: `matplotlib.figure.Figure`, without axes.
+      results: of `compare.run_comparison`.
+      service_time: the label of one.
+      methods: the labels of those that are shown.
+
+    Example: see `all_figures`.
+    """
+    workers = results.num_groups.values
+    part = with_picked_rates(results, "test_accuracy", "simulated_time", "gap").sel(service_time=service_time)
+    panels = figure.subplots(len(workers), 3, squeeze=False)
+    limits = _limits(part.test_accuracy.sel({"method": methods}).values)
+    for row, m in zip(panels, workers, strict=True):
+        cell = part.sel(num_groups=m)
+        ends = cell.simulated_time.isel(update=-1).sel({"method": methods}).mean("seed").values
+        for k, method in enumerate(methods):
+            run, look = cell.sel({"method": method}), {"color": _COLORS[k], "marker": _MARKERS[k], "markersize": 4}
+            mean = lambda name, run=run: run[name].mean("seed", skipna=False)
+            accuracy, time, gap = mean("test_accuracy"), mean("simulated_time"), mean("gap")
+            low, high = run.test_accuracy.min("seed", skipna=False), run.test_accuracy.max("seed", skipna=False)
+            synchronous = str(run.algorithm.values) == "ssgd"
+            label = f"{method} (a step is M gradients)" if synchronous else method
+            for axes, x in ((row[0], accuracy["update"]), (row[1], time)):
+                every = max(len(accuracy) // 8, 1)
+                axes.plot(x, accuracy, **look, markevery=(k * every // len(methods), every), label=label)
+                axes.fill_between(x.values, low, high, color=_COLORS[k], alpha=0.12, linewidth=0)
+                if (last := int(accuracy.notnull().sum())) < len(accuracy):  # a seed has diverged
+                    axes.plot(x[last - 1], accuracy[last - 1], "x", color=_COLORS[k], markersize=9, mew=2, zorder=4)
+            if not synchronous:
+                every = max(len(gap) // 8, 1)
+                row[2].plot(gap.trained, gap, **look, markevery=(k * every // len(methods), every))
+        for axes in row[:2]:
+            _accuracy_axis(axes, limits)
+        if ends.max() > 4 * ends.min() > 0:
+            first = cell.simulated_time.sel({"method": methods})
+            row[1].set_xscale("log")
+            row[1].set_xlim(float(first.where(first > 0).min()), 1.1 * ends.max())
+        if cell.gap.sel({"method": methods}).max() > 0:
+            row[2].set_yscale("log")
+        row[0].set_ylabel(f"{m} worker{'s' if m > 1 else ''}\ntest accuracy (%)")
+    for axes, title in zip(panels[0], ("per gradient", "in simulated time", "gap of server and worker"), strict=True):
+        axes.set_title(title)
+    seconds = "simulated time (one gradient of a machine of average speed takes 1)"
+    for axes, label in zip(panels[-1], ("gradients", seconds, "gradients"), strict=True):
+        axes.set_xlabel(label)
+    for axes in panels[:, 2]:
+        axes.set_ylabel("RMS over parameters")
+        axes.grid(color="0.93")
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, title=service_time)
+
+
+def _stretch(accuracy: Any) -> Any:
+    """Even in the logarithm of the error, which is taken to be 0.5 % larger, so that an error of 0 has a place."""
+    return -np.log(1.005 - np.clip(accuracy, -1.0, 1.0))
+
+
+def _unstretch(place: Any) -> Any:
+    return 1.005 - np.exp(-np.asarray(place))
+
+
+def _limits(accuracy: np.ndarray, *, strip: bool = False) -> tuple[float, float]:
+    """Of an axis with these on it, with room for a strip at the bottom."""
+    there = np.clip(accuracy[np.isfinite(accuracy)], 0.0, 1.0)
+    ends = _stretch(np.array([there.min(), there.max()])) if there.size else _stretch(np.array([0.0, 1.0]))
+    room = max(ends[1] - ends[0], 0.1)
+    low, high = _unstretch(np.array([ends[0] - (0.16 if strip else 0.04) * room, ends[1] + 0.04 * room])).tolist()
+    return max(low, -0.9), min(high, 1.0)
+
+
+def _accuracy_axis(axes: Any, limits: tuple[float, float]) -> None:
+    axes.set_yscale("function", functions=(_stretch, _unstretch))
+    ticks = [tick for tick in _TICKS if max(limits[0], 0.0) <= tick <= limits[1]]
+    axes.set_yticks(ticks, [f"{100 * tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(limits)
+    axes.grid(axis="y", color="0.93")
+
+
+def _count(results: xarray.Dataset) -> str:
+    return f"{json.loads(results.attrs['config'])['train']['num_updates']:,}"

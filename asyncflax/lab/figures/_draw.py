@@ -1,0 +1,152 @@
+"""From the name of a figure in a config to a file, and claims beside it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import xarray
+
+from asyncflax import _check
+from asyncflax._files import write_atomically
+from asyncflax.errors import RunError
+from asyncflax.lab.claims import Claim
+from asyncflax.lab.sweep import Grid, SweepConfig
+from asyncflax.train.options import parameters_of, parse_options
+
+_GIVEN = ("figure", "results")
+
+
+class Findings(NamedTuple):
+    """What a figure shows.
+
+    Attributes:
+      table: in words and numbers, for the terminal.
+      claims: the fields of each `Claim` as a dict, without command and figure.
+
+    Example: see `draw`.
+    """
+
+    table: str
+    claims: Sequence[dict[str, Any]] = ()
+
+
+class Drawn(NamedTuple):
+    """A figure on the disk.
+
+    Attributes:
+      path: of the PNG.
+      table: what it shows, in words and numbers.
+      claims: what it checks.
+
+    Example: see `draw`.
+    """
+
+    path: pathlib.Path
+    table: str
+    claims: list[Claim]
+
+
+def check(config: SweepConfig) -> None:
+    """Refuses a figure that there is not, options that it does not have, and a grid without the axes that it needs.
+
+    Args:
+      config: of a sweep.
+
+    Raises:
+      RunError: one clear sentence.
+
+    Example:
+      >>> from asyncflax.lab import figures
+      >>> from asyncflax.lab.sweep import SweepConfig
+      >>> figures.check(SweepConfig(figure="tuned_momenta"))
+      Traceback (most recent call last):
+        ...
+      asyncflax.train.workdir.RunError: config.figure must be one of 'best_momentum', 'efficiency', 'grid', \
+'negative_momentum', 'tuned_momentum', got 'tuned_momenta'; did you mean 'tuned_momentum'?
+    """
+    try:
+        function, _ = _function_and_options(config)
+        axes = Grid.of(config).axes
+    except (TypeError, ValueError) as error:
+        raise RunError(str(error)) from error
+    needed = _needed_axes(function)
+    for name in needed:
+        if name not in axes:
+            raise RunError(f"config.figure={config.figure!r} needs the axis {name}, config.axes has {', '.join(axes)}.")
+    for name in axes:
+        if needed and name not in needed:
+            raise RunError(f"config.figure={config.figure!r} has no place for the axis {name}; set config.figure=''.")
+    if "seed" in needed and len(axes["seed"]) < 2:
+        raise RunError(f"config.figure={config.figure!r} needs two seeds at least, for intervals; got {axes['seed']}.")
+    if config.figure == "negative_momentum" and 0.0 not in axes["momentum"]:
+        raise RunError(f"config.figure={config.figure!r} compares with momentum 0, config.axes has {axes['momentum']}.")
+
+
+def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLike[str], *, command: str = "") -> Drawn:
+    """Draws the figure that a config names, and saves it and its claims in WORKDIR/claims.
+
+    Args:
+      results: of `run_sweep`.
+      config: of the sweep.
+      workdir: its folder.
+      command: that makes the results, for the claims; without it there are none.
+
+    Raises:
+      RunError: see `check`.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.lab import figures
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.lab.sweep import SweepConfig, run_sweep
+      >>> config = SweepConfig(TrainConfig(num_updates=20, eval_every=10), axes="momentum=(0, 0.5)")
+      >>> workdir = tempfile.mkdtemp()
+      >>> results = run_sweep(config, workdir)  # doctest: +ELLIPSIS
+      Grid(momentum: 2; 2 cells): 2 to train...
+      >>> figures.draw(results, config, workdir).path.name
+      'grid.png'
+    """
+    from matplotlib.figure import Figure
+
+    check(config)
+    function, options = _function_and_options(config)
+    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    try:
+        findings = function(figure, results, **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the figure cannot be drawn ({error}); the results are in {workdir}/results.nc") from error
+    name = findings.claims[0]["name"] if findings.claims else function.__name__.replace("_", "-")
+    path = pathlib.Path(workdir) / "claims" / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=100, format="png"))
+    claims = []
+    for fields in findings.claims if command else ():
+        words = command.split(" ")  # wherever python was when it was typed
+        claim = Claim(**fields, command=" ".join(["python", *words[1:]]), figure=path.name)
+        claim.save(path.parent, overwrite=True)  # follows from the results, which are kept
+        claims.append(claim)
+    return Drawn(path, findings.table, claims)
+
+
+def _function_and_options(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
+    name = config.figure or "grid"
+    folder = pathlib.Path(__file__).parent
+    names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    _check.choice("config.figure", name, names)
+    function = getattr(importlib.import_module(f"asyncflax.lab.figures.{name}"), name)
+    options = parse_options("config.figure_options", config.figure_options, function, _GIVEN)
+    if "metric" in options:  # on the test data, as the clock is
+        falls = [] if name == "negative_momentum" else ["test_loss"]
+        _check.choice("config.figure_options: metric", options["metric"], ["test_accuracy", *falls])
+    for lacking in (p.name for p in parameters_of(function).values() if p.default is p.empty):
+        if lacking not in options and lacking not in _GIVEN:
+            raise ValueError(f"config.figure_options must set {lacking} of {name}, as in '{lacking}=...'.")
+    return function, options
+
+
+def _needed_axes(function: Any) -> tuple[str, ...]:
+    return getattr(importlib.import_module(function.__module__), "AXES", ())

@@ -1,0 +1,81 @@
+"""The momentum with the best accuracy, by number of workers: the deep network of Liu et al. 2018 (arXiv:1806.01660)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray
+
+from asyncflax.lab.figures._draw import Findings
+from asyncflax.lab.figures._words import groups as name_of
+from asyncflax.lab.figures._words import train_config
+from asyncflax.lab.statistics import student
+from asyncflax.lab.sweep import best_cells
+
+AXES = ("num_groups", "momentum", "learning_rate", "seed")
+LEADS = {1: 0.9, 2: 0.9, 4: 0.7, 8: 0.5}  # Figure 2 as it is remembered; unverified
+
+
+def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
+    """Draws the test accuracy after the last update against momentum, and the best momentum against workers.
+
+    The learning rate is tuned for each momentum; of equal accuracies the lower test loss is better; a cell in which a
+    seed diverged counts as the worst. Intervals are Student's over seeds; that of the best momentum is over the momenta
+    that are best for each seed alone.
+
+    Args:
+      figure: `matplotlib.figure.Figure`, without axes.
+      results: of `run_sweep`, over num_groups, learning_rate, momentum and seed.
+
+    Source: Liu et al. 2018 (arXiv:1806.01660), Figure 2; its numbers are leads here.
+
+    Example: see `configs/liu_deep_network.py`.
+    """
+    last = results.test_accuracy.isel(update=-1, drop=True)
+    choice = last - 1e-6 * results.test_loss.isel(update=-1, drop=True)  # few test images: accuracies are often equal
+    workers = [int(m) for m in results.num_groups.values]
+    rate = best_cells(choice, largest=True, over=("learning_rate",)).learning_rate  # [num_groups, momentum]
+    single = best_cells(choice.rename(seed="run"), largest=True).momentum  # [num_groups, run]
+    best = {m: student(single.sel(num_groups=m).values) for m in workers}
+    left, right = figure.subplots(1, 2)
+    rows = [f"{'workers':>7} {'best momentum':>22} {'lead':>5} {'accuracy by momentum':>22}"]
+    for k, m in enumerate(workers):
+        shown, accuracy = [], []
+        for mu in results.momentum.values:
+            at = float(rate.sel(num_groups=m, momentum=mu))
+            if np.isfinite(at):
+                shown.append(float(mu))
+                accuracy.append(student(last.sel(num_groups=m, momentum=mu, learning_rate=at).values))
+        value, low, high = (np.array([getattr(a, part) for a in accuracy]) for part in ("value", "low", "high"))
+        left.errorbar(
+            shown, value, yerr=[value - low, high - value], color=f"C{k}", marker="o", capsize=3, label=name_of(m)
+        )
+        text = ", ".join(f"{mu:g}: {100 * v:.1f} %" for mu, v in zip(shown, value, strict=True))
+        rows.append(f"{m:7d} {best[m].text():>22} {LEADS.get(m, float('nan')):5g} {text}")
+    left.set_xlabel("explicit momentum")
+    left.set_ylabel("test accuracy after the last update, learning rate tuned")
+    left.legend()
+    means, low, high = (np.array([getattr(best[m], part) for m in workers]) for part in ("value", "low", "high"))
+    right.errorbar(workers, means, yerr=[means - low, high - means], marker="o", capsize=4, label="best here")
+    leads = [m for m in workers if m in LEADS]
+    right.plot(leads, [LEADS[m] for m in leads], color="black", linestyle="--", marker=".", label="paper (unverified)")
+    right.set_xlabel("workers")
+    right.set_ylabel("best explicit momentum")
+    right.legend()
+    fell = student((single.sel(num_groups=workers[0]) - single.sel(num_groups=workers[-1])).values)
+    if not np.isfinite(fell.low):
+        return Findings("\n".join(rows))
+    claim = {
+        "name": f"best-momentum-{train_config(results)['dataset']}",
+        "statement": f"More workers want less momentum in a deep network ({train_config(results)['dataset']}, "
+        f"{train_config(results)['model']}, test accuracy after {train_config(results)['num_updates']:,} updates).",
+        "source": "Liu et al. 2018, Figure 2",
+        "paper": "0.9, 0.9, 0.7, 0.5 at 1, 2, 4, 8 workers (unverified)",
+        "ours": f"{', '.join(f'{best[m].value:.2f}' for m in workers)} at {', '.join(map(str, workers))} workers; "
+        f"falls by {fell.text()}",
+        "value": fell.value,
+        "interval": (fell.low, fell.high),
+        "seeds": len(results.seed),
+    }
+    return Findings("\n".join(rows), [claim])

@@ -1,0 +1,54 @@
+"""The grid itself: test accuracy at the end over the hyper-parameters, a panel for each program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray
+
+from asyncflax.lab.figures._draw import Findings
+from asyncflax.lab.sweep import best_cells
+from asyncflax.lab.sweep.grid import HYPER
+
+
+def grid(figure: Any, results: xarray.Dataset) -> Findings:
+    """Draws the mean test accuracy over seeds after the last update; cells that diverged stay white.
+
+    Args:
+      figure: `matplotlib.figure.Figure`, without axes.
+      results: of `run_sweep`.
+
+    Example: see `draw`.
+    """
+    last = results.test_accuracy.isel(update=-1, drop=True)
+    diverged = int((results.diverged_at >= 0).sum())
+    mean = last.mean("seed", skipna=False) if "seed" in last.dims else last
+    hyper = [name for name in HYPER if name in mean.dims]
+    rest = [name for name in mean.dims if name not in hyper]
+    flat = mean.expand_dims([name for name in HYPER if name not in hyper])
+    flat = flat.stack(panel=rest) if rest else flat.expand_dims("panel")
+    count = flat.sizes["panel"]
+    panels = np.ravel(figure.subplots(1, count, squeeze=False))
+    image = None
+    for k, axes in enumerate(panels):
+        values = flat.isel(panel=k).transpose("momentum", "learning_rate").values
+        image = axes.imshow(values, vmin=0, vmax=1, origin="lower", aspect="auto", cmap="viridis")
+        for name, axis in (("learning_rate", axes.xaxis), ("momentum", axes.yaxis)):
+            labels = [f"{value:g}" for value in results[name].values] if name in hyper else [""]
+            axis.set_ticks(range(len(labels)), labels)
+            axis.set_label_text(name.replace("_", " ") if name in hyper else "")
+        if rest:
+            labels = np.atleast_1d(np.array(flat.panel.values[k], dtype=object)).tolist()
+            labels = labels[0] if isinstance(labels[0], tuple) else labels
+            axes.set_title(", ".join(f"{name} {value}" for name, value in zip(rest, labels, strict=True)))
+    figure.colorbar(image, ax=panels.tolist(), label="test accuracy")
+    table = f"{last.size} cells, {diverged} of them diverged"
+    if hyper:
+        best = best_cells(last, largest=True)
+        table += "\n" + (best.to_dataframe().to_string() if best.sizes else _line(best))
+    return Findings(table)
+
+
+def _line(best: xarray.Dataset) -> str:
+    return "best: " + ", ".join(f"{name} {float(value):.4g}" for name, value in best.data_vars.items())

@@ -1,0 +1,205 @@
+"""Which trainings a sweep consists of.
+
+The cells of a grid differ in three ways. Hyper-parameters (learning rate, momentum) are numbers in one program. The
+seed changes what cells share: trace, order of the data, initial weights, the *environment*. Any other field of the
+config changes the program itself, but for those that say which data are loaded: all cells train on the same.
+"""
+
+# No `from __future__ import annotations`: config flags need the types of fields, not their names.
+
+import ast
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from asyncflax import _check
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.experiment import make_algorithm
+
+HYPER = ("learning_rate", "momentum")
+ENVIRONMENT = ("seed",)
+_DATA = ("dataset", "data_dir", "data_cache", "classes")  # which data are loaded, once for all cells
+_NO_AXES = ("num_updates", "width", "log_every", "eval_every", "eval_batch_size", "checkpoint_every")
+
+
+@dataclasses.dataclass
+class SweepConfig:
+    """A grid of trainings.
+
+    Attributes:
+      train: what all cells have in common.
+      axes: the fields of `train` that vary, and their values.
+      cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
+      memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
+      figure: which figure of `asyncflax.lab.figures` shows the results; '' draws the grid itself.
+      figure_options: of that figure.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.lab.sweep import Grid, SweepConfig
+      >>> config = SweepConfig(TrainConfig(), axes="num_groups=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
+      >>> Grid.of(config)
+      Grid(num_groups: 2, momentum: 3, seed: 2; 12 cells)
+    """
+
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    axes: str = "seed=(0,)"  # for example 'num_groups=(1, 8), momentum=(0, 0.3, 0.9), seed=(0, 1, 2)'
+    cells_at_once: int = dataclasses.field(default=0, metadata={"free": True})
+    memory_gb: float = dataclasses.field(default=0.0, metadata={"free": True})
+    figure: str = dataclasses.field(default="", metadata={"free": True})
+    figure_options: str = dataclasses.field(default="", metadata={"free": True})  # for example 'target=0.9'
+
+
+class Cells:
+    """Trainings along some axes, as `train_cells` works through them; a `Grid`, or what a comparison consists of.
+
+    Attributes:
+      axes: by name, its values.
+    """
+
+    axes: Mapping[str, tuple[Any, ...]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many values each axis has."""
+        return tuple(len(values) for values in self.axes.values())
+
+    def __len__(self) -> int:
+        """The number of cells."""
+        return math.prod(self.shape)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*map(range, self.shape))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(values)}" for name, values in self.axes.items())
+        return f"{type(self).__name__}({sizes}; {len(self)} cells)"
+
+    def coordinates(self, index: tuple[int, ...]) -> dict[str, Any]:
+        """The values of a cell, by name of the axis."""
+        return {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
+
+    def config(self, index: tuple[int, ...]) -> TrainConfig:
+        """The config of a cell's training, as `launch/train.py` would run it."""
+        raise NotImplementedError
+
+    def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+        """What cells with other hyper-parameters share with this one, as (field, value)."""
+        raise NotImplementedError
+
+    def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+        """What all cells of one program have in common, as (name, value)."""
+        raise NotImplementedError
+
+    def hyper(self, index: tuple[int, ...]) -> tuple[float, float]:
+        """The learning rate and the momentum of a cell."""
+        config = self.config(index)
+        return config.learning_rate, config.momentum
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Grid(Cells):
+    """The cells of a sweep; every one has been checked.
+
+    Attributes:
+      train: what all cells have in common.
+      axes: by name of a field of `train`, its values.
+
+    Raises:
+      ValueError: an axis is unknown or empty, has a value twice or one that the config refuses; the message names it.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.lab.sweep import Grid
+      >>> grid = Grid(TrainConfig(), {"momentum": (0.0, 0.5), "seed": (0, 1, 2)})
+      >>> len(grid), grid.config((1, 2)).momentum, grid.config((1, 2)).seed
+      (6, 0.5, 2)
+      >>> Grid(TrainConfig(), {"momenta": (0.0, 0.5)})
+      Traceback (most recent call last):
+        ...
+      ValueError: axes: 'momenta' is no field of the config that can vary in a sweep; did you mean 'momentum'?
+    """
+
+    train: TrainConfig
+    axes: Mapping[str, tuple[Any, ...]]
+
+    def __post_init__(self):
+        free = [field.name for field in dataclasses.fields(TrainConfig) if field.metadata.get("free")]
+        names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*free, *_NO_AXES)]
+        if not self.axes:
+            raise ValueError("axes is empty; a sweep needs one at least, such as seed=(0, 1, 2).")
+        axes = {}
+        for name, values in self.axes.items():
+            if name in _DATA:
+                raise ValueError(
+                    f"axes: {name} decides which data are loaded, and all cells of a sweep train on the same; set "
+                    f"config.train.{name}, and make a sweep of its own for each value."
+                )
+            if name not in names:
+                raise ValueError(
+                    f"axes: {name!r} is no field of the config that can vary in a sweep{_check.nearest(name, names)}"
+                )
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise ValueError(f"axes: {name} must be a tuple of values, got {values!r}.")
+            if not values:
+                raise ValueError(f"axes: {name} is empty, so the grid has no cell.")
+            values = tuple(float(v) if name in HYPER and type(v) is int else v for v in values)
+            for value in values:  # what a coordinate of the results can be
+                if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value >= 2**31):
+                    raise ValueError(f"axes: {name} must have numbers below 2^31 or texts as values, got {value!r}.")
+            twice = [v for i, v in enumerate(values) if v in values[:i]]
+            if twice:
+                raise ValueError(f"axes: {name} has the value {twice[0]!r} twice.")
+            axes[name] = values
+        object.__setattr__(self, "axes", axes)
+        for index in self:
+            try:
+                config = self.config(index)
+                config.check()
+                make_algorithm(config)
+            except (TypeError, ValueError) as error:
+                at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
+                raise type(error)(f"axes: the cell {at} is refused: {error}") from None
+
+    @classmethod
+    def of(cls, config: SweepConfig) -> "Grid":
+        """The grid of a `SweepConfig`.
+
+        Raises:
+          ValueError: as the class, or another field cannot be read.
+        """
+        _check.integer("cells_at_once", config.cells_at_once, 0)
+        _check.scalar("memory_gb", config.memory_gb, low=0.0)
+        return cls(config.train, _parse_axes(config.axes))
+
+    def config(self, index: tuple[int, ...]) -> TrainConfig:
+        """The config of a cell's training, as `launch/train.py` would run it."""
+        return dataclasses.replace(self.train, **self.coordinates(index))
+
+    def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+        """What cells with other hyper-parameters share with this one, as (field, value)."""
+        return tuple((name, getattr(self.config(index), name)) for name in ENVIRONMENT)
+
+    def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+        """What all cells of one program have in common beyond `train`, as (field, value)."""
+        inside = (*HYPER, *ENVIRONMENT)
+        return tuple((name, value) for name, value in self.coordinates(index).items() if name not in inside)
+
+
+def _parse_axes(text: str) -> dict[str, tuple[Any, ...]]:
+    """Axes like 'momentum=(0, 0.3), seed=(0, 1)'."""
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError
+        axes = {}
+        for keyword in call.keywords:
+            if keyword.arg is None or keyword.arg in axes:
+                raise ValueError
+            value = ast.literal_eval(keyword.value)
+            axes[keyword.arg] = tuple(value) if isinstance(value, tuple | list) else (value,)
+    except (SyntaxError, ValueError, TypeError):
+        raise ValueError(f"axes must be like 'momentum=(0, 0.3), seed=(0, 1, 2)', got {text!r}.") from None
+    return axes

@@ -1,0 +1,373 @@
+"""Many trainings as one compiled program.
+
+Two nested vmaps: the outer one over environments (a trace, an order of the data, initial weights), the inner one over
+hyper-parameters. Within an environment all cells see the same batches, so comparisons are paired, and what does not
+depend on the weights (loading, augmentation, the windows of the first convolution) is computed once. The
+hyper-parameters are sharded over the devices at hand; cells do not talk to each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
+from asyncflax.engine.plan import Chunk
+from asyncflax.metrics import normalised_gap
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.experiment import Experiment, make_algorithm, make_experiment
+from asyncflax.train.feeds import CHUNK_BYTES, Feed
+
+# On CPUs more cells at once gain nothing and leave the caches (benchmarks/RESULTS.md).
+_FAST_ON_CPU = 10
+_MEMORY_SHARE = 0.8
+_PER_ENVIRONMENT = ("worker", "staleness", "read_slot", "write_slot", "reader")  # of a chunk
+_ONE = PartitionSpec()  # the same on all devices
+_HYPERS = PartitionSpec("cell")  # [h, ...]
+_CELLS = PartitionSpec(None, "cell")  # [e, h, ...]
+
+Environment = tuple[tuple[str, Any], ...]  # fields of the config and their values
+
+
+class DoesNotFitError(ValueError):
+    """The cells do not fit into memory together; the message says how much they take and how many do."""
+
+
+class _Compiled(NamedTuple):
+    """What a tile of cells needs."""
+
+    init: Any
+    advance: Any
+    evaluate: Any
+
+
+class Program:
+    """Trains the cells of some environments.
+
+    Args:
+      config: what they have in common.
+      environments: in what they differ, all that will be asked for.
+      images: the data set, `ImageData` or `ImageRecords`.
+      memory_gb: how much memory a device may give, in 10^9 bytes; 0 takes what it has.
+    """
+
+    def __init__(self, config: TrainConfig, environments: Sequence[Environment], images: Any, memory_gb: float = 0.0):
+        # One event after the other, cut where it is logged and evaluated: the chunks of all traces have one shape.
+        here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
+        self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates)
+        self._budget = 1e9 * memory_gb if memory_gb else _MEMORY_SHARE * _device_memory()
+        self._mesh = Mesh(np.array(jax.devices()), ("cell",))
+        self._gradient_fn: Any = None
+        self._evaluation: Any = None
+        self._feeds: dict[Any, Feed] = {}  # those that give other batches than the others
+        self._experiments: dict[Environment, Experiment] = {}
+        begin: dict[str, Any] = {}
+        for environment in environments:
+            fields = {**dict(environment), **({"start_from": ""} if begin else {})}
+            made = make_experiment(dataclasses.replace(self._config, **fields), images=images)._replace(**begin)
+            if self._config.start_from:  # a checkpoint is read once
+                begin = {"params": made.params, "model_state": made.model_state}
+            if self._gradient_fn is None:  # they hold the data set; one copy is enough
+                self._gradient_fn, sums = self._put((made.gradient_fn, made.evaluate.sums), _ONE)
+                self._evaluation = made.evaluate._replace(sums=sums)
+            feed = self._feeds.setdefault(made.feed.identity, made.feed)
+            made = made._replace(feed=feed, gradient_fn=self._gradient_fn, evaluate=self._evaluation)
+            self._experiments[environment] = made
+        slots = max(made.plan.num_slots for made in self._experiments.values())
+        for environment, made in self._experiments.items():
+            chunks = dataclasses.replace(made.plan.chunks, num_slots=slots)
+            self._experiments[environment] = made._replace(plan=dataclasses.replace(made.plan, chunks=chunks))
+        self._compiled: _Compiled | None = None
+        self._compiled_for: Any = None
+
+    def structure(self, environment: Environment) -> bool:
+        """Environments can be trained together if this is equal."""
+        return self._experiments[environment].plan.chunks.exclusive
+
+    @property
+    def updates(self) -> np.ndarray:
+        """int [rows]: after which updates the means of training are given."""
+        plan = next(iter(self._experiments.values())).plan
+        return np.array([chunk.events.stop for chunk in plan])
+
+    @property
+    def evaluated(self) -> np.ndarray:
+        """int [evaluations]: after which updates the test data are looked at."""
+        return np.array([0, *(update for update in self.updates if self._is_evaluated(update))])
+
+    def _is_evaluated(self, update: int) -> bool:
+        return update % self._config.eval_every == 0 or update == self._config.num_updates
+
+    def tile(self, environments: Sequence[Environment], num_hypers: int, cells_at_once: int = 0) -> tuple[int, int]:
+        """How many environments and hyper-parameters to train together.
+
+        Args:
+          environments: of one structure.
+          num_hypers: how many hyper-parameters there are.
+          cells_at_once: how many cells together at most; 0 takes as many as are fast and fit.
+
+        Raises:
+          DoesNotFitError: the cells that were asked for, or a single one, take more memory than there is.
+        """
+        on_cpu = jax.default_backend() == "cpu"
+        limit = cells_at_once or (_FAST_ON_CPU if on_cpu else len(environments) * num_hypers)
+        h = _even(num_hypers, limit)
+        fitting = int(CHUNK_BYTES // self._batch_bytes(environments[:1]))  # each has images of its own
+        e = _even(len(environments), min(limit // h, fitting))
+        while (need := self._memory(environments[:e], h)) > self._budget:
+            fitting = int(e * h * self._budget / need)
+            if cells_at_once or e * h == 1:
+                what = f"{e * h} cells at once take" if e * h > 1 else "one cell takes"
+                advice = f"set cells_at_once={fitting}" if fitting else "take a smaller batch or model, or more memory"
+                raise DoesNotFitError(
+                    f"{what} {need / 1e9:.3g} GB of memory, there are {self._budget / 1e9:.3g} GB for them; {advice}."
+                )
+            fitting = max(1, min(fitting, e * h - 1))
+            e, h = (_even(e, fitting // h), h) if fitting >= h else (1, _even(h, fitting))
+        return e, h
+
+    def _memory(self, environments: Sequence[Environment], num_hypers: int) -> float:
+        """Bytes on a device while so many cells are trained or evaluated."""
+        sizes = []
+        for compiled in self._programs(environments, num_hypers):
+            m = compiled.memory_analysis()
+            held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+            sizes.append(m.temp_size_in_bytes + held)
+        return max(sizes) + self._batch_bytes(environments)  # those of the next chunk are under way
+
+    def _batch_bytes(self, environments: Sequence[Environment]) -> int:
+        """What the batches of a chunk take."""
+        batches = self._abstract_batches([self._experiments[environment] for environment in environments])
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batches))
+
+    def train(
+        self,
+        environments: Sequence[Environment],
+        hypers: np.ndarray,
+        on_updates: Callable[[int], Any] = lambda updates: None,
+        tile: tuple[int, int] = (1, 1),
+    ) -> dict[str, np.ndarray]:
+        """Trains the cells environments x hypers.
+
+        Args:
+          environments: e of them, of one structure.
+          hypers: float [h, 2], learning rate and momentum.
+          tile: fill up to so many of both, as the program is compiled for them already.
+          on_updates: called with the number of updates made, as they are made.
+
+        Returns:
+          float arrays [e, h, rows] or [e, h, evaluations] by name of the metric, NaN from where a cell has diverged;
+          'diverged_at' [e, h], the update at which it was seen to, or -1; 'simulated_time' [e, h, evaluations].
+        """
+        count = len(environments), len(hypers)
+        environments = [*environments, *[environments[-1]] * (tile[0] - len(environments))]
+        hypers = hypers[np.minimum(np.arange(max(tile[1], len(hypers))), len(hypers) - 1)]
+        made = [self._experiments[environment] for environment in environments]
+        feeds = {id(m.feed): m.feed for m in made}
+        for feed in feeds.values():
+            feed.share(len(feeds))
+        programs = self._programs(environments, len(hypers))
+        hypers, keys, start = self._start(made, hypers)
+        state = programs.init(hypers, keys, start)
+        look = lambda state: self._look(programs, state)
+        rows, evaluations = [], [look(state)]
+        try:
+            for k in range(len(made[0].plan)):
+                events, chunk = self._chunk(made, k)
+                batches = self._batches(made, k)
+                state, row = programs.advance(self._gradient_fn, hypers, keys, state, chunk, batches)
+                if rows:  # one chunk late, so that the device always has work
+                    jax.block_until_ready(rows[-1])
+                    on_updates(events.start)
+                rows.append(row)
+                if self._is_evaluated(events.stop):
+                    evaluations.append(look(state))
+        finally:
+            for feed in self._feeds.values():
+                feed.close()
+        metrics = _stacked(rows, count) | _stacked(evaluations, count)
+        on_updates(self._config.num_updates)
+        masked = _mask(metrics, self.updates, self.evaluated)
+        return masked | {"simulated_time": self._clock(made, count)}
+
+    def _programs(self, environments: Sequence[Environment], num_hypers: int) -> _Compiled:
+        """The programs of so many cells; those of another number are forgotten."""
+        wanted = (len(environments), num_hypers, self.structure(environments[0]))
+        if self._compiled is None or self._compiled_for != wanted:
+            made = [self._experiments[environment] for environment in environments]
+            hypers, keys, start = self._start(made, np.ones((num_hypers, 2)))
+            init = functools.partial(_init, self._config, made[0].plan)
+            init = self._on_all_devices(init, (_HYPERS, _ONE, _ONE)).lower(hypers, keys, start).compile()
+            cells = NamedSharding(self._mesh, _CELLS)
+            shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cells)
+            state = jax.tree.map(shape, init.out_info)
+            _, chunk = self._chunk(made, 0)
+            batches, test_batch = self._abstract_batches(made), self._abstract(made[0].feed.test_example)
+            advance = functools.partial(_advance, self._config)
+            specs = (_ONE, _HYPERS, _ONE, _CELLS, _ONE, _ONE)
+            advance = self._on_all_devices(advance, specs, donate_argnums=3)
+            evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS, _CELLS, _ONE))
+            self._compiled = _Compiled(
+                init,
+                advance.lower(self._gradient_fn, hypers, keys, state, chunk, batches).compile(),
+                evaluate.lower(self._evaluation.sums, *_model(state), test_batch).compile(),
+            )
+            self._compiled_for = wanted
+        return self._compiled
+
+    def _look(self, programs: _Compiled, state: Any) -> Mapping[str, jax.Array]:
+        """How good the cells are on the test data, [e, h] by name."""
+        evaluation = self._evaluation
+        sums_of = lambda batch: programs.evaluate(evaluation.sums, *_model(state), self._put(batch, _ONE))
+        return evaluation.means(sums_of)
+
+    def _on_all_devices(self, function: Any, in_specs: Any, **options: Any) -> Any:
+        mapped = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=_CELLS, check_vma=False)
+        return jax.jit(mapped, **options)
+
+    def _put(self, tree: Any, spec: PartitionSpec) -> Any:
+        return jax.device_put(tree, NamedSharding(self._mesh, spec))
+
+    def _start(self, made: Sequence[Experiment], hypers: np.ndarray) -> tuple[Any, Any, Any]:
+        """Hyper-parameters [h, 2] for whole devices, the last one repeated; keys [e]; what cells start with [e, ...].
+
+        That is the initial parameters and model state.
+        """
+        stacked = lambda name: _stack([getattr(m, name) for m in made])
+        keys, params, model_state = map(stacked, ("key", "params", "model_state"))
+        whole = -(-len(hypers) // self._mesh.size) * self._mesh.size
+        hypers = hypers[np.minimum(np.arange(whole), len(hypers) - 1)].astype(jax.tree.leaves(params)[0].dtype)
+        return self._put(hypers, _HYPERS), self._put(keys, _ONE), self._put((params, model_state), _ONE)
+
+    def _chunk(self, made: Sequence[Experiment], k: int) -> tuple[slice, Any]:
+        """The events of chunk k, and the chunks of all environments as one."""
+        chunks = [m.plan[k] for m in made]
+        stacked = {name: np.stack([getattr(chunk, name) for chunk in chunks]) for name in _PER_ENVIRONMENT}
+        return chunks[0].events, self._put(dataclasses.replace(chunks[0], **stacked), _ONE)
+
+    def _batches(self, made: Sequence[Experiment], k: int) -> Any:
+        """Their batches of chunk k [e, E, ...]; environments with the same data share them."""
+        found = {}
+        for m in made:
+            if id(m.feed) not in found:
+                found[id(m.feed)] = m.feed.batches(m.plan[k])
+        return self._put(jax.tree.map(lambda *x: np.stack(x), *(found[id(m.feed)] for m in made)), _ONE)
+
+    def _abstract_batches(self, made: Sequence[Experiment]) -> Any:
+        """The shapes of what `_batches` gives."""
+        events = made[0].plan.chunks.worker.shape[-1]
+        return self._abstract(made[0].feed.example, len(made), events)
+
+    def _abstract(self, example: Any, *axes: int) -> Any:
+        """Arrays like those of an example, with further axes in front, on all devices."""
+        here = NamedSharding(self._mesh, _ONE)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=here), example)
+
+    def _clock(self, made: Sequence[Experiment], count: tuple[int, int]) -> np.ndarray:
+        """Simulated seconds [e, h, evaluations]; NaN where a trace has none."""
+        none = np.full(self._config.num_updates, np.nan)
+        clocks = np.stack([np.append(0.0, none if m.trace.time is None else m.trace.time) for m in made[: count[0]]])
+        return np.repeat(clocks[:, None, self.evaluated], count[1], axis=1)
+
+
+_OF_CELLS = ("params", "algorithm", "slots", "model_state")  # of a `RunState`; keys and events are shared
+
+
+def _init(config: TrainConfig, plan: Any, hypers: jax.Array, keys: jax.Array, start: Any) -> Any:
+    """The state of the cells [e, h, ...] before the first event."""
+
+    def cell(hyper, key, start):
+        params, model_state = start
+        state = init_run(_algorithm(config, hyper), params, plan, key=key, model_state=model_state)
+        return {name: getattr(state, name) for name in _OF_CELLS}
+
+    over_hypers = jax.vmap(cell, in_axes=(0, None, None))
+    return jax.vmap(over_hypers, in_axes=(None, 0, 0))(hypers, keys, start)
+
+
+def _advance(config: TrainConfig, gradient_fn: Any, hypers: Any, keys: Any, state: Any, chunk: Chunk, batches: Any):
+    """One chunk of all cells: the new state, and the means of the chunk [e, h]."""
+
+    def cell(hyper, key, state, chunk, batches):
+        begun = RunState(**state, key=key, event=chunk.first_event)
+        ended, out = run_chunk(_algorithm(config, hyper), gradient_fn, begun, chunk, batches)
+        state = {name: getattr(ended, name) for name in _OF_CELLS}
+        return state, _means(out, chunk.num_events)
+
+    axes = {field.name: None for field in dataclasses.fields(chunk) if field.name not in _STATIC}
+    chunk_axes = dataclasses.replace(chunk, **axes | dict.fromkeys(_PER_ENVIRONMENT, 0))
+    over_hypers = jax.vmap(cell, in_axes=(0, None, 0, None, None))
+    return jax.vmap(over_hypers, in_axes=(None, 0, 0, chunk_axes, 0))(hypers, keys, state, chunk, batches)
+
+
+_STATIC = ("width", "num_slots", "padded", "exclusive", "placement")  # of a chunk
+
+
+def _evaluate(sums: Callable[..., Any], params: Any, model_state: Any, batch: Any) -> Mapping[str, jax.Array]:
+    of_cell = lambda params, model_state: sums(params, model_state, batch)
+    return jax.vmap(jax.vmap(of_cell))(params, model_state)
+
+
+def _model(state: dict[str, Any]) -> tuple[Any, Any]:
+    """What is evaluated."""
+    return state["params"], state["model_state"]
+
+
+def _algorithm(config: TrainConfig, hyper: jax.Array) -> Any:
+    return make_algorithm(config, learning_rate=hyper[0], momentum=hyper[1])
+
+
+def _means(out: RunOutput, num_events: jax.Array) -> dict[str, jax.Array]:
+    """The means over the events of a chunk; beyond these `out` is zero."""
+    mean = lambda x: jnp.sum(x) / num_events
+    return {
+        "train_loss": mean(out.losses),
+        "train_accuracy": mean(out.aux["accuracy"].astype(out.losses.dtype)),
+        "gap": mean(out.gap),
+        "normalised_gap": mean(normalised_gap(out.gap, out.gradient_rms)),
+    }
+
+
+def _even(count: int, limit: int) -> int:
+    """The size of parts that are at most `limit` long, as equal as can be."""
+    return -(-count // -(-count // max(limit, 1)))
+
+
+def _stacked(rows: Sequence[Mapping[str, jax.Array]], count: tuple[int, int]) -> dict[str, np.ndarray]:
+    """By name [e, h, len(rows)], for the first e and h."""
+    take = (slice(count[0]), slice(count[1]))
+    return {name: np.stack([np.asarray(row[name])[take] for row in rows], axis=-1) for name in rows[0]}
+
+
+def _mask(metrics: dict[str, np.ndarray], updates: np.ndarray, evaluated: np.ndarray) -> dict[str, np.ndarray]:
+    """NaN from the first row on in which a loss or the gap is not finite; 'diverged_at' says where that is."""
+    never = np.iinfo(np.int64).max
+    first = np.full(metrics["train_loss"].shape[:2], never)
+    for name, at in (("train_loss", updates), ("gap", updates), ("test_loss", evaluated)):
+        broken = ~np.isfinite(metrics[name])
+        first = np.minimum(first, np.where(broken.any(axis=-1), at[broken.argmax(axis=-1)], never))
+    masked = {}
+    for name, values in metrics.items():
+        at = evaluated if name.startswith("test_") else updates
+        masked[name] = np.where(at >= first[..., None], np.nan, values)
+    return masked | {"diverged_at": np.where(first == never, -1, first)}
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _device_memory() -> float:
+    """Bytes of the smallest device; CPU devices share what the machine has."""
+    if jax.default_backend() == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.device_count()
+    stats = [device.memory_stats() or {} for device in jax.devices()]
+    return min(s.get("bytes_limit", 8e9) - s.get("bytes_in_use", 0) for s in stats)

@@ -1,0 +1,137 @@
+"""Reads the results of a sweep: updates to a target, the best cells, paired comparisons with intervals."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray
+
+from asyncflax import _check
+from asyncflax.lab.statistics import student
+from asyncflax.lab.sweep.grid import HYPER
+
+
+class PairedChange(NamedTuple):
+    """By how much one thing differs from another, over seeds that both share.
+
+    Attributes:
+      value: float, the mean of the differences; NaN if a pair is incomplete.
+      low: float, the lower end of the interval.
+      high: float, the upper end.
+      seeds: int, how many pairs.
+
+    Example: see `paired_change`.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+
+
+def updates_to_target(results: xarray.Dataset, target: float, metric: str = "test_accuracy") -> xarray.DataArray:
+    """The number of updates after which a metric reaches a target for the first time; NaN where it never does.
+
+    Between two evaluations the metric is taken to be linear.
+
+    Args:
+      results: from `run_sweep`.
+      target: what to reach.
+      metric: one that rises ('test_accuracy', 'train_accuracy') or falls ('test_loss', 'train_loss').
+
+    Returns:
+      float, in updates, over the axes of the grid.
+
+    Raises:
+      ValueError: there is no such metric.
+
+    Example:
+      >>> import xarray
+      >>> from asyncflax.lab.sweep import updates_to_target
+      >>> accuracy = [[0.1, 0.5, 0.9], [0.1, 0.2, 0.3]]
+      >>> results = xarray.Dataset({"test_accuracy": (("seed", "update"), accuracy)}, {"update": [0, 100, 200]})
+      >>> updates_to_target(results, 0.7).values
+      array([150.,  nan])
+    """
+    metrics = [str(name) for name in results.data_vars if str(name).endswith(("accuracy", "loss"))]
+    _check.choice("metric", metric, metrics)
+    axis = "trained" if "trained" in results[metric].dims else "update"
+    values = results[metric].transpose(..., axis).values * (-1.0 if metric.endswith("loss") else 1.0)
+    target = -target if metric.endswith("loss") else target
+    updates = results[axis].values.astype(float)
+    reached = values >= target  # NaN is not
+    last = np.argmax(reached, axis=-1)
+    before = np.maximum(last - 1, 0)
+    at = lambda index: np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
+    rise = at(last) - at(before)
+    share = np.where(rise > 0, (target - at(before)) / np.where(rise > 0, rise, 1.0), 1.0)
+    crossed = updates[before] + share * (updates[last] - updates[before])
+    crossed = np.where(reached.any(axis=-1), crossed, np.nan)
+    return results[metric].isel({axis: 0}, drop=True).copy(data=crossed)
+
+
+def best_cells(score: xarray.DataArray, *, largest: bool = False, over: tuple[str, ...] = HYPER) -> xarray.Dataset:
+    """The hyper-parameters with the best mean over seeds.
+
+    A cell that is NaN for some seed (diverged, a target not reached) is worse than any number.
+
+    Args:
+      score: a number for each cell, for example from `updates_to_target`.
+      largest: whether large is good.
+      over: which axes to choose on.
+
+    Returns:
+      a Dataset over the other axes but the seed, with the best coordinate on each axis of `over`, NaN where no cell has
+      a number, and 'score', the mean over seeds there.
+
+    Raises:
+      ValueError: the score has none of the axes.
+
+    Example:
+      >>> import xarray
+      >>> from asyncflax.lab.sweep import best_cells
+      >>> updates = xarray.DataArray([[90.0, 110.0], [80.0, float("nan")]], {"momentum": [0.0, 0.5], "seed": [0, 1]})
+      >>> best = best_cells(updates)
+      >>> float(best.momentum), float(best.score)
+      (0.0, 100.0)
+    """
+    axes = [name for name in over if name in score.dims]
+    if not axes:
+        raise ValueError(f"score must have one of the axes {over}, it has {score.dims}.")
+    mean = score.mean("seed", skipna=False) if "seed" in score.dims else score
+    worst = -np.inf if largest else np.inf
+    flat = mean.stack(cell=axes)
+    filled = flat.fillna(worst)
+    place = filled.argmax("cell") if largest else filled.argmin("cell")
+    chosen = flat.isel(cell=place)
+    found = chosen.notnull()
+    out = {name: chosen[name].astype(float).where(found).drop_vars(axes, errors="ignore") for name in axes}
+    dataset = xarray.Dataset({"score": chosen.drop_vars(["cell", *axes])})
+    return dataset.assign({name: (values.dims, values.values) for name, values in out.items()})
+
+
+def paired_change(new: xarray.DataArray, old: xarray.DataArray, *, confidence: float = 0.95) -> PairedChange:
+    """The mean over seeds of 1 - new/old, with Student's interval: 0.15 is 15 % fewer.
+
+    Args:
+      new: a number for each seed.
+      old: what it is compared with, for the same seeds.
+      confidence: of the interval.
+
+    Raises:
+      ValueError: the seeds differ, or there are fewer than two.
+
+    Example:
+      >>> import xarray
+      >>> from asyncflax.lab.sweep import paired_change
+      >>> seeds = {"seed": [0, 1, 2]}
+      >>> new, old = xarray.DataArray([80.0, 90.0, 85.0], seeds), xarray.DataArray([100.0, 100.0, 100.0], seeds)
+      >>> change = paired_change(new, old)
+      >>> round(change.value, 3), round(change.low, 3), round(change.high, 3), change.seeds
+      (0.15, 0.026, 0.274, 3)
+    """
+    if new.dims != ("seed",) or old.dims != ("seed",) or not np.array_equal(new.seed, old.seed) or len(new) < 2:
+        raise ValueError(f"new and old must have the same seeds, two at least; they are {new.coords}, {old.coords}.")
+    changes = 1 - new.values / old.values
+    return PairedChange(*student(changes, confidence), len(changes))

@@ -1,0 +1,289 @@
+"""Works through a grid: tile after tile, finished ones are kept, the results become a labelled data set.
+
+    workdir/run.json      the config and the versions that it began with
+    workdir/cells/        one file for each tile of cells that is finished
+    workdir/results.nc    all cells, an `xarray.Dataset` (netCDF), when the last one is finished
+
+A sweep that stopped, however it did, goes on with what is not finished when it is started again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import os
+import pathlib
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import xarray
+from tqdm import tqdm
+
+from asyncflax._files import write_atomically
+from asyncflax.errors import RunError
+from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
+from asyncflax.lab.sweep.program import Program
+from asyncflax.train.experiment import load_data, make_experiment
+from asyncflax.train.workdir import Workdir
+
+Index = tuple[int, ...]
+
+
+class SweepUnfinishedError(RunError):
+    """The time is over before the grid is finished; what is finished is saved, and the same call goes on.
+
+    Attributes:
+      exit_status: 75, which sysexits.h has for 'try again'.
+
+    Example: see `run_sweep`.
+    """
+
+    exit_status = 75
+
+
+def run_sweep(
+    config: SweepConfig, workdir: str | os.PathLike[str], *, stop_after_minutes: float = float("inf")
+) -> xarray.Dataset:
+    """Trains all cells of a grid, or goes on with those that are not finished.
+
+    A cell gives what `train_and_evaluate` gives with its config, within rounding. Cells that diverge are NaN from where
+    they did, and are counted; they stop nothing.
+
+    Args:
+      config: the grid.
+      workdir: a new or empty folder, or the folder of the same sweep.
+      stop_after_minutes: begin no tile of cells that is not expected to be finished by then.
+
+    Returns:
+      an `xarray.Dataset` over the axes of the grid and
+        `update`: test_loss, test_accuracy, simulated_time (seconds; NaN where the trace has no clock);
+        `trained`: train_loss, train_accuracy, gap, normalised_gap, means over the updates since the row before;
+        neither: diverged_at, the update at which a cell was seen to have diverged, or -1.
+
+    Raises:
+      RunError: the grid or the folder is not as it should be, or cells do not fit into memory; one clear sentence.
+      SweepUnfinishedError: the time is over.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.lab.sweep import SweepConfig, run_sweep
+      >>> train = TrainConfig(num_groups=4, num_updates=20, eval_every=10)
+      >>> config = SweepConfig(train, axes="momentum=(0, 0.5), seed=(0, 1, 2)")
+      >>> results = run_sweep(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
+      Grid(momentum: 2, seed: 3; 6 cells): 6 to train...
+      >>> dict(results.test_accuracy.sizes)
+      {'momentum': 2, 'seed': 3, 'update': 3}
+      >>> int((results.diverged_at >= 0).sum())
+      0
+    """
+    try:
+        grid = Grid.of(config)
+    except (TypeError, ValueError) as error:
+        raise RunError(str(error)) from error
+    return train_cells(config, grid, workdir, stop_after_minutes=stop_after_minutes)
+
+
+def train_cells(
+    config: Any,
+    grid: Cells,
+    workdir: str | os.PathLike[str],
+    *,
+    stop_after_minutes: float = float("inf"),
+    summarize: Callable[[xarray.Dataset], xarray.Dataset] | None = None,
+) -> xarray.Dataset:
+    """What `run_sweep` does, for cells of any kind.
+
+    Args:
+      config: a dataclass with the fields train, cells_at_once and memory_gb.
+      grid: the cells; they have been checked.
+      workdir: see `run_sweep`.
+      stop_after_minutes: see `run_sweep`.
+      summarize: (all cells) -> what is returned and saved instead; it may change from start to start.
+
+    Raises:
+      RunError, SweepUnfinishedError: see `run_sweep`.
+    """
+    try:
+        folder = Workdir(workdir, config)
+        images = load_data(config.train)
+        for _, cells in _grouped(list(grid), grid.program):  # all that names and options stand for
+            make_experiment(grid.config(cells[0]), images=images)
+        inputs = _inputs(config)
+    except (TypeError, ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    try:
+        with folder.owned():
+            folder.begin(inputs=inputs)
+            finished = _Finished(folder.path / "cells", grid)
+            if len(finished):
+                for change in folder.changed_versions():
+                    _say(f"note: {change}; cells may differ in the last bits")
+            _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
+            results = _dataset(config, grid, finished)
+            path = folder.path / "results.nc"
+            if summarize is not None:
+                results = summarize(results)
+            if summarize is not None or not path.exists():
+                write_atomically(path, lambda file: file.write(bytes(results.to_netcdf(engine="scipy"))))
+    except (TypeError, ValueError) as error:
+        raise RunError(str(error)) from error
+    except OSError as error:  # a full disk, a folder that went away
+        raise RunError(f"{error}; what is finished stays, the same command goes on from there") from error
+    return results
+
+
+def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline: float) -> None:
+    """Trains what is not finished yet."""
+    to_do = [index for index in grid if index not in finished]
+    if not to_do:
+        return
+    updates = config.train.num_updates
+    _say(f"{grid}: {len(to_do)} to train, {updates:,} updates each")
+    began, slowest = time.monotonic(), 0.0
+    with tqdm(
+        total=len(grid) * updates,
+        initial=(len(grid) - len(to_do)) * updates,
+        unit=" updates",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=None,
+        smoothing=0.1,
+    ) as bar:
+        tiles, since = _tiles(config, grid, to_do, images), began
+        while len(finished) < len(grid):
+            if since + slowest > deadline:  # asked before the next program is compiled
+                raise SweepUnfinishedError(
+                    f"{len(finished)} of {len(grid)} cells are finished and saved, and there is no time for more; "
+                    "the same command goes on"
+                )
+            cells, train = next(tiles)
+            before, count = bar.n, len(cells)
+            finished.add(
+                cells, train(lambda done, before=before, count=count: bar.update(before + done * count - bar.n))
+            )
+            since, last = time.monotonic(), since
+            slowest = max(slowest, since - last)
+            diverged = sum(int(finished[index]["diverged_at"]) >= 0 for index in finished)
+            bar.set_postfix_str(f"{len(finished)} of {len(grid)} cells, {diverged} diverged")
+    seconds = time.monotonic() - began
+    _say(f"{len(to_do)} cells in {seconds:.1f} s, {len(to_do) / seconds:.3g} cells/s")
+
+
+def _tiles(
+    config: Any, grid: Cells, to_do: list[Index], images: Any
+) -> Iterator[tuple[list[Index], Callable[[Callable[[int], Any]], dict[str, np.ndarray]]]]:
+    """The cells that are trained together, and a function of `on_updates` that trains them: metrics, row by row."""
+    for _, cells in _grouped(to_do, grid.program):
+        environments = list(dict.fromkeys(map(grid.environment, cells)))
+        program = Program(grid.config(cells[0]), environments, images, config.memory_gb)
+        cell_of = {(grid.environment(cell), grid.hyper(cell)): cell for cell in cells}
+        hypers = {environment: tuple(h for e, h in cell_of if e == environment) for environment in environments}
+        # Together: environments of one structure in which the same hyper-parameters are to be trained.
+        by = lambda e, program=program, hypers=hypers: (program.structure(e), hypers[e])
+        for (_, asked), alike in _grouped(environments, by):
+            size = program.tile(alike, len(asked), config.cells_at_once)
+            for some, few in itertools.product(_batched(alike, size[0]), _batched(asked, size[1])):
+
+                def train(on_updates, program=program, some=some, few=few, size=size):
+                    out = program.train(some, np.array(few), on_updates, size)
+                    rows = {name: values.reshape(-1, *values.shape[2:]) for name, values in out.items()}
+                    return rows | {"updates": program.updates, "evaluated": program.evaluated}
+
+                yield [cell_of[e, h] for e in some for h in few], train
+
+
+def _inputs(config: Any) -> dict[str, str]:
+    """What a sweep reads besides its config, by its contents: the cells of other inputs do not belong to it."""
+    train = config.train
+    paths = {"trace": train.trace, "start_from": train.start_from and f"{train.start_from}/SHA256SUMS"}
+    return {name: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for name, path in paths.items() if path}
+
+
+def _grouped(items: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """The items of each key, in the order in which keys come first."""
+    groups: dict[Any, list[Any]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    yield from groups.items()
+
+
+def _batched(items: Sequence[Any], size: int) -> list[list[Any]]:
+    return [list(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+class _Finished:
+    """The cells that are finished: one file for each tile, which appears whole or not at all."""
+
+    def __init__(self, folder: pathlib.Path, grid: Cells):
+        self._folder, self._cells = folder, {}
+        folder.mkdir(exist_ok=True)
+        for path in sorted(folder.glob("*.npz")):
+            try:
+                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                    arrays = dict(file)
+                self._take(arrays)
+            except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+                path.replace(path.with_suffix(".damaged"))
+                _say(f"note: {path} is damaged ({error}); it is set aside, and its cells are trained again")
+        if self._cells:
+            _say(f"{len(self)} of {len(grid)} cells are finished")
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __contains__(self, index: Index) -> bool:
+        return index in self._cells
+
+    def __iter__(self) -> Iterator[Index]:
+        return iter(self._cells)
+
+    def __getitem__(self, index: Index) -> dict[str, np.ndarray]:
+        return self._cells[index]
+
+    def add(self, cells: list[Index], rows: dict[str, np.ndarray]) -> None:
+        """Saves the metrics of a tile."""
+        arrays = {"cells": np.array(cells), **rows}
+        name = "-".join(map(str, cells[0])) + f"x{len(cells)}.npz"
+        write_atomically(self._folder / name, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+        self._take(arrays)
+
+    def _take(self, arrays: dict[str, np.ndarray]) -> None:
+        cells, shared = arrays.pop("cells"), {name: arrays.pop(name) for name in ("updates", "evaluated")}
+        for row, index in enumerate(cells.tolist()):
+            self._cells[tuple(index)] = {name: values[row] for name, values in arrays.items()} | shared
+
+
+def _dataset(config: Any, grid: Cells, finished: _Finished) -> xarray.Dataset:
+    """All cells, labelled."""
+    axes = tuple(grid.axes)
+    first = next(iter(grid))
+    coordinates = {name: list(values) for name, values in grid.axes.items()}
+    coordinates |= {"update": finished[first]["evaluated"], "trained": finished[first]["updates"]}
+    variables = {}
+    for name, value in finished[first].items():
+        if name in ("updates", "evaluated"):
+            continue
+        values = np.stack([finished[index][name] for index in grid]).reshape(*grid.shape, *value.shape)
+        last = () if value.ndim == 0 else ("update",) if _at_evaluations(name) else ("trained",)
+        variables[name] = ((*axes, *last), values.astype(np.int32) if value.dtype.kind == "i" else values)
+    about = {"config": json.dumps(dataclasses.asdict(config)), "device": jax.devices()[0].device_kind}
+    return xarray.Dataset(variables, coords=coordinates, attrs=about)
+
+
+def _at_evaluations(name: str) -> bool:
+    return name.startswith("test_") or name == "simulated_time"
+
+
+def _say(text: str) -> None:
+    """Prints a line above the progress bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()

@@ -1,0 +1,194 @@
+r"""Streaming PCA: the direction of largest variance of a stream, one sample at a time, by Oja's rule with momentum.
+
+.. math:: \max_v \; v^T \Sigma v \quad \text{with } |v| = 1, \qquad \Sigma = E X X^T
+
+Asynchronous momentum SGD (Async-MSGD) on it, heavy ball fresh and Oja's gradient stale, without any projection:
+
+.. math:: v_{k+1} = v_k + \mu (v_k - v_{k-1}) + \eta (I - u u^T) X_k X_k^T u, \qquad u = v_{k - \tau_k}
+
+Oja's gradient is *added*: the variance is maximised. `StreamingPca.gradient` is its negative, so Async-MSGD is
+`algorithms.momentum_asgd(eta, mu)` as it stands. Optima are v = e_1 and -e_1, all other e_i are saddles (the last one a
+minimum on the sphere).
+
+Source: Liu, Li, Shi, Zhou and Zhao 2018 (arXiv:1806.01660). We have read its abstract; the rule is second-hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyncflax import _check
+from asyncflax.theory._model import Staleness
+from asyncflax.theory.problems import _streams
+from asyncflax.theory.problems.ensemble import Ensemble, simulate
+
+__all__ = ["StreamingPca"]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["eigenvalues"], meta_fields=["stream"])
+@dataclasses.dataclass(frozen=True)
+class StreamingPca:
+    r"""A stream with covariance diag(lambda_1, ..., lambda_d), and the search for its first principal component.
+
+    The coordinates are those of the eigenvectors, which is no restriction: Async-MSGD commutes with rotations.
+
+    Attributes:
+      eigenvalues: lambda_1 > lambda_2 >= ... >= lambda_d > 0, d >= 2.
+      stream: the law of :math:`X_i / \sqrt{\lambda_i}`, independent. 'signs' is -1 or 1: a bounded stream, several
+        updates of which fit a random word; 'gaussian' is normal. Both have
+        :math:`E X_i^2 X_j^2 = \lambda_i \lambda_j` for different i and j, which is all that the diffusion limits see of
+        the directions; along v itself the norm of v is noisier under 'gaussian'.
+
+    Raises:
+      TypeError, ValueError: eigenvalues are not positive or do not fall, or an unknown stream.
+
+    Source: Liu et al. 2018 (arXiv:1806.01660); diag(4, 3, 2, 1) is said to be their example (second-hand).
+
+    Example: 2,000 trajectories leave the saddle e_2 for e_1 or -e_1, half of them each.
+      >>> import numpy as np
+      >>> from asyncflax.theory import problems
+      >>> problem = problems.StreamingPca()
+      >>> ensemble = problem.ensemble(20, learning_rate=1e-3, momentum=0.8, num_updates=4000, num_trajectories=2000)
+      >>> bool(np.mean(problem.error(ensemble.paths[-1])) < 0.1)
+      True
+      >>> bool(abs(np.mean(ensemble.paths[-1][:, 0] > 0) - 0.5) < 0.05)
+      True
+    """
+
+    eigenvalues: tuple[float, ...] = (4.0, 3.0, 2.0, 1.0)
+    stream: str = "signs"
+
+    def __post_init__(self):
+        concrete = isinstance(self.eigenvalues, tuple) and all(isinstance(v, int | float) for v in self.eigenvalues)
+        if isinstance(self.eigenvalues, list | np.ndarray):
+            raise TypeError(f"eigenvalues must be a tuple of numbers, got {self.eigenvalues!r}.")
+        if concrete:  # inside a transformation of JAX they may be anything
+            _check.number("eigenvalues", self.eigenvalues, low=0.0, exclusive_low=True)
+            if (
+                len(self.eigenvalues) < 2
+                or any(np.diff(self.eigenvalues) > 0)
+                or self.eigenvalues[0] == self.eigenvalues[1]
+            ):
+                raise ValueError(
+                    f"eigenvalues must be at least two, from the largest down, the first alone the largest, "
+                    f"got {self.eigenvalues}."
+                )
+        _check.choice("stream", self.stream, _streams.LAWS)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(d,): a sample X is a vector, as v is."""
+        return (len(self.eigenvalues),)
+
+    def sample(self, numbers: Any) -> jax.Array:
+        """X, made of independent numbers [d] of mean 0 and variance 1.
+
+        >>> import jax.numpy as jnp
+        >>> from asyncflax.theory import problems
+        >>> problems.StreamingPca((4.0, 1.0)).sample(jnp.array([1.0, -1.0]))
+        Array([ 2., -1.], dtype=float32)
+        """
+        return jnp.sqrt(jnp.asarray(self.eigenvalues)).astype(jnp.result_type(numbers)) * numbers
+
+    def axis(self, index: int) -> np.ndarray:
+        """e_index as float64 [d]: 0 is the optimum, 1 the saddle from which it is hardest to leave.
+
+        Args:
+          index: counts from 0.
+
+        Raises:
+          ValueError: there is no such axis.
+
+        >>> from asyncflax.theory import problems
+        >>> problems.StreamingPca().axis(1)
+        array([0., 1., 0., 0.])
+        """
+        d = len(self.eigenvalues)
+        return np.eye(d)[_check.integer("index", index, 0, d - 1)]
+
+    def gradient(self, params: Any, sample: Any) -> tuple[jax.Array, jax.Array]:
+        r"""The loss and the *negative* of Oja's gradient at v: a gradient function for `asyncflax.run`.
+
+        .. math:: -\tfrac12 (X^T v)^2, \qquad -(I - v v^T) X X^T v
+
+        Args:
+          params: float [d], v.
+          sample: float [d], X.
+
+        Example: Async-MSGD in the engine, with 4 asynchronous workers.
+          >>> import asyncflax, jax
+          >>> problem = asyncflax.problems.StreamingPca()
+          >>> samples = jax.vmap(problem.sample)(jax.random.normal(jax.random.key(0), (3000, 4)))
+          >>> trace = asyncflax.queues.simulate(
+          ...     num_workers=4, num_updates=3000, service_time=asyncflax.queues.exponential())
+          >>> async_msgd = asyncflax.algorithms.momentum_asgd(learning_rate=1e-3, momentum=0.8)
+          >>> result = asyncflax.run(async_msgd, problem.gradient, jax.numpy.asarray(problem.axis(1)), trace, samples)
+          >>> bool(problem.error(result.params) < 0.2)
+          True
+        """
+        along = jnp.sum(sample * params)
+        return -(along**2) / 2, along * (along * params - sample)
+
+    def error(self, params: Any) -> Any:
+        r"""The squared distance to the nearer optimum, float [...]; 2 at a saddle.
+
+        .. math:: \min(|v - e_1|^2, |v + e_1|^2) = (1 - |v_1|)^2 + v_2^2 + ... + v_d^2
+
+        Nothing projects v, so its length counts too.
+
+        Args:
+          params: float [..., d], v; NumPy or JAX.
+
+        >>> import numpy as np
+        >>> from asyncflax.theory import problems
+        >>> problems.StreamingPca().error(np.array([[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]))
+        array([0., 2.])
+        """
+        return (params**2).sum(axis=-1) + 1 - 2 * abs(params[..., 0])
+
+    def ensemble(
+        self,
+        staleness: Staleness,
+        *,
+        learning_rate: float,
+        num_updates: int,
+        num_trajectories: int,
+        momentum: float = 0.0,
+        start: Any = None,
+        every: int | None = None,
+        seed: int = 0,
+    ) -> Ensemble:
+        """Independent trajectories of Async-MSGD in one program, each with its own trace and its own stream.
+
+        Args:
+          staleness: an integer, a law of `asyncflax.staleness` or `theory.ExponentialQueue`.
+          learning_rate: eta >= 0.
+          num_updates: T.
+          num_trajectories: R.
+          momentum: mu in [-1, 1], explicit.
+          start: float [d], v_0; by default the saddle e_2, `axis(1)`.
+          every: how many updates lie between two records, a divisor of T; by default the end alone is recorded.
+          seed: everything random follows from it.
+
+        Raises:
+          TypeError, ValueError: an argument is not what it should be; the message names it.
+
+        Example: see `StreamingPca`.
+        """
+        return simulate(
+            self,
+            self.axis(1) if start is None else start,
+            staleness,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            num_updates=num_updates,
+            num_trajectories=num_trajectories,
+            every=every,
+            seed=seed,
+        )

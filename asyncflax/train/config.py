@@ -1,0 +1,189 @@
+"""What a training is: one flat, typed dataclass.
+
+The names of algorithms, models, laws and service times are those of the library's functions: a new one needs no entry
+here.
+"""
+
+import dataclasses
+import typing
+
+from asyncflax import _check, algorithms, data, queues, staleness
+from asyncflax.data import imagenet
+from asyncflax.engine.placement import SERVERS, STORES, make_mesh
+from asyncflax.train.options import parse_options, returning, typed
+from asyncflax.train.precision import PRECISIONS
+
+__all__ = ["TrainConfig", "data_sets"]
+
+# Fields that say where things are and what is kept, not what is computed: a run may be resumed with other ones.
+_FREE = {"free": True}
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """One training under asynchrony.
+
+    Raises:
+      (`check`) TypeError, ValueError: a field has a wrong type or value; the message names it.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> TrainConfig(num_groups=8, momentum=-0.09).check()
+      >>> TrainConfig(service_time="exponental").check()
+      Traceback (most recent call last):
+        ...
+      ValueError: config.service_time must be one of 'deterministic', 'exponential', 'gamma', 'heterogeneous_gamma', \
+'lognormal', 'pareto', 'stragglers', got 'exponental'; did you mean 'exponential'?
+    """
+
+    # What is trained on what.
+    dataset: str = "digits"  # a data set of asyncflax.data or asyncflax.data.imagenet
+    data_dir: str = dataclasses.field(default="", metadata=_FREE)  # the folder of TFDS; '' is $TFDS_DATA_DIR
+    data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
+    model: str = "SmallCnn"  # a network of asyncflax.models
+    model_options: str = ""  # for example 'dropout=0.2'
+    precision: str = "float32"  # how the network computes: float32, tf32 or bfloat16; parameters stay float32
+    start_from: str = ""  # the checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000'
+    pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
+    crop_pad: int = 0  # random crops of images padded by so many pixels
+    classes: tuple[int, ...] = ()  # of ImageNet, the labels to train on, as range(8); () for all
+    image_size: int = 224  # the side of the crops of ImageNet's images
+    crop_area: tuple[float, ...] = (0.08, 1.0)  # the share of ImageNet's images that a training crop has
+    # What a damaged JPEG does: stop the run, or skip (another image takes its place). A run may go on with the other.
+    on_corrupt: str = dataclasses.field(default="stop", metadata=_FREE)
+    data_workers: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
+    flip: bool = False  # mirror half of the images
+    batch_size: int = 32  # images a gradient
+
+    # Asynchrony: a queue of compute groups, or a law of staleness, or a recorded trace.
+    num_groups: int = 1  # M, the workers; a compute group is one worker, whatever it is made of
+    service_time: str = "exponential"  # a law of asyncflax.queues, how long a gradient takes
+    service_time_options: str = ""  # for example 'machine_cv=0.6'
+    queue_options: str = ""  # of queues.simulate, for example 'max_staleness=16, policy=discard'
+    barrier: bool = False  # all groups wait for each other (queues.barrier), as ssgd needs
+    staleness: str = ""  # a law of asyncflax.staleness, instead of the queue
+    staleness_options: str = ""  # for example 'mean=7'
+    trace_options: str = ""  # of the law's traces, for example 'assign=round_robin, before_start=drop'
+    trace: str = dataclasses.field(default="", metadata=_FREE)  # the file of a trace to replay, instead of the queue
+
+    # The method.
+    algorithm: str = "momentum_asgd"  # one of asyncflax.algorithms
+    algorithm_options: str = ""  # for example 'strength=0.04, form=outside'
+    learning_rate: float = 0.05  # alpha
+    learning_rate_drops: tuple[float, ...] = ()  # where it drops, as shares of num_updates: (0.5, 0.75)
+    learning_rate_factor: float = 0.1  # what it is multiplied by there
+    warmup_updates: int = 0  # updates over which the learning rate rises to its value, a little each; 0 for none
+    warmup_from: float = 0.0  # the share of the learning rate that it rises from; 0 takes 1 / num_groups
+    momentum: float = 0.0  # mu_L, explicit, in [-1, 1]
+    weight_decay: float = 0.0  # see decay_at in the options of the algorithm
+    bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
+
+    # Where it runs; the results do not depend on it, up to rounding.
+    width: int = dataclasses.field(default=0, metadata=_FREE)  # gradients computed together at most; 0: one a group
+    mesh: str = dataclasses.field(default="", metadata=_FREE)  # devices, as 'group=4, replica=2'; '' is one, or all
+    server: str = dataclasses.field(default="replicated", metadata=_FREE)  # or 'sharded' over the mesh
+    store: str = "device"  # where past versions are: device, ring or host
+
+    # The run.
+    num_updates: int = 1000  # updates of the server, T
+    seed: int = 0  # of initial weights, batches, augmentation, dropout and the trace
+    log_every: int = 20  # updates between two rows of metrics
+    eval_every: int = 200  # updates between two evaluations on the test data
+    eval_batch_size: int = 500  # images evaluated together
+    checkpoint_every: int = 200  # updates between two checkpoints
+    # Updates over which momentum is measured (asyncflax.meter), logged with the evaluations; 0 for no meter.
+    meter_window: int = dataclasses.field(default=500, metadata=_FREE)
+    keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
+
+    @property
+    def cited(self) -> list[str]:
+        """The name of the method, for `asyncflax.citation`."""
+        return [self.algorithm]
+
+    def check(self) -> None:
+        """Refuses wrong types, values and names."""
+        hints = typing.get_type_hints(TrainConfig)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            setattr(self, field.name, typed(f"config.{field.name}", value, hints[field.name]))
+        at_least_1 = ("batch_size", "num_groups", "num_updates", "log_every", "eval_every", "eval_batch_size")
+        for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
+            _check.integer(f"config.{name}", getattr(self, name), 1)
+        _check.integer("config.crop_pad", self.crop_pad, 0)
+        _check.integer("config.warmup_updates", self.warmup_updates, 0)
+        _check.number("config.warmup_from", self.warmup_from, low=0.0, high=1.0)
+        if self.warmup_from > 0 and not self.warmup_updates:
+            raise ValueError(f"config.warmup_from={self.warmup_from} needs config.warmup_updates, which is 0.")
+        _check.integer("config.width", self.width, 0)
+        _check.choice("config.server", self.server, SERVERS)
+        _check.choice("config.store", self.store, STORES)
+        parse_options("config.mesh", self.mesh, make_mesh, given=("devices",))
+        _check.integer("config.meter_window", self.meter_window, 12 if self.meter_window > 0 else 0)
+        _check.integer("config.seed", self.seed, 0, 2**32 - 1)  # JAX keeps 32 bits
+        for name in ("learning_rate", "learning_rate_factor", "weight_decay", "bias_multiplier"):
+            _check.number(f"config.{name}", getattr(self, name), low=0.0)
+        _check.number("config.pixel_scale", self.pixel_scale, low=0.0, exclusive_low=True)
+        _check.momentum(self.momentum, "config.momentum")
+        _check.number("config.learning_rate_drops", self.learning_rate_drops, low=0.0, high=1.0)
+        updates = [round(share * self.num_updates) for share in self.learning_rate_drops]
+        if updates != sorted(set(updates)):
+            raise ValueError(
+                f"config.learning_rate_drops must increase by at least one update, got {self.learning_rate_drops}."
+            )
+        _check.choice("config.dataset", self.dataset, data_sets())
+        self._check_images()
+        _check.choice("config.precision", self.precision, PRECISIONS)
+        _check.choice("config.algorithm", self.algorithm, algorithms.__all__)
+        _check.choice("config.service_time", self.service_time, returning(queues, "ServiceTime"))
+        if self.staleness:
+            _check.choice("config.staleness", self.staleness, returning(staleness, "StalenessLaw"))
+        given = [name for name in ("barrier", "staleness", "trace") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"config.{given[0]} and config.{given[1]} exclude each other, got both; keep one.")
+        queue = not (self.staleness or self.trace)
+        for options, used in (
+            ("service_time_options", queue),
+            ("queue_options", queue),
+            ("staleness_options", bool(self.staleness)),
+            ("trace_options", bool(self.staleness)),
+        ):
+            if getattr(self, options) and not used:
+                source = "the queue" if options in ("service_time_options", "queue_options") else "config.staleness"
+                raise ValueError(f"config.{options}={getattr(self, options)!r} is for {source}, which is not in use.")
+        if self.algorithm == "ssgd" and not self.barrier:
+            raise ValueError("config.algorithm='ssgd' makes a step a round of all groups; set config.barrier=True.")
+        if self.algorithm == "dc_asgd" and self.bias_multiplier != 1.0:
+            raise ValueError(
+                f"config.bias_multiplier={self.bias_multiplier} is for methods that are linear in the gradient, "
+                "which dc_asgd is not; set it to 1."
+            )
+
+    def _check_images(self) -> None:
+        """Refuses fields that the data set does not use, and wrong values of those of ImageNet."""
+        in_memory = self.dataset in returning(data, "ImageData")
+        unused = ("classes", "image_size", "crop_area", "on_corrupt", "data_workers")
+        what = "sets of JPEGs such as ImageNet" if in_memory else "sets in memory"
+        for name in unused if in_memory else ("crop_pad", "data_cache"):
+            value, default = getattr(self, name), getattr(TrainConfig, name)
+            if value != default:
+                raise ValueError(
+                    f"config.{name}={value!r} is for data {what}, which {self.dataset!r} is not; "
+                    f"leave it at {default!r}."
+                )
+        _check.integer("config.image_size", self.image_size, 8)
+        _check.integer("config.data_workers", self.data_workers, 0)
+        _check.choice("config.on_corrupt", self.on_corrupt, ("stop", "skip"))
+        if len(self.crop_area) != 2 or not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"config.crop_area must be two shares with 0 < low <= high <= 1, got {self.crop_area}.")
+        if len(set(self.classes)) < len(self.classes) or min(self.classes, default=0) < 0:
+            raise ValueError(f"config.classes must be labels >= 0, each once, got {self.classes}.")
+
+
+def data_sets() -> list[str]:
+    """The names of the data sets.
+
+    >>> from asyncflax.train.config import data_sets
+    >>> data_sets()
+    ['cifar10', 'cifar100', 'digits', 'imagenet2012', 'imagenet_eight']
+    """
+    return [*returning(data, "ImageData"), *returning(imagenet, "ImageRecords")]

@@ -1,0 +1,421 @@
+"""From a config to what it stands for: data, trace, method, network, evaluation. Needs the extra `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from asyncflax import _check, algorithms, data, models, queues, staleness, transforms
+from asyncflax.base import AsyncAlgorithm, transform_gradients
+from asyncflax.data import imagenet
+from asyncflax.engine.placement import make_mesh
+from asyncflax.engine.plan import Chunk, Plan, make_plan
+from asyncflax.gradients import GradientResult, from_loss
+from asyncflax.theory.meter import MomentumMeter, watch
+from asyncflax.trace import Trace
+from asyncflax.train.checkpoint import load_model
+from asyncflax.train.config import TrainConfig, data_sets
+from asyncflax.train.feeds import Feed, make_feed
+from asyncflax.train.options import parameters_of, parse_options
+from asyncflax.train.precision import compute_in
+
+__all__ = ["Evaluation", "Experiment", "load_data", "make_algorithm", "make_experiment", "make_meter", "why_no_meter"]
+
+
+class Evaluation(NamedTuple):
+    """How good parameters are on all test data; what fills up the last batch does not count.
+
+    Attributes:
+      sums: `sums(params, model_state, batch) -> dict`, sums over a batch of the test data by name; a PyTree that holds
+        the data set, if that is in memory.
+      batches: `batches()` gives the batches.
+
+    Example: see `make_experiment`.
+    """
+
+    sums: Callable[..., dict[str, jax.Array]]
+    batches: Callable[[], Iterable[Any]]
+
+    def __call__(self, params: Any, model_state: Any = None) -> dict[str, jax.Array]:
+        """'test_loss', 'test_accuracy' and, of records of more than five classes, 'test_top5_accuracy', each []."""
+        return self.means(lambda batch: _jitted_sums(self.sums, params, model_state, batch))
+
+    def means(self, sums_of: Callable[[Any], dict[str, jax.Array]]) -> dict[str, jax.Array]:
+        """What the sums over all batches come to, `sums_of(batch)` each."""
+        total = functools.reduce(functools.partial(jax.tree.map, jnp.add), map(sums_of, self.batches()))
+        return _means(total)
+
+
+@jax.jit
+def _jitted_sums(sums: Callable[..., Any], params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
+    return sums(params, model_state, batch)
+
+
+@jax.jit
+def _means(total: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {f"test_{name}": x / total["count"] for name, x in total.items() if name != "count"}
+
+
+class Experiment(NamedTuple):
+    """What a config stands for.
+
+    Attributes:
+      config: `TrainConfig`.
+      data: `ImageData`, or `ImageRecords`.
+      feed: `Feed`, the batches of events and the test data.
+      trace: the asynchrony.
+      law: the `StalenessLaw` that its staleness follows in theory, or None.
+      plan: `Plan`, cut where the run is logged, evaluated and saved.
+      algorithm: the method.
+      schedule: `schedule(event) -> learning rate`.
+      gradient_fn: `gradient_fn(params, batch, *, key, model_state) -> GradientResult`, a batch of the feed.
+      params: the initial parameters.
+      model_state: the initial statistics of BatchNorm, float32, as `models.functional_with_state` has them; None for a
+        network without.
+      key: a typed JAX key, for augmentation and dropout.
+      evaluate: `Evaluation`; `evaluate(params, model_state=None) -> {'test_loss': [], 'test_accuracy': []}`, with
+        running statistics, and 'test_top5_accuracy' of records.
+
+    Example: see `make_experiment`.
+    """
+
+    config: TrainConfig
+    data: data.ImageData | imagenet.ImageRecords
+    feed: Feed
+    trace: Trace
+    law: staleness.StalenessLaw | None
+    plan: Plan
+    algorithm: AsyncAlgorithm
+    schedule: Callable[[Any], Any]
+    gradient_fn: Callable[..., GradientResult]
+    params: Any
+    model_state: Any
+    key: jax.Array
+    evaluate: Evaluation
+
+    def batches(self, chunk: Chunk) -> Any:
+        """PyTree [E, ...]: what the events of a chunk compute on, for `run_chunk`; rows of a data set in memory."""
+        batches = self.feed.batches(chunk)
+        return self.plan.placement.put_spread(batches, of_process=True) if self.feed.of_process else batches
+
+
+def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.ImageRecords | None = None) -> Experiment:
+    """Makes all that a config names; writes nothing (but the cache of a data set that is decoded for the first time).
+
+    Args:
+      config: what to train.
+      images: the data set, if it has been loaded already.
+
+    Raises:
+      TypeError, ValueError: a field is wrong. FileNotFoundError: a data set or a trace is not there.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.experiment import make_experiment
+      >>> experiment = make_experiment(TrainConfig(num_groups=4, num_updates=100))
+      >>> experiment.trace.num_workers, experiment.plan.num_events, str(experiment.law)
+      (4, 100, 'geometric(3)')
+      >>> experiment.batches(experiment.plan[0]).shape
+      (20, 32)
+    """
+    config = dataclasses.replace(config)
+    config.check()
+    trace, law = _make_trace(config)
+    cuts = (range(0, config.num_updates, n) for n in (config.log_every, config.eval_every, config.checkpoint_every))
+    mesh = _make_mesh(config)
+    places = {"width": config.width or None, "mesh": mesh, "server": config.server, "store": config.store}
+    plan = make_plan(trace, **places, cuts={cut for part in cuts for cut in part})
+    algorithm, schedule = make_algorithm(config), _make_schedule(config, config.learning_rate)
+    images = load_data(config) if images is None else images
+    feed = make_feed(config, images, plan)
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    apply, params, model_state = _make_model(config, feed, init_key)
+    if config.start_from:
+        params, model_state = load_model(config.start_from, params=params, model_state=model_state)
+    mean = jnp.asarray(feed.mean)
+    gradient_fn = _make_gradient_fn(config, apply, feed, mean)
+    # A model that does not fit the images says so here.
+    jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
+    sums = _make_sums(config, apply, feed, mean)
+    gradient_fn, params, model_state, run_key, sums = plan.place((gradient_fn, params, model_state, run_key, sums))
+    spread = functools.partial(plan.placement.put_spread, of_process=feed.of_process)
+    evaluate = Evaluation(sums, lambda: map(spread, feed.test_batches()))
+    return Experiment(
+        config, images, feed, trace, law, plan, algorithm, schedule, gradient_fn, params, model_state, run_key, evaluate
+    )
+
+
+def load_data(config: TrainConfig) -> data.ImageData | imagenet.ImageRecords:
+    """The data set that a config names.
+
+    Args:
+      config: dataset, data_dir, data_cache and classes are used.
+
+    Raises:
+      ValueError: there is no such data set. FileNotFoundError: it is not there.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.experiment import load_data
+      >>> len(load_data(TrainConfig(dataset="digits")).test_labels)
+      360
+    """
+    _check.choice("config.dataset", config.dataset, data_sets())
+    load = getattr(data if config.dataset in data.__all__ else imagenet, config.dataset)
+    options = {"data_dir": config.data_dir or None, "cache": config.data_cache or None, "classes": config.classes}
+    return load(**{name: value for name, value in options.items() if name in parameters_of(load)})
+
+
+def _make_mesh(config: TrainConfig) -> Mesh | None:
+    """The devices that a config names; all where several processes run and it names none."""
+    if not config.mesh and jax.process_count() == 1:
+        return None
+    try:
+        mesh = make_mesh(**parse_options("config.mesh", config.mesh or "group=0", make_mesh, given=("devices",)))
+    except ValueError as error:
+        raise ValueError(f"config.mesh={config.mesh!r}: {error}") from None
+    if config.batch_size % mesh.shape["replica"]:
+        raise ValueError(
+            f"config.batch_size={config.batch_size} cannot be divided over the {mesh.shape['replica']} devices of each "
+            f"group in config.mesh={config.mesh!r}."
+        )
+    return mesh
+
+
+def _make_trace(config: TrainConfig) -> tuple[Trace, staleness.StalenessLaw | None]:
+    """The trace, and the law that theory has for its staleness, if it has one."""
+    groups, updates = config.num_groups, config.num_updates
+    if config.trace:
+        trace = Trace.load(config.trace)
+        if trace.num_workers != groups or len(trace) < updates:
+            raise ValueError(
+                f"config.trace={config.trace!r} has {trace.num_workers} workers and {len(trace)} events, "
+                f"config.num_groups={groups} and config.num_updates={updates} ask for others."
+            )
+        return trace.prefix(updates), None
+    if config.staleness:
+        make_law = getattr(staleness, config.staleness)
+        law = make_law(**_arguments("config.staleness_options", config.staleness_options, make_law, {}))
+        common = {"num_updates": updates, "seed": config.seed, "num_workers": groups}
+        return law.trace(**_arguments("config.trace_options", config.trace_options, law.trace, common)), law
+    make_time = getattr(queues, config.service_time)
+    service_time = make_time(**_arguments("config.service_time_options", config.service_time_options, make_time, {}))
+    common = {"num_workers": groups, "num_updates": updates, "service_time": service_time, "seed": config.seed}
+    if config.barrier:
+        return queues.barrier(**_arguments("config.queue_options", config.queue_options, queues.barrier, common)), None
+    trace = queues.simulate(**_arguments("config.queue_options", config.queue_options, queues.simulate, common))
+    memoryless = config.service_time == "exponential" and not config.service_time_options and not config.queue_options
+    return trace, staleness.geometric(mean=groups - 1.0) if memoryless else None
+
+
+def _arguments(name: str, text: str, function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """All keyword arguments of a function: those given that it knows, and the options; refuses what is lacking."""
+    parameters = parameters_of(function)
+    arguments = {key: value for key, value in given.items() if key in parameters}
+    arguments |= parse_options(name, text, function, given)
+    lacking = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
+    if lacking:
+        raise ValueError(
+            f"{name} must set {lacking[0]} of {function.__name__}, as in '{lacking[0]}=...', got {text!r}."
+        )
+    return arguments
+
+
+def make_algorithm(config: TrainConfig, *, learning_rate: Any = None, momentum: Any = None) -> AsyncAlgorithm:
+    """The method that a config names.
+
+    Args:
+      config: its fields have been checked.
+      learning_rate: instead of the config's; may be traced, so that `jax.vmap` makes a grid.
+      momentum: instead of the config's; may be traced.
+
+    Raises:
+      TypeError, ValueError: an option of the method is wrong.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.experiment import make_algorithm
+      >>> make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
+      asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0)
+    """
+    make = getattr(algorithms, config.algorithm)
+    if config.momentum and "momentum" not in parameters_of(make):
+        raise ValueError(f"config.momentum={config.momentum}, but {config.algorithm} has no momentum; set it to 0.")
+    learning_rate = config.learning_rate if learning_rate is None else learning_rate
+    given = {
+        "learning_rate": _make_schedule(config, learning_rate, by="step") if _changes(config) else learning_rate,
+        "momentum": config.momentum if momentum is None else momentum,
+        "num_workers": config.num_groups,
+        "weight_decay": config.weight_decay,
+    }
+    if config.bias_multiplier == 1.0:
+        return make(**_arguments("config.algorithm_options", config.algorithm_options, make, given))
+    arguments = _arguments("config.algorithm_options", config.algorithm_options, make, given | {"weight_decay": 0.0})
+    return transform_gradients(_decay_and_multiply(config, arguments.pop("decay_at", "read")), make(**arguments))
+
+
+def _decay_and_multiply(config: TrainConfig, decay_at: str) -> optax.GradientTransformationExtraArgs:
+    """Weight decay and the multiplier of biases, which is for the decayed gradient, as in Caffe."""
+    decay = transforms.decay_weights(config.weight_decay, at=decay_at)
+    return optax.chain(decay, optax.masked(optax.scale(config.bias_multiplier), _is_bias))
+
+
+def why_no_meter(config: TrainConfig, trace: Trace) -> str:
+    """Why `make_meter` cannot measure momentum in a training, in a few words; '' where it can.
+
+    Args:
+      config: its fields have been checked.
+      trace: the asynchrony.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.experiment import make_experiment, why_no_meter
+      >>> config = TrainConfig(algorithm="dc_asgd", num_groups=4)
+      >>> why_no_meter(config, make_experiment(config).trace)
+      'dc_asgd is no plain heavy ball'
+    """
+    later = trace.read_version[trace.read_version > 0]
+    reasons = {
+        "meter_window is 0": config.meter_window == 0,
+        f"{config.algorithm} is no plain heavy ball": config.algorithm not in ("asgd", "momentum_asgd"),
+        "weight decay is at the server": config.weight_decay > 0 and _option(config, "decay_at") == "server",
+        "the learning rate is 0": config.learning_rate == 0,
+        "some versions are read more than once": len(np.unique(later)) < len(later),
+        f"fewer than meter_window={config.meter_window} versions are delivered": len(later) < config.meter_window,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], MomentumMeter]:
+    """The gradient function of an experiment, watched, and the meter for what it reports.
+
+    Args:
+      experiment: one of which `why_no_meter` has nothing to say.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.experiment import make_experiment, make_meter
+      >>> gradient_fn, meter = make_meter(make_experiment(TrainConfig(num_groups=4, momentum=0.3)))
+      >>> meter.momentum, meter.window
+      (0.3, 500)
+    """
+    config, updates = experiment.config, np.arange(len(experiment.trace))
+    change = _decay_and_multiply(config, "read")
+
+    def applied(grads, read_params):
+        return change.update(grads, change.init(read_params), read_params, read_params=read_params)[0]
+
+    plain = config.weight_decay == 0 and config.bias_multiplier == 1
+    gradient_fn = watch(experiment.gradient_fn, experiment.params, seed=config.seed, applied=None if plain else applied)
+    rates = np.broadcast_to(np.asarray(experiment.schedule(updates)), updates.shape)  # once, before the device is busy
+    momentum = config.momentum if config.algorithm == "momentum_asgd" else 0.0
+    window = MomentumMeter(learning_rate=lambda events: rates[events], momentum=momentum, window=config.meter_window)
+    return gradient_fn, window
+
+
+def _option(config: TrainConfig, name: str) -> Any:
+    """The value of an option of the method, given or by default; None where it has no such option."""
+    make = getattr(algorithms, config.algorithm)
+    options = parse_options("config.algorithm_options", config.algorithm_options, make)
+    parameter = parameters_of(make).get(name)
+    return options.get(name, parameter and parameter.default)
+
+
+def _drops(config: TrainConfig) -> list[int]:
+    """The updates at which the learning rate drops; rounds for ssgd, whose schedule counts these."""
+    return [round(share * config.num_updates) // _events_a_step(config) for share in config.learning_rate_drops]
+
+
+def _changes(config: TrainConfig) -> bool:
+    """Whether the learning rate is no constant."""
+    return bool(config.learning_rate_drops or config.warmup_updates)
+
+
+def _events_a_step(config: TrainConfig) -> int:
+    return config.num_groups if config.algorithm == "ssgd" else 1
+
+
+def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -> Callable[[Any], Any]:
+    """The learning rate by the method's own steps, or by events: what drops, times what rises from a share to 1."""
+    boundaries = dict.fromkeys(_drops(config), config.learning_rate_factor)
+    dropping = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    rise = config.warmup_updates // _events_a_step(config)
+    schedule = dropping
+    if rise > 0:
+        rising = optax.linear_schedule(config.warmup_from or 1 / config.num_groups, 1.0, rise)
+        schedule = lambda step: rising(step) * dropping(step)
+    return schedule if by == "step" else lambda event: schedule(event // _events_a_step(config))
+
+
+def _is_bias(params: Any) -> Any:
+    """Which leaves are biases, by their names."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
+
+
+def _make_model(
+    config: TrainConfig, feed: Feed, key: jax.Array
+) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
+    networks = [name for name in models.__all__ if inspect.isclass(getattr(models, name))]
+    _check.choice("config.model", config.model, networks)
+    make = getattr(models, config.model)
+    given = {"image_shape": feed.image_shape, "num_classes": feed.num_classes, "rngs": None}
+    arguments = _arguments("config.model_options", config.model_options, make, given)
+    del arguments["rngs"]  # of the key
+    apply, params, model_state = models.functional_with_state(models.initialized(make, key, **arguments))
+    return compute_in(config.precision, apply), params, model_state
+
+
+def _scaled(config: TrainConfig, pixels: jax.Array, mean: jax.Array) -> jax.Array:
+    """float32 images from uint8 pixels."""
+    return (pixels.astype(jnp.float32) - mean[None]) * config.pixel_scale
+
+
+def _make_gradient_fn(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], feed: Feed, mean: jax.Array):
+    """Loss and accuracy of a batch of the feed; a data set in memory is an argument of the compiled program."""
+
+    def loss_fn(look_up, mean, params, batch, *, key, model_state=None):
+        augment_key, dropout_key = jax.random.split(key)
+        pixels, labels = look_up(batch)
+        images = _scaled(config, pixels, mean)
+        if feed.augments:
+            images = data.augment(augment_key, images, pad=config.crop_pad, flip=config.flip)
+        logits, model_update = apply(params, model_state, images, key=dropout_key)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, ({"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels)}, model_update)
+
+    return from_loss(jax.tree_util.Partial(loss_fn, feed.look_up, mean), has_aux=True, has_model_update=True)
+
+
+def _make_sums(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], feed: Feed, mean: jax.Array):
+    """Loss and hits, summed over a stack of test batches, one batch after the other; label -1 does not count."""
+
+    def sums(look_up, mean, params, model_state, stack):
+        def of_batch(batch):
+            pixels, labels = look_up(batch)
+            counts = labels >= 0
+            labels = jnp.maximum(labels, 0)
+            logits, _ = apply(params, model_state, _scaled(config, pixels, mean))
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            hits = {"accuracy": jnp.argmax(logits, axis=-1) == labels}
+            if feed.ranks:
+                own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+                before = jnp.arange(logits.shape[-1])[None] < labels[:, None]  # of equal ones the first comes first
+                hits["top5_accuracy"] = jnp.sum((logits > own) | ((logits == own) & before), axis=-1) < 5
+            return {
+                "loss": jnp.sum(jnp.where(counts, losses, 0)),
+                **{name: jnp.sum(hit & counts) for name, hit in hits.items()},
+                "count": jnp.sum(counts),
+            }
+
+        return jax.tree.map(lambda x: x.sum(axis=0), jax.lax.map(of_batch, stack))
+
+    return jax.tree_util.Partial(sums, feed.look_up_test, mean)

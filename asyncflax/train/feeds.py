@@ -1,0 +1,336 @@
+"""What events compute on and what evaluations look at: arrays in memory, or records that are read when they are needed.
+
+A feed says what the batch of an event is, and how a compiled program makes images of it:
+
+    ArrayFeed     the data set lies on the device; a batch is row numbers
+    RecordFeed    a batch is uint8 images, read, decoded and cropped on the host ahead of the device
+
+Whichever it is, the batch of event t depends on the seed and on t alone. So a feed has no state to save: a run that
+goes on asks for the batches of its next event. Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from asyncflax import data
+from asyncflax.data import imagenet
+from asyncflax.engine.plan import Chunk, Plan
+from asyncflax.errors import RunError
+from asyncflax.train.config import TrainConfig
+
+__all__ = ["ArrayFeed", "Feed", "RecordFeed", "make_feed"]
+
+CHUNK_BYTES = 4e9  # of images that a chunk may have; two of them are under way
+_KEPT_BYTES = 1e9  # of decoded test images that stay in memory
+
+
+class Feed(Protocol):
+    """What both feeds are.
+
+    Attributes:
+      image_shape: (height, width, channels) of what the network is given.
+      num_classes: int.
+      mean: float32 [height, width, channels] or [1, 1, channels], of the training images, pixels 0..255.
+      example: PyTree of `jax.ShapeDtypeStruct`, the batch of one event, with the rows of all processes.
+      test_example: the same for what `test_batches` gives.
+      look_up: `look_up(batch) -> (uint8 [B, height, width, channels], int32 [B])`, images and labels; a PyTree that
+        holds the data set, if that is in memory.
+      look_up_test: the same for a batch of `test_batches`; label -1 marks rows that do not count.
+      identity: two feeds of one data set with the same identity give the same batches.
+      of_process: whether `batches` and `test_batches` give the rows of this process alone.
+      augments: whether crops and mirror images are still to be made of what `look_up` gives.
+      ranks: whether evaluations also say how often the label is among the five most likely classes.
+
+    Example: see `make_feed`.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    mean: np.ndarray
+    example: Any
+    test_example: Any
+    look_up: Callable[[Any], tuple[jax.Array, jax.Array]]
+    look_up_test: Callable[[Any], tuple[jax.Array, jax.Array]]
+    identity: tuple[Any, ...]
+    of_process: bool
+    augments: bool
+    ranks: bool
+
+    def batches(self, chunk: Chunk) -> Any:
+        """PyTree [E, ...] of NumPy arrays: the batches of the events of a chunk."""
+        ...
+
+    def test_batches(self) -> Iterator[Any]:
+        """PyTrees [k, ...] of NumPy arrays: the test data, k batches at a time."""
+        ...
+
+    def share(self, count: int) -> None:
+        """From the next start on so many feeds make batches at the same time, each with its part of the processes."""
+        ...
+
+    def close(self) -> None:
+        """Ends the processes that decode; the next batch would start them again."""
+        ...
+
+
+def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecords, plan: Plan) -> Feed:
+    """The feed of a training.
+
+    Args:
+      config: batch_size, eval_batch_size, seed; for records image_size, crop_area, flip, on_corrupt, data_workers too.
+      source: the data set.
+      plan: of the run: how many events a chunk has, and where batches of images go.
+
+    Raises:
+      ValueError: a batch is larger than the data set or cannot be divided over the devices, or a chunk has too many
+        images for memory.
+      RunError: later, a record cannot be read.
+
+    Example:
+      >>> import asyncflax
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.feeds import make_feed
+      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100))
+      >>> feed = make_feed(TrainConfig(batch_size=16), asyncflax.data.digits(), plan)
+      >>> feed.image_shape, feed.num_classes, feed.example.shape
+      ((8, 8, 1), 10, (16,))
+    """
+    if isinstance(source, imagenet.ImageRecords):
+        return RecordFeed(config, source, plan)
+    return ArrayFeed(config, source, plan)
+
+
+class ArrayFeed:
+    """A data set that lies on the device; a batch is the numbers of its rows, int32 [B].
+
+    Args:
+      config, source, plan: as in `make_feed`.
+
+    Example: see `make_feed`.
+    """
+
+    of_process, augments, ranks = False, True, False
+
+    def __init__(self, config: TrainConfig, source: data.ImageData, plan: Plan):
+        self._config, self._count = config, len(source.train_labels)
+        _refuse_larger(config, self._count)
+        self.image_shape, self.num_classes = source.train_images.shape[1:], source.num_classes
+        self.mean = source.mean_image
+        self.identity = (config.seed, config.batch_size)
+        self._num_test = len(source.test_labels)
+        self._test_size = _test_size(config, self._num_test, plan)
+        self.example = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+        self.test_example = jax.ShapeDtypeStruct((-(-self._num_test // self._test_size), self._test_size), jnp.int32)
+        on_device = lambda *arrays: map(jnp.asarray, arrays)
+        self.look_up = jax.tree_util.Partial(_take, *on_device(source.train_images, source.train_labels))
+        self.look_up_test = jax.tree_util.Partial(_take, *on_device(source.test_images, source.test_labels))
+
+    def batches(self, chunk: Chunk) -> np.ndarray:
+        """int32 [E, B]: the rows of the data set on which the events of a chunk compute."""
+        config = self._config
+        return chunk.pad(data.batch_rows(self._count, config.batch_size, chunk.events, seed=config.seed))
+
+    def test_batches(self) -> Iterator[np.ndarray]:
+        """int32 [k, eval_batch_size], once: the numbers of all test images; -1 does not count."""
+        rows = np.arange(np.prod(self.test_example.shape), dtype=np.int32).reshape(self.test_example.shape)
+        yield np.where(rows < self._num_test, rows, -1)
+
+    def share(self, count: int) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class RecordFeed:
+    """Records that are read, decoded and cropped on the host; a batch is {'image': uint8 [B, s, s, 3], 'label': [B]}.
+
+    Where several processes run, each reads its share of the rows of every batch.
+
+    Args:
+      config, source, plan: as in `make_feed`.
+
+    Example: see `configs/imagenet_eight.py`.
+    """
+
+    of_process, augments = True, False
+
+    def __init__(self, config: TrainConfig, source: imagenet.ImageRecords, plan: Plan):
+        from asyncflax.data.pipeline import event_batches
+
+        size, rows = config.image_size, config.batch_size
+        _refuse_larger(config, len(source.train))
+        _refuse_unequal(config, plan)
+        _refuse_too_large(config, plan)
+        self._config, self._source, self._kept = config, source, None
+        self.image_shape, self.num_classes = (size, size, 3), source.num_classes
+        self.ranks = source.num_classes > 5
+        self.mean = np.array(imagenet.MEAN_PIXEL, np.float32).reshape(1, 1, 3)
+        self.identity = (config.seed, rows, size, config.crop_area, config.flip, config.on_corrupt)
+        self._test_size = _test_size(config, len(source.test), plan)
+        self.example, self.test_example = (
+            {
+                "image": jax.ShapeDtypeStruct((*shape, size, size, 3), jnp.uint8),
+                "label": jax.ShapeDtypeStruct(shape, jnp.int32),
+            }
+            for shape in ((rows,), (1, self._test_size))
+        )
+        self.look_up = self.look_up_test = jax.tree_util.Partial(_as_they_are)
+        self._stream = event_batches(
+            source.train,
+            batch_size=rows,
+            num_events=config.num_updates,
+            image_size=size,
+            seed=config.seed,
+            area=(config.crop_area[0], config.crop_area[1]),
+            flip=config.flip,
+            on_corrupt=config.on_corrupt,
+            num_workers=config.data_workers,
+            shard=_shard(),
+        )
+
+    def batches(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """uint8 [E, b, size, size, 3] and int32 [E, b]: images and labels of the events of a chunk, of this process."""
+        events = chunk.events
+        self._stream.set_state({"next_batch": events.start})
+        with _in_one_sentence():
+            batch = self._stream.take(events.stop - events.start)
+        for event, row in np.argwhere(batch["corrupt"] >= 0):
+            number = int(batch["corrupt"][event, row])
+            name = self._source.train[number].name
+            at = f"update {events.start + event + 1:,} has another one in its place"
+            _note(f"training record {number}, {name}, is damaged; {at}")
+        del batch["corrupt"]
+        return chunk.pad(batch)
+
+    def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Images and labels [1, b, ...], central crops; label -1 does not count. Few of them stay in memory."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = [] if len(self._source.test) * np.prod(self.image_shape) < _KEPT_BYTES else None
+        count = 0
+        for batch in self._decoded():
+            count += int((batch["label"] >= 0).sum())
+            if kept is not None:  # copies: what a process has decoded lies in shared memory
+                kept.append({name: np.array(array) for name, array in batch.items()})
+            yield batch
+        self._refuse_none(count)
+        self._kept = kept
+
+    def _decoded(self) -> Iterator[dict[str, np.ndarray]]:
+        from asyncflax.data.pipeline import evaluation_batches
+
+        config, records = self._config, self._source.test
+        made = evaluation_batches(
+            records,
+            batch_size=self._test_size,
+            image_size=config.image_size,
+            on_corrupt=config.on_corrupt,
+            num_workers=config.data_workers,
+            shard=_shard(),
+        )
+        with made:
+            while True:
+                with _in_one_sentence():
+                    batch = next(made, None)
+                if batch is None:
+                    return
+                for number in batch["corrupt"][batch["corrupt"] >= 0].tolist():
+                    _note(f"test record {number}, {records[number].name}, is damaged and does not count")
+                yield {name: batch[name][None] for name in ("image", "label")}
+
+    def share(self, count: int) -> None:
+        """From the next start on so many feeds decode at the same time, each with its part of `data_workers`."""
+        workers = self._config.data_workers
+        self._stream.num_workers = min(workers, max(1, workers // count))
+
+    def _refuse_none(self, count: int) -> None:
+        """Refuses a mean over no image. All processes come here after the same batch, each with its own count."""
+        if self._config.on_corrupt == "skip" and not multihost_utils.process_allgather(np.array(count)).any():
+            raise RunError(
+                f"none of the {len(self._source.test)} test photographs can be decoded; prepare the data set anew from "
+                "intact files."
+            )
+
+    def close(self) -> None:
+        """Ends the processes that decode; the next batch would start them again."""
+        self._stream.close()
+
+
+@contextlib.contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """A record that is damaged, or a process that decodes and has died, ends the run."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"{error} What is saved stays, and the same workdir goes on from there.") from error
+
+
+def _note(text: str) -> None:
+    """Prints a line above the progress bar; to stderr, which all processes of a run have, not the primary alone."""
+    tqdm.write(f"note: {text}", file=sys.stderr)
+
+
+def _take(images: jax.Array, labels: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The rows of a data set in memory; a negative number is a row that does not count."""
+    return images[jnp.maximum(rows, 0)], jnp.where(rows < 0, -1, labels[jnp.maximum(rows, 0)])
+
+
+def _as_they_are(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return batch["image"], batch["label"]
+
+
+def _refuse_larger(config: TrainConfig, count: int) -> None:
+    if config.batch_size > count:
+        raise ValueError(f"config.batch_size={config.batch_size} is larger than the {count} training images.")
+
+
+def _refuse_unequal(config: TrainConfig, plan: Plan) -> None:
+    """Each process decodes as many rows as the others, those of its devices, which follow each other."""
+    placement = plan.placement
+    if config.batch_size % placement.devices:
+        raise ValueError(
+            f"config.batch_size={config.batch_size} cannot be divided over the {placement.devices} devices that each "
+            "read and keep a part of the images; take a multiple."
+        )
+    if placement.mesh is not None:
+        owners = [device.process_index for device in placement.mesh.devices.flat]
+        if owners != sorted(owners) or len({owners.count(owner) for owner in owners}) > 1:
+            raise ValueError(
+                f"config.mesh={config.mesh!r} takes devices of the processes {owners}; data sets of JPEGs need as many "
+                "of each process, one process after the other."
+            )
+
+
+def _refuse_too_large(config: TrainConfig, plan: Plan) -> None:
+    """A chunk's images must fit into memory, twice."""
+    size, events = config.image_size, plan.chunks.worker.shape[-1]
+    each = config.batch_size * size * size * 3 // jax.process_count()
+    if events * each > CHUNK_BYTES:
+        fitting = int(CHUNK_BYTES // each)
+        advice = f"config.log_every to {fitting} or less" if fitting else "a smaller config.batch_size"
+        raise ValueError(
+            f"{events} updates of {config.batch_size} images of {size}x{size} are {events * each / 1e9:.1f} GB, and as "
+            f"many lie in memory at once; set {advice}."
+        )
+
+
+def _test_size(config: TrainConfig, count: int, plan: Plan) -> int:
+    """The size of evaluation batches, of which all devices have an equal part."""
+    devices = plan.placement.devices
+    return -(-min(config.eval_batch_size, count) // devices) * devices
+
+
+def _shard() -> tuple[int, int]:
+    return jax.process_index(), jax.process_count()

@@ -1,0 +1,234 @@
+"""What the launchers share: a config flag with overrides, a workdir flag, and errors as one clear sentence.
+
+    --config=configs/digits.py --config.num_groups=8 --workdir=runs/digits
+
+Needs absl-py and ml-collections (the extra `train`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import config_flags
+
+from asyncflax import _check, queues
+from asyncflax.errors import RunError
+from asyncflax.train import distributed
+from asyncflax.train.options import parse_options, returning
+
+__all__ = ["command", "config_flag", "launch", "numbers", "process_flags", "service_time", "use_cache"]
+
+
+_EXAMPLES: dict[type, str] = {}  # a config file for each kind, for errors
+
+
+def config_flag(kind: type, example: str = "configs/digits.py") -> flags.FlagHolder[Any]:
+    """Defines `--config`, a Python file whose `get_config()` makes a dataclass, and `--config.FIELD=...`.
+
+    Args:
+      kind: the dataclass.
+      example: a file that makes one.
+
+    Example: see `launch/train.py`.
+    """
+    _EXAMPLES[kind] = example
+    return config_flags.DEFINE_config_file("config", help_string=f"a file {_wanted(kind)}")
+
+
+def process_flags() -> None:
+    """Defines the flags of a program that may run in several processes, which `launch` starts; see `distributed.start`.
+
+    Example: see `launch/train.py`.
+    """
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; by default $JAX_COORDINATOR_ADDRESS")
+    flags.DEFINE_integer("num_processes", None, "how many run together; by default $JAX_NUM_PROCESSES, or a cluster's")
+    flags.DEFINE_integer("process_id", None, "which one this is, from 0; by default $JAX_PROCESS_ID, or a cluster's")
+
+
+def launch(main: Callable[[], Any], kind: type | None = None) -> None:
+    """Parses the flags and runs `main`; what a user can put right ends in one sentence and an exit status.
+
+    Args:
+      main: the program; its `RunError` is printed and ends the process with status 1, or with its own exit_status.
+      kind: the dataclass of the config, None for a program that has only flags of its own.
+
+    Example: see `launch/train.py`.
+    """
+
+    def run(arguments: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells much
+        if "coordinator" in flags.FLAGS:
+            _start_processes()
+        if len(arguments) > 1:
+            _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --{_an_example(kind)}")
+        if kind and not isinstance(flags.FLAGS.config, kind):
+            path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
+            _stop(f"--config={path} cannot be read; it must be a file {_wanted(kind)}")
+        try:
+            main()
+        except RunError as error:
+            _stop(str(error), getattr(error, "exit_status", 1))
+        except KeyboardInterrupt:
+            _stop("stopped; the same command goes on from what is saved" if kind else "stopped", 130)
+
+    def parse(arguments: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(arguments)
+        except (flags.Error, KeyError, TypeError, ValueError, AttributeError) as error:
+            return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
+
+    app.run(run, flags_parser=parse)
+
+
+def command(*, workdir: str, **fields: Any) -> str:
+    """The command that was typed, with another folder and other fields of the config.
+
+    Args:
+      workdir: the folder.
+      fields: of the config.
+
+    Example: see `launch/train.py`.
+    """
+    config = flags.FLAGS["config"]
+    overrides = {**config_flags.get_override_values(config), **fields}
+    words = [f"--config.{name}={value}" for name, value in overrides.items()]
+    file = next((word for word in sys.argv if word.startswith("--config=")), f"--config={config.value}")
+    activated = shutil.which("python") == sys.executable
+    python = "python" if activated else os.path.relpath(sys.executable)
+    return shlex.join([python, sys.argv[0], file, *words, f"--workdir={workdir}"])
+
+
+def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) -> list[Any] | None:
+    """The values of a flag with a list, such as --num_groups=1,2,4, as numbers; None if it was not given.
+
+    Args:
+      name: of the flag.
+      texts: its values.
+      kind: int or float.
+
+    Raises:
+      ValueError: one is no number.
+
+    Example:
+      >>> from asyncflax.train import launcher
+      >>> launcher.numbers("num_groups", ["1", "8"], int)
+      [1, 8]
+    """
+    if texts is None:
+        return None
+    try:
+        return [kind(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"{name} must be a list of numbers such as 1,2,4, got {','.join(texts)!r}.") from None
+
+
+def service_time(name: str | None, options: str = "") -> queues.ServiceTime | None:
+    """The law that the flags --service_time and --service_time_options name; None if neither was given.
+
+    Args:
+      name: of a law of `asyncflax.queues`.
+      options: for example 'machine_cv=0.6'.
+
+    Raises:
+      TypeError, ValueError: there is no such law or option, or options without a law.
+
+    Example:
+      >>> from asyncflax.train import launcher
+      >>> launcher.service_time("gamma", "cv=0.5")
+      gamma(cv=0.5, mean=1.0)
+    """
+    if name is None:
+        if options:
+            raise ValueError(f"service_time_options={options!r} needs service_time, the law that has them.")
+        return None
+    _check.choice("service_time", name, returning(queues, "ServiceTime"))
+    law = getattr(queues, name)
+    return law(**parse_options("service_time_options", options, law))
+
+
+def use_cache(folder: str | os.PathLike[str] | None) -> None:
+    """Takes compiled programs from a folder, and keeps there what this process compiles from now on.
+
+    This is JAX's own cache, which knows a program by what it computes, for which device, with which version of JAX. Any
+    number of trainings and sweeps can share a folder at the same time, on machines of one kind; it grows, and can be
+    deleted whenever you like. JAX runs what lies in it: share it with people whom you trust.
+
+    Args:
+      folder: made where there is none; None or '' changes nothing.
+
+    Raises:
+      RunError: it is not a folder, or cannot be written.
+
+    Example: see `launch/train.py`.
+    """
+    if not folder:
+        return
+    path = pathlib.Path(folder).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except FileExistsError:
+        raise RunError(
+            f"compilation_cache={os.fspath(folder)!r} is a file, it must be a folder or a new name."
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"compilation_cache={os.fspath(folder)!r} cannot be written ({error.strerror}); take another folder."
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs make a start slow too
+    compilation_cache.reset_cache()  # JAX goes on with the folder that it had, if it has begun to use one
+
+
+def _start_processes() -> None:
+    """Joins the other processes, of which the primary prints."""
+    try:
+        distributed.start(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        _stop(str(error))
+    if not distributed.is_primary():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what libraries print as well
+
+
+def _an_example(kind: type | None) -> str:
+    return "config.num_groups=8" if kind else "help"
+
+
+def _wanted(kind: type) -> str:
+    return f"whose get_config() makes a {kind.__name__}, such as {_EXAMPLES.get(kind, 'configs/digits.py')}"
+
+
+def _about_flags(error: Exception, kind: type) -> str:
+    """A sentence about what absl or ml_collections raised, with the nearest names where a field is unknown."""
+    message = str(error.args[0] if error.args else error).strip()
+    unknown = re.search(r"Field (\w+) not found on dataclass", message)
+    if unknown:
+        names = [name for one in _with_nested(kind) for name in (field.name for field in dataclasses.fields(one))]
+        return f"config has no field {unknown[1]!r}{_check.nearest(unknown[1], names)}"
+    if isinstance(error, flags.Error) and "Traceback" not in message:
+        return message
+    reason = message.splitlines()[-1].rstrip(".")
+    return f"--config cannot be taken: {reason}; it must be a file {_wanted(kind)}"
+
+
+def _with_nested(kind: type) -> list[type]:
+    """The dataclass and those that its fields are."""
+    nested = [field.type for field in dataclasses.fields(kind)]
+    return [kind, *(one for one in nested if isinstance(one, type) and dataclasses.is_dataclass(one))]
+
+
+def _stop(message: str, status: int = 1) -> Any:
+    distributed.end(message, status)

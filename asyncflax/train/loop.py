@@ -1,0 +1,429 @@
+"""Training under asynchrony, from a config to a folder with metrics, checkpoints and figures.
+
+    workdir/run.json         the config and the versions that it began with
+    workdir/trace.npz        the trace, to be plotted or replayed (config.trace)
+    workdir/metrics.jsonl    metrics as they come; metrics.csv at the end; tensorboard/
+    workdir/checkpoints/     see `checkpoint`
+    workdir/training.png     the figures
+
+A run that stopped, however it did, goes on from its newest checkpoint when it is started again, and gives what an
+uninterrupted run gives, on CPUs bit by bit: batches, keys and augmentation depend on the event alone.
+
+Several processes do the same together after `distributed.start`, each with its own devices, in a folder that all of
+them see. Each has a copy of a data set in memory, or decodes its part of every batch of records. The primary writes
+metrics and figures and prints; all save and load the arrays; a signal to any of them stops all after the same chunk.
+Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from asyncflax import plots
+from asyncflax._files import write_atomically
+from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
+from asyncflax.errors import RunError
+from asyncflax.metrics import normalised_gap
+from asyncflax.theory.meter import MomentumMeter, Readout
+from asyncflax.train import distributed
+from asyncflax.train.checkpoint import Checkpoints
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.experiment import Experiment, make_experiment, make_meter, why_no_meter
+from asyncflax.train.records import Records
+from asyncflax.train.workdir import Workdir
+
+__all__ = ["RunError", "RunInterruptedError", "Summary", "train_and_evaluate"]
+
+
+class RunInterruptedError(RunError):
+    """A signal asked the run to stop; it is saved, and the same call goes on.
+
+    Attributes:
+      exit_status: 128 + the number of the signal, as shells have it.
+
+    Example: see `train_and_evaluate`.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
+
+
+class Summary(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+      rows: the metrics, see `Records`.
+      state: the last `RunState`.
+      figure: where the figures are.
+      table: the results in words.
+
+    Example: see `train_and_evaluate`.
+    """
+
+    rows: list[dict[str, Any]]
+    state: RunState
+    figure: pathlib.Path
+    table: str
+
+
+def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> Summary:
+    """Trains, or goes on with what was begun in the folder.
+
+    A folder that is new or empty: a new run. The folder of a run with this config: goes on from its newest checkpoint.
+    The folder of a complete run: gives its results. Anything else is refused, and nothing is written.
+
+    Args:
+      config: what to train.
+      workdir: the folder of the run.
+
+    Raises:
+      RunError: the config or the folder is not as it should be, or the training has diverged; one clear sentence.
+      RunInterruptedError: SIGINT (Ctrl-C) or SIGTERM arrived.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.loop import train_and_evaluate
+      >>> config = TrainConfig(num_groups=4, num_updates=40, learning_rate=0.1)
+      >>> summary = train_and_evaluate(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
+      update 0 ...
+      >>> [row["update"] for row in summary.rows]
+      [0, 20, 40]
+    """
+    try:
+        config = dataclasses.replace(config)
+        config.check()
+        distributed.same(_of_all(config, workdir))
+        folder = Workdir(workdir, config)
+        saved = Checkpoints(folder.path / "checkpoints")
+        begun = distributed.broadcast(distributed.is_primary() and bool(saved.updates()))
+        # A run that goes on needs nothing else to start from.
+        experiment = make_experiment(dataclasses.replace(config, start_from="") if begun else config)
+        experiment = experiment._replace(config=config)
+    except (TypeError, ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    try:
+        with folder.owned(), contextlib.closing(experiment.feed):
+            state, records = _train(experiment, folder)
+    except OSError as error:  # a full disk, a folder that went away
+        raise RunError(f"{error}; what is saved stays, the same command goes on from there") from error
+    figure = folder.path / "training.png"
+    if distributed.is_primary() and not figure.exists():
+        _draw(experiment, records, figure)
+    return Summary(records.rows, state, figure, _table(experiment, records))
+
+
+def _steered(algorithm_state: Any) -> dict[str, jax.Array]:
+    """The explicit momentum of a method that chooses it; a copy, since the next chunk reuses the state."""
+    value = optax.tree.get(algorithm_state, "explicit_momentum")
+    return {} if value is None else {"explicit_momentum": jnp.copy(value)}
+
+
+def _of_all(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What all processes of a run have in common; a data set may lie elsewhere on each host."""
+    fields = {f"config.{name}": value for name, value in dataclasses.asdict(config).items()}
+    for place in ("data_dir", "data_cache"):
+        del fields[f"config.{place}"]
+    return {"workdir": os.fspath(workdir), **fields}
+
+
+def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
+    """The loop: chunks, metrics, evaluations, checkpoints."""
+    config, trace, algorithm = experiment.config, experiment.trace, experiment.algorithm
+    checkpoints = Checkpoints(folder.path / "checkpoints", keep=config.keep_checkpoints, warn=_say)
+    begin = {"key": experiment.key, "model_state": experiment.model_state}
+    state = init_run(algorithm, experiment.params, experiment.plan, **begin)
+    gradient_fn, meter = experiment.gradient_fn, None
+    if not why_no_meter(config, trace):
+        gradient_fn, meter = make_meter(experiment)
+    try:
+        folder.begin(trace)
+        checkpoint = checkpoints.latest(like=state)
+        start = 0 if checkpoint is None else checkpoint.update
+        records = Records(folder.path, resume_at=-1 if checkpoint is None else start)
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    if checkpoint is not None:
+        state = checkpoint.state
+        _say(f"{'goes on' if start < len(trace) else 'is complete'} at update {start:,}")
+        for change in folder.changed_versions():
+            _say(f"note: {change}; the last bits may differ from those of an uninterrupted run")
+        if meter is not None:
+            meter.restore(checkpoint.extra)
+
+    with records, _signals() as signals, _progress(len(trace), start) as bar:
+        reporter = _Reporter(experiment, records, checkpoints, meter, bar, start)
+        if checkpoint is None:
+            reporter.report_start(experiment.evaluate(state.params, state.model_state))
+        waiting = None  # a chunk's metrics are read when the next one has been dispatched
+        for chunk in experiment.plan:
+            begin, update = chunk.events.start, chunk.events.stop
+            if begin < start:
+                continue
+            batches = experiment.batches(chunk)
+            state, out = run_chunk(algorithm, gradient_fn, state, chunk, batches)
+            if waiting is not None:
+                reporter.report(*waiting)
+            is_last = update == len(trace)
+            evaluate = update % config.eval_every == 0 or is_last
+            evaluation = experiment.evaluate(state.params, state.model_state) if evaluate else {}
+            waiting = (chunk.events, out, evaluation, _steered(state.algorithm))
+            stopped_by = signals.stopped_by()
+            if update % config.checkpoint_every == 0 or is_last or stopped_by:
+                metrics = reporter.report(*waiting)
+                waiting = None
+                _refuse_broken(reporter, state, update)
+                records.sync()
+                extra = meter.arrays() if meter is not None else {}
+                checkpoints.save(update, state, config=dataclasses.asdict(config), metrics=metrics, extra=extra)
+                if stopped_by and not is_last:
+                    raise RunInterruptedError(
+                        f"stopped by {stopped_by.name} after update {update:,} and saved; "
+                        "the same command goes on from there",
+                        stopped_by,
+                    )
+    return state, records
+
+
+class _Reporter:
+    """Turns what a chunk gives out into a row of metrics, a line and a step of the progress bar."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        records: Records,
+        checkpoints: Checkpoints,
+        meter: MomentumMeter | None,
+        bar: Any,
+        start: int,
+    ):
+        self._experiment, self._records, self._checkpoints = experiment, records, checkpoints
+        self._meter, self._bar = meter, bar
+        self._seconds_before = records.rows[-1]["wall_seconds"] if records.rows else 0.0
+        self._began = self._then = time.perf_counter()
+        self._update = start
+
+    def report_start(self, evaluation: dict[str, jax.Array]) -> None:
+        """The evaluation of the initial parameters."""
+        clock = {} if self._experiment.trace.time is None else {"simulated_time": 0.0}
+        self._write({"update": 0, **clock}, evaluation)
+
+    def report(
+        self, events: slice, out: RunOutput, evaluation: dict[str, jax.Array], steered: dict[str, jax.Array]
+    ) -> dict[str, float]:
+        """Waits for a chunk and records its means; returns the evaluation as numbers.
+
+        Raises:
+          RunError: a loss is not finite.
+        """
+        count, trace = events.stop - events.start, self._experiment.trace
+        losses, accuracy, gap = (np.asarray(x)[:count] for x in (out.losses, out.aux["accuracy"], out.gap))
+        for what, values in (("loss", losses), ("gap", gap)):
+            for i in np.flatnonzero(~np.isfinite(values))[:1]:
+                event = events.start + int(i)
+                raise self.diverged(f"the {what} of update {event + 1:,} is {values[i]}", event)
+        if self._meter is not None:
+            readout = Readout(*(np.asarray(x)[:count] for x in out.aux["meter"]))
+            self._meter.add(trace.read_version[events], readout)
+        now = time.perf_counter()
+        rate = (events.stop - self._update) / max(now - self._then, 1e-9)
+        self._then, self._update = now, events.stop
+        clock = {} if trace.time is None else {"simulated_time": float(trace.time[events.stop - 1])}
+        row = {
+            "update": events.stop,
+            **clock,
+            "train_loss": float(losses.mean()),
+            "train_accuracy": float(accuracy.mean()),
+            "staleness": float(trace.staleness[events].mean()),
+            "gap": float(gap.mean()),
+            "normalised_gap": float(normalised_gap(gap, np.asarray(out.gradient_rms)[:count]).mean()),
+            **{name: float(value) for name, value in steered.items()},
+            "learning_rate": float(self._experiment.schedule(events.stop - 1)),
+            "updates_per_second": round(rate, 3),
+        }
+        self._bar.update(events.stop - self._bar.n)
+        self._bar.set_postfix_str(f"loss {row['train_loss']:.4g}")
+        return self._write(row, evaluation)
+
+    def diverged(self, what: str, update: int) -> RunError:
+        """The error that says what has happened, what is left and what to do."""
+        config, saved = self._experiment.config, self._checkpoints.updates()
+        return RunError(
+            f"{what}: the training has diverged (learning rate {float(self._experiment.schedule(update)):g}, "
+            f"explicit momentum {config.momentum:g}, {config.num_groups} compute groups). "
+            + (
+                f"The last good checkpoint, of update {saved[-1]:,}, stays. "
+                if saved
+                else "There is no checkpoint yet. "
+            )
+            + "Take a smaller learning rate or less momentum in a new workdir."
+        )
+
+    def _write(self, row: dict[str, Any], evaluation: dict[str, jax.Array]) -> dict[str, float]:
+        metrics = {name: float(value) for name, value in evaluation.items()}
+        if not np.isfinite(metrics.get("test_loss", 0.0)):
+            update = row["update"]
+            raise self.diverged(f"the test loss is {metrics['test_loss']} after update {update:,}", max(update - 1, 0))
+        momentum = self._momentum() if metrics else {}
+        seconds = self._seconds_before + time.perf_counter() - self._began
+        self._records.write({**row, **metrics, **momentum, "wall_seconds": round(seconds, 3)})
+        if metrics:
+            words = [f"update {row['update']:,}"]
+            words += [f"train loss {row['train_loss']:.4f}"] if "train_loss" in row else []
+            words += [f"test loss {metrics['test_loss']:.4f}", f"test accuracy {metrics['test_accuracy']:.2%}"]
+            words += [f"top 5 {metrics['test_top5_accuracy']:.2%}"] if "test_top5_accuracy" in metrics else []
+            words += [f"implicit momentum {momentum['implicit_momentum']:.2f}"] if momentum else []
+            words += [f"{row['updates_per_second']:.1f} updates/s"] if "updates_per_second" in row else []
+            _say("   ".join(words))
+        return metrics
+
+    def _momentum(self) -> dict[str, float]:
+        """What the meter shows, by name; {} where it shows nothing."""
+        measured = self._meter.estimate() if self._meter is not None else None
+        if measured is None:
+            return {}
+        return {
+            "implicit_momentum": measured.implicit,
+            "implicit_momentum_low": measured.low,
+            "implicit_momentum_high": measured.high,
+            "total_momentum": measured.total,
+        }
+
+
+def _refuse_broken(reporter: _Reporter, state: RunState, update: int) -> None:
+    """What is saved must be finite; the loss shows broken parameters only when a worker has read them."""
+    saved = {name: getattr(state, name) for name in ("params", "algorithm", "model_state")}
+    good = jax.tree_util.tree_leaves_with_path(_all_finite(saved))
+    for path in [path for path, is_finite in good if not is_finite][:1]:
+        name = jax.tree_util.keystr(path)
+        raise reporter.diverged(f"the state {name} is not finite after update {update:,}", update - 1)
+
+
+@jax.jit
+def _all_finite(state: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), state)
+
+
+class _Signals:
+    arrived: signal.Signals | None = None
+
+    def stopped_by(self) -> signal.Signals | None:
+        """What stops the run after this chunk, the same one in all processes."""
+        return signal.SIGTERM if distributed.preempted() else self.arrived
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    """Notes the first SIGINT or SIGTERM, so that the run can save; the second one acts at once.
+
+    Where several processes run, JAX notes SIGTERM, and SIGINT is passed on as one.
+    """
+    noted, before = _Signals(), {}
+
+    def note(number: int, _: Any) -> None:
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            noted.arrived = signal.Signals(number)  # the loop looks; nothing else is safe here
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    several = jax.process_count() > 1
+    with contextlib.suppress(ValueError):  # not in the main thread, whose owner handles signals
+        for number in (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        restore()
+
+
+def _progress(total: int, start: int) -> Any:
+    """A bar with ETA and updates a second, on a terminal only."""
+    off = None if distributed.is_primary() else True
+    return tqdm(total=total, initial=start, unit=" updates", dynamic_ncols=True, disable=off, smoothing=0.05)
+
+
+def _say(text: str) -> None:
+    """Prints a line above the progress bar."""
+    if distributed.is_primary():
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
+    from matplotlib.figure import Figure
+
+    width, height = (15, 7.5) if experiment.trace.time is not None else (18, 4)
+    width += 5 if any("implicit_momentum" in row for row in records.rows) else 0
+    figure = Figure(figsize=(width, height))
+    config, groups = experiment.config, experiment.config.num_groups
+    figure.suptitle(
+        f"{config.dataset}, {config.model}, {groups} compute group{'s' * (groups > 1)}, {config.algorithm}, "
+        f"learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}"
+    )
+    plots.training(figure, records.rows, experiment.trace, experiment.law)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+
+
+def _table(experiment: Experiment, records: Records) -> str:
+    """The results, one a line."""
+    config, trace, last = experiment.config, experiment.trace, records.rows[-1]
+    updates, accuracy = records.column("test_accuracy")
+    best = int(np.argmax(accuracy))
+    law = f", in theory {experiment.law}" if experiment.law else ""
+    clock = f"{last['simulated_time']:,.1f} s" if "simulated_time" in last else "none"
+    expected = None if experiment.law is None else experiment.law.implicit_momentum
+    implicit = "" if expected is None else f", implicit momentum {expected:.3f}"
+    seconds = last["wall_seconds"]
+    lines = {
+        "data, network": f"{config.dataset}, {config.model}",
+        "method": f"{config.algorithm}, learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}",
+        "compute groups": f"{config.num_groups}{implicit}",
+        "staleness": f"mean {trace.staleness.mean():.2f}, largest {trace.staleness.max()}{law}",
+        "gap": f"mean {np.mean(records.column('gap')[1]):.3g}",
+        "momentum meter": _measured(experiment, records),
+        "updates": f"{last['update']:,} in {seconds:.1f} s, {last['update'] / seconds:.1f} a second",
+        "simulated time": clock,
+        "test loss": f"{last['test_loss']:.4f}",
+        "test accuracy": f"{accuracy[-1]:.2%}, best {accuracy[best]:.2%} at update {updates[best]:,}",
+    }
+    if "test_top5_accuracy" in last:
+        lines["top 5"] = f"{last['test_top5_accuracy']:.2%}"
+    return "\n".join(f"{name:15s} {text}" for name, text in lines.items())
+
+
+def _measured(experiment: Experiment, records: Records) -> str:
+    """What the meter has shown last, or why there is nothing."""
+    config, rows = experiment.config, [row for row in records.rows if "implicit_momentum" in row]
+    off = why_no_meter(config, experiment.trace)
+    if off and not rows:
+        return f"none, {off}"
+    if not rows:
+        return f"none, no {config.meter_window} updates in a row at one learning rate"
+    last = rows[-1]
+    low, high = last["implicit_momentum_low"], last["implicit_momentum_high"]
+    fits = experiment.law is not None and experiment.law.implicit_momentum is not None
+    fit = "" if fits else " (a best fit, if staleness is not geometric)"
+    return (
+        f"implicit {last['implicit_momentum']:.3f}, 95 % in [{low:.3f}, {high:.3f}]{fit}, "
+        f"with explicit {config.momentum:g} in all {last['total_momentum']:.3f}, at update {last['update']:,}"
+    )

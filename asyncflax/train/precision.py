@@ -1,0 +1,60 @@
+"""In which precision a network computes, while all that is trained, sent and kept stays float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from asyncflax import _check
+
+__all__ = ["PRECISIONS", "compute_in"]
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+_OF_PRODUCTS = {"float32": "float32", "tf32": "tensorfloat32"}  # as JAX calls it
+
+
+def compute_in(precision: str, apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A network that computes in a precision.
+
+    'float32': products of matrices and convolutions in full float32, for which a GPU would take TF32 if it were not
+    told. 'tf32': arrays are float32, products are TF32 on devices that have it; on others (CPUs) it is 'float32'.
+    'bfloat16': parameters and images are cast, everything up to the logits is bfloat16, the logits are cast back to
+    float32. Gradients with respect to the parameters are float32 (the dtype of the parameters) in all cases, and have
+    the precision of the network that they go through. The statistics of BatchNorm are computed and kept in float32 in
+    all cases.
+
+    Args:
+      precision: one of these.
+      apply: the network, `apply(params, images, **kwargs) -> logits`, as `models.functional` makes it, or
+        `apply(params, model_state, images, **kwargs) -> (logits, update)`, as `models.functional_with_state` does.
+
+    Raises:
+      ValueError: there is no such precision.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from asyncflax.train.precision import compute_in
+      >>> apply = compute_in("bfloat16", lambda params, images: images @ params)
+      >>> params, images = jnp.array([[1.0], [0.001]]), jnp.ones((1, 2))
+      >>> apply(params, images), jax.grad(lambda params: apply(params, images).sum())(params).dtype
+      (Array([[1.]], dtype=float32), dtype('float32'))
+    """
+    _check.choice("precision", precision, PRECISIONS)
+
+    def computed(params: Any, *state_and_images: Any, **kwargs: Any) -> Any:
+        if precision != "bfloat16":
+            with jax.default_matmul_precision(_OF_PRODUCTS[precision]):
+                return apply(params, *state_and_images, **kwargs)
+        *state, images = state_and_images
+        params, images = jax.tree.map(_as_bfloat16, (params, images))
+        out = apply(params, *state, images, **kwargs)
+        return (out[0].astype(jnp.float32), out[1]) if state else out.astype(jnp.float32)
+
+    return computed
+
+
+def _as_bfloat16(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x

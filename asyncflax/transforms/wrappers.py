@@ -1,0 +1,72 @@
+"""One optimizer state a worker."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import optax
+
+from asyncflax import _check
+from asyncflax._rows import fill_rows, put_row, take_row
+
+
+class PerWorkerState(NamedTuple):
+    """State of `per_worker`.
+
+    Attributes:
+      workers: the inner state, each leaf with a leading axis [num_workers].
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, optax
+      >>> asyncflax.transforms.per_worker(optax.trace(0.9), num_workers=4).init(jnp.ones(2)).workers.trace.shape
+      (4, 2)
+    """
+
+    workers: Any
+
+
+def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.GradientTransformationExtraArgs:
+    """Keeps the state of `tx` for each worker; an event reads and writes that of the worker who delivers.
+
+    A schedule inside `tx` counts that worker's updates; a learning rate belongs outside. An event costs one row,
+    whatever the number of workers. A traced worker id beyond `num_workers` cannot be seen here (`asyncflax.run` refuses
+    such a trace).
+
+    Args:
+      tx: any transformation.
+      num_workers: the number of workers, at least 1.
+
+    The update needs the extra argument `worker`, int32 [].
+
+    Raises:
+      TypeError: `tx` is not an Optax transformation.
+      ValueError: num_workers is below 1; later, a concrete worker id is not in 0..num_workers-1.
+
+    Source: the per-worker momenta of Multi-ASGD in Hakimi et al. 2019 (arXiv:1907.11612).
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, optax
+      >>> tx = asyncflax.transforms.per_worker(optax.trace(0.5), num_workers=2)
+      >>> state = tx.init(jnp.zeros(()))
+      >>> for worker in [0, 1, 0]:
+      ...     update, state = tx.update(jnp.ones(()), state, worker=worker)
+      ...     print(update)
+      1.0
+      1.0
+      1.5
+    """
+    _check.instance("tx", tx, optax.GradientTransformation, "an optax.GradientTransformation")
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    inner = optax.with_extra_args_support(tx)
+
+    def init_fn(params):
+        return PerWorkerState(fill_rows(inner.init(params), num_workers))
+
+    def update_fn(updates, state, params=None, *, worker, **extra):
+        if not _check.is_traced(worker):
+            _check.integer("worker", worker, 0, num_workers - 1)
+        own = take_row(state.workers, worker)
+        updates, own = inner.update(updates, own, params, worker=worker, **extra)
+        return updates, PerWorkerState(put_row(state.workers, worker, own))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

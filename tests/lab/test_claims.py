@@ -1,0 +1,198 @@
+"""Claims as files, their table in the README, and what is said when one is wrong."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from asyncflax.lab import claims
+from asyncflax.lab.claims import Claim
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIELDS = {
+    "name": "theorem-5",
+    "statement": "M workers have 1 - 1/M of momentum.",
+    "source": "Somebody 2016, Theorem 5",
+    "paper": "0.875 | M = 8",
+    "ours": "0.874 (0.871 to 0.877)",
+    "value": 0.874,
+    "interval": (0.871, 0.877),
+    "seeds": 50,
+    "command": "python launch/theory.py --workdir=runs/theory",
+}
+
+
+def claim(**fields):
+    return Claim(**{**FIELDS, **fields})
+
+
+def repository(path, *all_claims):
+    """A folder with a README, results and the script that the commands name."""
+    (path / "launch").mkdir()
+    (path / "launch" / "theory.py").touch()
+    (path / "README.md").write_text("# Title\n\n<!-- claims -->\n<!-- /claims -->\n\nThe end.\n")
+    for one in all_claims:
+        one.save(path / "results")
+    claims.write_table(path / "README.md", path / "results")
+    return path / "README.md", path / "results"
+
+
+def test_the_table_in_the_readme_is_that_of_the_results():
+    """Every row has its file, figure, seeds, interval and a command whose script and config there are."""
+    assert claims.faults(ROOT / "README.md", ROOT / "results") == []
+    everything = claims.load_all(ROOT / "results")
+    figures = {one.figure for one in everything if one.figure}
+    kept = {path.name for path in (ROOT / "results").iterdir()}
+    assert kept >= figures | {f"{one.name}.json" for one in everything}
+    assert not [name for name in kept if name.endswith(".png") and name not in figures], "figures without a claim"
+
+
+def test_a_claim_survives_its_file(tmp_path):
+    path = claim().save(tmp_path / "new" / "folder")
+    assert path.name == "theorem-5.json" and Claim.load(path) == claim()
+    assert list(json.loads(path.read_text())) == [field.name for field in dataclasses.fields(Claim)]
+    before = path.stat().st_mtime_ns
+    claim().save(path.parent)
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(FileExistsError, match=r"theorem-5.json holds another result; pass overwrite=True"):
+        claim(seeds=51).save(path.parent)
+    claim(seeds=51).save(path.parent, overwrite=True)
+    assert Claim.load(path).seeds == 51 and len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "fields, error, message",
+    [
+        ({"name": "Theorem 5"}, ValueError, "name must be a slug such as 'theorem-5'"),
+        ({"statement": " "}, ValueError, "statement must be one line of text, got ' '"),
+        ({"paper": "a\nb"}, ValueError, "paper must be one line of text"),
+        ({"paper": 0.875}, TypeError, "paper must be one line of text, got 0.875"),
+        ({"value": float("nan")}, ValueError, "value must be finite"),
+        ({"interval": (0.9, 0.8)}, ValueError, r"interval must hold value=0.874, got \(0.9, 0.8\)"),
+        ({"interval": (0.8, float("inf"))}, ValueError, "interval must be finite"),
+        ({"interval": 0.8}, ValueError, r"interval must be \(low, high\), got 0.8"),
+        ({"seeds": 0}, ValueError, "seeds must be an integer >= 1, got seeds=0"),
+        ({"confidence": 95}, ValueError, r"confidence must be finite and in \(0, 1\]"),
+        ({"command": "launch/theory.py"}, ValueError, "command must begin with 'python ' and a script"),
+        ({"command": "python -m theory"}, ValueError, "command must begin with 'python ' and a script"),
+        ({"command": "python /home/me/theory.py"}, ValueError, "command must begin with 'python ' and a script"),
+        ({"figure": "../figure.png"}, ValueError, "figure must be the name of a PNG"),
+        ({"figure": "figure.svg"}, ValueError, "figure must be the name of a PNG"),
+    ],
+)
+def test_a_bad_field_is_one_clear_error(fields, error, message):
+    with pytest.raises(error, match=message):
+        claim(**fields)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "theorem-5.json is no JSON"),
+        ("[]", "must hold the fields of a claim, got list"),
+        ('{"seed": 3}', "a claim has no field 'seed'; did you mean 'seeds'?"),
+        ('{"seeds": 3}', "theorem-5.json lacks name, statement,"),
+        ({"seeds": 0}, "theorem-5.json: seeds must be an integer >= 1"),
+        ({"interval": None}, r"theorem-5.json: interval must be \(low, high\)"),
+        ({"name": "theorem-6"}, "holds the claim 'theorem-6'; call the file theorem-6.json"),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(content, message, tmp_path):
+    if isinstance(content, dict):
+        content = json.dumps({**dataclasses.asdict(claim()), **content})
+    path = tmp_path / "theorem-5.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        Claim.load(path)
+    with pytest.raises(FileNotFoundError, match="no claim at"):
+        Claim.load(tmp_path / "nothing.json")
+
+
+def test_claims_stand_in_the_order_of_their_sources(tmp_path):
+    for name, source in {"a": "B, Theorem 10", "b": "B, Theorem 9", "d": "A", "c": "A"}.items():
+        claim(name=name, source=source).save(tmp_path)
+    assert [one.name for one in claims.load_all(tmp_path)] == ["c", "d", "b", "a"]
+
+
+def test_the_row_of_a_claim():
+    rows = claims.markdown_table([claim(), claim(figure="one.png", confidence=1.0, seeds=1000)]).splitlines()[2:]
+    assert rows[0] == (
+        r"| M workers have 1 - 1/M of momentum. Somebody 2016, Theorem 5. | 0.875 \| M = 8 | "
+        "[0.874 (0.871 to 0.877)](results/theorem-5.json) | 50 | `python launch/theory.py --workdir=runs/theory` |"
+    )
+    assert "[Figure](results/one.png)" in rows[1] and "all cases | 1,000 |" in rows[1]
+
+
+def test_what_can_be_wrong_with_the_results(tmp_path):
+    readme, results = repository(tmp_path, claim(), claim(name="second"))
+    assert claims.faults(readme, results) == []
+    assert readme.read_text().startswith("# Title\n\n") and readme.read_text().endswith("\n\nThe end.\n")
+
+    def wrong(**fields):
+        claim(**fields).save(results, overwrite=True)
+        return "\n".join(claims.faults(readme, results))
+
+    assert "the table in README.md is not that of results/; run: python launch/claims.py" in wrong(seeds=3)
+    assert "there is no figure" in wrong(figure="one.png")
+    (results / "one.png").write_bytes(bytes(200_001))
+    assert "has 200,001 bytes" in wrong(figure="one.png")
+    assert "its command names launch/nothing.py, which there is not" in wrong(command="python launch/nothing.py")
+    assert "names configs/no.py, which" in wrong(command="python launch/theory.py --config=configs/no.py:fast")
+    assert "a path of one machine" in wrong(command="python launch/theory.py --workdir=/home/me/run")
+    (results / "theorem-5.json").write_text("{}")
+    assert "lacks name, statement" in "\n".join(claims.faults(readme, results))
+    (results / "theorem-5.json").unlink()
+    assert "README.md names results/theorem-5.json, which there is not" in "\n".join(claims.faults(readme, results))
+    readme.write_text("no marks")
+    assert "must have a line <!-- claims -->" in claims.faults(readme, results)[0]
+
+
+def test_collecting_is_all_or_nothing_and_overwrites_only_when_asked(tmp_path):
+    study, results = tmp_path / "claims", tmp_path / "results"
+    claim(name="first").save(study)
+    claim(name="second", figure="one.png").save(study)
+    with pytest.raises(FileNotFoundError, match="claim second: there is no figure"):
+        claims.collect(study, results)
+    assert not results.exists()
+    (study / "one.png").write_bytes(b"old")
+    assert [one.name for one in claims.collect(study, results)] == ["first", "second"]
+    assert sorted(path.name for path in results.iterdir()) == ["first.json", "one.png", "second.json"]
+    (study / "one.png").write_bytes(b"new")
+    with pytest.raises(FileExistsError, match=r"one.png is another one; pass overwrite=True"):
+        claims.collect(study, results)
+    assert (results / "one.png").read_bytes() == b"old"
+    claims.collect(study, results, overwrite=True)
+    assert (results / "one.png").read_bytes() == b"new"
+
+
+def launch(*flags):
+    process = subprocess.run(
+        [sys.executable, "launch/claims.py", *flags],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in process.stderr
+    return process.returncode, process.stdout, process.stderr
+
+
+def test_the_launcher(tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    claim().save(study / "claims")
+    readme, results = repository(tmp_path)
+    status, out, _ = launch(f"--root={tmp_path}", f"--from={study}")
+    assert status == 0 and "copied 1 claims: theorem-5" in out and "theorem-5.json" in readme.read_text()
+    claim(seeds=3).save(results, overwrite=True)
+    status, out, err = launch(f"--root={tmp_path}", "--check")
+    assert status == 1 and re.match(r"error: the table in README.md is not that of results/", err)
+    status, _, err = launch(f"--root={tmp_path}", f"--from={study}")
+    assert status == 1 and "is another one; pass --overwrite to replace it" in err
+    assert launch(f"--root={tmp_path}", f"--from={study}", "--overwrite")[0] == 0
+    assert claims.faults(readme, results) == []

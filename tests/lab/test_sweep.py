@@ -1,0 +1,270 @@
+"""Sweeps: a grid gives what the runs one by one give, survives being killed, and refuses what cannot be."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+import asyncflax
+from asyncflax.errors import RunError
+from asyncflax.lab.sweep import Grid, SweepConfig, SweepUnfinishedError, program, run_sweep
+from asyncflax.train import experiment
+from asyncflax.train.config import TrainConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+TRAIN = TrainConfig(
+    model="Mlp", model_options="hidden=8", num_groups=3, num_updates=24, log_every=4, eval_every=12, batch_size=8
+)
+
+
+def in_float64(config, *, images=None):
+    """The experiment with weights in float64."""
+    made = experiment.make_experiment(config, images=images)
+    return made._replace(params=jax.tree.map(lambda x: x.astype(jnp.float64), made.params))
+
+
+def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the training loss every `log_every` updates and the test losses of one training.
+
+    Its gradient function is `common`'s, so that it compiles once.
+    """
+    made = in_float64(dataclasses.replace(config, checkpoint_every=config.num_updates))
+    state = asyncflax.init_run(made.algorithm, made.params, made.plan, key=made.key)
+    train, test = [], [common.evaluate(state.params)["test_loss"]]
+    for chunk in made.plan:
+        state, out = asyncflax.run_chunk(made.algorithm, common.gradient_fn, state, chunk, made.batches(chunk))
+        train.append(np.mean(out.losses[: int(chunk.num_events)]))
+        if chunk.events.stop % config.eval_every == 0 or chunk.events.stop == config.num_updates:
+            test.append(common.evaluate(state.params)["test_loss"])
+    return np.array(train), np.array(test)
+
+
+@pytest.mark.parametrize(
+    "train, axes, at_once",
+    [
+        # Tiles of 8 hyper-parameters, one a device, some of them fill-ups; unequal stretches between cuts.
+        (
+            dataclasses.replace(TRAIN, learning_rate_drops=(0.5,), weight_decay=0.01, bias_multiplier=2.0),
+            {"num_groups": (1, 3), "momentum": (-0.1, 0.6, 0.3), "learning_rate": (0.1, 0.05, 0.01), "seed": (0, 1)},
+            6,
+        ),
+        # Two environments in one program, a law with as many slots as its draws need, a method with state a worker.
+        (
+            dataclasses.replace(TRAIN, staleness="geometric", staleness_options="mean=2", eval_every=10),
+            {"seed": (3, 4, 5), "momentum": (0.0, 0.5)},
+            0,
+        ),
+        (
+            dataclasses.replace(TRAIN, algorithm="multi_asgd", model_options="hidden=8, dropout=0.3", crop_pad=1),
+            {"num_groups": (2, 3), "momentum": (0.5,), "seed": (0,)},
+            0,
+        ),
+    ],
+    ids=["queue", "law", "multi_asgd"],
+)
+def test_a_grid_gives_what_the_runs_one_by_one_give(monkeypatch, tmp_path, train, axes, at_once):
+    monkeypatch.setattr(program, "make_experiment", in_float64)
+    config = SweepConfig(
+        train, axes=", ".join(f"{name}={value}" for name, value in axes.items()), cells_at_once=at_once
+    )
+    results = run_sweep(config, tmp_path / "sweep")
+    grid = Grid.of(config)
+    cells = list(grid)
+    common = in_float64(train)
+    for index in [cells[0], cells[-1], *cells[1 : -1 : max(1, len(cells) // 4)]]:
+        train_loss, test_loss = one_by_one(grid.config(index), common)
+        cell = results.sel(grid.coordinates(index))
+        np.testing.assert_allclose(cell.train_loss.dropna("trained"), train_loss, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(cell.test_loss, test_loss, rtol=1e-6)  # sums of float32 images
+        assert int(cell.diverged_at) == -1
+
+
+def test_divergent_cells_are_masked_and_counted(tmp_path, capsys):
+    config = SweepConfig(TRAIN, axes="learning_rate=(0.01, 1e30), momentum=(0.0, 1.0), seed=(0, 1)")
+    results = run_sweep(config, tmp_path / "sweep")
+    good, bad = results.sel(learning_rate=0.01), results.sel(learning_rate=1e30)
+    assert (good.diverged_at == -1).all() and np.isfinite(good.test_loss).all()
+    assert ((bad.diverged_at > 0) & (bad.diverged_at <= 12)).all()
+    assert np.isnan(bad.test_loss.sel(update=[12, 24])).all() and np.isfinite(bad.test_loss.sel(update=0)).all()
+    assert np.isnan(bad.train_accuracy.isel(trained=-1)).all()
+
+
+def test_finished_cells_are_kept_and_the_rest_is_trained(tmp_path, capsys):
+    config = SweepConfig(TRAIN, axes="momentum=(0.0, 0.3, 0.6), seed=(0, 1)", cells_at_once=1)
+    whole = run_sweep(config, tmp_path / "whole")
+    with pytest.raises(SweepUnfinishedError, match=r"0 of 6 cells are finished .* the same command goes on"):
+        run_sweep(config, tmp_path / "part", stop_after_minutes=0.0)
+    part = tmp_path / "part"
+    files = sorted((tmp_path / "whole" / "cells").iterdir())
+    for path in files[:3]:
+        (part / "cells" / path.name).write_bytes(path.read_bytes())
+    damaged = part / "cells" / files[2].name
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    resumed = run_sweep(dataclasses.replace(config, cells_at_once=2), part)  # in other tiles
+    assert "2 of 6 cells are finished" in capsys.readouterr().out
+    assert [path.suffix for path in (part / "cells").iterdir()].count(".damaged") == 1
+    xarray.testing.assert_allclose(resumed, whole, rtol=1e-5)
+    again = run_sweep(config, part)  # complete: nothing is trained
+    assert "to train" not in capsys.readouterr().out.split("finished")[-1]
+    xarray.testing.assert_identical(again.drop_attrs(), resumed.drop_attrs())
+    with xarray.open_dataset(part / "results.nc", engine="scipy") as saved:
+        xarray.testing.assert_equal(saved.test_loss, resumed.test_loss)
+        assert json.loads(saved.attrs["config"])["train"]["num_updates"] == 24
+
+
+def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
+    command = [sys.executable, "launch/sweep.py", "--config=configs/figure3.py:fast", "--config.train.model=Mlp"]
+    command += ["--config.train.num_updates=20", "--config.train.eval_every=10", "--config.train.log_every=10"]
+    command += ["--config.axes=num_groups=(1, 2), momentum=(0.0, 0.5), learning_rate=(0.1,), seed=(0, 1)"]
+    command += ["--config.cells_at_once=1"]
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+
+    def start(workdir):
+        return subprocess.Popen(
+            [*command, f"--workdir={workdir}"], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    killed = tmp_path / "killed"
+    process = start(killed)
+    while not list((killed / "cells").glob("*.npz")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len(list((killed / "cells").glob("*.npz")))
+    assert 1 <= done < 8 and not (killed / "results.nc").exists()
+    out = start(killed).communicate()[0].decode()
+    assert f"{done} of 8 cells are finished" in out and f"{8 - done} to train" in out
+    assert "results.nc" in out, out
+    whole = tmp_path / "whole"
+    assert "8 to train" in start(whole).communicate()[0].decode()
+    with (
+        xarray.open_dataset(killed / "results.nc", engine="scipy") as one,
+        xarray.open_dataset(whole / "results.nc", engine="scipy") as other,
+    ):
+        xarray.testing.assert_identical(one.drop_attrs(), other.drop_attrs())  # bit by bit
+
+
+@pytest.mark.parametrize(
+    "axes, message",
+    [
+        ("", "axes is empty"),
+        ("momentum=()", "momentum is empty, so the grid has no cell"),
+        ("momentum=(0, 0.3, 0.3)", "momentum has the value 0.3 twice"),
+        ("learning_rate=(1, 1.0)", "learning_rate has the value 1.0 twice"),
+        ("momenta=(0, 0.3)", "'momenta' is no field .* did you mean 'momentum'"),
+        ("dataset=('digits', 'cifar10')", r"dataset decides which data are loaded, .* set config\.train\.dataset, and"),
+        (
+            "classes=((0, 1), (2, 3))",
+            "classes decides which data are loaded, and all cells of a sweep train on the same",
+        ),
+        ("data_dir=('here', 'there')", "data_dir decides which data are loaded"),
+        ("data_cache=('one.npz', 'other.npz')", "data_cache decides which data are loaded"),
+        ("num_updates=(10, 20)", "'num_updates' is no field of the config that can vary"),
+        (r"momentum=(0.5, 2.0), seed=(0, 1)", r"the cell momentum=2.0, seed=0 is refused: config.momentum must be"),
+        ("num_groups=(1, 2.5)", "the cell num_groups=2.5 is refused: config.num_groups must be of type int"),
+        ("algorithm=('asgd',), momentum=(0.0, 0.9)", "asgd has no momentum; set it to 0"),
+        ("learning_rate_drops=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
+        ("seed=(0, 4000000000)", r"must have numbers below 2\^31"),
+        ("algorithm_options=('frm=inside',)", "has no option 'frm'.*did you mean 'form'"),
+        ("start_from=('nowhere',)", "nowhere is no checkpoint"),
+        ("momentum=[0, open('x')]", "axes must be like 'momentum="),
+        ("momentum", "axes must be like 'momentum="),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_before_anything_is_traced(tmp_path, axes, message):
+    with pytest.raises(RunError, match=message):
+        run_sweep(SweepConfig(TRAIN, axes=axes), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_grid_that_does_not_fit_says_what_does(tmp_path):
+    config = SweepConfig(TRAIN, axes="momentum=(0.0, 0.3), seed=(0, 1)", cells_at_once=2, memory_gb=0.0001)
+    with pytest.raises(RunError, match=r"one cell takes|cells at once take .* GB of memory, there are 0.0001 GB"):
+        run_sweep(config, tmp_path / "sweep")
+    many = SweepConfig(TRAIN, axes="momentum=" + str(tuple(np.linspace(0, 0.9, 64).tolist())), cells_at_once=64)
+    need = _memory_of(many)
+    half = dataclasses.replace(many, memory_gb=0.6 * need / 1e9)
+    with pytest.raises(RunError, match=r"64 cells at once take .* GB of memory, .*; set cells_at_once=3\d"):
+        run_sweep(half, tmp_path / "other")
+
+
+def _memory_of(config: SweepConfig) -> float:
+    grid = Grid.of(config)
+    made = program.Program(config.train, [grid.environment((0,))], experiment.load_data(config.train))
+    return made._memory([grid.environment((0,))], len(grid))
+
+
+def test_tiles_are_cut_to_the_memory_that_there_is(monkeypatch):
+    monkeypatch.setattr(program, "_FAST_ON_CPU", 64)
+    config = SweepConfig(TRAIN, axes="momentum=" + str(tuple(np.linspace(0, 0.9, 64).tolist())) + ", seed=(0, 1)")
+    grid = Grid.of(config)
+    environments = list(dict.fromkeys(map(grid.environment, grid)))
+    images = experiment.load_data(config.train)
+    need = program.Program(config.train, environments, images)._memory(environments[:1], 64)
+    made = program.Program(config.train, environments, images, memory_gb=0.6 * need / 1e9)
+    e, h = made.tile(environments, 64)
+    assert e == 1 and 16 <= h < 64 and made._memory(environments[:e], h) <= 0.6 * need
+
+
+def test_the_methods_of_one_sweep_may_differ_in_having_momentum(tmp_path):
+    train = dataclasses.replace(TRAIN, momentum=0.9)
+    config = SweepConfig(train, axes="algorithm=('asgd', 'momentum_asgd'), momentum=(0.0,)")
+    results = run_sweep(config, tmp_path / "sweep")
+    np.testing.assert_allclose(results.test_loss[0], results.test_loss[1], rtol=1e-6)
+
+
+def test_the_environments_of_a_program_share_the_checkpoint_that_they_begin_with(tmp_path, monkeypatch):
+    from asyncflax.train.loop import train_and_evaluate
+
+    train_and_evaluate(TRAIN, tmp_path / "warm")
+    train = dataclasses.replace(TRAIN, start_from=str(tmp_path / "warm" / "checkpoints" / "24"))
+    load, read = experiment.load_model, []
+    monkeypatch.setattr(experiment, "load_model", lambda *path, **like: read.append(path) or load(*path, **like))
+    environments = [(("seed", seed),) for seed in range(3)]
+    made = program.Program(train, environments, experiment.load_data(train))
+    assert len(read) == 1
+    found = made.train(environments, np.array([[0.05, 0.5]]))
+    for k, environment in enumerate(environments):
+        alone = experiment.make_experiment(dataclasses.replace(train, **dict(environment)))
+        loss = float(alone.evaluate(alone.params)["test_loss"])
+        np.testing.assert_allclose(found["test_loss"][k, 0, 0], loss, rtol=1e-6)
+    assert len(set(found["test_loss"][:, 0, -1])) == 3, "other data and traces"
+
+
+def test_cells_of_another_start_do_not_belong_to_a_sweep(tmp_path):
+    from asyncflax.train.loop import train_and_evaluate
+
+    path = tmp_path / "warm"
+    train_and_evaluate(TRAIN, path)
+    train = dataclasses.replace(TRAIN, start_from=str(path / "checkpoints" / "24"))
+    config = SweepConfig(train, axes="momentum=(0.0, 0.3)")
+    run_sweep(config, tmp_path / "sweep")
+    shutil.rmtree(path)
+    train_and_evaluate(dataclasses.replace(TRAIN, seed=1), path)
+    with pytest.raises(RunError, match="read another file as start_from; take a new workdir"):
+        run_sweep(config, tmp_path / "sweep")
+
+
+def test_the_folder_of_something_else_is_refused(tmp_path):
+    config = SweepConfig(TRAIN, axes="momentum=(0.0, 0.3)")
+    run_sweep(config, tmp_path / "sweep")
+    other = dataclasses.replace(config, train=dataclasses.replace(TRAIN, batch_size=16))
+    with pytest.raises(RunError, match=r"config\.train\.batch_size was 8, now it is 16"):
+        run_sweep(other, tmp_path / "sweep")
+    with pytest.raises(RunError, match=r"config\.axes was"):
+        run_sweep(dataclasses.replace(config, axes="momentum=(0.0, 0.5)"), tmp_path / "sweep")
+    from asyncflax.train.loop import train_and_evaluate
+
+    with pytest.raises(RunError, match=r"has a SweepConfig in its run\.json, no TrainConfig"):
+        train_and_evaluate(TRAIN, tmp_path / "sweep")

@@ -1,0 +1,194 @@
+"""The config: its checks, its options, its flags, what may change when a run goes on; and the files in configs/."""
+
+import ast
+import dataclasses
+import pathlib
+import re
+import runpy
+
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import asyncflax
+from asyncflax import models
+from asyncflax.lab import figures
+from asyncflax.lab.compare import CompareConfig, Comparison
+from asyncflax.lab.sweep import SweepConfig
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.experiment import make_algorithm
+from asyncflax.train.options import parse_options
+from asyncflax.train.workdir import differences
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "fields, error, message",
+    [
+        ({"num_groups": "8"}, TypeError, r"config\.num_groups must be of type int, got '8' \(str\)"),
+        ({"num_groups": 0}, ValueError, r"config\.num_groups must be an integer >= 1, got config\.num_groups=0"),
+        ({"num_groups": True}, TypeError, r"config\.num_groups must be of type int, got True"),
+        ({"batch_size": 3.0}, TypeError, r"config\.batch_size must be of type int, got 3\.0"),
+        ({"learning_rate": "fast"}, TypeError, r"config\.learning_rate must be of type float, got 'fast'"),
+        ({"learning_rate": float("nan")}, ValueError, r"config\.learning_rate must be finite"),
+        ({"learning_rate": -0.1}, ValueError, r"config\.learning_rate must be finite and in \[0, inf\]"),
+        (
+            {"momentum": 1.5},
+            ValueError,
+            r"config\.momentum must be finite and in \[-1, 1\].*grows without any gradient",
+        ),
+        ({"pixel_scale": 0.0}, ValueError, r"config\.pixel_scale must be finite and in \(0, inf\]"),
+        ({"crop_pad": -1}, ValueError, r"config\.crop_pad must be an integer >= 0"),
+        ({"warmup_updates": -1}, ValueError, r"config\.warmup_updates must be an integer >= 0"),
+        ({"warmup_updates": 5, "warmup_from": 1.5}, ValueError, r"config\.warmup_from must be finite and in \[0, 1\]"),
+        ({"warmup_from": 0.5}, ValueError, r"config\.warmup_from=0\.5 needs config\.warmup_updates, which is 0"),
+        ({"flip": 1}, TypeError, r"config\.flip must be of type bool, got 1"),
+        ({"learning_rate_drops": (0.5, 0.2)}, ValueError, r"config\.learning_rate_drops must increase"),
+        ({"learning_rate_drops": (1.5,)}, ValueError, r"config\.learning_rate_drops must be finite and in \[0, 1\]"),
+        ({"learning_rate_drops": 0.5}, TypeError, r"config\.learning_rate_drops must be a tuple of numbers, got 0\.5"),
+        (
+            {"precision": "bf16"},
+            ValueError,
+            r"config\.precision must be one of 'float32', 'tf32', 'bfloat16', got 'bf16'",
+        ),
+        ({"precision": "float23"}, ValueError, r"got 'float23'; did you mean 'float32'"),
+        (
+            {"dataset": "digit"},
+            ValueError,
+            r"config\.dataset must be one of 'cifar10', .*, 'imagenet_eight', got 'digit'; did you mean 'digits'",
+        ),
+        (
+            {"algorithm": "dc-asgd"},
+            ValueError,
+            r"config\.algorithm must be one of .*, got 'dc-asgd'; did you mean 'dc_",
+        ),
+        ({"service_time": "gama"}, ValueError, r"config\.service_time .* did you mean 'gamma'\?"),
+        ({"staleness": "geometrical"}, ValueError, r"config\.staleness .* did you mean 'geometric'"),
+        ({"seed": 2**32}, ValueError, r"config\.seed must be at most 4294967295"),
+        (
+            {"queue_options": "policy=discard", "trace": "a.npz"},
+            ValueError,
+            r"queue_options=.* is for the queue, which is",
+        ),
+        ({"staleness_options": "mean=7"}, ValueError, r"staleness_options='mean=7' is for config\.staleness, which is"),
+        ({"algorithm": "ssgd"}, ValueError, r"config\.algorithm='ssgd' .* set config\.barrier=True"),
+        ({"algorithm": "dc_asgd", "bias_multiplier": 2.0}, ValueError, r"linear in the gradient, which dc_asgd is not"),
+        ({"staleness": "geometric", "trace": "a.npz"}, ValueError, r"config\.staleness and config\.trace exclude each"),
+    ],
+)
+def test_bad_fields_are_one_clear_error(fields, error, message):
+    with pytest.raises(error, match=message):
+        TrainConfig(**fields).check()
+
+
+def test_numbers_may_be_written_plainly():
+    config = TrainConfig(learning_rate=1, learning_rate_drops=[0, 1])
+    config.check()
+    assert (config.learning_rate, config.learning_rate_drops) == (1.0, (0.0, 1.0))
+    config = TrainConfig(learning_rate=np.float32(0.5), num_groups=np.int64(4))
+    config.check()
+    assert (config.learning_rate, config.num_groups) == (0.5, 4) and type(config.num_groups) is int
+
+
+@pytest.mark.parametrize(
+    "text, options",
+    [
+        ("", {}),
+        ("strength=0.04", {"strength": 0.04}),
+        (
+            " strength = 1 , curvature=absolute, form='outside' ",
+            {"strength": 1.0, "curvature": "absolute", "form": "outside"},
+        ),
+        ("strength=-1e-3", {"strength": -1e-3}),
+    ],
+)
+def test_options_are_typed_by_the_signature(text, options):
+    found = parse_options("options", text, asyncflax.algorithms.dc_asgd)
+    assert found == options and [type(v) for v in found.values()] == [type(v) for v in options.values()]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "strenght=0.04",
+            r"dc_asgd has no option 'strenght', got 'strenght=0\.04'; did you mean 'strength'\? There are: ",
+        ),
+        ("learning_rate=1", r"learning_rate of dc_asgd is set by a field of its own"),
+        ("strength=strong", r"strength must be of type float, got 'strong'"),
+        ("strength", r"must be like 'strength=0\.04, form=outside', got 'strength'"),
+        ("strength=", r"must be like"),
+        ("strength=__import__('os')", r"must be like"),
+        ("**{}", r"must be like"),
+        ("strength=1, strength=2", r"must be like"),
+        ("strength=1)(form=outside", r"must be like"),
+    ],
+)
+def test_bad_options_are_one_clear_error(text, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        parse_options("options", text, asyncflax.algorithms.dc_asgd, given=["learning_rate"])
+
+
+def test_options_of_classes():
+    assert parse_options("options", "dropout=0.5", models.SmallCnn) == {"dropout": 0.5}
+    assert parse_options("options", "conv=im2col", models.Cifar10Quick) == {"conv": "im2col"}
+    with pytest.raises(ValueError, match=r"SmallCnn has no option 'droput'.*did you mean 'dropout'"):
+        parse_options("options", "droput=0.5", models.SmallCnn)
+
+
+def test_a_run_goes_on_with_data_elsewhere_but_not_with_other_hyper_parameters():
+    config = TrainConfig(learning_rate_drops=(0.5,))
+    began = {**dataclasses.asdict(config), "learning_rate_drops": [0.5]}  # as JSON has it
+    assert differences(began, dataclasses.replace(config, data_dir="/elsewhere", keep_checkpoints=9)) == []
+    assert differences(began, dataclasses.replace(config, seed=1)) == ["config.seed was 0, now it is 1"]
+    assert differences({**began, "gone": 1}, config) == ["config.gone no longer exists"]
+    del began["flip"]  # a run of an older version
+    assert differences(began, config) == []
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+@pytest.mark.parametrize("text, classes", [("range(8)", tuple(range(8))), ("range(2, 8, 3)", (2, 5)), ("3,1", (3, 1))])
+def test_classes_may_be_ranges_in_a_flag(text, classes, monkeypatch):
+    command = ["train.py", f"--config={ROOT}/configs/imagenet_caffenet.py", f"--config.classes={text}"]
+    monkeypatch.setattr("sys.argv", command)  # where ml_collections looks for fields
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(command)
+    values.config.check()
+    assert values.config.classes == classes
+
+
+def variants(path):
+    """Those that the docstring of a config tells of, in its table or in a sentence."""
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    return ["", *re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE), *re.findall(r"`:(\w+)` behind", text)]
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "path, variant",
+    [(path, v) for path in CONFIGS for v in variants(path)],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_every_variant_that_a_config_tells_of_is_in_order(path, variant):
+    config = runpy.run_path(str(path))["get_config"](*[variant] * bool(variant))
+    if isinstance(config, SweepConfig):
+        figures.check(config)  # the grid as well
+    elif isinstance(config, CompareConfig):
+        assert len(Comparison(config)) > 1
+    else:
+        config.check()
+    if isinstance(config, TrainConfig):
+        make_algorithm(config)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if len(variants(path)) > 1], ids=lambda path: path.stem)
+def test_a_variant_that_there_is_not_is_refused_with_those_that_there_are(path):
+    with pytest.raises(ValueError, match=f"configs/{path.name} has the variants? .* not 'slow'") as error:
+        runpy.run_path(str(path))["get_config"]("slow")
+    named = re.findall(r"\w+", str(error.value).split(" variant")[1])
+    assert set(named) - {"s", "and", "not", "slow"} == set(variants(path)) - {""}
