@@ -1,7 +1,7 @@
 """Past parameter versions: rows of a store, and a ring buffer for people who own their loop.
 
-The engine knows the whole trace beforehand and keeps versions in slots (see `engine.plan`). `Ring` is for online use: push the
-newest version, read one that is as old as a staleness law says, which is eq. 6 of Mitliagkas et al. 2016,
+The engine knows the whole trace beforehand and keeps versions in slots (see `engine.plan`). `Ring` is for online use:
+push the newest version, read one that is as old as a staleness law says, which is eq. 6 of Mitliagkas et al. 2016,
 w_{t+1} = w_t - alpha grad f(w_{t - tau_t}). It can live in host memory.
 """
 

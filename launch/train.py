@@ -11,9 +11,8 @@ Several processes train together if each is told who it is: --coordinator=HOST:P
 from absl import flags
 
 import asyncflax
-from asyncflax.train import launcher
+from asyncflax.train import launcher, train_and_evaluate
 from asyncflax.train.config import TrainConfig
-from asyncflax.train import train_and_evaluate
 
 CONFIG = launcher.config_flag(TrainConfig)
 launcher.process_flags()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflax import data
+from asyncflax.data import arrays
 
 TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR")
 has_cifar10 = TFDS_DATA_DIR is not None and (pathlib.Path(TFDS_DATA_DIR) / "cifar10" / "3.0.2").is_dir()
@@ -94,7 +95,7 @@ def tiny_data():
 
 def test_a_cache_is_enough_and_a_damaged_one_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "cache.npz"
-    data._write_cache(path, tiny_data())
+    arrays._write_cache(path, tiny_data())
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
     for name, array in data.cifar10(tmp_path / "nowhere", cache=path)._asdict().items():
         np.testing.assert_array_equal(array, getattr(tiny_data(), name))
@@ -170,5 +171,5 @@ def test_cifar10_from_records(tmp_path):
 @needs_cifar10
 def test_what_is_there_is_not_downloaded_again(tmp_path):
     """The downloading path finds the prepared data set and reads it."""
-    images, labels = data._decode("cifar10:3.0.2", "test[:20]", pathlib.Path(TFDS_DATA_DIR), download=True)
+    images, labels = arrays._decode("cifar10:3.0.2", "test[:20]", pathlib.Path(TFDS_DATA_DIR), download=True)
     assert images.shape == (20, 32, 32, 3) and labels.shape == (20,)

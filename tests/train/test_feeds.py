@@ -175,7 +175,7 @@ import sys
 import jax
 import numpy as np
 from asyncflax.train import launcher
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/train"]
 launcher.process_flags()
 
 def main():
