@@ -81,7 +81,7 @@ def main() -> None:
                             batch_size=args.batch,
                             num_events=(args.alternations + 1) * (ahead + args.batches) + ahead,  # never at its end
                             image_size=size,
-                            num_workers=workers,
+                            decode_processes=workers,
                         )
                     )
                     for workers in args.workers

@@ -54,7 +54,7 @@ def make_config(args: argparse.Namespace) -> TrainConfig:
         "image_size": args.image_size,
         "batch_size": args.batch,
         "precision": args.precision,
-        "num_groups": args.groups,
+        "num_workers": args.workers,
         "data_dir": args.data_dir,
     }
     ahead = chunks_ahead(max(args.workers), args.events)
@@ -99,7 +99,7 @@ def block(
 
 def measured(experiment: Experiment, state: Any, args: argparse.Namespace, workers: int) -> tuple[Any, np.ndarray]:
     """The state, and [alternations, 2 (fed, ready), 2 (wall, CPU)] seconds of blocks."""
-    config = dataclasses.replace(experiment.config, data_workers=workers)
+    config = dataclasses.replace(experiment.config, decode_processes=workers)
     experiment = experiment._replace(feed=make_feed(config, experiment.data, experiment.plan))
     chunks, times = iter(experiment.plan), []
     for _ in range(args.alternations + 1):  # the first one compiles
@@ -144,7 +144,7 @@ def main() -> None:
     begin = {"key": experiment.key, "model_state": experiment.model_state}
     state = asyncflax.init_run(experiment.algorithm, experiment.params, experiment.plan, **begin)
     print(f"{config.model}, {config.image_size} pixels, batch {config.batch_size}, {config.precision}, ", end="")
-    print(f"{config.num_groups} groups, blocks of {args.chunks} chunks of {args.events} events")
+    print(f"{config.num_workers} workers, blocks of {args.chunks} chunks of {args.events} events")
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}\n")
     print("| decoding processes | fed, images/s | ready, images/s | waiting | fed, CPU ms an image | ready, CPU ms |")
     print("|---|---|---|---|---|---|")

@@ -85,7 +85,7 @@ def measure(args: argparse.Namespace) -> None:
     if not distributed.is_primary():
         return
     seconds = {name: np.array(t[1:]) for name, t in times.items()}
-    expected = engine.forecast(trace, p, num_groups=p)
+    expected = engine.forecast(trace, p, device_groups=p)
     print(
         f"cifar10_quick, batch {args.batch}, {args.workers} workers, {law}, {args.server} server, "
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n"

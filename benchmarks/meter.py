@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--alternations", type=int, default=40)
     args = parser.parse_args()
     changes = {"log_every": 50, "num_updates": 50 * args.alternations, "eval_every": 10**6, "checkpoint_every": 10**6}
-    experiment = make_experiment(TrainConfig(num_groups=8, momentum=0.3, learning_rate=0.2, **changes))
+    experiment = make_experiment(TrainConfig(num_workers=8, momentum=0.3, learning_rate=0.2, **changes))
     watched, meter = make_meter(experiment)
     functions = {"without": experiment.gradient_fn, "with": watched}
     states, costs, seconds, readouts = {}, {}, {name: [] for name in functions}, []

@@ -2,8 +2,8 @@
 
     python benchmarks/sweep.py [--updates 100] [--alternations 5]
 
-Digits, SmallCnn, batch 32, 8 groups. The loop runs one cell after the other with `run_chunk`, which is compiled once;
-the sweep trains tiles of 1 to 50 cells. Both train and evaluate the same cells, in turns; medians. Then the four group
+Digits, SmallCnn, batch 32, 8 workers. The loop runs one cell after the other with `run_chunk`, which is compiled once;
+the sweep trains tiles of 1 to 50 cells. Both train and evaluate the same cells, in turns; medians. Then the four worker
 counts 1, 2, 4, 8 as one program each, and as one program for all with traces padded to one plan shape.
 """
 
@@ -23,7 +23,7 @@ from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import load_data, make_experiment
 
 TILES = (1, 5, 10, 25, 50)
-GROUPS = (1, 2, 4, 8)
+WORKERS = (1, 2, 4, 8)
 
 
 def seconds(function) -> float:
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--alternations", type=int, default=5)
     arguments = parser.parse_args()
     updates = arguments.updates
-    config = TrainConfig(num_groups=8, num_updates=updates, log_every=updates, eval_every=updates)
+    config = TrainConfig(num_workers=8, num_updates=updates, log_every=updates, eval_every=updates)
     images = load_data(config)
     environment = (("seed", 0),)
 
@@ -83,25 +83,25 @@ def main() -> None:
 
     count = 10
     begin = time.perf_counter()
-    for groups in GROUPS:
-        Program(dataclasses.replace(config, num_groups=groups), [environment], images).train(
+    for workers in WORKERS:
+        Program(dataclasses.replace(config, num_workers=workers), [environment], images).train(
             [environment], hypers(count)
         )
     apart = time.perf_counter() - begin
-    environments = [(("num_groups", groups), *environment) for groups in GROUPS]
+    environments = [(("num_workers", workers), *environment) for workers in WORKERS]
     begin = time.perf_counter()
     padded = Program(config, environments, images)
     for each in environments:
         padded.train([each], hypers(count))
     together = time.perf_counter() - begin
     again = [seconds(lambda: padded.train([environments[0]], hypers(count))) for _ in range(arguments.alternations)]
-    alone = Program(dataclasses.replace(config, num_groups=1), [environment], images)
+    alone = Program(dataclasses.replace(config, num_workers=1), [environment], images)
     alone.train([environment], hypers(count))
     plain = [seconds(lambda: alone.train([environment], hypers(count))) for _ in range(arguments.alternations)]
-    print(f"\n{count} cells for each of {GROUPS} groups, compilation included:")
+    print(f"\n{count} cells for each of {WORKERS} workers, compilation included:")
     print(f"  a program each {apart:.1f} s, one program with padded plans {together:.1f} s")
     alone_s, padded_s = statistics.median(plain), statistics.median(again)
-    print(f"  one group, compiled: {alone_s:.2f} s alone, {padded_s:.2f} s padded to 8 slots")
+    print(f"  one worker, compiled: {alone_s:.2f} s alone, {padded_s:.2f} s padded to 8 slots")
 
 
 if __name__ == "__main__":

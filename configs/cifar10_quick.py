@@ -1,23 +1,23 @@
 """cifar10_quick on CIFAR-10 with Caffe's recipe: the CIFAR experiments of Mitliagkas et al. 2016 (arXiv:1605.09774).
 
     python launch/train.py --config=configs/cifar10_quick.py --workdir=runs/cifar10_quick \
-        --config.num_groups=8 --config.momentum=0.0
+        --config.num_workers=8 --config.momentum=0.0
 
 The recipe is that of Caffe's examples/cifar10/cifar10_quick_solver.prototxt and its second stage: pixels 0..255 less
 the mean image, batch 100, learning rate 0.001 and 0.0001 for the last fifth, momentum 0.9 with the step size inside,
 weight decay 0.004 (in the gradient, at the parameters that were read), twice the learning rate for biases, 5,000
 updates. No augmentation. With these pixels, initialisation and recipe, learning rates mean what they mean in the paper.
 
-Claim: 8 groups need less explicit momentum than one. Test accuracy after 5,000 updates, seed 0, one run each:
+Claim: 8 workers need less explicit momentum than one. Test accuracy after 5,000 updates, seed 0, one run each:
 
-| groups | momentum | test accuracy |
+| workers | momentum | test accuracy |
 |---|---|---|
 | 1 | 0.9 | 76.3 % |
 | 8 | 0.9 | 41.4 % |
 | 8 | 0.0 | 64.9 % |
 | 8 | -0.09 | 64.3 % |
 
-The learning rate is that of one group with momentum 0.9; it is not tuned for the others, whose steps are ten times as
+The learning rate is that of one worker with momentum 0.9; it is not tuned for the others, whose steps are ten times as
 short without momentum. The figure of the paper needs the sweep over both.
 
 Each took 31 to 36 minutes on two cores, two at a time; needs CIFAR-10 in the format of TensorFlow Datasets

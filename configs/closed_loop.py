@@ -2,24 +2,24 @@
 
     python launch/compare.py --config=configs/closed_loop.py --workdir=runs/closed-loop
 
-Claim: what 8 and 16 compute groups with exponential work want is explicit momentum far below the 0.9 of one group,
+Claim: what 8 and 16 workers with exponential work want is explicit momentum far below the 0.9 of one worker,
 which a grid finds with as many trainings as it has cells. `closed_loop_momentum` measures the momentum of the
 asynchrony in one training, and leaves what is missing to a total of 0.9 to the explicit one: 0.025 and -0.0375, if it
 measures 7/8 and 15/16. It should end where the best fixed momentum ends. The loop opens after 160 and 240 updates;
 until then it is the training with a fixed momentum of 0. cifar10_quick with the learning rate 0.001 of its recipe; all
-methods of a seed and a number of groups have the same trace, data and initial weights.
+methods of a seed and a number of workers have the same trace, data and initial weights.
 
 | variant | what | where |
 |---|---|---|
-| none | cifar10_quick, 500 updates, 8 and 16 groups, fixed -0.09, 0, 0.3, 3 seeds | 2 cores, 40 minutes of CPU |
+| none | cifar10_quick, 500 updates, 8 and 16 workers, fixed -0.09, 0, 0.3, 3 seeds | 2 cores, 40 minutes of CPU |
 | `long` | 5,000 updates, fixed momenta -0.3 to 0.9 and learning rates 0.001, 0.0003, 5 seeds | one GPU; not run yet |
 | `fast` | digits, 3 methods, 40 updates: for trying things | 2 cores, 1 minute |
 
-Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 groups, beside 37.5 and 34.5 % of the best fixed momentum,
+Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 workers, beside 37.5 and 34.5 % of the best fixed momentum,
 which is 0; all differences are within their intervals.
 
 With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on. Two processes, one for
-each `--config.num_groups`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one.
+each `--config.num_workers`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one.
 """
 
 from asyncflax.lab.compare import CompareConfig
@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> CompareConfig:
         train=cifar10_quick(num_updates=500, log_every=50, eval_every=250),
         methods=_methods(-0.09, 0.0, 0.3),
         service_times="exponential: exponential",
-        num_groups=(8, 16),
+        num_workers=(8, 16),
         seeds=(0, 1, 2),
         failed_below=0.2,
         target=0.3,
@@ -50,7 +50,7 @@ def get_config(variant: str = "") -> CompareConfig:
         config.learning_rate_scales, config.seeds, config.cells_at_once = (1.0, 0.3), (0, 1, 2, 3, 4), 0
     if variant == "fast":
         config.train = TrainConfig(dataset="digits", model="Mlp", num_updates=40, log_every=20, eval_every=20)
-        config.methods, config.num_groups, config.seeds = _methods(0.0, 0.6), (2, 4), (0, 1)
+        config.methods, config.num_workers, config.seeds = _methods(0.0, 0.6), (2, 4), (0, 1)
         config.cells_at_once = 0
     return config
 

@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> CompareConfig:
         train=resnet20(),
         methods=TABLE,
         service_times=MACHINES,
-        num_groups=(4, 8, 12, 16, 20, 32),
+        num_workers=(4, 8, 12, 16, 20, 32),
         seeds=(0, 1, 2, 3, 4),
         linear_scaling="ssgd",
         failed_below=0.2,
@@ -73,7 +73,7 @@ def get_config(variant: str = "") -> CompareConfig:
         config.target = 0.7
         epoch = 50_000 // 128
         config.train = resnet20(num_updates=10 * epoch, warmup_updates=epoch, log_every=epoch // 2, eval_every=epoch)
-        config.num_groups, config.seeds = (8, 16, 32), (0, 1, 2)
+        config.num_workers, config.seeds = (8, 16, 32), (0, 1, 2)
     if variant == "cifar10":
         config.target = 0.3
         config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=300)
@@ -82,7 +82,7 @@ def get_config(variant: str = "") -> CompareConfig:
         config.methods = "asgd(learning_rate=0.001); nag_asgd; multi_asgd; dana_slim; ormo"
         config.orders = "dana: dana_slim > multi_asgd > nag_asgd"
         config.service_times = "homogeneous: gamma(cv=0.1)"
-        config.num_groups, config.seeds, config.cells_at_once = (16, 64), (0, 1, 2), 1
+        config.num_workers, config.seeds, config.cells_at_once = (16, 64), (0, 1, 2), 1
     if variant in ("digits", "fast"):
         config.train = TrainConfig(
             dataset="digits",
@@ -97,11 +97,11 @@ def get_config(variant: str = "") -> CompareConfig:
             eval_every=100,
         )
         config.methods, config.linear_scaling = EVERY, "ssgd; delayed_nesterov"
-        config.service_times, config.num_groups, config.seeds = f"{MACHINES}; {STRAGGLERS}", (8, 16, 32, 64), (0, 1, 2)
+        config.service_times, config.num_workers, config.seeds = f"{MACHINES}; {STRAGGLERS}", (8, 16, 32, 64), (0, 1, 2)
     if variant == "fast":
         config.target = 0.5
         config.train.model, config.train.num_updates, config.train.warmup_updates = "Mlp", 20, 2
         config.train.log_every = config.train.eval_every = 10
         config.methods, config.linear_scaling = "ssgd; nag_asgd; multi_asgd", "ssgd"
-        config.num_groups, config.seeds = (2, 4), (0, 1)
+        config.num_workers, config.seeds = (2, 4), (0, 1)
     return config

@@ -2,11 +2,11 @@
 
     python launch/train.py --config=configs/digits.py --workdir=runs/digits
 
-Claim: 8 asynchronous groups with exponential work have 1 - 1/8 = 0.875 of implicit momentum (Mitliagkas et al. 2016,
+Claim: 8 asynchronous workers with exponential work have 1 - 1/8 = 0.875 of implicit momentum (Mitliagkas et al. 2016,
 arXiv:1605.09774, Theorem 5), so the explicit momentum that is usual elsewhere, 0.9, is far too much; 0.3 is better.
 Test accuracy after 2,000 updates of batch 32 with learning rate 0.2, means over the seeds 0, 1, 2:
 
-| groups | momentum | test accuracy |
+| workers | momentum | test accuracy |
 |---|---|---|
 | 1 | 0.9 | 98.9 % |
 | 8 | 0.9 | 10.8 % (chance is 10 %) |
@@ -32,7 +32,7 @@ def get_config(variant: str = "") -> TrainConfig:
         model="SmallCnn",
         batch_size=32,
         # Asynchrony.
-        num_groups=8,
+        num_workers=8,
         service_time="exponential",
         # The method.
         algorithm="momentum_asgd",

@@ -1,22 +1,22 @@
-"""Tuned momentum against the number of compute groups: Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774).
+"""Tuned momentum against the number of workers: Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774).
 
     python launch/sweep.py --config=configs/figure3.py:digits --workdir=runs/figure3-digits
 
-Claim: the explicit momentum with which a target is reached in the fewest updates falls as compute groups are added, and
+Claim: the explicit momentum with which a target is reached in the fewest updates falls as workers are added, and
 follows Figure 2: mu* - (1 - 1/M). The right panel is cifar10_quick on the grid momentum 0, 0.1, ..., 0.9 x learning
-rate 0.1, 0.01, ..., 0.00001 x 1, 2, 4, 8 groups; the left one CaffeNet on the first eight classes of ImageNet, momentum
-0, 0.2, ..., 1.0 x learning rate 0.1, 0.01, 0.001. The learning rate is tuned for each momentum; within each of three
-seeds all momenta and learning rates share trace and data. With momentum 1.0 trainings are expected to diverge, and are
-counted.
+rate 0.1, 0.01, ..., 0.00001 x 1, 2, 4, 8 workers; the left one CaffeNet on the first eight classes of ImageNet,
+momentum 0, 0.2, ..., 1.0 x learning rate 0.1, 0.01, 0.001. The learning rate is tuned for each momentum; within each of
+three seeds all momenta and learning rates share trace and data. With momentum 1.0 trainings are expected to diverge,
+and are counted.
 
 | variant | what | where |
 |---|---|---|
 | none | CIFAR-10, the whole grid, 600 cells of 5,000 updates | one GPU; not run yet |
 | `imagenet` | the left panel: the first 8 classes of ImageNet, 216 cells of 2,000 updates | a GPU, ImageNet; not run |
 | `eight` | CaffeNet, 144 cells of 500 updates of batch 64, other 8 classes (imagenet_eight) | one GPU; not run yet |
-| `eight_small` | SmallCnn, 64x64 of imagenet_eight, 1 and 8 groups, momenta 0, 0.6, 0.9 | 2 cores, 13 minutes of CPU |
+| `eight_small` | SmallCnn, 64x64 of imagenet_eight, 1 and 8 workers, momenta 0, 0.6, 0.9 | 2 cores, 13 minutes of CPU |
 | `digits` | digits, as many cells, learning rates 0.8 to 0.05, 1,000 updates | 2 cores, 18 minutes of CPU time |
-| `fast` | digits, 3 momenta x 2 learning rates x 1 and 8 groups, 100 updates | 2 cores, 1 minute |
+| `fast` | digits, 3 momenta x 2 learning rates x 1 and 8 workers, 100 updates | 2 cores, 1 minute |
 
 With `--stop_after_minutes=8` the sweep stops in time between two parts; the same command goes on.
 """
@@ -34,7 +34,7 @@ def get_config(variant: str = "") -> SweepConfig:
         raise ValueError(
             f"configs/figure3.py has the variants imagenet, eight, eight_small, digits and fast, not {variant!r}."
         )
-    groups, momenta, seeds = (1, 2, 4, 8), MOMENTA, (0, 1, 2)
+    workers, momenta, seeds = (1, 2, 4, 8), MOMENTA, (0, 1, 2)
     if variant == "":
         train = cifar10_quick()
         learning_rates, target = (0.1, 0.01, 0.001, 0.0001, 0.00001), 0.6
@@ -45,17 +45,17 @@ def get_config(variant: str = "") -> SweepConfig:
             seeds = (0, 1)
             train = caffenet(dataset="imagenet_eight", batch_size=64, num_updates=500, log_every=25, eval_every=50)
     elif variant == "eight_small":
-        groups, momenta, learning_rates, seeds, target = (1, 8), (0.0, 0.6, 0.9), (0.02,), (0, 1), 0.4
+        workers, momenta, learning_rates, seeds, target = (1, 8), (0.0, 0.6, 0.9), (0.02,), (0, 1), 0.4
         train = imagenet_eight_small(num_updates=300, log_every=25, eval_every=50)
     else:
         train = TrainConfig(dataset="digits", num_updates=1000, log_every=50, eval_every=50)
         learning_rates, target = (0.8, 0.4, 0.2, 0.1, 0.05), 0.9
     if variant == "fast":
-        groups, momenta, seeds, learning_rates = (1, 8), (0.0, 0.4, 0.8), (0, 1), (0.4, 0.1)
+        workers, momenta, seeds, learning_rates = (1, 8), (0.0, 0.4, 0.8), (0, 1), (0.4, 0.1)
         train.num_updates, target = 100, 0.5
     return SweepConfig(
         train=train,
-        axes=f"num_groups={groups}, learning_rate={learning_rates}, momentum={momenta}, seed={seeds}",
+        axes=f"num_workers={workers}, learning_rate={learning_rates}, momentum={momenta}, seed={seeds}",
         figure="tuned_momentum",
         figure_options=f"target={target}",
     )

@@ -1,7 +1,7 @@
 """CaffeNet on ImageNet, the left half of Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774) as one training.
 
     python launch/train.py --config=configs/imagenet_caffenet.py --workdir=runs/caffenet \
-        --config.num_groups=8 --config.momentum=0.3 --config.classes='range(8)'
+        --config.num_workers=8 --config.momentum=0.3 --config.classes='range(8)'
 
 Omnivore's solver: learning rate 0.001, momentum 0.9, weight decay 0.0005, batch 256. `--config.classes='range(8)'` are
 the first eight classes of ImageNet, on which the paper has its Figure 3. The figure itself is a sweep,

@@ -3,7 +3,7 @@
     python launch/train.py --config=configs/imagenet_eight.py --workdir=runs/eight
 
 The sample `imagenet_eight` has 3,200 training and 800 validation images of eight classes, which are not ImageNet's
-first eight (those of the paper's Figure 3). Eight compute groups, no explicit momentum: with exponential work times
+first eight (those of the paper's Figure 3). Eight workers, no explicit momentum: with exponential work times
 that of the asynchrony is 0.875. `resnet50` has the equal machines of its recipe, for which there is no such number.
 
 | variant | what | where |
@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> TrainConfig:
     large = {
         "dataset": "imagenet_eight",
         "batch_size": 64,
-        "num_groups": 8,
+        "num_workers": 8,
         "momentum": 0.0,
         "num_updates": 2000,
         "eval_every": 200,
@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> TrainConfig:
         return caffenet(**large)
     if variant == "resnet50":
         return resnet50(**large, learning_rate=0.02, warmup_updates=100, log_every=20)
-    config = imagenet_eight_small(num_groups=8)
+    config = imagenet_eight_small(num_workers=8)
     if variant == "fast":
         config.image_size, config.batch_size, config.num_updates = 32, 16, 6
         config.log_every = config.eval_every = config.checkpoint_every = 3

@@ -1,7 +1,7 @@
 """ResNet-50 on ImageNet by 16 to 64 asynchronous workers, in the setting of DANA (arXiv:1907.11612).
 
     python launch/train.py --config=configs/imagenet_resnet50.py --workdir=runs/resnet50 \
-        --config.num_groups=64 --config.store=host
+        --config.num_workers=64 --config.store=host
 
 90 epochs, batches of 256 a worker, learning rate 0.1 (times 0.1 after 30, 60 and 80 epochs), 5 epochs of warm-up,
 momentum 0.9, weight decay 0.0001, computed in bfloat16; DANA-Slim, 16 workers unless you say otherwise.
@@ -10,7 +10,7 @@ Claim: with 32 workers DANA-DC is within about 1 % of one worker's 75.64 % (seco
 here is DANA-Slim, DANA without the compensation of DC-ASGD, of which no number is at hand.
 
 The versions that 64 workers hold are 6.5 GB, and the velocities of DANA-Slim as much again: `--config.store=host` keeps
-the versions in host memory. `--config.data_workers` are the processes that decode, 8 unless you say otherwise.
+the versions in host memory. `--config.decode_processes` are the processes that decode, 8 unless you say otherwise.
 
 Not run here: ImageNet has to be fetched by hand, and the training wants GPUs; what is missing is said, with the
 commands to get it, when it starts. `configs/imagenet_eight.py:resnet50` is this network on a small sample.
@@ -22,4 +22,4 @@ from asyncflax.train.recipes import resnet50
 
 def get_config() -> TrainConfig:
     """The config."""
-    return resnet50(algorithm="dana_slim", num_groups=16)
+    return resnet50(algorithm="dana_slim", num_workers=16)

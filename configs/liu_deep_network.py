@@ -24,11 +24,11 @@ def get_config(variant: str = "") -> SweepConfig:
         raise ValueError(f"configs/liu_deep_network.py has the variant 'fast', not {variant!r}.")
     if variant == "fast":
         train = TrainConfig(dataset="digits", num_updates=100, log_every=50, eval_every=50)
-        axes = "num_groups=(1, 8), momentum=(0.5, 0.9), learning_rate=(0.2, 0.1), seed=(0, 1)"
+        axes = "num_workers=(1, 8), momentum=(0.5, 0.9), learning_rate=(0.2, 0.1), seed=(0, 1)"
     else:
         train = cifar10_quick(eval_every=500)
         axes = (
-            "num_groups=(1, 2, 4, 8), momentum=(0.0, 0.3, 0.5, 0.7, 0.9), learning_rate=(0.01, 0.003, 0.001), "
+            "num_workers=(1, 2, 4, 8), momentum=(0.0, 0.3, 0.5, 0.7, 0.9), learning_rate=(0.01, 0.003, 0.001), "
             "seed=(0, 1, 2)"
         )
     return SweepConfig(train=train, axes=axes, figure="best_momentum")

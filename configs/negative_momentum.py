@@ -1,11 +1,11 @@
-"""Negative explicit momentum with 8 compute groups: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4.
+"""Negative explicit momentum with 8 workers: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4.
 
     python launch/sweep.py --config=configs/negative_momentum.py:digits --workdir=runs/negative-digits
 
-Claim: cifar10_quick with 8 groups, explicit momentum {-0.2, -0.09, -0.06, -0.03, 0}: -0.09 is best and needs 15 %
+Claim: cifar10_quick with 8 workers, explicit momentum {-0.2, -0.09, -0.06, -0.03, 0}: -0.09 is best and needs 15 %
 fewer updates than 0, the best momentum that is not negative; they call it preliminary. Improvement over 0:
 1 - updates(mu) / updates(0), paired over seeds, with Student's 95 % interval. The target is fixed beforehand: what
-one group with tuned momentum reaches at 60 % of its updates, which are 1,000 on CIFAR-10 and 400 on digits. A seed in
+one worker with tuned momentum reaches at 60 % of its updates, which are 1,000 on CIFAR-10 and 400 on digits. A seed in
 which it is not reached makes the improvement unknown and is counted.
 
 | variant | what | where |
@@ -32,20 +32,20 @@ def get_config(variant: str = "") -> SweepConfig:
             dataset="digits",
             model="SmallCnn",
             batch_size=32,
-            num_groups=8,
+            num_workers=8,
             num_updates=2000 if variant == "digits" else 100,
             log_every=50,
             eval_every=50,
         )
         seeds, learning_rates, momenta = (range(10) if variant == "digits" else range(2)), (0.4, 0.2, 0.1), ALL
-        target = 0.95  # one group, learning rate 0.2, momentum 0.8: after 240 of 400 updates
+        target = 0.95  # one worker, learning rate 0.2, momentum 0.8: after 240 of 400 updates
     else:
         train = cifar10_quick(
-            num_groups=8, num_updates=1000 if variant == "small" else 5000, log_every=100, eval_every=200
+            num_workers=8, num_updates=1000 if variant == "small" else 5000, log_every=100, eval_every=200
         )
         seeds, momenta = range(5), (-0.09, 0.0) if variant == "small" else ALL
         learning_rates = (0.001,) if variant == "small" else (0.01, 0.003, 0.001)
-        target = 0.57  # one group, learning rate 0.001, momentum 0.9: after 600 of 1,000 updates
+        target = 0.57  # one worker, learning rate 0.001, momentum 0.9: after 600 of 1,000 updates
     return SweepConfig(
         train=train,
         axes=f"learning_rate={learning_rates}, momentum={momenta}, seed={tuple(seeds)}",

@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> CompareConfig:
         train=resnet20(batch_size=64, num_updates=160 * epoch, warmup_updates=0, eval_every=5 * epoch),
         methods=METHODS,
         service_times=f"{EQUAL}; {STRAGGLERS}",
-        num_groups=(16, 64),
+        num_workers=(16, 64),
         seeds=(0, 1, 2),
         learning_rate_scales=(1.0, 0.3, 0.1),
         linear_scaling="ssgd",
@@ -82,11 +82,11 @@ def get_config(variant: str = "") -> CompareConfig:
             eval_every=100,
         )
         config.methods = METHODS.replace(" asgd;", " asgd(learning_rate=0.5);")  # in the long run as long steps
-        config.service_times, config.num_groups = f"{EQUAL}; {UNEQUAL}; {STRAGGLERS}", (8, 16, 32, 64)
+        config.service_times, config.num_workers = f"{EQUAL}; {UNEQUAL}; {STRAGGLERS}", (8, 16, 32, 64)
     if variant == "fast":
         config.target = 0.5
         config.train.model, config.train.num_updates = "Mlp", 20
         config.train.log_every = config.train.eval_every = 10
         config.methods, config.learning_rate_scales = "ssgd; momentum_asgd; multi_asgd", (1.0, 0.3)
-        config.num_groups, config.seeds = (2, 4), (0, 1)
+        config.num_workers, config.seeds = (2, 4), (0, 1)
     return config

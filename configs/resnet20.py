@@ -1,10 +1,10 @@
 """ResNet-20 on CIFAR-10 in the setting of DANA, Hakimi et al. 2019 (arXiv:1907.11612), Table 2.
 
     python launch/train.py --config=configs/resnet20.py --workdir=runs/resnet20 \
-        --config.num_groups=16 --config.algorithm=dana_slim
+        --config.num_workers=16 --config.algorithm=dana_slim
 
 160 epochs of batches of 128 with crops and mirror images, learning rate 0.1 (times 0.1 after 80 and 120 epochs), 5
-epochs of warm-up from 0.1 / num_groups, momentum 0.9, weight decay 0.0001, gamma service times of equal machines
+epochs of warm-up from 0.1 / num_workers, momentum 0.9, weight decay 0.0001, gamma service times of equal machines
 (coefficient of variation 0.1). BatchNorm statistics are updated by the server in the order of the events
 (docs/batch_norm.md).
 
@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> TrainConfig:
         epoch = 50_000 // 256
         return resnet20(
             algorithm="dana_slim",
-            num_groups=64,
+            num_workers=64,
             batch_size=256,
             num_updates=160 * 50_000 // 256,
             warmup_updates=5 * epoch,

@@ -1,10 +1,10 @@
 """WRN-16-4 on CIFAR-100 in the setting of DANA, Hakimi et al. 2019 (arXiv:1907.11612).
 
     python launch/train.py --config=configs/wrn16_4.py --workdir=runs/wrn16_4 \
-        --config.num_groups=8 --config.algorithm=multi_asgd
+        --config.num_workers=8 --config.algorithm=multi_asgd
 
 200 epochs of batches of 128 with crops and mirror images, learning rate 0.1 (times 0.2 after 60, 120 and 160 epochs), 5
-epochs of warm-up from 0.1 / num_groups, momentum 0.9, weight decay 0.0005, gamma service times of equal machines
+epochs of warm-up from 0.1 / num_workers, momentum 0.9, weight decay 0.0005, gamma service times of equal machines
 (coefficient of variation 0.1). The settings are second-hand. BatchNorm statistics are updated by the server in the
 order of the events (docs/batch_norm.md).
 

@@ -1,7 +1,7 @@
 """Compares methods on the same traces, data and initial weights, and draws the figures.
 
     python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/dana-digits
-    python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/mine --config.num_groups=16 \
+    python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/mine --config.num_workers=16 \
         --config.methods='asgd; dana_zero; gentle: dana_zero(momentum=0.5)'
 
 Every field of asyncflax.lab.compare.CompareConfig is a flag, and so is every field of the trainings, as

@@ -1,6 +1,6 @@
 """Says, before anything is trained, what asynchrony will cost and buy, and which momentum and step size to set.
 
-    python launch/plan.py --target_momentum=0.8 --num_groups=1,2,4,5,8,16
+    python launch/plan.py --target_momentum=0.8 --num_workers=1,2,4,5,8,16
     python launch/plan.py --curvature_min=0.01 --curvature_max=3 --service_time=gamma --service_time_options='cv=0.5' \
         --workdir=runs/plan
     python launch/plan.py --trace=runs/digits/trace.npz --condition_number=100
@@ -16,17 +16,17 @@ from asyncflax.theory import planner
 from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
-GROUPS = flags.DEFINE_list("num_groups", None, "numbers of compute groups (default 1,2,4,8,16)")
-TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_groups and service_time")
+GROUPS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,2,4,8,16)")
+TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_workers and service_time")
 SERVICE = flags.DEFINE_string(
     "service_time", None, "a law of asyncflax.queues, how long a gradient takes (default exponential)"
 )
 OPTIONS = flags.DEFINE_string("service_time_options", "", "for example 'machine_cv=0.6'")
-TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of one group (default 0.8)")
+TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of one worker (default 0.8)")
 KAPPA = flags.DEFINE_float("condition_number", None, "the largest curvature over the smallest, instead of mu*")
 LOW = flags.DEFINE_float("curvature_min", None, "the smallest curvature, instead of mu*")
 HIGH = flags.DEFINE_float("curvature_max", None, "the largest curvature; gives the largest step size as it is")
-SECONDS = flags.DEFINE_list("update_seconds", None, "measured seconds per update, one for each of num_groups")
+SECONDS = flags.DEFINE_list("update_seconds", None, "measured seconds per update, one for each of num_workers")
 WORKDIR = flags.DEFINE_string("workdir", None, "a folder for plan.csv, plan.json and plan.png")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the files of an earlier plan")
 
@@ -37,7 +37,7 @@ def main() -> None:
         if WORKDIR.value:
             planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # refuses before anything is computed
         plan = planner.make(
-            launcher.numbers("num_groups", GROUPS.value, int),
+            launcher.numbers("num_workers", GROUPS.value, int),
             service_time=launcher.service_time(SERVICE.value, OPTIONS.value),
             trace=Trace.load(TRACE.value) if TRACE.value else None,
             target_momentum=TARGET.value,
@@ -45,7 +45,7 @@ def main() -> None:
             curvature_min=LOW.value,
             curvature_max=HIGH.value,
             update_seconds=launcher.numbers("update_seconds", SECONDS.value, float),
-            progress=lambda groups: tqdm(groups, desc="groups", leave=False, disable=None),
+            progress=lambda workers: tqdm(workers, desc="workers", leave=False, disable=None),
         )
         print(f"{planner.table(plan)}\n\n{planner.advice(plan)}")
         if WORKDIR.value:

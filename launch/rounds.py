@@ -1,7 +1,8 @@
 """Says how wide to make the rounds of a trace on several devices, and what to expect of it, before anything is run.
 
-    python launch/rounds.py --num_workers=64 --group=4 --replica=2 --fixed=0.5 --parameters=145578 --server=sharded
-    python launch/rounds.py --trace=runs/digits/trace.npz --group=2 --workdir=runs/rounds
+    python launch/rounds.py --num_workers=64 --device_groups=4 --replicas=2 --fixed=0.5 --parameters=145578 \
+        --server=sharded
+    python launch/rounds.py --trace=runs/digits/trace.npz --device_groups=2 --workdir=runs/rounds
 
 `--fixed` is the share of a gradient's time that does not grow with the work (launches, latencies).
 """
@@ -19,12 +20,12 @@ from asyncflax.errors import RunError
 from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
-WORKERS = flags.DEFINE_integer("num_workers", 8, "compute groups that are emulated")
+WORKERS = flags.DEFINE_integer("num_workers", 8, "workers that are emulated")
 SERVICE = flags.DEFINE_string("service_time", None, "a law of asyncflax.queues (default exponential)")
 OPTIONS = flags.DEFINE_string("service_time_options", "", "for example 'machine_cv=0.6'")
 TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of a queue")
-GROUP = flags.DEFINE_integer("group", 1, "groups of devices that compute at the same time")
-REPLICA = flags.DEFINE_integer("replica", 1, "devices in each group, which split the batch")
+GROUPS = flags.DEFINE_integer("device_groups", 1, "groups of devices that compute at the same time")
+REPLICAS = flags.DEFINE_integer("replicas", 1, "devices in each group, which split the batch")
 FIXED = flags.DEFINE_float("fixed", 0.0, "share of a gradient's time that does not grow with the work")
 PARAMETERS = flags.DEFINE_integer("parameters", None, "float32 numbers of the model: adds memory and what is moved")
 SERVER = flags.DEFINE_string("server", "replicated", "where the server's parameters are: replicated or sharded")
@@ -41,21 +42,21 @@ def main() -> None:
         law = launcher.service_time(SERVICE.value, OPTIONS.value) or queues.exponential()
         simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
         trace = Trace.load(TRACE.value) if TRACE.value else simulated()
-        costs = {"num_replicas": REPLICA.value, "fixed": FIXED.value}
-        best = engine.best_width(trace, GROUP.value, **costs)
+        costs = {"replicas": REPLICAS.value, "fixed": FIXED.value}
+        best = engine.best_width(trace, GROUPS.value, **costs)
         size = PARAMETERS.value and _check.integer("parameters", PARAMETERS.value, 1)
         params = jax.ShapeDtypeStruct((size,), "float32") if size else None
         plan = make_plan(trace, width=best.width, store=STORE.value)
-        text = plan.summary(params, params, num_groups=GROUP.value, server=SERVER.value, **costs)
+        text = plan.summary(params, params, device_groups=GROUPS.value, server=SERVER.value, **costs)
         print(text)
         if folder:
-            figure, widths = Figure(figsize=(10, 4.5), layout="constrained"), [GROUP.value * 2**k for k in range(5)]
-            engine.draw(figure, trace, num_groups=sorted({1, GROUP.value}), widths=widths, **costs)
+            figure, widths = Figure(figsize=(10, 4.5), layout="constrained"), [GROUPS.value * 2**k for k in range(5)]
+            engine.draw(figure, trace, device_groups=sorted({1, GROUPS.value}), widths=widths, **costs)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / "rounds.txt", lambda file: file.write(f"{text}\n".encode()))
             write_atomically(folder / "rounds.png", lambda file: figure.savefig(file, dpi=110, format="png"))
     except (OSError, TypeError, ValueError) as error:
-        raise RunError(str(error).replace("num_groups", "group").replace("num_replicas", "replica")) from error
+        raise RunError(str(error)) from error
 
 
 if __name__ == "__main__":

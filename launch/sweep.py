@@ -2,7 +2,7 @@
 
     python launch/sweep.py --config=configs/figure3.py:digits --workdir=runs/figure3-digits
     python launch/sweep.py --config=configs/figure3.py:digits --workdir=runs/more \
-        --config.axes='num_groups=(1, 16), momentum=(-0.2, 0, 0.2), learning_rate=(0.2, 0.1), seed=(0, 1)'
+        --config.axes='num_workers=(1, 16), momentum=(-0.2, 0, 0.2), learning_rate=(0.2, 0.1), seed=(0, 1)'
 
 Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field of the trainings, as
 --config.train.FIELD. The same command goes on with a sweep that was stopped.

@@ -32,9 +32,9 @@ def main() -> None:
     if CITATION.value:
         print(f"\n{asyncflax.citation(config)}\n")
     if not config.trace:
-        groups = 2 * config.num_groups
-        command = launcher.command(num_groups=groups, workdir=f"{workdir.rstrip('/')}-{groups}-groups")
-        print(f"next, twice the compute groups: {command}")
+        workers = 2 * config.num_workers
+        command = launcher.command(num_workers=workers, workdir=f"{workdir.rstrip('/')}-{workers}-groups")
+        print(f"next, twice the workers: {command}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ RUNS = {
         "--config=configs/digits.py:fast",
         "--config.algorithm=dc_asgd",
         "--config.algorithm_options=strength=0.04",
-        "--config.mesh=group=2",
+        "--config.mesh=device_groups=2",
     ],
     "resnet20": ["launch/train.py", "--config=configs/resnet20.py:fast"],
     "figure3": ["launch/sweep.py", "--config=configs/figure3.py:fast"],

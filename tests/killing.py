@@ -26,7 +26,7 @@ from orbax.checkpoint import v1 as orbax
 ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = {
     "algorithm": "multi_asgd",
-    "num_groups": 4,
+    "num_workers": 4,
     "service_time": "gamma",
     "service_time_options": "cv=0.5",
     "momentum": 0.5,

@@ -48,14 +48,14 @@ def everything(folder):
 
 
 BAD_FLAGS = {
-    "unknown field": (["--config.num_grups=8"], "config has no field 'num_grups'; did you mean 'num_groups'"),
+    "unknown field": (["--config.num_grups=8"], "config has no field 'num_grups'; did you mean 'num_workers'"),
     "wrong type": (
-        ["--config.num_groups=eight"],
-        "flag --config.num_groups=eight: invalid literal for int() .*'eight'",
+        ["--config.num_workers=eight"],
+        "flag --config.num_workers=eight: invalid literal for int() .*'eight'",
     ),
-    "a fraction for a count": (["--config.num_groups=8.5"], "flag --config.num_groups=8.5: .*'8.5'"),
+    "a fraction for a count": (["--config.num_workers=8.5"], "flag --config.num_workers=8.5: .*'8.5'"),
     "unknown flag": (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
-    "stray argument": (["num_groups=8"], "unknown argument 'num_groups=8'; flags begin with --"),
+    "stray argument": (["num_workers=8"], "unknown argument 'num_workers=8'; flags begin with --"),
     "unknown algorithm": (["--config.algorithm=dcasgd"], "config.algorithm must be one of .* did you mean 'dc_asgd'"),
     "unknown model": (
         ["--config.model=SmalCnn"],
@@ -129,11 +129,11 @@ def test_workdirs_in_which_a_run_cannot_be(tmp_path):
 
 def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     workdir = tmp_path / "run"
-    flags = [f"--workdir={workdir}", *SHORT, "--config.num_groups=4"]
+    flags = [f"--workdir={workdir}", *SHORT, "--config.num_workers=4"]
     status, out, err = launch(*flags)
     assert status == 0 and err == "", err
     assert "test accuracy" in out and f"figures: {workdir}/training.png" in out
-    assert "--config.num_groups=8" in out.splitlines()[-1] and f"--workdir={workdir}-8-groups" in out.splitlines()[-1]
+    assert "--config.num_workers=8" in out.splitlines()[-1] and f"--workdir={workdir}-8-groups" in out.splitlines()[-1]
     assert [row["update"] for row in rows(workdir)] == [0, 20, 40]
     assert (workdir / "training.png").read_bytes()[1:4] == b"PNG"
     assert (workdir / "metrics.csv").read_text().count("\n") == 4
@@ -152,7 +152,7 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     assert "holds a run of another config: config.momentum was 0.3, now it is -0.09. Take a new workdir" in err
 
     status, out, err = launch(
-        f"--workdir={tmp_path / 'replay'}", *SHORT, "--config.num_groups=4", f"--config.trace={workdir / 'trace.npz'}"
+        f"--workdir={tmp_path / 'replay'}", *SHORT, "--config.num_workers=4", f"--config.trace={workdir / 'trace.npz'}"
     )
     assert status == 0, err
     assert rows(tmp_path / "replay")[-1]["test_loss"] == rows(workdir)[-1]["test_loss"]
@@ -163,7 +163,7 @@ def test_overrides_of_all_kinds(tmp_path):
     status, out, err = launch(
         f"--workdir={os.path.relpath(tmp_path / 'run', ROOT)}",
         *SHORT,
-        "--config.num_groups=8",
+        "--config.num_workers=8",
         "--config.algorithm=dc_asgd",
         "--config.algorithm_options=strength=0.04",
         "--config.momentum=-0.09",
@@ -192,7 +192,7 @@ def test_a_training_that_diverges_names_the_update_and_keeps_the_last_good_check
     )
     assert status == 1 and "Traceback" not in err, err
     found = re.search(r"error: the (loss of|parameters \S+ are not finite after|test loss .* after) update (\d+)", err)
-    assert found and "has diverged (learning rate 10000, explicit momentum 0.3, 8 compute groups)" in err
+    assert found and "has diverged (learning rate 10000, explicit momentum 0.3, 8 workers)" in err
     last = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert f"The last good checkpoint, of update {last}, stays" in err and last < int(found[2])
     from orbax.checkpoint import v1 as orbax
@@ -265,7 +265,7 @@ def test_a_process_that_was_killed_before_it_had_written_its_config(tmp_path):
 @needs_sample
 def test_photographs_from_a_start_to_the_figures(tmp_path):
     """A few classes of the sample, decoded by a process of its own."""
-    flags = [f"--workdir={tmp_path / 'run'}", "--config.classes=range(6)", "--config.data_workers=1"]
+    flags = [f"--workdir={tmp_path / 'run'}", "--config.classes=range(6)", "--config.decode_processes=1"]
     status, out, err = launch(*flags, config="configs/imagenet_eight.py:fast", TFDS_DATA_DIR=TFDS_DATA_DIR)
     assert status == 0 and err == "", err
     assert f"figures: {tmp_path}/run/training.png" in out and "top 5" in out

@@ -139,10 +139,10 @@ class Batches:
     Args:
       make: batch number -> the batch, a dict of arrays; it is pickled for the workers.
       num_batches: how many there are.
-      num_workers: how many processes make them; 0 is threads of this one.
+      decode_processes: how many processes make them; 0 is threads of this one.
 
     Attributes:
-      num_workers: as given; another number counts when they start the next time.
+      decode_processes: as given; another number counts when they start the next time.
 
     Example:
       >>> import numpy as np
@@ -158,10 +158,10 @@ class Batches:
              [ 7, 49]])}
     """
 
-    def __init__(self, make: Callable[[int], dict[str, np.ndarray]], num_batches: int, *, num_workers: int = 0):
+    def __init__(self, make: Callable[[int], dict[str, np.ndarray]], num_batches: int, *, decode_processes: int = 0):
         self._make, self._next, self._iterator = make, 0, None
         self._num_batches = _check.integer("num_batches", num_batches, 0)
-        self.num_workers = _check.integer("num_workers", num_workers, 0)
+        self.decode_processes = _check.integer("decode_processes", decode_processes, 0)
 
     def __iter__(self) -> Batches:
         return self
@@ -244,10 +244,10 @@ class Batches:
 
         if not flags.FLAGS.is_parsed():  # Grain asks for flags of its own when it starts workers
             flags.FLAGS.mark_as_parsed()
-        threads = 0 if self.num_workers else min(_THREADS, os.cpu_count() or 1)
+        threads = 0 if self.decode_processes else min(_THREADS, os.cpu_count() or 1)
         dataset = grain.MapDataset.range(self._next, self._num_batches).map(self._make)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
-        workers = min(self.num_workers, self._num_batches - self._next)
+        workers = min(self.decode_processes, self._num_batches - self._next)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
         return iter(dataset.mp_prefetch(options, worker_init_fn=_begin_worker))
 
@@ -262,7 +262,7 @@ def event_batches(
     area: tuple[float, float] = (0.08, 1.0),
     flip: bool = True,
     on_corrupt: str = "stop",
-    num_workers: int = 0,
+    decode_processes: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> Batches:
     """The batches of events 0, 1, ...: random crops of the records that `data.batch_rows` says.
@@ -277,7 +277,7 @@ def event_batches(
       flip: whether to mirror half of them.
       on_corrupt: what a record that cannot be decoded does. 'stop' raises an error that names it; 'skip' takes the next
         one that can in its place, and says so in the batch.
-      num_workers: how many processes decode; 0 is threads of this one.
+      decode_processes: how many processes decode; 0 is threads of this one.
       shard: (k, n) makes part k of n of each batch's rows, for process k of a run.
 
     Returns:
@@ -318,7 +318,7 @@ def event_batches(
         flip=flip,
         on_corrupt=on_corrupt,
     )
-    return Batches(make, _check.integer("num_events", num_events, 0), num_workers=num_workers)
+    return Batches(make, _check.integer("num_events", num_events, 0), decode_processes=decode_processes)
 
 
 def evaluation_batches(
@@ -327,7 +327,7 @@ def evaluation_batches(
     batch_size: int,
     image_size: int,
     on_corrupt: str = "stop",
-    num_workers: int = 0,
+    decode_processes: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> Batches:
     """All records once, in their order: central crops.
@@ -337,7 +337,7 @@ def evaluation_batches(
       batch_size: how many images a batch has, over all shards; the last one is filled up with black.
       image_size: pixels on a side; see `central_crop`.
       on_corrupt: what a record that cannot be decoded does. 'stop' raises an error that names it, 'skip' leaves it out.
-      num_workers: how many processes decode; 0 is threads of this one.
+      decode_processes: how many processes decode; 0 is threads of this one.
       shard: (k, n) makes part k of n of each batch's rows.
 
     Returns:
@@ -368,7 +368,7 @@ def evaluation_batches(
         image_size=image_size,
         on_corrupt=on_corrupt,
     )
-    return Batches(make, -(-len(records) // batch_size), num_workers=num_workers)
+    return Batches(make, -(-len(records) // batch_size), decode_processes=decode_processes)
 
 
 def _event_batch(

@@ -68,7 +68,7 @@ class Memory(NamedTuple):
         return self.params + self.state + self.versions + self.gradients + self.reads + self.work
 
 
-def traffic(params: Any, *, width: int, num_groups: int, num_replicas: int = 1, server: str = "replicated") -> Traffic:
+def traffic(params: Any, *, width: int, device_groups: int, replicas: int = 1, server: str = "replicated") -> Traffic:
     """The bytes that one device receives in a round.
 
     Every lane is moved, filled or not. A group of R devices computes W/G gradients, each device on its part of the
@@ -90,14 +90,14 @@ def traffic(params: Any, *, width: int, num_groups: int, num_replicas: int = 1, 
 
     Args:
       params: PyTree of arrays or `jax.ShapeDtypeStruct`.
-      width: W, a multiple of `num_groups`.
-      num_groups: G.
-      num_replicas: R.
+      width: W, a multiple of `device_groups`.
+      device_groups: G.
+      replicas: R.
       server: 'replicated' or 'sharded'.
 
     Raises:
       TypeError: a leaf of `params` has no shape and type.
-      ValueError: a number is out of its range, the width is no multiple of `num_groups`, or the server is unknown.
+      ValueError: a number is out of its range, the width is no multiple of `device_groups`, or the server is unknown.
 
     Source: Patarasuk and Yuan 2009 (doi:10.1016/j.jpdc.2008.09.002) for the least that an all-reduce receives;
     Rajbhandari et al. 2020 (arXiv:1910.02054) for the shards of synchronous training; the rest is derived.
@@ -106,13 +106,13 @@ def traffic(params: Any, *, width: int, num_groups: int, num_replicas: int = 1, 
       >>> import jax, jax.numpy as jnp
       >>> from asyncflax import engine
       >>> params = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
-      >>> engine.traffic(params, width=8, num_groups=8)
+      >>> engine.traffic(params, width=8, device_groups=8)
       Traffic(versions=0, reduction=0, gradients=28000000, between=28000000)
-      >>> engine.traffic(params, width=8, num_groups=8, server="sharded").total
+      >>> engine.traffic(params, width=8, device_groups=8, server="sharded").total
       7000000
     """
     _check.choice("server", server, SERVERS)
-    cost = Cost(num_groups, num_replicas)
+    cost = Cost(device_groups, replicas)
     w, g, r, p = cost.width(width), cost.groups, cost.replicas, cost.groups * cost.replicas
     divided, whole = _divided("params", params, p if server == "sharded" else 0)
     lanes = w // g
@@ -132,8 +132,8 @@ def memory(
     width: int,
     num_slots: int,
     state: Any = None,
-    num_groups: int = 1,
-    num_replicas: int = 1,
+    device_groups: int = 1,
+    replicas: int = 1,
     server: str = "replicated",
     store: str = "device",
 ) -> Memory:
@@ -152,31 +152,31 @@ def memory(
 
     Args:
       params: PyTree of arrays or `jax.ShapeDtypeStruct`.
-      width: W, a multiple of `num_groups`.
+      width: W, a multiple of `device_groups`.
       num_slots: how many versions are stored at once (`Plan.num_slots`; the length of the ring with store='ring').
       state: the method's state, PyTree like `params`: `jax.eval_shape(algorithm.init, params)`.
-      num_groups: G.
-      num_replicas: R.
+      device_groups: G.
+      replicas: R.
       server: 'replicated' or 'sharded'.
       store: where versions are: 'device' and 'ring' on the device, 'host' in host memory.
 
     Raises:
       TypeError: a leaf of `params` or `state` has no shape and type.
-      ValueError: a number is out of its range, the width is no multiple of `num_groups`, or a name is unknown.
+      ValueError: a number is out of its range, the width is no multiple of `device_groups`, or a name is unknown.
 
     Example: 64 versions of a million float32 parameters.
       >>> import jax, jax.numpy as jnp
       >>> from asyncflax import engine
       >>> params = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
-      >>> one = engine.memory(params, width=8, num_slots=64, num_groups=8)
+      >>> one = engine.memory(params, width=8, num_slots=64, device_groups=8)
       >>> one.versions, one.device
       (256000000, 332000000)
-      >>> engine.memory(params, width=8, num_slots=64, num_groups=8, server="sharded", store="host")
+      >>> engine.memory(params, width=8, num_slots=64, device_groups=8, server="sharded", store="host")
       Memory(params=500000, state=0, versions=20000000, gradients=4000000, reads=4000000, work=8000000, host=32000000)
     """
     _check.choice("server", server, SERVERS)
     _check.choice("store", store, STORES)
-    cost = Cost(num_groups, num_replicas)
+    cost = Cost(device_groups, replicas)
     w, p = cost.width(width), cost.groups * cost.replicas
     slots = _check.integer("num_slots", num_slots, 1)
     parts = p if server == "sharded" else 0

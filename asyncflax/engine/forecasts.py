@@ -2,7 +2,7 @@ r"""How wide to make the rounds of a trace, and what that buys, before anything 
 
 A round has W lanes, and computes W gradients whether or not all of them belong to an event. A wider round has more
 events, a smaller share of its lanes is filled, and more versions and gradients are on the move. In units of one
-gradient on one device, for G compute groups of R devices each:
+gradient on one device, for G device groups of R devices each:
 
     a round                   h + (1 - h) W / (G R)  for its gradients, u for each update that it applies in order
     one event after another   1 + u
@@ -48,8 +48,8 @@ def forecast(
     trace: Trace,
     width: int,
     *,
-    num_groups: int = 1,
-    num_replicas: int = 1,
+    device_groups: int = 1,
+    replicas: int = 1,
     fixed: float = 0.0,
     update: float = 0.0,
 ) -> RoundForecast:
@@ -59,37 +59,37 @@ def forecast(
 
     Args:
       trace: the T events.
-      width: W, a multiple of `num_groups`.
-      num_groups: G, how many compute groups share the lanes of a round.
-      num_replicas: R, how many devices share each gradient of a group.
+      width: W, a multiple of `device_groups`.
+      device_groups: G, how many device groups share the lanes of a round.
+      replicas: R, how many devices share each gradient of a group.
       fixed: h in [0, 1], the share of a gradient's time that does not grow with the work.
       update: u >= 0, the time of an update; a sharded server's is about 1/P of a replicated one's.
 
     Raises:
       TypeError: `trace` is no Trace.
-      ValueError: a number is out of its range, or the width is no multiple of `num_groups`.
+      ValueError: a number is out of its range, or the width is no multiple of `device_groups`.
 
     Example: eight groups, and rounds of 8 or 16 if half of a gradient's time is launches.
       >>> import asyncflax
       >>> from asyncflax import engine
       >>> q = asyncflax.queues
       >>> trace = q.simulate(num_workers=64, num_updates=6400, service_time=q.exponential())
-      >>> eight = engine.forecast(trace, 8, num_groups=8)
+      >>> eight = engine.forecast(trace, 8, device_groups=8)
       >>> eight.num_rounds, round(eight.mean_round, 2), round(eight.filled, 3), round(eight.speed_up, 2)
       (946, 6.77, 0.846, 6.77)
-      >>> [round(engine.forecast(trace, width, num_groups=8, fixed=0.5).speed_up, 2) for width in (8, 16)]
+      >>> [round(engine.forecast(trace, width, device_groups=8, fixed=0.5).speed_up, 2) for width in (8, 16)]
       [6.77, 6.08]
     """
     check_trace(trace)
-    cost = Cost(num_groups, num_replicas, fixed, update)
+    cost = Cost(device_groups, replicas, fixed, update)
     return cost.of(len(trace), cost.width(width), count_rounds(round_ends(trace), width))
 
 
 def best_width(
     trace: Trace,
-    num_groups: int,
+    device_groups: int,
     *,
-    num_replicas: int = 1,
+    replicas: int = 1,
     fixed: float = 0.0,
     update: float = 0.0,
     widths: Iterable[int] | None = None,
@@ -105,9 +105,9 @@ def best_width(
 
     Args:
       trace: the T events.
-      num_groups: G, how many compute groups share the lanes of a round.
-      num_replicas, fixed, update: as in `forecast`.
-      widths: which to compare instead, each a multiple of `num_groups`.
+      device_groups: G, how many device groups share the lanes of a round.
+      replicas, fixed, update: as in `forecast`.
+      widths: which to compare instead, each a multiple of `device_groups`.
 
     Raises:
       TypeError: `trace` is no Trace, or `widths` no list.
@@ -124,7 +124,7 @@ def best_width(
       8
     """
     check_trace(trace)
-    cost, events = Cost(num_groups, num_replicas, fixed, update), len(trace)
+    cost, events = Cost(device_groups, replicas, fixed, update), len(trace)
     ends = round_ends(trace)
     if widths is not None:
         candidates = [cost.width(width, "widths") for width in integers("widths", widths)]
@@ -146,9 +146,9 @@ def best_width(
 class Cost:
     """The model of time, for so many devices."""
 
-    def __init__(self, num_groups: int, num_replicas: int, fixed: float = 0.0, update: float = 0.0):
-        self.groups = _check.integer("num_groups", num_groups, 1)
-        self.replicas = _check.integer("num_replicas", num_replicas, 1)
+    def __init__(self, device_groups: int, replicas: int, fixed: float = 0.0, update: float = 0.0):
+        self.groups = _check.integer("device_groups", device_groups, 1)
+        self.replicas = _check.integer("replicas", replicas, 1)
         self.devices = self.groups * self.replicas
         self.fixed = _check.scalar("fixed", fixed, low=0.0, high=1.0)
         self.update = _check.scalar("update", update, low=0.0)
@@ -157,7 +157,7 @@ class Cost:
         """A width that the groups can share."""
         width = _check.integer(name, width, 1)
         if width % self.groups:
-            raise ValueError(f"{name} must be a multiple of num_groups={self.groups}, got {name}={width}.")
+            raise ValueError(f"{name} must be a multiple of device_groups={self.groups}, got {name}={width}.")
         return width
 
     def of(self, num_events: int, width: int, num_rounds: int) -> RoundForecast:

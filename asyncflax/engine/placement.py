@@ -1,8 +1,8 @@
-"""Where a run lives: on one device, or on a mesh of compute groups; its past versions on the device or on the host.
+"""Where a run lives: on one device, or on a mesh of device groups; its past versions on the device or on the host.
 
 One idea: a run is the same program everywhere, and a `Placement` says where its arrays lie. A mesh has two axes:
 
-    group      different events of a round: every compute group reads its own versions (`jax.shard_map`)
+    group      different events of a round: every device group reads its own versions (`jax.shard_map`)
     replica    the devices of one group: they split the batch, and their gradient is that of the whole batch
 
 The group axis is manual, so that each device computes the lanes of its group and nothing else. The replica axis is left
@@ -31,14 +31,14 @@ SERVERS = ("replicated", "sharded")
 STORES = ("device", "host", "ring")
 
 
-def make_mesh(group: int = 1, replica: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of compute groups: `group` of them, each of `replica` devices.
+def make_mesh(device_groups: int = 1, replicas: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of `device_groups` groups of devices, each of `replicas` devices.
 
     The devices of a group stand next to each other, so that they share a host where that is possible.
 
     Args:
-      group: how many compute groups work at the same time; 0 takes all devices.
-      replica: how many devices a group has.
+      device_groups: how many groups work at the same time; 0 takes all devices.
+      replicas: how many devices a group has.
       devices: which; by default the first of all devices of all processes.
 
     Raises:
@@ -47,7 +47,7 @@ def make_mesh(group: int = 1, replica: int = 1, *, devices: Sequence[Any] | None
 
     Example:
       >>> import asyncflax
-      >>> dict(asyncflax.make_mesh(group=1, replica=1).shape)
+      >>> dict(asyncflax.make_mesh(device_groups=1, replicas=1).shape)
       {'group': 1, 'replica': 1}
     """
     hint = "a list of devices, such as jax.devices()"
@@ -57,20 +57,19 @@ def make_mesh(group: int = 1, replica: int = 1, *, devices: Sequence[Any] | None
         _check.instance("devices", device, jax.Device, hint)
     if len(set(found)) < len(found):
         raise ValueError(f"devices must differ, got {found}.")
-    replica = _check.integer("replica", replica, 1)
-    group = _check.integer("group", group, 0) or max(len(found) // replica, 1)
-    if group * replica > len(found):
-        raise ValueError(
-            f"a mesh of group={group} times replica={replica} needs {group * replica} devices, there are {len(found)}."
-        )
-    used = found[: group * replica]
+    replicas = _check.integer("replicas", replicas, 1)
+    groups = _check.integer("device_groups", device_groups, 0) or max(len(found) // replicas, 1)
+    size = f"a mesh of device_groups={groups} times replicas={replicas}"
+    if groups * replicas > len(found):
+        raise ValueError(f"{size} needs {groups * replicas} devices, there are {len(found)}.")
+    used = found[: groups * replicas]
     idle = {device.process_index for device in found} - {device.process_index for device in used}
     if idle:
         raise ValueError(
-            f"a mesh of group={group} times replica={replica} uses {len(used)} of {len(found)} devices and leaves out "
-            f"process {min(idle)}; start fewer processes, or make a larger mesh."
+            f"{size} uses {len(used)} of {len(found)} devices and leaves out process {min(idle)}; start fewer "
+            "processes, or make a larger mesh."
         )
-    return Mesh(np.array(used).reshape(group, replica), (GROUP, REPLICA), axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.array(used).reshape(groups, replicas), (GROUP, REPLICA), axis_types=(AxisType.Auto,) * 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +102,15 @@ class Placement:
         _check.choice("store", self.store, STORES)
         if self.mesh is None:
             if self.server == "sharded":
-                raise ValueError("server='sharded' is for several devices; pass mesh=asyncflax.make_mesh(group=...).")
+                raise ValueError(
+                    "server='sharded' is for several devices; pass mesh=asyncflax.make_mesh(device_groups=...)."
+                )
             return
         _check.instance("mesh", self.mesh, Mesh, "a jax.sharding.Mesh (asyncflax.make_mesh makes one)")
         if self.mesh.axis_names != (GROUP, REPLICA):
             raise ValueError(
                 f"mesh must have the 2 axes ('group', 'replica'), got {len(self.mesh.axis_names)}: "
-                f"{self.mesh.axis_names}; asyncflax.make_mesh(group=4, replica=2) makes one."
+                f"{self.mesh.axis_names}; asyncflax.make_mesh(device_groups=4, replicas=2) makes one."
             )
         # jax.make_mesh makes explicit axes, which shard_map treats otherwise.
         auto = Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=(AxisType.Auto,) * 2)
@@ -117,12 +118,12 @@ class Placement:
 
     @property
     def groups(self) -> int:
-        """How many compute groups work at the same time."""
+        """How many device groups work at the same time."""
         return 1 if self.mesh is None else self.mesh.shape[GROUP]
 
     @property
     def replicas(self) -> int:
-        """How many devices a compute group has."""
+        """How many devices a device group has."""
         return 1 if self.mesh is None else self.mesh.shape[REPLICA]
 
     @property
@@ -137,7 +138,7 @@ class Placement:
             if rows % self.replicas:
                 raise ValueError(
                     f"batches{jax.tree_util.keystr(path)} have {rows} rows an event, which cannot be divided over the "
-                    f"replica={self.replicas} devices of a group."
+                    f"replicas={self.replicas} devices of a group."
                 )
 
     # What lies where. Everything below gives its argument back where there is no mesh.
@@ -178,7 +179,7 @@ class Placement:
         return batch if self.replicas == 1 else jax.tree.map(spread, batch)
 
     def over_groups(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Spreads W lanes over the compute groups, each with its W / G of them.
+        """Spreads W lanes over the device groups, each with its W / G of them.
 
         Args:
           function: `function(shared, read, lanes) -> (grads, anything)`: what all lanes have in common; then, with an

@@ -196,7 +196,7 @@ class Plan:
         Args:
           params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
           state: the method's state, for example `jax.eval_shape(algorithm.init, params)`.
-          expected: further arguments of `engine.summary`, or others than the plan's: `fixed`, `num_groups`, ...
+          expected: further arguments of `engine.summary`, or others than the plan's: `fixed`, `device_groups`, ...
 
         >>> import asyncflax
         >>> print(asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), width=4).summary())
@@ -211,8 +211,8 @@ class Plan:
         placement = self.placement
         counts = ("num_events", "num_workers", "width", "mean_round", "num_slots")
         about = {name: getattr(self, name) for name in counts} | {
-            "num_groups": placement.groups,
-            "num_replicas": placement.replicas,
+            "device_groups": placement.groups,
+            "replicas": placement.replicas,
             "server": placement.server,
             "store": placement.store,
         }
@@ -295,11 +295,11 @@ def make_plan(
     _check.instance("trace", trace, Trace, "an asyncflax.Trace (a law makes one with .trace(num_updates=...))")
     placement = Placement(mesh, server, store)
     if width is None:
-        width = best_width(trace, placement.groups, num_replicas=placement.replicas).width
+        width = best_width(trace, placement.groups, replicas=placement.replicas).width
     width = _check.integer("width", width, 1)
     if width % placement.groups:
         raise ValueError(
-            f"width={width} cannot be divided over the group={placement.groups} groups of the mesh; take a multiple, "
+            f"width={width} cannot be divided over the device_groups={placement.groups} of the mesh; take a multiple, "
             "or None for one gradient a group (config.width=0)."
         )
     if not isinstance(cuts, Iterable):

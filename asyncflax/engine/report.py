@@ -24,8 +24,8 @@ def summary(
     mean_round: float,
     num_slots: int,
     mean_staleness: float | None = None,
-    num_groups: int = 1,
-    num_replicas: int = 1,
+    device_groups: int = 1,
+    replicas: int = 1,
     server: str = "replicated",
     store: str = "device",
     params: Any = None,
@@ -38,11 +38,11 @@ def summary(
     Args:
       num_events: T.
       num_workers: how many workers the trace has.
-      width: W, a multiple of `num_groups`.
+      width: W, a multiple of `device_groups`.
       mean_round: events a round.
       num_slots: how many versions are stored at once.
       mean_staleness: in updates; None leaves it out.
-      num_groups, num_replicas: G compute groups of R devices each.
+      device_groups, replicas: G device groups of R devices each.
       server: where the server is: 'replicated' or 'sharded'.
       store: where versions are: 'device', 'ring' or 'host'.
       params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
@@ -56,8 +56,8 @@ def summary(
       >>> import jax, jax.numpy as jnp
       >>> from asyncflax import engine
       >>> params = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
-      >>> print(engine.summary(num_events=6400, num_workers=64, width=8, mean_round=6.765, num_slots=64, num_groups=8,
-      ...                      server="sharded", params=params, state=params))
+      >>> of_trace = {"num_events": 6400, "num_workers": 64, "mean_round": 6.765, "num_slots": 64}
+      >>> print(engine.summary(**of_trace, width=8, device_groups=8, server="sharded", params=params, state=params))
       trace     6,400 events of 64 workers
       rounds    946 of width 8, 6.77 events each, 84.6 % of the lanes filled
       devices   8 devices: 8 groups of 1, sharded server
@@ -79,7 +79,7 @@ def summary(
         both for its group, in full              8 MB          8 MB
       keeps in host memory                        0 B           0 B
     """
-    cost = Cost(num_groups, num_replicas, fixed, update)
+    cost = Cost(device_groups, replicas, fixed, update)
     events = _check.integer("num_events", num_events, 1)
     workers = _check.integer("num_workers", num_workers, 1)
     width, slots = cost.width(width), _check.integer("num_slots", num_slots, 1)
@@ -104,7 +104,7 @@ def summary(
     if params is None:
         return "\n".join(lines)
     servers = SERVERS if cost.devices > 1 else (server,)
-    options = {"width": width, "num_groups": cost.groups, "num_replicas": cost.replicas}
+    options = {"width": width, "device_groups": cost.groups, "replicas": cost.replicas}
     columns = [
         (
             traffic(params, server=name, **options),
@@ -133,24 +133,24 @@ def draw(
     figure: Any,
     trace: Trace,
     *,
-    num_groups: Sequence[int] = (1, 2, 4, 8),
+    device_groups: Sequence[int] = (1, 2, 4, 8),
     widths: Sequence[int] = (1, 2, 4, 8, 16),
-    num_replicas: int = 1,
+    replicas: int = 1,
     fixed: float = 0.0,
     update: float = 0.0,
 ) -> None:
-    """Two panels against the width: the share of lanes that are filled, and the expected speed-up by compute groups.
+    """Two panels against the width: the share of lanes that are filled, and the expected speed-up by device groups.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
       trace: the events.
-      num_groups: each G is a line, at those widths that are its multiples.
+      device_groups: each G is a line, at those widths that are its multiples.
       widths: the abscissae.
-      num_replicas, fixed, update: as in `forecast`.
+      replicas, fixed, update: as in `forecast`.
 
     Raises:
-      TypeError: `trace` is no Trace, `num_groups` or `widths` no list.
-      ValueError: a number is out of its range, or no width is a multiple of one of `num_groups`.
+      TypeError: `trace` is no Trace, `device_groups` or `widths` no list.
+      ValueError: a number is out of its range, or no width is a multiple of one of `device_groups`.
 
     Example:
       >>> import asyncflax
@@ -164,10 +164,10 @@ def draw(
     """
     check_trace(trace)
     widths = integers("widths", widths)
-    costs = [Cost(groups, num_replicas, fixed, update) for groups in integers("num_groups", num_groups)]
+    costs = [Cost(groups, replicas, fixed, update) for groups in integers("device_groups", device_groups)]
     for cost in costs:
         if not any(width % cost.groups == 0 for width in widths):
-            raise ValueError(f"widths={widths} have no multiple of num_groups={cost.groups}; add one.")
+            raise ValueError(f"widths={widths} have no multiple of device_groups={cost.groups}; add one.")
     ends = round_ends(trace)
     counts = {width: count_rounds(ends, width) for width in widths}
     filled, speed = figure.subplots(1, 2)

@@ -41,7 +41,7 @@ def implicit_momentum(num_workers: int) -> float:
     .. math:: \mu_S = 1 - 1/M
 
     Args:
-      num_workers: M, the number of workers or of compute groups.
+      num_workers: M, the number of workers or of workers.
 
     Raises:
       ValueError: num_workers is below 1.

@@ -1,15 +1,15 @@
-r"""How many groups, which momentum, which step size: what the exact theory says before anything is trained.
+r"""How many workers, which momentum, which step size: what the exact theory says before anything is trained.
 
-For each number of groups M: the implicit momentum, the explicit momentum to set, the stable step sizes, and
+For each number of workers M: the implicit momentum, the explicit momentum to set, the stable step sizes, and
 
-    hardware efficiency     seconds per update relative to one group: the queue's clock
-    statistical efficiency  updates to the target relative to one group: exact recursions on quadratics
+    hardware efficiency     seconds per update relative to one worker: the queue's clock
+    statistical efficiency  updates to the target relative to one worker: exact recursions on quadratics
     time                    their product; where it rises with M, asynchrony costs more than it gives
 
 after Mitliagkas et al. 2016 (arXiv:1605.09774), section 1. Statistical efficiency is worked out twice, for curvatures
 in :math:`[L / \kappa, L]`: for the mean E x, which is what the theorems and Figure 2 are about, and for the root mean
 square of x, which is what a run sees. Staleness is random, so the second allows far smaller steps. The quadratics have
-no gradient noise; noise is what many synchronous groups average away, and it favours more groups.
+no gradient noise; noise is what many synchronous workers average away, and it favours more workers.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ _MOMENTA = (-0.6, -0.3, 0.0, 0.3, 0.6)  # what is tried where no momentum is bes
 
 
 class Forecast(NamedTuple):
-    r"""What the theory says about one number of groups.
+    r"""What the theory says about one number of workers.
 
     Attributes:
-      num_groups: M.
+      num_workers: M.
       staleness: float, the mean staleness.
       implicit_momentum: float, 1 - 1/M; nan where the staleness is not geometric and there is no one momentum.
       rule_momentum: float, mu* - (1 - 1/M), the rule of Figure 2; nan as above.
       mean_momentum: float, the explicit momentum with which E x shrinks fastest.
       mean_step_size: float, alpha L with which it does.
-      mean_updates: float, updates to the target relative to one group.
+      mean_updates: float, updates to the target relative to one worker.
       mean_time: float, `mean_updates` times `hardware`.
       run_momentum: float, the explicit momentum with which the root mean square shrinks fastest: what to set.
       run_step_size: float, alpha L with which it does.
-      run_updates: float, updates to the target relative to one group.
+      run_updates: float, updates to the target relative to one worker.
       run_time: float, `run_updates` times `hardware`.
       mean_limit: float, alpha L up to which E x is stable at `mean_momentum`.
       run_limit: float, alpha L up to which E x^2 is at `run_momentum`: the largest step that a run survives.
-      hardware: float, seconds per update relative to one group; nan without a clock.
-      barrier: float, seconds per gradient if the groups wait for each other, relative to one group; nan as above.
+      hardware: float, seconds per update relative to one worker; nan without a clock.
+      barrier: float, seconds per gradient if the workers wait for each other, relative to one worker; nan as above.
 
     Example: see `make`.
     """
 
-    num_groups: int
+    num_workers: int
     staleness: float
     implicit_momentum: float
     rule_momentum: float
@@ -80,14 +80,14 @@ class Forecast(NamedTuple):
 
 
 class GroupPlan(NamedTuple):
-    """The forecasts of all numbers of groups, and what they are for.
+    """The forecasts of all numbers of workers, and what they are for.
 
     Attributes:
-      forecasts: list of `Forecast`, by number of groups.
+      forecasts: list of `Forecast`, by number of workers.
       condition_number: float, kappa.
-      target_momentum: float, mu*, what is best for one group.
+      target_momentum: float, mu*, what is best for one worker.
       curvature_max: float, L; nan where it is unknown, and with it the absolute step size.
-      updates: float, updates per factor e of one group at its best.
+      updates: float, updates per factor e of one worker at its best.
       source: str, where the asynchrony comes from.
 
     Example: see `make`.
@@ -124,7 +124,7 @@ def condition_number_of(target_momentum: float) -> float:
 
 
 def make(
-    num_groups: Sequence[int] | None = None,
+    num_workers: Sequence[int] | None = None,
     *,
     service_time: ServiceTime | None = None,
     trace: Trace | None = None,
@@ -135,7 +135,7 @@ def make(
     update_seconds: Sequence[float] | None = None,
     progress: Callable[[list[int]], Iterable[int]] = iter,
 ) -> GroupPlan:
-    r"""Forecasts for several numbers of groups, or for the asynchrony of a trace.
+    r"""Forecasts for several numbers of workers, or for the asynchrony of a trace.
 
     With exponential work everything is exact. Any other service time, and a trace, is known by a histogram of its
     staleness (of 20,000 simulated events): the mean then follows Theorem 2's kernel with no one momentum, explicit
@@ -143,22 +143,22 @@ def make(
     queue.
 
     Args:
-      num_groups: the numbers M of compute groups; default 1, 2, 4, 8, 16, or that of the trace.
+      num_workers: the numbers M of workers; default 1, 2, 4, 8, 16, or that of the trace.
       service_time: how long one gradient takes, a law of `asyncflax.queues`; default exponential.
       trace: instead of a queue; it must say how many workers it has, else M is 1 + its mean staleness.
-      target_momentum: mu*, the momentum that is best for one group; 0.8 if nothing says otherwise.
+      target_momentum: mu*, the momentum that is best for one worker; 0.8 if nothing says otherwise.
       condition_number: kappa, instead of mu*.
       curvature_min: the smallest curvature, instead of mu*.
       curvature_max: the largest one, L.
-      update_seconds: measured seconds per update for each number of groups, 1 among them, instead of the clock.
-      progress: is called with the numbers of groups and gives them back one by one, as tqdm does.
+      update_seconds: measured seconds per update for each number of workers, 1 among them, instead of the clock.
+      progress: is called with the numbers of workers and gives them back one by one, as tqdm does.
 
     Raises:
       TypeError, ValueError: an argument is out of range, or two say the same in different ways.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorems 2, 3 and 5 and Figure 2; recursions derived.
 
-    Example: two groups have an implicit momentum of 1/2, and the mean wants less on top of it than the run does.
+    Example: two workers have an implicit momentum of 1/2, and the mean wants less on top of it than the run does.
       >>> from asyncflax.theory import planner
       >>> plan = planner.make([1, 2], condition_number=9.0)
       >>> [round(forecast.rule_momentum, 3) for forecast in plan.forecasts]
@@ -171,27 +171,27 @@ def make(
     law = queues.exponential() if service_time is None else service_time
     _check.instance("service_time", law, ServiceTime, "a law of asyncflax.queues such as exponential()")
     if trace is None:
-        groups = [_check.integer("num_groups", m, 1) for m in (_GROUPS if num_groups is None else num_groups)]
-        if not groups or groups != sorted(set(groups)):
-            raise ValueError(f"num_groups must be a list of increasing numbers, got {groups}.")
+        workers = [_check.integer("num_workers", m, 1) for m in (_GROUPS if num_workers is None else num_workers)]
+        if not workers or workers != sorted(set(workers)):
+            raise ValueError(f"num_workers must be a list of increasing numbers, got {workers}.")
         asynchrony = lambda m: _of_queue(law, m)
-        one = float(np.mean(law.machine(np.random.default_rng([0, 0]), max(groups))))  # seconds of an average group
+        one = float(np.mean(law.machine(np.random.default_rng([0, 0]), max(workers))))  # seconds of an average worker
     else:
         _check.instance("trace", trace, Trace, "a Trace, see Trace.load")
-        for name, value in {"service_time": service_time, "num_groups": num_groups}.items():
+        for name, value in {"service_time": service_time, "num_workers": num_workers}.items():
             if value is not None:
                 raise ValueError(f"{name} and trace exclude each other, got both; keep one.")
         stale = _of_trace(trace)
-        groups = [trace.num_workers if trace.num_workers > 1 else round(1 + stale.mean)]
+        workers = [trace.num_workers if trace.num_workers > 1 else round(1 + stale.mean)]
         asynchrony = lambda m: (stale, *_clock(trace))
         one = _seconds_of_one(trace)
-    measured = _measured(update_seconds, groups)
+    measured = _measured(update_seconds, workers)
 
     target = ((math.sqrt(kappa) - 1) / (math.sqrt(kappa) + 1)) ** 2
     reference = theory.BestHyperParameters(target, 4 / (1 + 1 / math.sqrt(kappa)) ** 2, math.sqrt(target))
     updates = _updates(reference.radius)
     forecasts = []
-    for m in progress(groups):
+    for m in progress(workers):
         staleness, seconds, barrier = asynchrony(m)
         mean, run = _best(staleness, kappa, reference)
         geometric = isinstance(staleness, theory.ExponentialQueue)
@@ -199,7 +199,7 @@ def make(
         hardware = measured[m] / measured[1] if measured else seconds / one
         forecasts.append(
             Forecast(
-                num_groups=m,
+                num_workers=m,
                 staleness=m - 1.0 if isinstance(staleness, theory.ExponentialQueue) else staleness.mean,
                 implicit_momentum=implicit,
                 rule_momentum=target - implicit,
@@ -235,25 +235,25 @@ def table(plan: GroupPlan) -> str:
     lines = [
         f"What to set, for curvatures from L/{kappa:.4g} to L (mu* = {target:.3g}), {plan.source}",
         "          momentum                                    step size times L = stable up to",
-        "  groups  implicit  mu*-impl.  best mean  best run    best mean  best run   mean (E x)  run (E x^2)"
+        " workers  implicit  mu*-impl.  best mean  best run    best mean  best run   mean (E x)  run (E x^2)"
         + ("  largest step" if known else ""),
     ]
     for f in plan.forecasts:
         lines.append(
-            f"  {f.num_groups:6d}  {_text(f.implicit_momentum, '8.3f')}  {_text(f.rule_momentum, '+9.3f')}  "
+            f"  {f.num_workers:6d}  {_text(f.implicit_momentum, '8.3f')}  {_text(f.rule_momentum, '+9.3f')}  "
             f"{f.mean_momentum:+9.3f}  {f.run_momentum:+8.3f}    {f.mean_step_size:9.4g}  {f.run_step_size:8.4g}   "
             f"{f.mean_limit:10.4g}  {f.run_limit:11.4g}"
             + (f"  {f.run_limit / plan.curvature_max:12.4g}" if known else "")
         )
     lines += [
         "",
-        f"What it buys, relative to one group ({plan.updates:.1f} updates per factor e of the distance)",
+        f"What it buys, relative to one worker ({plan.updates:.1f} updates per factor e of the distance)",
         "          seconds per update     updates to the target    time = seconds x updates",
-        "  groups  async     barrier      mean       run           mean       run",
+        " workers  async     barrier      mean       run           mean       run",
     ]
     for f in plan.forecasts:
         lines.append(
-            f"  {f.num_groups:6d}  {_text(f.hardware, '8.4f')}  {_text(f.barrier, '8.4f')}     {f.mean_updates:8.3f}  "
+            f"  {f.num_workers:6d}  {_text(f.hardware, '8.4f')}  {_text(f.barrier, '8.4f')}     {f.mean_updates:8.3f}  "
             f"{f.run_updates:8.2f}      {_text(f.mean_time, '8.4f')}  {_text(f.run_time, '8.3f')}"
         )
     return "\n".join(lines)
@@ -268,13 +268,13 @@ def advice(plan: GroupPlan) -> str:
     Example:
       >>> from asyncflax.theory import planner
       >>> print(planner.advice(planner.make([1, 2], condition_number=1.5)).splitlines()[0])  # doctest: +ELLIPSIS
-      Asynchrony alone has the momentum mu* at 1.01 groups; with more, the mean wants negative explicit momentum.
+      Asynchrony alone has the momentum mu* at 1.01 workers; with more, the mean wants negative explicit momentum.
     """
     forecasts, sentences = plan.forecasts, []
     if math.isfinite(forecasts[-1].implicit_momentum):
-        groups = theory.turning_point(plan.target_momentum)
+        workers = theory.turning_point(plan.target_momentum)
         sentences.append(
-            f"Asynchrony alone has the momentum mu* at {groups:.3g} groups; "
+            f"Asynchrony alone has the momentum mu* at {workers:.3g} workers; "
             "with more, the mean wants negative explicit momentum."
         )
     else:
@@ -287,18 +287,18 @@ def advice(plan: GroupPlan) -> str:
         sentences.append("There is no clock, so nothing is said about hardware efficiency; see update_seconds.")
     else:
         sentences += [_balance(forecasts, "the mean", "mean_time"), _balance(forecasts, "a run", "run_time")]
-        sentences.append("Gradients have no noise here; noise makes small steps best for one group too.")
-    beyond = [f.num_groups for f in forecasts if f.mean_step_size > f.run_limit and f.num_groups > 1]
+        sentences.append("Gradients have no noise here; noise makes small steps best for one worker too.")
+    beyond = [f.num_workers for f in forecasts if f.mean_step_size > f.run_limit and f.num_workers > 1]
     if beyond:
         sentences.append(
-            f"At {', '.join(map(str, beyond))} groups the step size that is best for the mean is more than a run "
+            f"At {', '.join(map(str, beyond))} workers the step size that is best for the mean is more than a run "
             "survives: the mean converges while trajectories blow up. To train, stay below the limit of E x^2."
         )
     return "\n".join(sentences)
 
 
 def draw(figure: Any, plan: GroupPlan) -> None:
-    """Three panels against the number of groups: momentum, step sizes, and time.
+    """Three panels against the number of workers: momentum, step sizes, and time.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -314,7 +314,7 @@ def draw(figure: Any, plan: GroupPlan) -> None:
     """
     momentum, step, time = figure.subplots(1, 3)
     column = lambda name: np.array([getattr(f, name) for f in plan.forecasts])
-    groups = column("num_groups")
+    workers = column("num_workers")
     momentum.axhline(0.0, color="0.8", linewidth=1)
     for axes, lines in (
         (
@@ -347,21 +347,21 @@ def draw(figure: Any, plan: GroupPlan) -> None:
     ):
         for label, (name, color, style) in lines.items():
             if np.isfinite(column(name)).any():
-                axes.plot(groups, column(name), style, color=color, marker="o", markersize=4, label=label)
+                axes.plot(workers, column(name), style, color=color, marker="o", markersize=4, label=label)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(groups, [str(m) for m in groups])
+        axes.set_xticks(workers, [str(m) for m in workers])
         axes.minorticks_off()
-        axes.set_xlabel("compute groups M")
+        axes.set_xlabel("workers M")
         axes.grid(alpha=0.25)
     step.set_yscale("log")
     time.set_yscale("log")
     momentum.set_ylabel("momentum")
     step.set_ylabel("step size times the largest curvature")
-    time.set_ylabel("relative to one group")
+    time.set_ylabel("relative to one worker")
     for name, color in (("mean_time", "C0"), ("run_time", "C2")):
         if np.isfinite(column(name)).all():
             best = int(np.argmin(column(name)))
-            time.plot(groups[best], column(name)[best], marker="*", color=color, markersize=14, zorder=3)
+            time.plot(workers[best], column(name)[best], marker="*", color=color, markersize=14, zorder=3)
     for axes, title in ((momentum, "what to set"), (step, "how large a step"), (time, "what it buys (stars: best)")):
         axes.set_title(title)
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2, frameon=False)
@@ -455,15 +455,15 @@ def _kappa(target: float | None, kappa: float | None, smallest: float | None, la
     return condition_number_of(0.8 if target is None else target)
 
 
-def _of_queue(law: ServiceTime, num_groups: int) -> tuple[theory.ExponentialQueue | StalenessLaw, float, float]:
-    """The staleness, the seconds per update and the seconds per gradient with barriers of so many groups."""
-    means = np.asarray(law.machine(np.random.default_rng([0, 0]), num_groups))
+def _of_queue(law: ServiceTime, num_workers: int) -> tuple[theory.ExponentialQueue | StalenessLaw, float, float]:
+    """The staleness, the seconds per update and the seconds per gradient with barriers of so many workers."""
+    means = np.asarray(law.machine(np.random.default_rng([0, 0]), num_workers))
     seconds = float(1 / np.sum(1 / means))  # exact in the long run, for any law
-    rounds = queues.barrier(num_workers=num_groups, num_updates=_ROUNDS * num_groups, service_time=law)
-    barrier = _clock(rounds)[0] if num_groups > 1 else seconds
-    if num_groups == 1 or (law.name.startswith("exponential(") and np.ptp(means) == 0):
-        return theory.ExponentialQueue(num_groups), seconds, barrier
-    trace = queues.simulate(num_workers=num_groups, num_updates=_EVENTS, service_time=law)
+    rounds = queues.barrier(num_workers=num_workers, num_updates=_ROUNDS * num_workers, service_time=law)
+    barrier = _clock(rounds)[0] if num_workers > 1 else seconds
+    if num_workers == 1 or (law.name.startswith("exponential(") and np.ptp(means) == 0):
+        return theory.ExponentialQueue(num_workers), seconds, barrier
+    trace = queues.simulate(num_workers=num_workers, num_updates=_EVENTS, service_time=law)
     return _of_trace(trace), seconds, barrier
 
 
@@ -488,16 +488,18 @@ def _seconds_of_one(trace: Trace) -> float:
     return float(np.mean([np.mean(seconds) for seconds in between]))
 
 
-def _measured(seconds: Sequence[float] | None, groups: list[int]) -> dict[int, float]:
-    """Measured seconds per update by number of groups."""
+def _measured(seconds: Sequence[float] | None, workers: list[int]) -> dict[int, float]:
+    """Measured seconds per update by number of workers."""
     if not seconds:
         return {}
-    if len(seconds) != len(groups):
-        raise ValueError(f"update_seconds has {len(seconds)} values for the {len(groups)} numbers of groups {groups}.")
-    if groups[0] != 1:
-        raise ValueError(f"update_seconds needs the seconds of 1 group, which num_groups={groups} lacks: add it.")
+    if len(seconds) != len(workers):
+        raise ValueError(
+            f"update_seconds has {len(seconds)} values for the {len(workers)} numbers of workers {workers}."
+        )
+    if workers[0] != 1:
+        raise ValueError(f"update_seconds needs the seconds of 1 worker, which num_workers={workers} lacks: add it.")
     values = [_check.scalar("update_seconds", value, low=0.0, exclusive_low=True) for value in seconds]
-    return dict(zip(groups, values, strict=True))
+    return dict(zip(workers, values, strict=True))
 
 
 def _best(
@@ -558,13 +560,15 @@ def _updates(radius: float) -> float:
 def _balance(forecasts: list[Forecast], who: str, field: str) -> str:
     best = min(forecasts, key=lambda forecast: getattr(forecast, field))
     time, last = getattr(best, field), forecasts[-1]
-    at = lambda forecast: f"{getattr(forecast, field):.3g} times its time at {forecast.num_groups} groups"
-    if best.num_groups == 1 or time >= 1:
-        others = dict.fromkeys((forecasts[1 if forecasts[0].num_groups == 1 and last.num_groups > 1 else 0], last))
+    at = lambda forecast: f"{getattr(forecast, field):.3g} times its time at {forecast.num_workers} workers"
+    if best.num_workers == 1 or time >= 1:
+        others = dict.fromkeys((forecasts[1 if forecasts[0].num_workers == 1 and last.num_workers > 1 else 0], last))
         return (
-            f"For {who}, one group is the fastest: asynchrony costs more than it gives ({', '.join(map(at, others))})."
+            f"For {who}, one worker is the fastest: asynchrony costs more than it gives ({', '.join(map(at, others))})."
         )
-    start = f"For {who}, {best.num_groups} groups are the fastest of these, with {time:.3g} times the time of one group"
+    start = (
+        f"For {who}, {best.num_workers} workers are the fastest of these, with {time:.3g} times the time of one worker"
+    )
     if best is last:
         return f"{start}; up to there asynchrony gives more than it costs."
     return f"{start}; beyond, asynchrony costs more than it gives ({at(last)})."

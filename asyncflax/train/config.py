@@ -28,7 +28,7 @@ class TrainConfig:
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
-      >>> TrainConfig(num_groups=8, momentum=-0.09).check()
+      >>> TrainConfig(num_workers=8, momentum=-0.09).check()
       >>> TrainConfig(service_time="exponental").check()
       Traceback (most recent call last):
         ...
@@ -51,16 +51,16 @@ class TrainConfig:
     crop_area: tuple[float, ...] = (0.08, 1.0)  # the share of ImageNet's images that a training crop has
     # What a damaged JPEG does: stop the run, or skip (another image takes its place). A run may go on with the other.
     on_corrupt: str = dataclasses.field(default="stop", metadata=_FREE)
-    data_workers: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
+    decode_processes: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
     flip: bool = False  # mirror half of the images
     batch_size: int = 32  # images a gradient
 
-    # Asynchrony: a queue of compute groups, or a law of staleness, or a recorded trace.
-    num_groups: int = 1  # M, the workers; a compute group is one worker, whatever it is made of
+    # Asynchrony: a queue of workers, or a law of staleness, or a recorded trace.
+    num_workers: int = 1  # M, the workers; a worker is one worker, whatever it is made of
     service_time: str = "exponential"  # a law of asyncflax.queues, how long a gradient takes
     service_time_options: str = ""  # for example 'machine_cv=0.6'
     queue_options: str = ""  # of queues.simulate, for example 'max_staleness=16, policy=discard'
-    barrier: bool = False  # all groups wait for each other (queues.barrier), as ssgd needs
+    barrier: bool = False  # all workers wait for each other (queues.barrier), as ssgd needs
     staleness: str = ""  # a law of asyncflax.staleness, instead of the queue
     staleness_options: str = ""  # for example 'mean=7'
     trace_options: str = ""  # of the law's traces, for example 'assign=round_robin, before_start=drop'
@@ -73,14 +73,18 @@ class TrainConfig:
     learning_rate_drops: tuple[float, ...] = ()  # where it drops, as shares of num_updates: (0.5, 0.75)
     learning_rate_factor: float = 0.1  # what it is multiplied by there
     warmup_updates: int = 0  # updates over which the learning rate rises to its value, a little each; 0 for none
-    warmup_from: float = 0.0  # the share of the learning rate that it rises from; 0 takes 1 / num_groups
+    warmup_from: float = 0.0  # the share of the learning rate that it rises from; 0 takes 1 / num_workers
     momentum: float = 0.0  # mu_L, explicit, in [-1, 1]
     weight_decay: float = 0.0  # see decay_at in the options of the algorithm
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
 
     # Where it runs; the results do not depend on it, up to rounding.
-    width: int = dataclasses.field(default=0, metadata=_FREE)  # gradients computed together at most; 0: one a group
-    mesh: str = dataclasses.field(default="", metadata=_FREE)  # devices, as 'group=4, replica=2'; '' is one, or all
+    width: int = dataclasses.field(
+        default=0, metadata=_FREE
+    )  # gradients computed together at most; 0: one a device group
+    mesh: str = dataclasses.field(
+        default="", metadata=_FREE
+    )  # devices, as 'device_groups=4, replicas=2'; '' is one, or all
     server: str = dataclasses.field(default="replicated", metadata=_FREE)  # or 'sharded' over the mesh
     store: str = "device"  # where past versions are: device, ring or host
 
@@ -106,7 +110,7 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             setattr(self, field.name, typed(f"config.{field.name}", value, hints[field.name]))
-        at_least_1 = ("batch_size", "num_groups", "num_updates", "log_every", "eval_every", "eval_batch_size")
+        at_least_1 = ("batch_size", "num_workers", "num_updates", "log_every", "eval_every", "eval_batch_size")
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
         _check.integer("config.crop_pad", self.crop_pad, 0)
@@ -151,7 +155,7 @@ class TrainConfig:
                 source = "the queue" if options in ("service_time_options", "queue_options") else "config.staleness"
                 raise ValueError(f"config.{options}={getattr(self, options)!r} is for {source}, which is not in use.")
         if self.algorithm == "ssgd" and not self.barrier:
-            raise ValueError("config.algorithm='ssgd' makes a step a round of all groups; set config.barrier=True.")
+            raise ValueError("config.algorithm='ssgd' makes a step a round of all workers; set config.barrier=True.")
         if self.algorithm == "dc_asgd" and self.bias_multiplier != 1.0:
             raise ValueError(
                 f"config.bias_multiplier={self.bias_multiplier} is for methods that are linear in the gradient, "
@@ -161,7 +165,7 @@ class TrainConfig:
     def _check_images(self) -> None:
         """Refuses fields that the data set does not use, and wrong values of those of ImageNet."""
         in_memory = self.dataset in returning(data, "ImageData")
-        unused = ("classes", "image_size", "crop_area", "on_corrupt", "data_workers")
+        unused = ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes")
         what = "sets of JPEGs such as ImageNet" if in_memory else "sets in memory"
         for name in unused if in_memory else ("crop_pad", "data_cache"):
             value, default = getattr(self, name), getattr(TrainConfig, name)
@@ -171,7 +175,7 @@ class TrainConfig:
                     f"leave it at {default!r}."
                 )
         _check.integer("config.image_size", self.image_size, 8)
-        _check.integer("config.data_workers", self.data_workers, 0)
+        _check.integer("config.decode_processes", self.decode_processes, 0)
         _check.choice("config.on_corrupt", self.on_corrupt, ("stop", "skip"))
         if len(self.crop_area) != 2 or not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"config.crop_area must be two shares with 0 < low <= high <= 1, got {self.crop_area}.")

@@ -121,7 +121,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.Im
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.train.experiment import make_experiment
-      >>> experiment = make_experiment(TrainConfig(num_groups=4, num_updates=100))
+      >>> experiment = make_experiment(TrainConfig(num_workers=4, num_updates=100))
       >>> experiment.trace.num_workers, experiment.plan.num_events, str(experiment.law)
       (4, 100, 'geometric(3)')
       >>> experiment.batches(experiment.plan[0]).shape
@@ -193,28 +193,28 @@ def _make_mesh(config: TrainConfig) -> Mesh | None:
 
 def _make_trace(config: TrainConfig) -> tuple[Trace, staleness.StalenessLaw | None]:
     """The trace, and the law that theory has for its staleness, if it has one."""
-    groups, updates = config.num_groups, config.num_updates
+    workers, updates = config.num_workers, config.num_updates
     if config.trace:
         trace = Trace.load(config.trace)
-        if trace.num_workers != groups or len(trace) < updates:
+        if trace.num_workers != workers or len(trace) < updates:
             raise ValueError(
                 f"config.trace={config.trace!r} has {trace.num_workers} workers and {len(trace)} events, "
-                f"config.num_groups={groups} and config.num_updates={updates} ask for others."
+                f"config.num_workers={workers} and config.num_updates={updates} ask for others."
             )
         return trace.prefix(updates), None
     if config.staleness:
         make_law = getattr(staleness, config.staleness)
         law = make_law(**_arguments("config.staleness_options", config.staleness_options, make_law, {}))
-        common = {"num_updates": updates, "seed": config.seed, "num_workers": groups}
+        common = {"num_updates": updates, "seed": config.seed, "num_workers": workers}
         return law.trace(**_arguments("config.trace_options", config.trace_options, law.trace, common)), law
     make_time = getattr(queues, config.service_time)
     service_time = make_time(**_arguments("config.service_time_options", config.service_time_options, make_time, {}))
-    common = {"num_workers": groups, "num_updates": updates, "service_time": service_time, "seed": config.seed}
+    common = {"num_workers": workers, "num_updates": updates, "service_time": service_time, "seed": config.seed}
     if config.barrier:
         return queues.barrier(**_arguments("config.queue_options", config.queue_options, queues.barrier, common)), None
     trace = queues.simulate(**_arguments("config.queue_options", config.queue_options, queues.simulate, common))
     memoryless = config.service_time == "exponential" and not config.service_time_options and not config.queue_options
-    return trace, staleness.geometric(mean=groups - 1.0) if memoryless else None
+    return trace, staleness.geometric(mean=workers - 1.0) if memoryless else None
 
 
 def _arguments(name: str, text: str, function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def make_algorithm(config: TrainConfig, *, learning_rate: Any = None, momentum: 
     given = {
         "learning_rate": _make_schedule(config, learning_rate, by="step") if _changes(config) else learning_rate,
         "momentum": config.momentum if momentum is None else momentum,
-        "num_workers": config.num_groups,
+        "num_workers": config.num_workers,
         "weight_decay": config.weight_decay,
     }
     if config.bias_multiplier == 1.0:
@@ -279,7 +279,7 @@ def why_no_meter(config: TrainConfig, trace: Trace) -> str:
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.train.experiment import make_experiment, why_no_meter
-      >>> config = TrainConfig(algorithm="dc_asgd", num_groups=4)
+      >>> config = TrainConfig(algorithm="dc_asgd", num_workers=4)
       >>> why_no_meter(config, make_experiment(config).trace)
       'dc_asgd is no plain heavy ball'
     """
@@ -304,7 +304,7 @@ def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], M
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.train.experiment import make_experiment, make_meter
-      >>> gradient_fn, meter = make_meter(make_experiment(TrainConfig(num_groups=4, momentum=0.3)))
+      >>> gradient_fn, meter = make_meter(make_experiment(TrainConfig(num_workers=4, momentum=0.3)))
       >>> meter.momentum, meter.window
       (0.3, 500)
     """
@@ -341,7 +341,7 @@ def _changes(config: TrainConfig) -> bool:
 
 
 def _events_a_step(config: TrainConfig) -> int:
-    return config.num_groups if config.algorithm == "ssgd" else 1
+    return config.num_workers if config.algorithm == "ssgd" else 1
 
 
 def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -> Callable[[Any], Any]:
@@ -351,7 +351,7 @@ def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -
     rise = config.warmup_updates // _events_a_step(config)
     schedule = dropping
     if rise > 0:
-        rising = optax.linear_schedule(config.warmup_from or 1 / config.num_groups, 1.0, rise)
+        rising = optax.linear_schedule(config.warmup_from or 1 / config.num_workers, 1.0, rise)
         schedule = lambda step: rising(step) * dropping(step)
     return schedule if by == "step" else lambda event: schedule(event // _events_a_step(config))
 

@@ -87,7 +87,8 @@ def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecord
     """The feed of a training.
 
     Args:
-      config: batch_size, eval_batch_size, seed; for records image_size, crop_area, flip, on_corrupt, data_workers too.
+      config: batch_size, eval_batch_size, seed; for records image_size, crop_area, flip, on_corrupt and
+        decode_processes as well.
       source: the data set.
       plan: of the run: how many events a chunk has, and where batches of images go.
 
@@ -195,7 +196,7 @@ class RecordFeed:
             area=(config.crop_area[0], config.crop_area[1]),
             flip=config.flip,
             on_corrupt=config.on_corrupt,
-            num_workers=config.data_workers,
+            decode_processes=config.decode_processes,
             shard=_shard(),
         )
 
@@ -237,7 +238,7 @@ class RecordFeed:
             batch_size=self._test_size,
             image_size=config.image_size,
             on_corrupt=config.on_corrupt,
-            num_workers=config.data_workers,
+            decode_processes=config.decode_processes,
             shard=_shard(),
         )
         with made:
@@ -251,9 +252,9 @@ class RecordFeed:
                 yield {name: batch[name][None] for name in ("image", "label")}
 
     def share(self, count: int) -> None:
-        """From the next start on so many feeds decode at the same time, each with its part of `data_workers`."""
-        workers = self._config.data_workers
-        self._stream.num_workers = min(workers, max(1, workers // count))
+        """From the next start on so many feeds decode at the same time, each with its part of `decode_processes`."""
+        workers = self._config.decode_processes
+        self._stream.decode_processes = min(workers, max(1, workers // count))
 
     def _refuse_none(self, count: int) -> None:
         """Refuses a mean over no image. All processes come here after the same batch, each with its own count."""

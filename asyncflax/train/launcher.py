@@ -1,6 +1,6 @@
 """What the launchers share: a config flag with overrides, a workdir flag, and errors as one clear sentence.
 
-    --config=configs/digits.py --config.num_groups=8 --workdir=runs/digits
+    --config=configs/digits.py --config.num_workers=8 --workdir=runs/digits
 
 Needs absl-py and ml-collections (the extra `train`).
 """
@@ -112,7 +112,7 @@ def command(*, workdir: str, **fields: Any) -> str:
 
 
 def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) -> list[Any] | None:
-    """The values of a flag with a list, such as --num_groups=1,2,4, as numbers; None if it was not given.
+    """The values of a flag with a list, such as --num_workers=1,2,4, as numbers; None if it was not given.
 
     Args:
       name: of the flag.
@@ -124,7 +124,7 @@ def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) 
 
     Example:
       >>> from asyncflax.train import launcher
-      >>> launcher.numbers("num_groups", ["1", "8"], int)
+      >>> launcher.numbers("num_workers", ["1", "8"], int)
       [1, 8]
     """
     if texts is None:
@@ -204,7 +204,7 @@ def _start_processes() -> None:
 
 
 def _an_example(kind: type | None) -> str:
-    return "config.num_groups=8" if kind else "help"
+    return "config.num_workers=8" if kind else "help"
 
 
 def _wanted(kind: type) -> str:

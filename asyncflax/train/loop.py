@@ -99,7 +99,7 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
       >>> import tempfile
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.train.loop import train_and_evaluate
-      >>> config = TrainConfig(num_groups=4, num_updates=40, learning_rate=0.1)
+      >>> config = TrainConfig(num_workers=4, num_updates=40, learning_rate=0.1)
       >>> summary = train_and_evaluate(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
       update 0 ...
       >>> [row["update"] for row in summary.rows]
@@ -265,7 +265,7 @@ class _Reporter:
         config, saved = self._experiment.config, self._checkpoints.updates()
         return RunError(
             f"{what}: the training has diverged (learning rate {float(self._experiment.schedule(update)):g}, "
-            f"explicit momentum {config.momentum:g}, {config.num_groups} compute groups). "
+            f"explicit momentum {config.momentum:g}, {config.num_workers} workers). "
             + (
                 f"The last good checkpoint, of update {saved[-1]:,}, stays. "
                 if saved
@@ -375,9 +375,9 @@ def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
     width, height = (15, 7.5) if experiment.trace.time is not None else (18, 4)
     width += 5 if any("implicit_momentum" in row for row in records.rows) else 0
     figure = Figure(figsize=(width, height))
-    config, groups = experiment.config, experiment.config.num_groups
+    config, workers = experiment.config, experiment.config.num_workers
     figure.suptitle(
-        f"{config.dataset}, {config.model}, {groups} compute group{'s' * (groups > 1)}, {config.algorithm}, "
+        f"{config.dataset}, {config.model}, {workers} worker{'s' * (workers > 1)}, {config.algorithm}, "
         f"learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}"
     )
     plots.training(figure, records.rows, experiment.trace, experiment.law)
@@ -397,7 +397,7 @@ def _table(experiment: Experiment, records: Records) -> str:
     lines = {
         "data, network": f"{config.dataset}, {config.model}",
         "method": f"{config.algorithm}, learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}",
-        "compute groups": f"{config.num_groups}{implicit}",
+        "workers": f"{config.num_workers}{implicit}",
         "staleness": f"mean {trace.staleness.mean():.2f}, largest {trace.staleness.max()}{law}",
         "gap": f"mean {np.mean(records.column('gap')[1]):.3g}",
         "momentum meter": _measured(experiment, records),

@@ -23,7 +23,7 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
 
     Example:
       >>> from asyncflax.train.recipes import cifar10_quick
-      >>> config = cifar10_quick(num_groups=8, momentum=-0.09)
+      >>> config = cifar10_quick(num_workers=8, momentum=-0.09)
       >>> config.model, config.momentum, config.weight_decay
       ('Cifar10Quick', -0.09, 0.004)
     """
@@ -33,8 +33,8 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
         model="Cifar10Quick",
         pixel_scale=1.0,
         batch_size=100,
-        # Asynchrony: one group, which is synchronous; set num_groups.
-        num_groups=1,
+        # Asynchrony: one worker, which is synchronous; set num_workers.
+        num_workers=1,
         service_time="exponential",
         # The method.
         algorithm="momentum_asgd",
@@ -55,10 +55,10 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
 def resnet20(**fields: Any) -> TrainConfig:
     """ResNet-20 on CIFAR-10 as the DANA papers train it: 160 epochs of batches of 128, crops and mirror images.
 
-    Learning rate 0.1, times 0.1 after 80 and 120 epochs, risen to in 5 epochs, update by update, from 0.1 / num_groups;
-    momentum 0.9; weight decay 0.0001 of all parameters, in the gradient, at the parameters that were read (the code
-    below has it at the server's: decay_at=server); gamma service times of equal machines. The learning rate does not
-    grow with the groups.
+    Learning rate 0.1, times 0.1 after 80 and 120 epochs, risen to in 5 epochs, update by update, from 0.1 /
+    num_workers; momentum 0.9; weight decay 0.0001 of all parameters, in the gradient, at the parameters that were read
+    (the code below has it at the server's: decay_at=server); gamma service times of equal machines. The learning rate
+    does not grow with the workers.
 
     Pixels are less the mean image and times 1/64, about one over their standard deviation. (Others subtract one mean
     and divide by one standard deviation a channel. What the first convolution is given differs by that, and BatchNorm
@@ -75,7 +75,7 @@ def resnet20(**fields: Any) -> TrainConfig:
 
     Example:
       >>> from asyncflax.train.recipes import resnet20
-      >>> config = resnet20(num_groups=16, algorithm="multi_asgd")
+      >>> config = resnet20(num_workers=16, algorithm="multi_asgd")
       >>> config.model, config.num_updates * config.batch_size // 50_000, config.warmup_updates
       ('ResNet20', 160, 1953)
     """
@@ -87,8 +87,8 @@ def resnet20(**fields: Any) -> TrainConfig:
         crop_pad=4,
         flip=True,
         batch_size=128,
-        # Asynchrony: one group, which is synchronous; set num_groups.
-        num_groups=1,
+        # Asynchrony: one worker, which is synchronous; set num_workers.
+        num_workers=1,
         service_time="gamma",
         service_time_options="cv=0.1",
         # The method.
@@ -122,7 +122,7 @@ def wrn16_4(**fields: Any) -> TrainConfig:
 
     Example:
       >>> from asyncflax.train.recipes import wrn16_4
-      >>> config = wrn16_4(num_groups=8)
+      >>> config = wrn16_4(num_workers=8)
       >>> config.dataset, config.model, config.num_updates, config.learning_rate_drops
       ('cifar100', 'WideResNet16x4', 78125, (0.3, 0.6, 0.8))
     """
@@ -155,7 +155,7 @@ def caffenet(**fields: Any) -> TrainConfig:
 
     Example:
       >>> from asyncflax.train.recipes import caffenet
-      >>> config = caffenet(num_groups=8, classes=tuple(range(8)))
+      >>> config = caffenet(num_workers=8, classes=tuple(range(8)))
       >>> config.model, config.learning_rate, config.momentum, config.image_size
       ('CaffeNet', 0.001, 0.9, 227)
     """
@@ -168,9 +168,9 @@ def caffenet(**fields: Any) -> TrainConfig:
         flip=True,
         pixel_scale=1.0,
         batch_size=256,
-        data_workers=8,
-        # Asynchrony: one group, which is synchronous; set num_groups.
-        num_groups=1,
+        decode_processes=8,
+        # Asynchrony: one worker, which is synchronous; set num_workers.
+        num_workers=1,
         service_time="exponential",
         # The method.
         algorithm="momentum_asgd",
@@ -199,7 +199,7 @@ def imagenet_eight_small(**fields: Any) -> TrainConfig:
 
     Example:
       >>> from asyncflax.train.recipes import imagenet_eight_small
-      >>> imagenet_eight_small(num_groups=8).image_size
+      >>> imagenet_eight_small(num_workers=8).image_size
       64
     """
     recipe = TrainConfig(
@@ -223,7 +223,7 @@ def imagenet_eight_small(**fields: Any) -> TrainConfig:
 def resnet50(**fields: Any) -> TrainConfig:
     """ResNet-50 on ImageNet as the DANA papers train it: 90 epochs, batches of 256 a worker, computed in bfloat16.
 
-    Learning rate 0.1, times 0.1 after 30, 60 and 80 epochs, risen to in 5 epochs from 0.1 / num_groups; momentum 0.9;
+    Learning rate 0.1, times 0.1 after 30, 60 and 80 epochs, risen to in 5 epochs from 0.1 / num_workers; momentum 0.9;
     weight decay 0.0001 of all parameters, at the parameters that were read; gamma service times of equal machines.
     Random crops of 8 to 100 % of the area, and mirror images. The learning rate does not grow with the workers.
 
@@ -235,7 +235,7 @@ def resnet50(**fields: Any) -> TrainConfig:
 
     Example:
       >>> from asyncflax.train.recipes import resnet50
-      >>> config = resnet50(num_groups=16, algorithm="dana_slim")
+      >>> config = resnet50(num_workers=16, algorithm="dana_slim")
       >>> config.model, config.num_updates, config.precision
       ('ResNet50', 450360, 'bfloat16')
     """
@@ -248,9 +248,9 @@ def resnet50(**fields: Any) -> TrainConfig:
         flip=True,
         pixel_scale=1 / 58,
         batch_size=256,
-        data_workers=8,
-        # Asynchrony: one group, which is synchronous; set num_groups.
-        num_groups=1,
+        decode_processes=8,
+        # Asynchrony: one worker, which is synchronous; set num_workers.
+        num_workers=1,
         service_time="gamma",
         service_time_options="cv=0.1",
         # The method.

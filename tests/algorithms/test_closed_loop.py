@@ -137,7 +137,7 @@ def test_a_training_logs_the_loop_and_goes_on_with_it(monkeypatch, tmp_path):
         model_options="hidden=8",
         algorithm="closed_loop_momentum",
         momentum=0.7,
-        num_groups=2,
+        num_workers=2,
         num_updates=160,
         log_every=20,
         eval_every=80,

@@ -188,11 +188,11 @@ def test_worker_processes_make_the_same_and_end():
     """One that is set back, and two that begin in the middle; a skipped record is told through them as well."""
     options = {"source": some_records(damaged=DAMAGED), "on_corrupt": "skip"}
     whole = batches(**options).take(EVENTS)
-    with batches(**options, num_workers=1) as one:
+    with batches(**options, decode_processes=1) as one:
         assert_same(one.take(4), {k: x[:4] for k, x in whole.items()})
         one.set_state({"next_batch": 1})
         assert_same(one.take(EVENTS - 1), {k: x[1:] for k, x in whole.items()})
-    with batches(**options, num_workers=2) as two:
+    with batches(**options, decode_processes=2) as two:
         two.set_state({"next_batch": 3})
         assert_same(two.take(5), {k: x[3:8] for k, x in whole.items()})
         assert len(multiprocessing.active_children()) == 2
@@ -200,11 +200,11 @@ def test_worker_processes_make_the_same_and_end():
 
 
 def test_a_worker_that_fails_or_dies_is_told():
-    made = batches(some_records(damaged=[3]), num_workers=1, num_events=100)
+    made = batches(some_records(damaged=[3]), decode_processes=1, num_events=100)
     with pytest.raises(ValueError, match=r"record 3, n00000003\.JPEG, cannot be decoded"):
         made.take(3)
     assert made.get_state() == {"next_batch": 0} and not multiprocessing.active_children()
-    made = batches(num_workers=1, num_events=1000)
+    made = batches(decode_processes=1, num_events=1000)
     next(made)
     (worker,) = multiprocessing.active_children()
     worker.kill()
@@ -223,7 +223,7 @@ flags.DEFINE_string("name", None, "", required=True)
 
 def main():
     from photographs import records
-    batches = pipeline.event_batches(records(10), batch_size=4, num_events=1000, image_size=8, num_workers=1)
+    batches = pipeline.event_batches(records(10), batch_size=4, num_events=1000, image_size=8, decode_processes=1)
     next(batches)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     time.sleep(100)
@@ -332,7 +332,7 @@ def test_evaluation_leaves_damaged_records_out():
         (lambda: batches(area=(0.5, 0.1)), r"area must be two shares in \(0, 1\], the smaller first"),
         (lambda: batches(image_size=0), "image_size must be an integer >= 1"),
         (lambda: batches(seed=-1), "seed must be an integer >= 0"),
-        (lambda: batches(num_workers=-1), "num_workers must be an integer >= 0"),
+        (lambda: batches(decode_processes=-1), "decode_processes must be an integer >= 0"),
         (lambda: batches().take(EVENTS + 1), "count must be at most 9"),
         (lambda: batches().set_state({"next_batch": EVENTS + 1}), "next_batch must be at most 9"),
     ],
@@ -347,7 +347,7 @@ def test_real_photographs():
     """Whole validation records are decoded the same in a worker process; random crops are not all alike."""
     sample = imagenet.imagenet_eight(TFDS_DATA_DIR)
     options = {"batch_size": 200, "image_size": 64}
-    with pipeline.evaluation_batches(sample.test, **options, num_workers=1) as made:
+    with pipeline.evaluation_batches(sample.test, **options, decode_processes=1) as made:
         test = made.take(4)
     np.testing.assert_array_equal(np.bincount(test["label"].ravel()), np.full(8, 100))
     assert_same(next(pipeline.evaluation_batches(sample.test, **options)), {k: x[0] for k, x in test.items()})

@@ -1,4 +1,4 @@
-"""Rounds on a mesh of compute groups: the iterates of one device, whatever the mesh, the width and the server."""
+"""Rounds on a mesh of device groups: the iterates of one device, whatever the mesh, the width and the server."""
 
 import math
 import re
@@ -167,7 +167,7 @@ def test_a_mesh_with_explicit_axes_and_one_inside_jit_are_taken():
 
 def test_width_none_is_what_the_planner_takes():
     trace, mesh = TRACES["exponential"], asyncflax.make_mesh(4, 2)
-    assert asyncflax.make_plan(trace, width=None, mesh=mesh).width == engine.best_width(trace, 4, num_replicas=2).width
+    assert asyncflax.make_plan(trace, width=None, mesh=mesh).width == engine.best_width(trace, 4, replicas=2).width
     summary = asyncflax.make_plan(trace, width=None, mesh=mesh).summary(SOFTMAX_PARAMS)
     assert "8 devices: 4 groups of 2" in summary and "lanes filled" in summary and "receives in a round" in summary
 
@@ -203,7 +203,7 @@ def test_the_compiled_program_moves_what_the_planner_says(group, replica, server
     state = asyncflax.init_run(algorithm, params, plan)
     batches = plan.placement.put_batches(np.zeros((NUM_EVENTS, 16, 32)))
     program = execute._run_chunk.lower(algorithm, asyncflax.from_loss(loss_fn), state, plan[0], batches).compile()
-    said = engine.traffic(params, width=4, num_groups=group, num_replicas=replica, server=server).total
+    said = engine.traffic(params, width=4, device_groups=group, replicas=replica, server=server).total
     assert said <= received(program.as_text()) <= said + 200  # losses and norms are not counted
     aliased = program.memory_analysis().alias_size_in_bytes
     own = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state.params, state.slots)))
@@ -280,7 +280,7 @@ def test_rows_of_workers_stay_whole_on_a_sharded_server():
     gradient_fn = asyncflax.from_loss(lambda p, x: jnp.mean((x @ p.T) ** 2))
     state = asyncflax.init_run(algorithm, params, plan)
     program = execute._run_chunk.lower(algorithm, gradient_fn, state, plan[0], batches).compile()
-    said = engine.traffic(params, width=4, num_groups=4, server="sharded").total
+    said = engine.traffic(params, width=4, device_groups=4, server="sharded").total
     assert said <= received(program.as_text()) <= said + 200
 
 

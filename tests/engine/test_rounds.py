@@ -64,7 +64,7 @@ def test_barriers_fill_rounds_that_divide_them():
 
 @given(problems.traces(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 6))
 def test_free_launches_and_updates_leave_devices_times_lanes_filled(trace, groups, replicas, lanes):
-    found = engine.forecast(trace, groups * lanes, num_groups=groups, num_replicas=replicas)
+    found = engine.forecast(trace, groups * lanes, device_groups=groups, replicas=replicas)
     assert found.speed_up == pytest.approx(groups * replicas * found.filled)
     assert found.speed_up <= groups * replicas
 
@@ -72,9 +72,9 @@ def test_free_launches_and_updates_leave_devices_times_lanes_filled(trace, group
 @given(problems.traces(), st.integers(1, 4), st.integers(1, 3), st.floats(0, 1), st.floats(0, 2))
 def test_the_best_width_is_no_worse_than_any_other(trace, groups, replicas, fixed, update):
     """All widths up to beyond the whole trace, each with its time added up round by round."""
-    options = {"num_replicas": replicas, "fixed": fixed, "update": update}
+    options = {"replicas": replicas, "fixed": fixed, "update": update}
     best = engine.best_width(trace, groups, **options)
-    assert best == engine.forecast(trace, best.width, num_groups=groups, **options)
+    assert best == engine.forecast(trace, best.width, device_groups=groups, **options)
     speed_up = {}
     for width in range(groups, len(trace) + 2 * groups, groups):
         plan = asyncflax.make_plan(trace, width=width)
@@ -158,7 +158,7 @@ def received(groups, replicas, width, size, server):
 @pytest.mark.parametrize("server", ["replicated", "sharded"])
 @pytest.mark.parametrize("groups, replicas, lanes", [(1, 1, 3), (4, 1, 1), (1, 4, 2), (2, 3, 2), (4, 2, 3), (3, 4, 1)])
 def test_traffic_is_what_devices_lack(groups, replicas, lanes, server):
-    options = {"width": groups * lanes, "num_groups": groups, "num_replicas": replicas}
+    options = {"width": groups * lanes, "device_groups": groups, "replicas": replicas}
     size = 2 * groups * replicas * replicas
     moved = engine.traffic({"w": jnp.zeros(size, jnp.float32)}, server=server, **options)
     np.testing.assert_array_equal(moved, 4 * received(groups, replicas, groups * lanes, size, server))
@@ -174,16 +174,16 @@ def test_traffic_is_what_devices_lack(groups, replicas, lanes, server):
 def test_a_sharded_server_moves_what_data_parallelism_moves():
     params = jax.ShapeDtypeStruct((1024, 3), jnp.bfloat16)
     for devices in (2, 8):
-        moved = engine.traffic(params, width=devices, num_groups=devices, server="sharded")
+        moved = engine.traffic(params, width=devices, device_groups=devices, server="sharded")
         assert moved.total == moved.between == 2 * 6144 * (devices - 1) // devices
-    one = engine.traffic(params, width=8, num_groups=1)
-    assert one.total == 0 and one == engine.traffic(params, width=8, num_groups=1, server="sharded")
+    one = engine.traffic(params, width=8, device_groups=1)
+    assert one.total == 0 and one == engine.traffic(params, width=8, device_groups=1, server="sharded")
 
 
 def test_memory_is_that_of_its_parts():
     params = {"w": jax.ShapeDtypeStruct((16, 3), jnp.float32), "b": np.zeros(3, np.float32)}  # 192 and 12 bytes
     state = {"velocity": params, "count": jnp.zeros((), jnp.int32)}
-    options = {"width": 8, "num_slots": 20, "num_groups": 4, "num_replicas": 2, "state": state}
+    options = {"width": 8, "num_slots": 20, "device_groups": 4, "replicas": 2, "state": state}
     whole = engine.memory(params, **options)
     assert whole == (204, 208, 20 * 204, 8 * 204, 8 * 204, 2 * 2 * 204, 0) and whole.device == sum(whole)
     assert engine.memory(params, store="ring", **options) == whole
@@ -217,8 +217,8 @@ def test_the_report_says_what_the_functions_say():
     plan = asyncflax.make_plan(trace, width=4)
     params = jax.ShapeDtypeStruct((1000, 4), jnp.float32)
     numbers = {"num_events": 2000, "num_workers": 16, "width": 4, "mean_round": plan.mean_round, "num_slots": 16}
-    text = engine.summary(**numbers, mean_staleness=14.94, num_groups=2, num_replicas=2, params=params, fixed=0.5)
-    found = engine.forecast(trace, 4, num_groups=2, num_replicas=2, fixed=0.5)
+    text = engine.summary(**numbers, mean_staleness=14.94, device_groups=2, replicas=2, params=params, fixed=0.5)
+    found = engine.forecast(trace, 4, device_groups=2, replicas=2, fixed=0.5)
     lines = text.splitlines()
     assert lines[0] == "trace     2,000 events of 16 workers, mean staleness 14.9 updates"
     assert lines[1].startswith(f"rounds    {found.num_rounds} of width 4, {found.mean_round:.2f} events each")
@@ -226,7 +226,7 @@ def test_the_report_says_what_the_functions_say():
     table = {line[:34].strip(): line[34:].split() for line in lines[6:]}
     assert table["on one device"] == ["[replicated]", "sharded"]
     for name, cells in (("replicated", slice(0, 2)), ("sharded", slice(2, 4))):
-        options = {"width": 4, "num_groups": 2, "num_replicas": 2, "server": name}
+        options = {"width": 4, "device_groups": 2, "replicas": 2, "server": name}
         moved = engine.traffic(params, **options)
         kept = engine.memory(params, num_slots=16, **options)
         assert table["receives in a round"][cells] == [f"{moved.total / 1000:.3g}", "kB"]
@@ -250,12 +250,12 @@ def test_the_figure_has_the_numbers():
     from matplotlib.figure import Figure
 
     trace, figure = simulate(16, queues.exponential()), Figure(layout="constrained")
-    engine.draw(figure, trace, num_groups=[1, 4], widths=[2, 4, 8], fixed=0.2)
+    engine.draw(figure, trace, device_groups=[1, 4], widths=[2, 4, 8], fixed=0.2)
     filled, speed = figure.axes
     share = [100 * engine.forecast(trace, width).filled for width in (2, 4, 8)]
     np.testing.assert_allclose(filled.lines[0].get_xydata(), np.transpose([[2, 4, 8], share]))
     lines = {line.get_label(): line for line in speed.lines}
-    four = [engine.forecast(trace, width, num_groups=4, fixed=0.2).speed_up for width in (4, 8)]
+    four = [engine.forecast(trace, width, device_groups=4, fixed=0.2).speed_up for width in (4, 8)]
     np.testing.assert_allclose(lines["4 groups"].get_xydata(), np.transpose([[4, 8], four]))
     assert {"1 group", "4 groups", "all lanes filled"} <= lines.keys()
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
@@ -270,19 +270,28 @@ NUMBERS = {"num_events": 20, "num_workers": 1, "width": 4, "mean_round": 4.0, "n
     "call, message",
     [
         (lambda: engine.forecast(TRACE, 0), "width must be an integer >= 1, got width=0"),
-        (lambda: engine.forecast(TRACE, 6, num_groups=4), "width must be a multiple of num_groups=4, got width=6"),
+        (
+            lambda: engine.forecast(TRACE, 6, device_groups=4),
+            "width must be a multiple of device_groups=4, got width=6",
+        ),
         (lambda: engine.forecast(TRACE, 4, fixed=1.5), r"fixed must be finite and in \[0, 1\], got fixed=1.5"),
         (lambda: engine.forecast(TRACE, 4, update=-1.0), r"update must be finite and in \[0, inf\], got update=-1.0"),
-        (lambda: engine.best_width(TRACE, 0), "num_groups must be an integer >= 1, got num_groups=0"),
-        (lambda: engine.best_width(TRACE, 2, num_replicas=0), "num_replicas must be an integer >= 1"),
-        (lambda: engine.best_width(TRACE, 2, widths=[2, 3]), "widths must be a multiple of num_groups=2, got widths=3"),
+        (lambda: engine.best_width(TRACE, 0), "device_groups must be an integer >= 1, got device_groups=0"),
+        (lambda: engine.best_width(TRACE, 2, replicas=0), "replicas must be an integer >= 1"),
+        (
+            lambda: engine.best_width(TRACE, 2, widths=[2, 3]),
+            "widths must be a multiple of device_groups=2, got widths=3",
+        ),
         (lambda: engine.best_width(TRACE, 2, widths=[]), "widths must have at least one integer, got none"),
-        (lambda: engine.traffic(PARAMS, width=3, num_groups=2), "width must be a multiple of num_groups=2"),
-        (lambda: engine.traffic(PARAMS, width=2, num_groups=2, server="shard"), "did you mean 'sharded'"),
+        (lambda: engine.traffic(PARAMS, width=3, device_groups=2), "width must be a multiple of device_groups=2"),
+        (lambda: engine.traffic(PARAMS, width=2, device_groups=2, server="shard"), "did you mean 'sharded'"),
         (lambda: engine.memory(PARAMS, width=2, num_slots=0), "num_slots must be an integer >= 1"),
         (lambda: engine.memory(PARAMS, width=2, num_slots=2, store="disk"), "store must be one of 'device', 'host'"),
         (lambda: engine.summary(**NUMBERS | {"mean_round": 5.0}), r"mean_round must be finite and in \[1, 4\]"),
-        (lambda: engine.draw(None, TRACE, widths=[1, 2], num_groups=[4]), "have no multiple of num_groups=4; add one"),
+        (
+            lambda: engine.draw(None, TRACE, widths=[1, 2], device_groups=[4]),
+            "have no multiple of device_groups=4; add one",
+        ),
     ],
 )
 def test_bad_values_are_one_clear_error(call, message):
@@ -294,11 +303,11 @@ def test_bad_values_are_one_clear_error(call, message):
     "call, message",
     [
         (lambda: engine.forecast([0, 1], 2), "trace must be an asyncflax.Trace"),
-        (lambda: engine.best_width(TRACE, 2.0), "num_groups must be a concrete integer, got 2.0"),
+        (lambda: engine.best_width(TRACE, 2.0), "device_groups must be a concrete integer, got 2.0"),
         (lambda: engine.best_width(TRACE, 2, widths=4), "widths must be a list of integers, got 4"),
-        (lambda: engine.traffic({"w": "x"}, width=2, num_groups=2), r"params\['w'\] must be an array"),
+        (lambda: engine.traffic({"w": "x"}, width=2, device_groups=2), r"params\['w'\] must be an array"),
         (lambda: engine.memory(PARAMS, width=2, num_slots=2, state=["x"]), r"state\[0\] must be an array"),
-        (lambda: engine.draw(None, TRACE, num_groups=4), "num_groups must be a list of integers, got 4"),
+        (lambda: engine.draw(None, TRACE, device_groups=4), "device_groups must be a list of integers, got 4"),
     ],
 )
 def test_bad_types_are_one_clear_error(call, message):

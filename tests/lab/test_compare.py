@@ -42,7 +42,7 @@ CONFIG = CompareConfig(
     TRAIN,
     methods="nag_asgd; mild: momentum_asgd(momentum=0.3, form=outside); ssgd",
     service_times="equal: gamma(cv=0.1); stragglers: stragglers(num_slow=M/2)",
-    num_groups=(2, 4),
+    num_workers=(2, 4),
     seeds=(0, 1),
     linear_scaling="ssgd",
     failed_below=0.05,
@@ -67,7 +67,7 @@ def test_methods_share_trace_data_and_weights():
         for name in ("worker", "read_version", "time"):
             np.testing.assert_array_equal(getattr(one.trace, name), getattr(other.trace, name))
         # Rounds are those of the same workers: each finishes its first gradient when it does without a barrier.
-        workers = comparison.config((0, k, m, s)).num_groups
+        workers = comparison.config((0, k, m, s)).num_workers
         for worker in range(workers):
             of = [np.asarray(made.trace.time)[made.trace.worker == worker] for made in (one, rounds)]
             assert len(of[0]) == 0 or of[0][0] == of[1][0]
@@ -101,7 +101,7 @@ def test_results_are_labelled(whole):
     assert dict(results.test_accuracy.sizes) == {
         "method": 3,
         "service_time": 2,
-        "num_groups": 2,
+        "num_workers": 2,
         "seed": 2,
         "update": 3,
     }
@@ -172,7 +172,7 @@ def test_how_it_is_read_may_change_and_what_is_trained_may_not(whole, capsys):
 def made_up(accuracy, train_loss, diverged=None, scales=(1.0, 0.1)):
     """Results of one method, service time and number of workers: accuracy [scale, seed] at the end."""
     accuracy, train_loss = np.array(accuracy), np.array(train_loss)
-    axes = ("method", "service_time", "num_groups", "learning_rate_scale", "seed")
+    axes = ("method", "service_time", "num_workers", "learning_rate_scale", "seed")
     cell = lambda x: np.asarray(x)[None, None, None]
     config = dataclasses.asdict(CompareConfig(failed_below=0.2))
     return xarray.Dataset(
@@ -182,9 +182,9 @@ def made_up(accuracy, train_loss, diverged=None, scales=(1.0, 0.1)):
             "gap": ((*axes, "trained"), np.full((1, 1, 1, *accuracy.shape, 2), 0.01)),
             "simulated_time": ((*axes, "update"), np.broadcast_to([0.0, 9.0], (1, 1, 1, *accuracy.shape, 2))),
             "diverged_at": (axes, cell(np.where(np.zeros_like(accuracy) if diverged is None else diverged, 5, -1))),
-            "learning_rate": (("method", "num_groups", "learning_rate_scale"), 0.5 * np.array([[scales]])),
+            "learning_rate": (("method", "num_workers", "learning_rate_scale"), 0.5 * np.array([[scales]])),
         },
-        {"method": ["asgd"], "algorithm": ("method", ["asgd"]), "service_time": ["equal"], "num_groups": [8]}
+        {"method": ["asgd"], "algorithm": ("method", ["asgd"]), "service_time": ["equal"], "num_workers": [8]}
         | {"learning_rate_scale": list(scales), "seed": list(range(accuracy.shape[1])), "update": [0, 10]}
         | {"trained": [5, 10]},
         {"config": json.dumps(config)},
@@ -242,14 +242,14 @@ BETTER = {
 
 def ordered(orders, accuracy=BETTER, diverged=(), **fields):
     """Summarized results of the methods best, good and 'fixed 0.0': accuracies [method, seed] by workers."""
-    axes = ("method", "service_time", "num_groups", "seed")
+    axes = ("method", "service_time", "num_workers", "seed")
     ends = np.stack(list(accuracy.values()), axis=1)[:, None].astype(float)
     at = np.full(ends.shape, -1)
     for method, m, seed in diverged:
         place = method, 0, list(accuracy).index(m), seed
         at[place], ends[place] = 7, np.nan
     workers, seeds = tuple(accuracy), tuple(range(ends.shape[-1]))
-    config = CompareConfig(TRAIN, num_groups=workers, seeds=seeds, orders=orders, failed_below=0.2, **fields)
+    config = CompareConfig(TRAIN, num_workers=workers, seeds=seeds, orders=orders, failed_below=0.2, **fields)
     untrained = np.broadcast_to(0.1 + 0.01 * np.arange(len(seeds)), ends.shape)
     trained = np.stack([np.full(ends.shape, 2.3), np.where(at < 0, 0.5, np.nan)], -1)
     results = xarray.Dataset(
@@ -261,7 +261,7 @@ def ordered(orders, accuracy=BETTER, diverged=(), **fields):
             "diverged_at": (axes, at),
         },
         {"method": ["best", "good", "fixed 0.0"], "algorithm": ("method", ["ormo", "dana_slim", "momentum_asgd"])}
-        | {"service_time": ["equal"], "num_groups": list(workers), "seed": list(seeds)}
+        | {"service_time": ["equal"], "num_workers": list(workers), "seed": list(seeds)}
         | {"update": [0, 24], "trained": [12, 24]},
         {"config": json.dumps(dataclasses.asdict(config))},
     )
@@ -318,7 +318,7 @@ def test_the_accuracy_of_an_order_is_that_of_the_learning_rate_that_was_picked()
     runs = [made_up([[0.9, 0.92, 0.94], [0.8, 0.8, 0.8]], [[0.3] * 3, [low] * 3]) for low in (0.1, 0.4)]
     both = xarray.concat(runs, xarray.Variable("method", ["small", "large"]))
     both = both.assign_coords({"method": ["small", "large"], "algorithm": ("method", ["asgd", "asgd"])})
-    config = CompareConfig(orders="large > small", learning_rate_scales=(1.0, 0.1), num_groups=(8,))
+    config = CompareConfig(orders="large > small", learning_rate_scales=(1.0, 0.1), num_workers=(8,))
     both.attrs["config"] = json.dumps(dataclasses.asdict(config))
     (finding,) = check_orders(summarize(both))
     assert finding.claim["value"] == pytest.approx(0.12) and "best of 2 learning rates" in finding.claim["statement"]
@@ -359,7 +359,7 @@ def test_a_folder_without_the_orders_goes_on_and_gets_their_claims(whole, capsys
     drawn = draw_comparison(results, workdir, command=COMMAND)
     assert [claim.name for claim in drawn.claims] == [f"mild-order-digits-{law}-2-4" for law in ("equal", "stragglers")]
     for claim, law in zip(drawn.claims, ("equal", "stragglers"), strict=True):
-        ends = results.test_accuracy.isel(update=-1).sel(service_time=law, num_groups=4)
+        ends = results.test_accuracy.isel(update=-1).sel(service_time=law, num_workers=4)
         change = ends.sel({"method": "mild"}) - ends.sel({"method": "nag_asgd"})
         assert claim.value == pytest.approx(float(change.mean())) and claim.seeds == 2
 
@@ -379,7 +379,7 @@ def test_many_methods_take_several_pages():
 
 def test_m_stands_for_the_number_of_workers():
     laws = "a: stragglers(num_slow=M/16); b: stragglers(num_slow=M, slowdown=2.0)"
-    comparison = Comparison(CompareConfig(TRAIN, "asgd", laws, num_groups=(8, 16, 17, 64), seeds=(0,)))
+    comparison = Comparison(CompareConfig(TRAIN, "asgd", laws, num_workers=(8, 16, 17, 64), seeds=(0,)))
     options = {i[1:3]: comparison.config(i).service_time_options for i in comparison}
     assert [options[0, m] for m in range(4)] == [f"num_slow={n}" for n in (1, 1, 2, 4)]
     assert options[1, 3] == "num_slow=64, slowdown=2.0"
@@ -387,14 +387,14 @@ def test_m_stands_for_the_number_of_workers():
 
 def test_learning_rates_of_methods_scale():
     methods = "asgd; own: asgd(learning_rate=1.0); ssgd"
-    config = CompareConfig(TRAIN, methods, num_groups=(4,), learning_rate_scales=(1, 0.5), linear_scaling="own; ssgd")
+    config = CompareConfig(TRAIN, methods, num_workers=(4,), learning_rate_scales=(1, 0.5), linear_scaling="own; ssgd")
     comparison = Comparison(config)
     rates = [[comparison.config((k, 0, 0, r, 0)).learning_rate for r in range(2)] for k in range(3)]
     np.testing.assert_allclose(rates, [[0.05, 0.025], [4.0, 2.0], [0.2, 0.1]])
 
 
 def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
-    config = CompareConfig(TRAIN, "asgd; ssgd; sync: ssgd", num_groups=(4,), linear_scaling="ssgd")
+    config = CompareConfig(TRAIN, "asgd; ssgd; sync: ssgd", num_workers=(4,), linear_scaling="ssgd")
     comparison = Comparison(config)
     rates = [comparison.config((k, 0, 0, 0)).learning_rate for k in range(3)]
     np.testing.assert_allclose(rates, [0.05, 0.2, 0.2])
@@ -420,9 +420,9 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
         ),
         ({"service_times": "a: gamma; b: gamma"}, r"'a' and 'b' are the same with 2 workers"),
         ({"service_times": "stragglers(num_slow=9)"}, "num_slow=9 exceeds num_workers=2"),
-        ({"num_groups": (2, 2)}, r"config\.num_groups has the value 2 twice"),
-        ({"num_groups": ()}, r"config\.num_groups must be a tuple of one value or more, got \(\)"),
-        ({"num_groups": (0,)}, r"config\.num_groups must be an integer >= 1, got config\.num_groups=0"),
+        ({"num_workers": (2, 2)}, r"config\.num_workers has the value 2 twice"),
+        ({"num_workers": ()}, r"config\.num_workers must be a tuple of one value or more, got \(\)"),
+        ({"num_workers": (0,)}, r"config\.num_workers must be an integer >= 1, got config\.num_workers=0"),
         ({"seeds": (0.5,)}, r"config\.seeds must be a concrete integer, got 0\.5"),
         ({"learning_rate_scales": (1.0, -1.0)}, r"config\.learning_rate_scales must be finite and in \(0"),
         ({"linear_scaling": "ssgt"}, r"config\.linear_scaling: 'ssgt' is no label .* did you mean 'ssgd'"),
@@ -491,7 +491,7 @@ def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     workdir = tmp_path / "run"
     flags = [f"--workdir={workdir}", "--config.methods=asgd; late: nag_asgd"]
     flags += ["--config.orders=late > asgd", "--config.source=Somebody 2016", "--citation"]
-    flags += ["--config.num_groups=2,3", "--config.learning_rate_scales=1.0", "--config.train.num_updates=10"]
+    flags += ["--config.num_workers=2,3", "--config.learning_rate_scales=1.0", "--config.train.num_updates=10"]
     status, out, err = launch(*flags, "--stop_after_minutes=0")
     assert status == 75 and "0 of 24 cells are finished and saved" in err and "the same command goes on" in err
     status, out, err = launch(*flags)
@@ -513,7 +513,7 @@ def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     [
         (["--config.methds=asgd"], "config has no field 'methds'; did you mean 'methods'"),
         (["--config.methods=ormoo"], "config.methods: 'ormoo' is none of asyncflax.algorithms; did you mean 'ormo'"),
-        (["--config.num_groups=two"], "config.num_groups must be a concrete integer, got 'two'"),
+        (["--config.num_workers=two"], "config.num_workers must be a concrete integer, got 'two'"),
     ],
 )
 def test_a_wrong_flag_is_one_clear_error_and_nothing_is_written(tmp_path, flags, message):

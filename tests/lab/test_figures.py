@@ -24,17 +24,17 @@ BEST = {1: 0.9, 2: 0.6, 4: 0.3, 8: 0.0}
 EVALUATED = np.arange(0, 1001, 50)
 
 
-def results(groups=GROUPS, momenta=MOMENTA, speed=None, **train) -> xarray.Dataset:
+def results(workers=GROUPS, momenta=MOMENTA, speed=None, **train) -> xarray.Dataset:
     """Accuracy min(1, update / needed): 0.9 is reached at 0.9 * needed, which `speed(m, mu, rate, seed)` says."""
     speed = speed or (lambda m, mu, rate, seed: 200 * (1 + abs(mu - BEST[m])) * (0.1 / rate) ** 0.5 + 20 * seed)
-    shape = (len(groups), len(momenta), len(RATES), len(SEEDS))
-    needed = np.array([speed(m, mu, a, s) for m in groups for mu in momenta for a in RATES for s in SEEDS]).reshape(
+    shape = (len(workers), len(momenta), len(RATES), len(SEEDS))
+    needed = np.array([speed(m, mu, a, s) for m in workers for mu in momenta for a in RATES for s in SEEDS]).reshape(
         shape
     )
     accuracy = np.minimum(1.0, EVALUATED / needed[..., None])
-    clock = np.broadcast_to(EVALUATED / np.array(groups)[:, None, None, None, None], accuracy.shape)
-    axes = ("num_groups", "momentum", "learning_rate", "seed")
-    train = dataclasses.asdict(TrainConfig(num_groups=groups[0], **train))
+    clock = np.broadcast_to(EVALUATED / np.array(workers)[:, None, None, None, None], accuracy.shape)
+    axes = ("num_workers", "momentum", "learning_rate", "seed")
+    train = dataclasses.asdict(TrainConfig(num_workers=workers[0], **train))
     return xarray.Dataset(
         {
             "test_accuracy": ((*axes, "update"), accuracy),
@@ -42,7 +42,7 @@ def results(groups=GROUPS, momenta=MOMENTA, speed=None, **train) -> xarray.Datas
             "simulated_time": ((*axes, "update"), clock),
             "diverged_at": (axes, np.full(shape, -1)),
         },
-        {"num_groups": list(groups), "momentum": list(momenta), "learning_rate": list(RATES), "seed": list(SEEDS)}
+        {"num_workers": list(workers), "momentum": list(momenta), "learning_rate": list(RATES), "seed": list(SEEDS)}
         | {"update": EVALUATED},
         {"config": json.dumps({"train": train})},
     )
@@ -51,8 +51,8 @@ def results(groups=GROUPS, momenta=MOMENTA, speed=None, **train) -> xarray.Datas
 def test_updates_to_a_target_are_interpolated_and_unknown_where_it_is_never_reached():
     slow = results(speed=lambda m, mu, rate, seed: 400.0 if m < 8 else 5000.0)
     updates = updates_to_target(slow, 0.9)
-    np.testing.assert_allclose(updates.sel(num_groups=[1, 2, 4]), 360.0)
-    assert np.isnan(updates.sel(num_groups=8)).all()
+    np.testing.assert_allclose(updates.sel(num_workers=[1, 2, 4]), 360.0)
+    assert np.isnan(updates.sel(num_workers=8)).all()
     falling = xarray.Dataset({"test_loss": ("update", [2.0, 1.0, np.nan, 0.5])}, {"update": [0, 10, 20, 30]})
     assert float(updates_to_target(falling, 1.5, "test_loss")) == 5.0
     assert float(updates_to_target(falling, 0.5, "test_loss")) == 30.0  # nothing to interpolate with
@@ -62,11 +62,11 @@ def test_updates_to_a_target_are_interpolated_and_unknown_where_it_is_never_reac
 
 def test_a_cell_that_fails_for_one_seed_is_not_the_best():
     updates = updates_to_target(results(), 0.9)
-    updates[{"num_groups": 0, "momentum": 3, "learning_rate": 1, "seed": 2}] = np.nan
+    updates[{"num_workers": 0, "momentum": 3, "learning_rate": 1, "seed": 2}] = np.nan
     best = best_cells(updates)
     assert best.momentum.values.tolist() == [0.6, 0.6, 0.3, 0.0]  # 0.9 at 0.2 would be
     assert best.learning_rate.values.tolist() == [0.2, 0.2, 0.2, 0.2]
-    none = best_cells(updates.where(updates.num_groups < 8))
+    none = best_cells(updates.where(updates.num_workers < 8))
     assert np.isnan(none.momentum[-1]) and np.isnan(none.score[-1])
 
 
@@ -88,7 +88,7 @@ def test_tuned_momentum_finds_the_momenta_and_their_fall():
     findings = tuned_momentum(Figure(), results(), target=0.9)
     (claim,) = findings.claims
     assert claim["value"] == pytest.approx(0.9) and claim["seeds"] == 3
-    assert "0.90, 0.60, 0.30, 0.00 at 1, 2, 4, 8 groups" in claim["ours"]
+    assert "0.90, 0.60, 0.30, 0.00 at 1, 2, 4, 8 workers" in claim["ours"]
 
 
 def test_a_target_that_is_never_reached_is_reported_as_such():
@@ -97,8 +97,8 @@ def test_a_target_that_is_never_reached_is_reported_as_such():
     assert findings.claims == () and "is not reached by all seeds" in findings.table
     findings = efficiency(Figure(), slow, target=0.9)
     (claim,) = findings.claims
-    assert "What 4 groups buy" in claim["statement"] and "none" in findings.table
-    assert claim["ours"].endswith("; not reached by 8 groups in 1,000 updates")
+    assert "What 4 workers buy" in claim["statement"] and "none" in findings.table
+    assert claim["ours"].endswith("; not reached by 8 workers in 1,000 updates")
     never = efficiency(Figure(), results(speed=lambda m, mu, rate, seed: 5000.0), target=0.9)
     assert not never.claims
 
@@ -130,7 +130,7 @@ def test_best_momentum_is_that_of_the_highest_accuracy():
 
 
 def negative(speed):
-    return results(groups=(8,), momenta=(-0.2, -0.09, 0.0), speed=speed).isel(num_groups=0)
+    return results(workers=(8,), momenta=(-0.2, -0.09, 0.0), speed=speed).isel(num_workers=0)
 
 
 def test_negative_momentum_is_compared_with_zero_seed_by_seed():
@@ -150,11 +150,11 @@ def test_negative_momentum_says_what_was_not_reached():
     assert "3 of 3" in findings.table and "none" in findings.table
 
 
-ALL = "num_groups=(1, 8), momentum=(0, 0.5), learning_rate=(0.1,), seed=(0, 1)"
+ALL = "num_workers=(1, 8), momentum=(0, 0.5), learning_rate=(0.1,), seed=(0, 1)"
 
 
 def test_what_cannot_be_drawn_leaves_the_results(tmp_path):
-    axes = f"num_groups={GROUPS}, momentum={MOMENTA}, learning_rate={RATES}, seed={SEEDS}"
+    axes = f"num_workers={GROUPS}, momentum={MOMENTA}, learning_rate={RATES}, seed={SEEDS}"
     config = SweepConfig(axes=axes, figure="efficiency", figure_options="target=0.0")
     with pytest.raises(RunError, match=r"is reached before the first update; .* the results are in .*results\.nc"):
         figures.draw(results(), config, tmp_path)
@@ -170,11 +170,11 @@ def test_momenta_that_diverge_with_every_learning_rate_are_left_out():
     "axes, figure, options, message",
     [
         ("seed=(0, 1)", "tuned_momenta", "", "did you mean 'tuned_momentum'"),
-        ("seed=(0, 1)", "tuned_momentum", "target=0.9", "needs the axis num_groups"),
+        ("seed=(0, 1)", "tuned_momentum", "target=0.9", "needs the axis num_workers"),
         ("seed=(0, 1)", "tuned_momentum", "", "must set target of tuned_momentum, as in 'target=...'"),
         ("seed=(0, 1)", "efficiency", "targets=0.9", "has no option 'targets'.*did you mean 'target'"),
         (ALL, "tuned_momentum", "target=0.9, metric=accuracy", "metric must be one of 'test_accuracy', 'test_loss'"),
-        (ALL, "negative_momentum", "target=0.9", "has no place for the axis num_groups"),
+        (ALL, "negative_momentum", "target=0.9", "has no place for the axis num_workers"),
         ("momentum=(-0.1, 0.1), learning_rate=(1,), seed=(0, 1)", "negative_momentum", "target=0.9", "momentum 0"),
         (ALL.replace("seed=(0, 1)", "seed=(0,)"), "efficiency", "target=0.9", "needs two seeds at least"),
         ("seeds=(0, 1)", "", "", "'seeds' is no field .* did you mean 'seed'"),
@@ -188,7 +188,7 @@ def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_trained(axe
 def test_a_figure_and_its_claims_are_saved_under_the_command_that_makes_them(tmp_path):
     from asyncflax.lab.claims import load_all
 
-    axes = f"num_groups={GROUPS}, momentum={MOMENTA}, learning_rate={RATES}, seed={SEEDS}"
+    axes = f"num_workers={GROUPS}, momentum={MOMENTA}, learning_rate={RATES}, seed={SEEDS}"
     config = SweepConfig(axes=axes, figure="tuned_momentum", figure_options="target=0.9")
     command = "/somewhere/bin/python launch/sweep.py --config=configs/figure3.py:digits --workdir=x"
     for _ in range(2):  # again: the same
@@ -199,6 +199,6 @@ def test_a_figure_and_its_claims_are_saved_under_the_command_that_makes_them(tmp
 
 
 def test_the_grid_is_drawn_whatever_its_axes(tmp_path):
-    for part in (results(), results().isel(num_groups=0, drop=True), results().isel(momentum=0, seed=0, drop=True)):
+    for part in (results(), results().isel(num_workers=0, drop=True), results().isel(momentum=0, seed=0, drop=True)):
         drawn = figures.draw(part, SweepConfig(), tmp_path)
         assert f"{part.diverged_at.size} cells, 0 of them diverged" in drawn.table

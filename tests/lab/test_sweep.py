@@ -24,7 +24,7 @@ from asyncflax.train.config import TrainConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = TrainConfig(
-    model="Mlp", model_options="hidden=8", num_groups=3, num_updates=24, log_every=4, eval_every=12, batch_size=8
+    model="Mlp", model_options="hidden=8", num_workers=3, num_updates=24, log_every=4, eval_every=12, batch_size=8
 )
 
 
@@ -56,7 +56,7 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
         # Tiles of 8 hyper-parameters, one a device, some of them fill-ups; unequal stretches between cuts.
         (
             dataclasses.replace(TRAIN, learning_rate_drops=(0.5,), weight_decay=0.01, bias_multiplier=2.0),
-            {"num_groups": (1, 3), "momentum": (-0.1, 0.6, 0.3), "learning_rate": (0.1, 0.05, 0.01), "seed": (0, 1)},
+            {"num_workers": (1, 3), "momentum": (-0.1, 0.6, 0.3), "learning_rate": (0.1, 0.05, 0.01), "seed": (0, 1)},
             6,
         ),
         # Two environments in one program, a law with as many slots as its draws need, a method with state a worker.
@@ -67,7 +67,7 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
         ),
         (
             dataclasses.replace(TRAIN, algorithm="multi_asgd", model_options="hidden=8, dropout=0.3", crop_pad=1),
-            {"num_groups": (2, 3), "momentum": (0.5,), "seed": (0,)},
+            {"num_workers": (2, 3), "momentum": (0.5,), "seed": (0,)},
             0,
         ),
     ],
@@ -126,7 +126,7 @@ def test_finished_cells_are_kept_and_the_rest_is_trained(tmp_path, capsys):
 def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
     command = [sys.executable, "launch/sweep.py", "--config=configs/figure3.py:fast", "--config.train.model=Mlp"]
     command += ["--config.train.num_updates=20", "--config.train.eval_every=10", "--config.train.log_every=10"]
-    command += ["--config.axes=num_groups=(1, 2), momentum=(0.0, 0.5), learning_rate=(0.1,), seed=(0, 1)"]
+    command += ["--config.axes=num_workers=(1, 2), momentum=(0.0, 0.5), learning_rate=(0.1,), seed=(0, 1)"]
     command += ["--config.cells_at_once=1"]
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
 
@@ -172,7 +172,7 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
         ("data_cache=('one.npz', 'other.npz')", "data_cache decides which data are loaded"),
         ("num_updates=(10, 20)", "'num_updates' is no field of the config that can vary"),
         (r"momentum=(0.5, 2.0), seed=(0, 1)", r"the cell momentum=2.0, seed=0 is refused: config.momentum must be"),
-        ("num_groups=(1, 2.5)", "the cell num_groups=2.5 is refused: config.num_groups must be of type int"),
+        ("num_workers=(1, 2.5)", "the cell num_workers=2.5 is refused: config.num_workers must be of type int"),
         ("algorithm=('asgd',), momentum=(0.0, 0.9)", "asgd has no momentum; set it to 0"),
         ("learning_rate_drops=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
         ("seed=(0, 4000000000)", r"must have numbers below 2\^31"),

@@ -20,7 +20,7 @@ from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import make_experiment
 
 TINY = TrainConfig(
-    model="TinyNorm", num_groups=4, num_updates=24, batch_size=16, log_every=6, eval_every=12, checkpoint_every=6
+    model="TinyNorm", num_workers=4, num_updates=24, batch_size=16, log_every=6, eval_every=12, checkpoint_every=6
 )
 
 
@@ -88,7 +88,7 @@ def test_every_width_and_mesh_gives_the_same_iterates_and_statistics():
     config = dataclasses.replace(TINY, algorithm="multi_asgd", momentum=0.5)
     state, losses = run(in_float64(dataclasses.replace(config, width=1)))
     assert np.any(np.asarray(state.model_state["norm"]["mean"]) != 0)
-    for place in ({"width": 4}, {"mesh": "group=2, replica=2", "server": "sharded"}):
+    for place in ({"width": 4}, {"mesh": "device_groups=2, replicas=2", "server": "sharded"}):
         same, same_losses = run(in_float64(dataclasses.replace(config, **place)))
         np.testing.assert_allclose(same_losses, losses, rtol=1e-12)
         assert_close(same.params, state.params, 1e-12)
@@ -192,11 +192,11 @@ def test_a_warm_start_has_the_statistics_of_the_checkpoint(tmp_path):
 
 
 def test_the_cells_of_a_sweep_have_statistics_of_their_own(tmp_path):
-    axes = "num_groups=(3,), learning_rate=(0.2, 0.02), seed=(0, 1)"
+    axes = "num_workers=(3,), learning_rate=(0.2, 0.02), seed=(0, 1)"
     changes = {"warmup_updates": 6, "learning_rate_drops": (0.5,)}
     results = run_sweep(SweepConfig(dataclasses.replace(TINY, **changes), axes=axes), tmp_path / "sweep")
     for learning_rate, seed in ((0.2, 0), (0.02, 1)):
-        cell = {"num_groups": 3, "learning_rate": learning_rate, "seed": seed}
+        cell = {"num_workers": 3, "learning_rate": learning_rate, "seed": seed}
         made = make_experiment(dataclasses.replace(TINY, **changes, **cell))
         state, losses = run(made)
         found = results.sel(cell)
@@ -276,7 +276,7 @@ def test_resnet20_trains_on_real_images(dataset):
     updates = {"digits": 20, "cifar10": 2}[dataset]
     config = recipes.resnet20(
         dataset=dataset,
-        num_groups=2,
+        num_workers=2,
         batch_size=16,
         num_updates=updates,
         warmup_updates=4,

@@ -188,7 +188,7 @@ def test_the_price_on_the_device():
 # --- In training -----------------------------------------------------------------------------------------------------
 
 DIGITS = TrainConfig(  # that of configs/digits.py, shorter, with a drop
-    num_groups=8,
+    num_workers=8,
     momentum=0.3,
     learning_rate=0.2,
     learning_rate_drops=(0.9,),
@@ -326,7 +326,7 @@ def test_why_there_is_no_meter(changes, trace, reason):
 
 def test_what_the_heavy_ball_receives():
     """Decay at the parameters read and the multiplier of biases, as the method itself applies them."""
-    made = make_experiment(TrainConfig(num_groups=2, weight_decay=0.5, bias_multiplier=2.0, num_updates=600))
+    made = make_experiment(TrainConfig(num_workers=2, weight_decay=0.5, bias_multiplier=2.0, num_updates=600))
     gradient_fn = lambda params, batch: (0.0, jax.tree.map(jnp.ones_like, params))
     watched, momentum = make_meter(made._replace(gradient_fn=gradient_fn))
     params = jax.tree.map(lambda x: x + 3.0, made.params)

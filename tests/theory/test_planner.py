@@ -37,7 +37,7 @@ def test_the_mean_is_that_of_the_theory(plan):
     assert plan.condition_number == pytest.approx(322.0, abs=0.05) and plan.target_momentum == pytest.approx(0.8)
     assert [f.implicit_momentum for f in plan.forecasts] == [0.0, 0.75, 0.8]
     assert [f.rule_momentum for f in plan.forecasts] == pytest.approx([0.8, 0.05, 0.0], abs=1e-5)
-    # At M = 5 asynchrony alone is the momentum that is best for one group: as many updates in a fifth of the time.
+    # At M = 5 asynchrony alone is the momentum that is best for one worker: as many updates in a fifth of the time.
     assert (five.mean_momentum, five.mean_updates, five.mean_time) == pytest.approx((0.0, 1.0, 0.2), abs=1e-3)
     assert four.mean_momentum == pytest.approx(0.041, abs=1e-3) and four.mean_step_size == pytest.approx(
         14.56, abs=0.01
@@ -68,7 +68,7 @@ def test_the_clock(plan):
     assert [f.hardware for f in plan.forecasts] == pytest.approx([1.0, 1 / 4, 1 / 5])
     harmonic = lambda m: sum(1 / k for k in range(1, m + 1))  # the mean of the slowest of m exponential times
     assert [f.barrier for f in plan.forecasts] == pytest.approx([1.0, harmonic(4) / 4, harmonic(5) / 5], rel=0.03)
-    # Unequal groups make 1/3 + 1 updates a second; with barriers two gradients take three seconds.
+    # Unequal workers make 1/3 + 1 updates a second; with barriers two gradients take three seconds.
     _, seconds, barrier = planner._of_queue(queues.deterministic([3.0, 1.0]), 2)
     assert seconds == pytest.approx(1 / (1 / 3 + 1)) and barrier == pytest.approx(3 / 2)
     measured = planner.make([1, 2], condition_number=9.0, update_seconds=[0.1, 0.08]).forecasts[1]
@@ -92,10 +92,10 @@ def test_a_trace(few_momenta):
     simulated = queues.simulate(num_workers=2, num_updates=4000, service_time=queues.deterministic(mean=0.2))
     plan = planner.make(trace=simulated, condition_number=9.0)
     (two,) = plan.forecasts
-    assert two.num_groups == 2 and two.hardware == pytest.approx(1 / 2, rel=0.02) and math.isnan(two.barrier)
+    assert two.num_workers == 2 and two.hardware == pytest.approx(1 / 2, rel=0.02) and math.isnan(two.barrier)
     untimed = asyncflax.staleness.constant(3).trace(4000)
     plan = planner.make(trace=untimed, condition_number=9.0)
-    assert plan.forecasts[0].num_groups == 4 and math.isnan(plan.forecasts[0].run_time)
+    assert plan.forecasts[0].num_workers == 4 and math.isnan(plan.forecasts[0].run_time)
     assert "There is no clock" in planner.advice(plan)
 
 
@@ -108,18 +108,18 @@ def test_curvatures_give_the_step_size_itself():
 
 def test_advice(plan):
     text = planner.advice(plan)
-    assert "Asynchrony alone has the momentum mu* at 5 groups" in text
-    assert "For the mean, 5 groups are the fastest of these, with 0.2 times the time of one group" in text
-    assert "For a run, one group is the fastest" in text
-    assert "At 4, 5 groups the step size that is best for the mean is more than a run survives" in text
+    assert "Asynchrony alone has the momentum mu* at 5 workers" in text
+    assert "For the mean, 5 workers are the fastest of these, with 0.2 times the time of one worker" in text
+    assert "For a run, one worker is the fastest" in text
+    assert "At 4, 5 workers the step size that is best for the mean is more than a run survives" in text
 
 
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        ({"num_groups": []}, ValueError, r"num_groups must be a list of increasing numbers, got \[\]"),
-        ({"num_groups": [4, 2]}, ValueError, "num_groups must be a list of increasing numbers"),
-        ({"num_groups": [0]}, ValueError, "num_groups must be an integer >= 1, got num_groups=0"),
+        ({"num_workers": []}, ValueError, r"num_workers must be a list of increasing numbers, got \[\]"),
+        ({"num_workers": [4, 2]}, ValueError, "num_workers must be a list of increasing numbers"),
+        ({"num_workers": [0]}, ValueError, "num_workers must be an integer >= 1, got num_workers=0"),
         ({"service_time": "gamma"}, TypeError, "service_time must be a law of asyncflax.queues"),
         ({"target_momentum": 1.0}, ValueError, "target_momentum must be below 1"),
         ({"target_momentum": 0.0}, ValueError, r"target_momentum must be finite and in \(0, 1\]"),
@@ -127,8 +127,8 @@ def test_advice(plan):
         ({"condition_number": 9.0, "target_momentum": 0.5}, ValueError, "target_momentum and condition_number say the"),
         ({"curvature_min": 1.0}, ValueError, "curvature_min=1.0 needs curvature_max"),
         ({"curvature_min": 1.0, "curvature_max": 0.5}, ValueError, "curvature_max must be finite and in"),
-        ({"update_seconds": [1.0]}, ValueError, "update_seconds has 1 values for the 5 numbers of groups"),
-        ({"num_groups": [2], "update_seconds": [1.0]}, ValueError, "update_seconds needs the seconds of 1 group"),
+        ({"update_seconds": [1.0]}, ValueError, "update_seconds has 1 values for the 5 numbers of workers"),
+        ({"num_workers": [2], "update_seconds": [1.0]}, ValueError, "update_seconds needs the seconds of 1 worker"),
         ({"trace": 3}, TypeError, "trace must be a Trace"),
     ],
 )
@@ -139,7 +139,7 @@ def test_bad_input_is_one_clear_error(arguments, error, message):
 
 def test_a_trace_excludes_groups_and_service_times():
     trace = asyncflax.staleness.constant(1).trace(10)
-    for arguments in ({"num_groups": [2]}, {"service_time": queues.exponential()}):
+    for arguments in ({"num_workers": [2]}, {"service_time": queues.exponential()}):
         with pytest.raises(ValueError, match=f"{next(iter(arguments))} and trace exclude each other"):
             planner.make(trace=trace, **arguments)
 
@@ -147,7 +147,7 @@ def test_a_trace_excludes_groups_and_service_times():
 def test_files_are_not_overwritten_unasked(plan, tmp_path):
     paths = planner.save(plan, tmp_path / "new" / "folder")
     rows = list(csv.DictReader(paths[0].read_text().splitlines()))
-    assert [int(row["num_groups"]) for row in rows] == [1, 4, 5]
+    assert [int(row["num_workers"]) for row in rows] == [1, 4, 5]
     assert float(rows[1]["run_limit"]) == plan.forecasts[1].run_limit
     content = json.loads(paths[1].read_text())
     assert content["curvature_max"] is None and content["forecasts"][1]["mean_time"] == plan.forecasts[1].mean_time
@@ -170,7 +170,7 @@ def launch(*flags):
 
 
 def test_the_launcher(tmp_path):
-    flags = ("--num_groups=1,2", "--service_time=deterministic", "--condition_number=9", f"--workdir={tmp_path}")
+    flags = ("--num_workers=1,2", "--service_time=deterministic", "--condition_number=9", f"--workdir={tmp_path}")
     status, out, err = launch(*flags)
     assert status == 0 and err == "" and "What to set" in out and f"{tmp_path}/plan.png" in out
     status, out, err = launch(*flags)
@@ -180,7 +180,7 @@ def test_the_launcher(tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--num_groups=1,x"], "num_groups must be a list of numbers such as 1,2,4, got '1,x'."),
+        (["--num_workers=1,x"], "num_workers must be a list of numbers such as 1,2,4, got '1,x'."),
         (["--service_time=gama"], "service_time must be one of"),
         (["--trace=nothing.npz"], "no trace at nothing.npz."),
     ],

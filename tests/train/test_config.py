@@ -27,9 +27,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.mark.parametrize(
     "fields, error, message",
     [
-        ({"num_groups": "8"}, TypeError, r"config\.num_groups must be of type int, got '8' \(str\)"),
-        ({"num_groups": 0}, ValueError, r"config\.num_groups must be an integer >= 1, got config\.num_groups=0"),
-        ({"num_groups": True}, TypeError, r"config\.num_groups must be of type int, got True"),
+        ({"num_workers": "8"}, TypeError, r"config\.num_workers must be of type int, got '8' \(str\)"),
+        ({"num_workers": 0}, ValueError, r"config\.num_workers must be an integer >= 1, got config\.num_workers=0"),
+        ({"num_workers": True}, TypeError, r"config\.num_workers must be of type int, got True"),
         ({"batch_size": 3.0}, TypeError, r"config\.batch_size must be of type int, got 3\.0"),
         ({"learning_rate": "fast"}, TypeError, r"config\.learning_rate must be of type float, got 'fast'"),
         ({"learning_rate": float("nan")}, ValueError, r"config\.learning_rate must be finite"),
@@ -87,9 +87,9 @@ def test_numbers_may_be_written_plainly():
     config = TrainConfig(learning_rate=1, learning_rate_drops=[0, 1])
     config.check()
     assert (config.learning_rate, config.learning_rate_drops) == (1.0, (0.0, 1.0))
-    config = TrainConfig(learning_rate=np.float32(0.5), num_groups=np.int64(4))
+    config = TrainConfig(learning_rate=np.float32(0.5), num_workers=np.int64(4))
     config.check()
-    assert (config.learning_rate, config.num_groups) == (0.5, 4) and type(config.num_groups) is int
+    assert (config.learning_rate, config.num_workers) == (0.5, 4) and type(config.num_workers) is int
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import make_experiment
 from asyncflax.train.loop import train_and_evaluate
 
-SMALL = TrainConfig(num_groups=4, num_updates=60, batch_size=16, log_every=20, eval_every=30, checkpoint_every=20)
+SMALL = TrainConfig(num_workers=4, num_updates=60, batch_size=16, log_every=20, eval_every=30, checkpoint_every=20)
 
 
 def run(config):
@@ -45,7 +45,7 @@ def test_the_recipe_of_caffe_by_hand():
     """u = mu u + m alpha (g + wd w), w = w - u, m = 2 for biases; the learning rate drops for the last fifth."""
     config = dataclasses.replace(
         SMALL,
-        num_groups=1,
+        num_workers=1,
         num_updates=20,
         momentum=0.9,
         weight_decay=0.1,

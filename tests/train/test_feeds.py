@@ -31,7 +31,7 @@ CONFIG = TrainConfig(
     crop_area=(0.3, 1.0),
     flip=True,
     batch_size=4,
-    num_groups=3,
+    num_workers=3,
     num_updates=12,
     log_every=4,
     eval_every=6,
@@ -75,7 +75,7 @@ def test_batches_belong_to_events_whatever_the_width_and_the_mesh():
     ) as stream:
         whole = stream.take(12)
     _, losses = run(made(width=1))
-    for places in ({"width": 3}, {"mesh": "group=2, replica=2", "log_every": 12}):
+    for places in ({"width": 3}, {"mesh": "device_groups=2, replicas=2", "log_every": 12}):
         experiment = made(**places)
         for chunk in experiment.plan:
             batch = experiment.batches(chunk)
@@ -99,7 +99,7 @@ def test_a_run_that_goes_on_sees_the_batches_that_it_would_have_seen():
     jax.tree.map(np.testing.assert_array_equal, later[-1], states[-1])
 
 
-@pytest.mark.parametrize("places", [{}, {"mesh": "group=2, replica=2"}], ids=["one device", "mesh"])
+@pytest.mark.parametrize("places", [{}, {"mesh": "device_groups=2, replicas=2"}], ids=["one device", "mesh"])
 def test_evaluation_counts_every_test_image_once(places):
     """13 images in batches of 5 (8 on four devices), one of them damaged, against NumPy on the central crops."""
     experiment = made(source(damaged_tests=[4]), on_corrupt="skip", **places)
@@ -232,7 +232,7 @@ def test_a_sweep_trains_on_records_as_a_training_does():
 )
 def test_a_step_of_each_network_on_real_photographs(recipe, image_size):
     """Two updates on small crops, without weight decay: gradients have moved every parameter, and nothing is broken."""
-    small = {"image_size": image_size, "batch_size": 4, "num_updates": 2, "log_every": 2, "data_workers": 0}
+    small = {"image_size": image_size, "batch_size": 4, "num_updates": 2, "log_every": 2, "decode_processes": 0}
     small |= {"warmup_updates": 0, "learning_rate_drops": (), "weight_decay": 0.0}
     config = recipe(dataset="imagenet_eight", classes=(0, 3, 5), data_dir=TFDS_DATA_DIR, **small)
     experiment = make_experiment(config)
@@ -281,10 +281,10 @@ def test_a_mesh_whose_processes_do_not_own_equal_parts_in_turn_is_refused(owners
     placement = types.SimpleNamespace(devices=4, mesh=types.SimpleNamespace(devices=devices.reshape(2, 2)))
     plan = types.SimpleNamespace(placement=placement)
     message = (
-        r"config\.mesh='group=2, replica=2' takes devices of the processes \[.*\]; data sets of JPEGs need as many"
+        r"config\.mesh='device_groups=2, replicas=2' takes devices of the processes \[.*\]; data sets of JPEGs need"
     )
     with pytest.raises(ValueError, match=message):
-        feeds.RecordFeed(dataclasses.replace(CONFIG, mesh="group=2, replica=2"), source(), plan)
+        feeds.RecordFeed(dataclasses.replace(CONFIG, mesh="device_groups=2, replicas=2"), source(), plan)
 
 
 @pytest.mark.parametrize("classes", [range(3), ("range(3)",), ("range(0, 3, 1)",), [0, 1, 2]], ids=str)
@@ -295,7 +295,7 @@ def test_a_range_of_classes_is_a_tuple_of_them(classes):
 
 
 def test_environments_with_the_same_data_share_what_is_decoded(monkeypatch):
-    """Two numbers of groups with one seed, one tile filled up: each batch is decoded once, and the end is the same."""
+    """Two numbers of workers with one seed, one tile filled up: each batch is decoded once, and the end is the same."""
     decode, decoded = pipeline.decode, []
     monkeypatch.setattr(pipeline, "decode", lambda jpeg: decoded.append(1) or decode(jpeg))
     start, started = pipeline.Batches._start, []
@@ -306,8 +306,8 @@ def test_environments_with_the_same_data_share_what_is_decoded(monkeypatch):
         return start(batches)
 
     monkeypatch.setattr(pipeline.Batches, "_start", in_threads)
-    environments = [(("num_groups", groups), ("seed", seed)) for groups, seed in ((2, 0), (3, 0), (3, 1))]
-    config, hypers = dataclasses.replace(CONFIG, data_workers=5), np.array([[0.05, 0.0]])
+    environments = [(("num_workers", workers), ("seed", seed)) for workers, seed in ((2, 0), (3, 0), (3, 1))]
+    config, hypers = dataclasses.replace(CONFIG, decode_processes=5), np.array([[0.05, 0.0]])
     sweep = program.Program(config, environments, source())
     assert sweep.tile(environments, 1) == (3, 1)
     assert not decoded, "compiling needs shapes alone"
@@ -371,7 +371,7 @@ def test_a_test_set_of_which_nothing_can_be_decoded_is_refused(tmp_path, monkeyp
 
 def test_processes_that_decode_make_the_same_and_leave_no_shared_memory():
     """Batches and evaluation; what stays in memory is a copy."""
-    alone, helped = made(), made(data_workers=2)
+    alone, helped = made(), made(decode_processes=2)
     for chunk in map(alone.plan.__getitem__, range(2)):
         jax.tree.map(np.testing.assert_array_equal, alone.batches(chunk), helped.batches(chunk))
     helped.feed.close()

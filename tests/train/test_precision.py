@@ -15,7 +15,7 @@ from asyncflax.train.loop import train_and_evaluate
 from asyncflax.train.precision import PRECISIONS, compute_in
 from asyncflax.train.workdir import differences
 
-SMALL = TrainConfig(num_groups=4, num_updates=40, batch_size=16, log_every=20, eval_every=40, learning_rate=0.1)
+SMALL = TrainConfig(num_workers=4, num_updates=40, batch_size=16, log_every=20, eval_every=40, learning_rate=0.1)
 PERCEPTRON = dataclasses.replace(SMALL, model="Mlp", model_options="hidden=8")
 
 

@@ -41,7 +41,7 @@ def all_figures(results: xarray.Dataset) -> Iterator[tuple[str, Any]]:
     from matplotlib.figure import Figure
 
     panels, rows = results.sizes["service_time"], len(pages(results))
-    columns = results.sizes["num_groups"]
+    columns = results.sizes["num_workers"]
     size = (2.2 + panels * max(0.85 * columns, 1.6), 1.3 + 0.4 * results.sizes["method"])
     figure = Figure(figsize=size, layout="constrained")
     accuracy_table(figure, results)
@@ -101,14 +101,14 @@ def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
     from matplotlib import colormaps
     from matplotlib.colors import FuncNorm
 
-    methods, workers, seeds = results.method.values, results.num_groups.values, results.sizes["seed"]
+    methods, workers, seeds = results.method.values, results.num_workers.values, results.sizes["seed"]
     means = results["mean"].where(results.failed.sum("seed") == 0).values
     low, high = (float(f(means)) if np.isfinite(means).any() else 0.5 for f in (np.nanmin, np.nanmax))
     norm = FuncNorm((_stretch, _unstretch), vmin=low, vmax=max(high, low + 1e-3))
     colors = colormaps["cividis"].with_extremes(bad="0.88")
     panels = figure.subplots(1, results.sizes["service_time"], squeeze=False, sharey=True)[0]
     for axes, label in zip(panels, results.service_time.values, strict=True):
-        part = results.sel(service_time=label).transpose("method", "num_groups", ...)
+        part = results.sel(service_time=label).transpose("method", "num_workers", ...)
         values, failed = part["mean"].values, part.failed.sum("seed").values
         axes.imshow(np.ma.masked_where((failed > 0) | np.isnan(values), values), norm=norm, cmap=colors, aspect="auto")
         for i, j in np.ndindex(values.shape):
@@ -145,7 +145,7 @@ def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
     """
     from matplotlib.patches import Rectangle
 
-    rows, labels, workers = pages(results), results.service_time.values, results.num_groups.values
+    rows, labels, workers = pages(results), results.service_time.values, results.num_workers.values
     places, seeds = np.arange(len(workers)), results.sizes["seed"]
     limits = _limits(np.concatenate([results[name].values.ravel() for name in ("mean", "low", "high")]), strip=True)
     panels = figure.subplots(len(rows), len(labels), squeeze=False, sharex=True, sharey=True)
@@ -197,12 +197,12 @@ def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: lis
 
     Example: see `all_figures`.
     """
-    workers = results.num_groups.values
+    workers = results.num_workers.values
     part = with_picked_rates(results, "test_accuracy", "simulated_time", "gap").sel(service_time=service_time)
     panels = figure.subplots(len(workers), 3, squeeze=False)
     limits = _limits(part.test_accuracy.sel({"method": methods}).values)
     for row, m in zip(panels, workers, strict=True):
-        cell = part.sel(num_groups=m)
+        cell = part.sel(num_workers=m)
         ends = cell.simulated_time.isel(update=-1).sel({"method": methods}).mean("seed").values
         for k, method in enumerate(methods):
             run, look = cell.sel({"method": method}), {"color": _COLORS[k], "marker": _MARKERS[k], "markersize": 4}

@@ -27,12 +27,12 @@ class CompareConfig:
     In options, M stands for the number of workers, and M/16 for a sixteenth of them, rounded up.
 
     Attributes:
-      train: what all trainings have in common. Its algorithm, service time, num_groups and seed are not used; its
+      train: what all trainings have in common. Its algorithm, service time, num_workers and seed are not used; its
         momentum goes to the methods that have one.
       methods: of `asyncflax.algorithms`, separated by semicolons, with options and labels where wanted. learning_rate
         and momentum may be options: they replace those of `train`.
       service_times: laws of `asyncflax.queues` in the same way, each of them an environment of its own.
-      num_groups: M, the numbers of workers.
+      num_workers: M, the numbers of workers.
       seeds: of trace, data and initial weights, which all methods share.
       learning_rate_scales: what the learning rate of every method is multiplied by to find its best; () tries one.
       linear_scaling: the methods whose learning rate is multiplied by M, separated by semicolons. A name of a method
@@ -53,16 +53,16 @@ class CompareConfig:
       >>> config = CompareConfig(
       ...     methods="asgd; momentum_asgd; mild: momentum_asgd(momentum=0.3)",
       ...     service_times="equal: gamma(cv=0.1); stragglers: stragglers(num_slow=M/16)",
-      ...     num_groups=(16, 64),
+      ...     num_workers=(16, 64),
       ... )
       >>> Comparison(config)
-      Comparison(method: 3, service_time: 2, num_groups: 2, seed: 3; 36 cells)
+      Comparison(method: 3, service_time: 2, num_workers: 2, seed: 3; 36 cells)
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     methods: str = "asgd; momentum_asgd"  # for example 'asgd; dana_dc(strength=2.0); mild: ormo(momentum=0.5)'
     service_times: str = "homogeneous: gamma(cv=0.1)"  # for example 'equal: gamma; slow: stragglers(num_slow=M/16)'
-    num_groups: tuple[int, ...] = (8,)
+    num_workers: tuple[int, ...] = (8,)
     seeds: tuple[int, ...] = (0, 1, 2)
     learning_rate_scales: tuple[float, ...] = ()  # for example 0.5, 1, 2
     linear_scaling: str = ""  # for example 'ssgd'
@@ -100,7 +100,7 @@ class Comparison(Cells):
       config: of the comparison.
 
     Attributes:
-      axes: method, service_time, num_groups, learning_rate_scale (where some are tried) and seed, with their values.
+      axes: method, service_time, num_workers, learning_rate_scale (where some are tried) and seed, with their values.
       methods: `Entry` by label.
       service_times: `Entry` by label.
 
@@ -134,21 +134,21 @@ class Comparison(Cells):
         axes: dict[str, tuple[Any, ...]] = {
             "method": tuple(self.methods),
             "service_time": tuple(self.service_times),
-            "num_groups": tuple(config.num_groups),
+            "num_workers": tuple(config.num_workers),
             "learning_rate_scale": tuple(map(float, config.learning_rate_scales)),
             "seed": tuple(config.seeds),
         }
         if not config.learning_rate_scales:
             del axes["learning_rate_scale"]
         self.axes = axes
-        self._laws = {(k, m): self._law(k, m) for k in self.service_times for m in config.num_groups}
-        self._fields = {(k, m): self._method(k, m) for k in self.methods for m in config.num_groups}
+        self._laws = {(k, m): self._law(k, m) for k in self.service_times for m in config.num_workers}
+        self._fields = {(k, m): self._method(k, m) for k in self.methods for m in config.num_workers}
         self._check_cells()
 
     def _check_fields(self) -> None:
         config = self._config
         scales = "learning_rate_scales"
-        for name in ("num_groups", "seeds", scales):
+        for name in ("num_workers", "seeds", scales):
             values = getattr(config, name)
             if not isinstance(values, tuple | list) or (not values and name != scales):
                 raise ValueError(f"config.{name} must be a tuple of one value or more, got {values!r}.")
@@ -156,7 +156,7 @@ class Comparison(Cells):
                 if name == scales:
                     _check.scalar(f"config.{name}", value, low=0.0, exclusive_low=True)
                 else:
-                    _check.integer(f"config.{name}", value, 1 if name == "num_groups" else 0, 2**31 - 1)
+                    _check.integer(f"config.{name}", value, 1 if name == "num_workers" else 0, 2**31 - 1)
             twice = [value for i, value in enumerate(values) if value in values[:i]]
             if twice:
                 raise ValueError(f"config.{name} has the value {twice[0]!r} twice.")
@@ -194,10 +194,10 @@ class Comparison(Cells):
             if not text.strip() or "\n" in text:
                 raise ValueError(f"config.{name} must be one line of text, got {text!r}.")
 
-    def _law(self, label: str, num_groups: int) -> dict[str, Any]:
+    def _law(self, label: str, num_workers: int) -> dict[str, Any]:
         """The fields of a training that say how long gradients take."""
         entry = self.service_times[label]
-        law, options = getattr(queues, entry.name), _for_workers(entry.options, num_groups)
+        law, options = getattr(queues, entry.name), _for_workers(entry.options, num_workers)
         arguments = parse_options(f"config.service_times: {label}", options, law)
         try:
             law(**arguments)
@@ -205,11 +205,11 @@ class Comparison(Cells):
             raise type(error)(f"config.service_times: {label}: {error}") from None
         return {"service_time": entry.name, "service_time_options": options}
 
-    def _method(self, label: str, num_groups: int) -> dict[str, Any]:
+    def _method(self, label: str, num_workers: int) -> dict[str, Any]:
         """The fields of a training that say what the server does."""
         entry = self.methods[label]
         make = getattr(algorithms, entry.name)
-        text = _for_workers(entry.options, num_groups)
+        text = _for_workers(entry.options, num_workers)
         options = parse_options(f"config.methods: {label}", text, make, given=("num_workers", "weight_decay"))
         own = {name: options.pop(name) for name in _OWN if name in options}
         has_momentum = "momentum" in parameters_of(make)
@@ -222,13 +222,13 @@ class Comparison(Cells):
         }
 
     def _check_cells(self) -> None:
-        for num_groups in self.axes["num_groups"]:
+        for num_workers in self.axes["num_workers"]:
             laws = {}
             for label in self.service_times:
-                law = tuple(self._laws[label, num_groups].values())
+                law = tuple(self._laws[label, num_workers].values())
                 if law in laws:
                     raise ValueError(
-                        f"config.service_times: {laws[law]!r} and {label!r} are the same with {num_groups} workers."
+                        f"config.service_times: {laws[law]!r} and {label!r} are the same with {num_workers} workers."
                     )
                 laws[law] = label
         for index in self:
@@ -243,11 +243,11 @@ class Comparison(Cells):
     def config(self, index: tuple[int, ...]) -> TrainConfig:
         """The config of a cell's training, as `launch/train.py` would run it."""
         at = self.coordinates(index)
-        method, num_groups = at["method"], at["num_groups"]
-        fields = self._laws[at["service_time"], num_groups] | self._fields[method, num_groups]
+        method, num_workers = at["method"], at["num_workers"]
+        fields = self._laws[at["service_time"], num_workers] | self._fields[method, num_workers]
         rate = fields.get("learning_rate", self._train.learning_rate) * at.get("learning_rate_scale", 1.0)
-        fields["learning_rate"] = rate * num_groups if self._is_scaled(method) else rate
-        return dataclasses.replace(self._train, **fields, num_groups=num_groups, seed=at["seed"])
+        fields["learning_rate"] = rate * num_workers if self._is_scaled(method) else rate
+        return dataclasses.replace(self._train, **fields, num_workers=num_workers, seed=at["seed"])
 
     def _is_scaled(self, label: str) -> bool:
         return label in self._scaled or self.methods[label].name in self._scaled
@@ -259,7 +259,7 @@ class Comparison(Cells):
 
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What all cells of one program have in common, as (axis, value)."""
-        return tuple((name, self.coordinates(index)[name]) for name in ("method", "num_groups"))
+        return tuple((name, self.coordinates(index)[name]) for name in ("method", "num_workers"))
 
 
 def named_methods(config: CompareConfig) -> dict[str, Entry]:
@@ -293,6 +293,6 @@ def _entries(field: str, text: str, names: list[str], where: str) -> dict[str, E
     return entries
 
 
-def _for_workers(options: str, num_groups: int) -> str:
+def _for_workers(options: str, num_workers: int) -> str:
     """The options with the number of workers in place of M, and its parts, rounded up, in place of M/k."""
-    return _WORKERS.sub(lambda found: str(-(-num_groups // int(found[1] or 1))), options)
+    return _WORKERS.sub(lambda found: str(-(-num_workers // int(found[1] or 1))), options)

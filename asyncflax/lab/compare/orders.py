@@ -157,8 +157,8 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
     pairs = [
         (a, b) for one, next_one in zip(order.places, order.places[1:], strict=False) for a in one for b in next_one
     ]
-    accuracy, workers = _accuracies(results), [int(m) for m in results.num_groups.values]
-    at = lambda k, m: accuracy.sel({"method": k, "num_groups": m}).values
+    accuracy, workers = _accuracies(results), [int(m) for m in results.num_workers.values]
+    at = lambda k, m: accuracy.sel({"method": k, "num_workers": m}).values
     changes = {m: {(a, b): student(at(a, m) - at(b, m)) for a, b in pairs} for m in workers}
     verdicts = {m: _verdict(changes[m].values()) for m in workers}
     methods = [k for place in order.places for k in place]
@@ -189,7 +189,7 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
 def _accuracies(results: xarray.Dataset) -> xarray.DataArray:
     """Test accuracies at the end; of what diverged, those before the first update (0 if it began broken)."""
     untrained = with_picked_rates(results, "test_accuracy").test_accuracy.isel(update=0, drop=True)
-    return results.final_accuracy.fillna(untrained).fillna(0.0).transpose("method", "num_groups", "seed")
+    return results.final_accuracy.fillna(untrained).fillna(0.0).transpose("method", "num_workers", "seed")
 
 
 def _verdict(changes: Iterable[Interval]) -> str:

@@ -61,13 +61,13 @@ def run_comparison(
       stop_after_minutes: begin no tile of trainings that is not expected to be finished by then.
 
     Returns:
-      an `xarray.Dataset` over method, service_time, num_groups, (learning_rate_scale,) seed and
+      an `xarray.Dataset` over method, service_time, num_workers, (learning_rate_scale,) seed and
         `update`, the number of gradients: test_loss, test_accuracy, simulated_time (seconds);
         `trained`, likewise: train_loss, train_accuracy, gap, means over the gradients since the row before;
         neither: diverged_at, the gradient at which a training was seen to have diverged, or -1;
-      server_steps [method, num_groups, update], which are the gradients but for ssgd; learning_rate [method,
-      num_groups, (learning_rate_scale)]; by label the algorithm with its options and the law of service times; and what
-      `summarize` adds. xarray has an argument called method: select one as `results.sel({"method": "asgd"})`.
+      server_steps [method, num_workers, update], which are the gradients but for ssgd; learning_rate [method,
+      num_workers, (learning_rate_scale)]; by label the algorithm with its options and the law of service times; and
+      what `summarize` adds. xarray has an argument called method: select one as `results.sel({"method": "asgd"})`.
 
     Raises:
       RunError: the config or the folder is not as it should be, or trainings do not fit into memory; a clear sentence.
@@ -78,11 +78,11 @@ def run_comparison(
       >>> from asyncflax.lab.compare import CompareConfig, markdown_tables, run_comparison
       >>> from asyncflax.train.config import TrainConfig
       >>> train = TrainConfig(model="Mlp", model_options="hidden=8", num_updates=20, eval_every=10, momentum=0.5)
-      >>> config = CompareConfig(train, "asgd; nag_asgd", "equal: gamma", num_groups=(2, 4), seeds=(0, 1))
+      >>> config = CompareConfig(train, "asgd; nag_asgd", "equal: gamma", num_workers=(2, 4), seeds=(0, 1))
       >>> results = run_comparison(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
-      Comparison(method: 2, service_time: 1, num_groups: 2, seed: 2; 8 cells): 8 to train...
+      Comparison(method: 2, service_time: 1, num_workers: 2, seed: 2; 8 cells): 8 to train...
       >>> dict(results.final_accuracy.sizes)
-      {'method': 2, 'service_time': 1, 'num_groups': 2, 'seed': 2}
+      {'method': 2, 'service_time': 1, 'num_workers': 2, 'seed': 2}
       >>> markdown_tables(results).splitlines()[-1]
       '8 trainings, 0 failed: 0 diverged'
     """
@@ -164,19 +164,19 @@ def _save(figure: Any, path: pathlib.Path, dpi: int) -> None:
 def _describe(results: xarray.Dataset, comparison: Comparison) -> xarray.Dataset:
     """Adds what the labels stand for, and how many steps the server has made."""
     methods, laws = comparison.methods.values(), comparison.service_times.values()
-    updates, groups = results["update"].values, results.num_groups.values
-    over = [name for name in ("method", "num_groups", "learning_rate_scale") if name in comparison.axes]
+    updates, workers = results["update"].values, results.num_workers.values
+    over = [name for name in ("method", "num_workers", "learning_rate_scale") if name in comparison.axes]
     first = dict.fromkeys(comparison.axes, 0)
     rates = np.empty([results.sizes[name] for name in over])
     for place in np.ndindex(rates.shape):
         index = first | dict(zip(over, place, strict=True))
         rates[place] = comparison.config(tuple(index.values())).learning_rate
-    steps = [[updates // (m if entry.name == "ssgd" else 1) for m in groups] for entry in methods]
+    steps = [[updates // (m if entry.name == "ssgd" else 1) for m in workers] for entry in methods]
     return results.assign_coords(
         algorithm=("method", [entry.name for entry in methods]),
         algorithm_options=("method", [entry.options for entry in methods]),
         law=("service_time", [f"{entry.name}({entry.options})" for entry in laws]),
     ).assign(
-        server_steps=(("method", "num_groups", "update"), np.array(steps, dtype=np.int32)),
+        server_steps=(("method", "num_workers", "update"), np.array(steps, dtype=np.int32)),
         learning_rate=(over, rates),
     )

@@ -23,7 +23,7 @@ it leaks, and the table says so.
 Example: see `summarize`.
 """
 
-_CELL = ("method", "service_time", "num_groups")
+_CELL = ("method", "service_time", "num_workers")
 
 
 def summarize(
@@ -32,14 +32,14 @@ def summarize(
     """Adds to the trainings what they come to.
 
     Args:
-      results: test_accuracy [method, service_time, num_groups, (learning_rate_scale,) seed, update], train_loss with
+      results: test_accuracy [method, service_time, num_workers, (learning_rate_scale,) seed, update], train_loss with
         `trained` for `update`, diverged_at without either, and learning_rate where several are tried.
       pick: one of `RULES`.
       failed_below: a test accuracy at the end that is lower counts as a failure.
       target: a test accuracy, 0 for none.
 
     Returns:
-      the results and, over method, service_time and num_groups,
+      the results and, over method, service_time and num_workers,
         picked_scale, picked_learning_rate: float, what the others are of (only where several were tried);
         final_accuracy: float [..., seed], after the last gradient, NaN where the training diverged;
         failed: int [..., seed], 1 where it diverged or ended below `failed_below`;
@@ -50,7 +50,7 @@ def summarize(
     Example:
       >>> import numpy as np, xarray
       >>> from asyncflax.lab.compare import summarize
-      >>> axes = ("method", "service_time", "num_groups", "seed")
+      >>> axes = ("method", "service_time", "num_workers", "seed")
       >>> accuracy, loss = np.array([0.9, 0.92, 0.1]), np.array([0.2, 0.1, 2.3])
       >>> results = xarray.Dataset(
       ...     {
@@ -58,7 +58,7 @@ def summarize(
       ...         "train_loss": ((*axes, "trained"), loss.reshape(1, 1, 1, 3, 1)),
       ...         "diverged_at": (axes, np.full((1, 1, 1, 3), -1)),
       ...     },
-      ...     {"method": ["asgd"], "service_time": ["equal"], "num_groups": [8], "seed": [0, 1, 2]},
+      ...     {"method": ["asgd"], "service_time": ["equal"], "num_workers": [8], "seed": [0, 1, 2]},
       ... )
       >>> summary = summarize(results, failed_below=0.2)
       >>> summary.failed.values.ravel(), round(float(summary["mean"].item()), 3)
@@ -110,7 +110,7 @@ def _to_target(summary: xarray.Dataset, target: float) -> dict[str, xarray.DataA
     seconds = gradients.copy()
     for place in np.ndindex(gradients.shape):
         seconds.values[place] = np.interp(gradients.values[place], runs["update"].values, clocks[place])
-    steps = gradients / xarray.where(summary.algorithm == "ssgd", summary.num_groups, 1)
+    steps = gradients / xarray.where(summary.algorithm == "ssgd", summary.num_workers, 1)
     steps = steps.transpose(*gradients.dims).drop_vars("algorithm", errors="ignore")
     return {"gradients_to_target": gradients, "steps_to_target": steps, "seconds_to_target": seconds}
 
@@ -141,7 +141,7 @@ def markdown_tables(results: xarray.Dataset) -> str:
     Example: see `run_comparison`.
     """
     config = json.loads(results.attrs["config"])
-    seeds, counts = results.sizes["seed"], results.num_groups.values
+    seeds, counts = results.sizes["seed"], results.num_workers.values
     lines = [
         f"Test accuracy in % after {int(results['update'][-1]):,} gradients: mean over {seeds} seeds "
         "± Student's 95 % interval."
@@ -156,7 +156,8 @@ def markdown_tables(results: xarray.Dataset) -> str:
         part = results.sel(service_time=label)
         rows = [[str(label), *map(of_workers, counts)]]
         rows += [
-            [str(k), *(_words(part.sel({"method": k, "num_groups": m})) for m in counts)] for k in results.method.values
+            [str(k), *(_words(part.sel({"method": k, "num_workers": m})) for m in counts)]
+            for k in results.method.values
         ]
         lines += ["", *aligned(rows)]
     failed, diverged = int(results.failed.sum()), int((results.final_accuracy.isnull()).sum())
@@ -174,11 +175,11 @@ def markdown_tables(results: xarray.Dataset) -> str:
 def _target_tables(results: xarray.Dataset, target: str) -> list[str]:
     """After how many gradients, and how much simulated time, the target is reached."""
     lines = ["", f"Gradients to {target}, in brackets simulated seconds: means over the seeds that reach it."]
-    counts = results.num_groups.values
+    counts = results.num_workers.values
     for label in results.service_time.values:
         rows = [[f"{label}, to {target}", *map(of_workers, counts)]]
         for k in results.method.values:
-            cells = (results.sel({"service_time": label, "method": k, "num_groups": m}) for m in counts)
+            cells = (results.sel({"service_time": label, "method": k, "num_workers": m}) for m in counts)
             rows.append([str(k), *map(_target_words, cells)])
         lines += ["", *aligned(rows)]
     return lines

@@ -13,9 +13,9 @@ def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
         raise ValueError(f"the target {target:g} is reached before the first update; take a higher one")
 
 
-def groups(m: int) -> str:
-    """'1 group', '8 groups'."""
-    return f"{m} group{'s' if m > 1 else ''}"
+def workers(m: int) -> str:
+    """'1 worker', '8 workers'."""
+    return f"{m} worker{'s' if m > 1 else ''}"
 
 
 def words(metric: str) -> str:

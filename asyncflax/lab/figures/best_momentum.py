@@ -8,12 +8,12 @@ import numpy as np
 import xarray
 
 from asyncflax.lab.figures._draw import Findings
-from asyncflax.lab.figures._words import groups as name_of
 from asyncflax.lab.figures._words import train_config
+from asyncflax.lab.figures._words import workers as name_of
 from asyncflax.lab.statistics import student
 from asyncflax.lab.sweep import best_cells
 
-AXES = ("num_groups", "momentum", "learning_rate", "seed")
+AXES = ("num_workers", "momentum", "learning_rate", "seed")
 LEADS = {1: 0.9, 2: 0.9, 4: 0.7, 8: 0.5}  # Figure 2 as it is remembered; unverified
 
 
@@ -26,7 +26,7 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
-      results: of `run_sweep`, over num_groups, learning_rate, momentum and seed.
+      results: of `run_sweep`, over num_workers, learning_rate, momentum and seed.
 
     Source: Liu et al. 2018 (arXiv:1806.01660), Figure 2; its numbers are leads here.
 
@@ -34,19 +34,19 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
     """
     last = results.test_accuracy.isel(update=-1, drop=True)
     choice = last - 1e-6 * results.test_loss.isel(update=-1, drop=True)  # few test images: accuracies are often equal
-    workers = [int(m) for m in results.num_groups.values]
-    rate = best_cells(choice, largest=True, over=("learning_rate",)).learning_rate  # [num_groups, momentum]
-    single = best_cells(choice.rename(seed="run"), largest=True).momentum  # [num_groups, run]
-    best = {m: student(single.sel(num_groups=m).values) for m in workers}
+    workers = [int(m) for m in results.num_workers.values]
+    rate = best_cells(choice, largest=True, over=("learning_rate",)).learning_rate  # [num_workers, momentum]
+    single = best_cells(choice.rename(seed="run"), largest=True).momentum  # [num_workers, run]
+    best = {m: student(single.sel(num_workers=m).values) for m in workers}
     left, right = figure.subplots(1, 2)
     rows = [f"{'workers':>7} {'best momentum':>22} {'lead':>5} {'accuracy by momentum':>22}"]
     for k, m in enumerate(workers):
         shown, accuracy = [], []
         for mu in results.momentum.values:
-            at = float(rate.sel(num_groups=m, momentum=mu))
+            at = float(rate.sel(num_workers=m, momentum=mu))
             if np.isfinite(at):
                 shown.append(float(mu))
-                accuracy.append(student(last.sel(num_groups=m, momentum=mu, learning_rate=at).values))
+                accuracy.append(student(last.sel(num_workers=m, momentum=mu, learning_rate=at).values))
         value, low, high = (np.array([getattr(a, part) for a in accuracy]) for part in ("value", "low", "high"))
         left.errorbar(
             shown, value, yerr=[value - low, high - value], color=f"C{k}", marker="o", capsize=3, label=name_of(m)
@@ -63,7 +63,7 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
     right.set_xlabel("workers")
     right.set_ylabel("best explicit momentum")
     right.legend()
-    fell = student((single.sel(num_groups=workers[0]) - single.sel(num_groups=workers[-1])).values)
+    fell = student((single.sel(num_workers=workers[0]) - single.sel(num_workers=workers[-1])).values)
     if not np.isfinite(fell.low):
         return Findings("\n".join(rows))
     claim = {

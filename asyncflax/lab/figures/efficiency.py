@@ -8,12 +8,12 @@ import numpy as np
 import xarray
 
 from asyncflax.lab.figures._draw import Findings
-from asyncflax.lab.figures._words import groups as name_of
 from asyncflax.lab.figures._words import refuse_no_updates, train_config, words
+from asyncflax.lab.figures._words import workers as name_of
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
 
-AXES = ("num_groups", "momentum", "learning_rate", "seed")
+AXES = ("num_workers", "momentum", "learning_rate", "seed")
 
 
 def efficiency(
@@ -25,17 +25,17 @@ def efficiency(
     gradient_seconds: float = 1.0,
     start: str = "cold",
 ) -> Findings:
-    """Draws, against the number of compute groups, relative to the fewest (geometric means over seeds, with intervals):
+    """Draws, against the number of workers, relative to the fewest (geometric means over seeds, with intervals):
 
     the time of an update on the queue's clock (hardware efficiency), the updates to a target with tuned momentum and
     learning rate (statistical efficiency), and the time to the target, their product.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
-      results: of `run_sweep`, over num_groups, learning_rate, momentum and seed.
+      results: of `run_sweep`, over num_workers, learning_rate, momentum and seed.
       target: of the metric.
       metric: see `sweep.updates_to_target`.
-      gradient_seconds: how long a group takes for a gradient on average, measured; the clock counts these.
+      gradient_seconds: how long a worker takes for a gradient on average, measured; the clock counts these.
       start: 'cold' or 'warm', where the trainings begin; for the title.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 1.
@@ -45,20 +45,20 @@ def efficiency(
     updates = updates_to_target(results, target, metric)
     refuse_no_updates(updates, target)
     best = best_cells(updates)
-    groups = results.num_groups.values
+    workers = results.num_workers.values
     relative: dict[str, dict[int, Any]] = {"hardware": {}, "statistical": {}, "time to target": {}}
     absolute = {}
-    for m in groups:
+    for m in workers:
         # The cell that is best for the mean over seeds; where no cell reaches the target, there is no number.
-        at = best.sel(num_groups=m)
+        at = best.sel(num_workers=m)
         cell = {"momentum": at.momentum.fillna(results.momentum[0]), "learning_rate": at.learning_rate}
         cell["learning_rate"] = cell["learning_rate"].fillna(results.learning_rate[0])
-        needed = updates.sel(num_groups=m).sel(cell).values * (1.0 if np.isfinite(at.score) else np.nan)
-        clock = results.simulated_time.sel(num_groups=m).sel(cell)
+        needed = updates.sel(num_workers=m).sel(cell).values * (1.0 if np.isfinite(at.score) else np.nan)
+        clock = results.simulated_time.sel(num_workers=m).sel(cell)
         seconds = gradient_seconds * clock.isel(update=-1).values / float(results["update"][-1])
         absolute[int(m)] = seconds, needed
-    first_groups = int(groups[0])
-    first = absolute[first_groups]
+    fewest = int(workers[0])
+    first = absolute[fewest]
     for m, (seconds, needed) in absolute.items():
         relative["hardware"][m] = _ratio(seconds, first[0])
         relative["statistical"][m] = _ratio(needed, first[1])
@@ -73,24 +73,24 @@ def efficiency(
         value, low, high = (
             np.array([getattr(i, part) for i in intervals.values()]) for part in ("value", "low", "high")
         )
-        axes.errorbar(groups, value, yerr=[value - low, high - value], marker="o", capsize=4, label="measured")
-        ideal = np.ones(len(groups)) if name == "statistical" else groups[0] / groups
-        axes.plot(groups, ideal, color="black", linestyle="--", label="without any loss")
+        axes.errorbar(workers, value, yerr=[value - low, high - value], marker="o", capsize=4, label="measured")
+        ideal = np.ones(len(workers)) if name == "statistical" else workers[0] / workers
+        axes.plot(workers, ideal, color="black", linestyle="--", label="without any loss")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
-        axes.set_xticks(groups, [str(m) for m in groups])
+        axes.set_xticks(workers, [str(m) for m in workers])
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-        axes.set_xlabel("compute groups")
-        axes.set_ylabel(f"relative to {name_of(first_groups)}")
+        axes.set_xlabel("workers")
+        axes.set_ylabel(f"relative to {name_of(fewest)}")
         axes.set_title(f"{titles[name]} ({start} start)")
         axes.legend()
 
     rows = [
-        f"{'groups':>7} {'momentum':>9} {'rate':>6} {'s/update':>9} {'updates':>8} "
+        f"{'workers':>7} {'momentum':>9} {'rate':>6} {'s/update':>9} {'updates':>8} "
         + " ".join(f"{n:>24}" for n in relative)
     ]
     for m, (seconds, needed) in absolute.items():
-        at = best.sel(num_groups=m)
+        at = best.sel(num_workers=m)
         mean = f"{needed.mean():.0f}" if np.isfinite(needed.mean()) else "none"
         rows.append(
             f"{m:7d} {float(at.momentum):9g} {float(at.learning_rate):6g} {seconds.mean():9.3g} {mean:>8} "
@@ -98,21 +98,21 @@ def efficiency(
         )
     rows.append(f"target {words(metric)} {target:g} from a {start} start; 'none': not reached by all seeds")
     reached = [m for m, interval in relative["time to target"].items() if np.isfinite(interval.low)]
-    if reached[1:] == [] or first_groups not in reached:
+    if reached[1:] == [] or fewest not in reached:
         return Findings("\n".join(rows))
     last = reached[-1]
     product, hardware, statistical = (relative[name][last] for name in ("time to target", "hardware", "statistical"))
     lost = [str(m) for m in absolute if m not in reached]
     not_reached = (
-        f"; not reached by {' and '.join(lost)} groups in {int(results['update'][-1]):,} updates" if lost else ""
+        f"; not reached by {' and '.join(lost)} workers in {int(results['update'][-1]):,} updates" if lost else ""
     )
     name, dataset = trained_on(train_config(results))
     claim = {
         "name": f"efficiency-{start}-{name}-{metric}".replace("_", "-"),
-        "statement": f"What {last} groups buy: time to {words(metric)} {target:g} relative to {name_of(first_groups)} "
+        "statement": f"What {last} workers buy: time to {words(metric)} {target:g} relative to {name_of(fewest)} "
         f"({dataset}, {start} start, momentum and learning rate tuned).",
         "source": "Mitliagkas et al. 2016, Figure 1",
-        "paper": "hardware efficiency close to linear, no statistical penalty up to 8 groups from a warm start",
+        "paper": "hardware efficiency close to linear, no statistical penalty up to 8 workers from a warm start",
         "ours": f"{product.text()}: hardware {hardware.text()} x statistical {statistical.text()}{not_reached}",
         "value": product.value,
         "interval": (product.low, product.high),

@@ -106,7 +106,7 @@ def _claim(results, target, metric, compared, needed, faster, better) -> dict[st
         )
     return {
         "name": f"negative-momentum-{train['dataset']}",
-        "statement": f"With {train['num_groups']} groups, explicit momentum {mu:g} against 0 ({train['dataset']}, "
+        "statement": f"With {train['num_workers']} workers, explicit momentum {mu:g} against 0 ({train['dataset']}, "
         f"{words(metric)} {target:g}, {len(rates)} learning rate{'s' if len(rates) > 1 else ''}).",
         "source": "Mitliagkas et al. 2016, section 4",
         "paper": "15 % fewer updates with -0.09, the best of -0.2, -0.09, -0.06, -0.03, 0",

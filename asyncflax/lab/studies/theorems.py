@@ -45,12 +45,12 @@ class _Size:
     cases: int  # random cases of each identity
     runs: int  # simulated runs of each Monte Carlo average
     seeds: int  # noisy runs of each setting in which momentum is measured
-    groups: tuple[int, ...]  # numbers of workers for Figure 2
+    workers: tuple[int, ...]  # numbers of workers for Figure 2
     targets: tuple[float, ...]  # momenta for Figure 2, other than 0.8
 
 
-_FULL = _Size(cases=200, runs=4000, seeds=50, groups=(1, 2, 3, 4, 5, 6, 8, 12, 16), targets=(0.96, 0.99))
-_QUICK = _Size(cases=10, runs=200, seeds=6, groups=(1, 4, 5, 6), targets=())
+_FULL = _Size(cases=200, runs=4000, seeds=50, workers=(1, 2, 3, 4, 5, 6, 8, 12, 16), targets=(0.96, 0.99))
+_QUICK = _Size(cases=10, runs=200, seeds=6, workers=(1, 4, 5, 6), targets=())
 
 
 def study(
@@ -406,10 +406,10 @@ def _estimate(folder: pathlib.Path, size: _Size) -> list[Claim]:
 
 def _figure_2(folder: pathlib.Path, size: _Size) -> list[Claim]:
     """The rule of Figure 2 beside the best explicit momenta by exact recursion."""
-    plan = planner.make(size.groups, target_momentum=0.8)
-    groups = np.array(size.groups)
+    plan = planner.make(size.workers, target_momentum=0.8)
+    workers = np.array(size.workers)
     column = lambda name: np.array([getattr(forecast, name) for forecast in plan.forecasts])
-    rule = np.linspace(1, max(groups), 200)
+    rule = np.linspace(1, max(workers), 200)
 
     from matplotlib.figure import Figure
 
@@ -418,18 +418,21 @@ def _figure_2(folder: pathlib.Path, size: _Size) -> list[Claim]:
     axes.axhline(0.0, color="0.7", linewidth=1)
     axes.axvline(5.0, color="0.7", linewidth=1, linestyle=":")
     axes.plot(rule, 0.8 - (1 - 1 / rule), color="C3", label="Figure 2: 0.8 - (1 - 1/M)")
-    axes.plot(groups, column("mean_momentum"), "o-", color="C0", label="best for the mean, exact recursion of E x")
-    axes.plot(groups, column("run_momentum"), "s-", color="C2", label="best for a run, exact recursion of E x²")
+    axes.plot(workers, column("mean_momentum"), "o-", color="C0", label="best for the mean, exact recursion of E x")
+    axes.plot(workers, column("run_momentum"), "s-", color="C2", label="best for a run, exact recursion of E x²")
     axes.annotate("M = 5 = 1/(1 - 0.8)", (5, 0.62), xytext=(6, 0), textcoords="offset points", color="0.4")
-    axes.set_xticks(groups)
+    axes.set_xticks(workers)
     axes.set_xlabel("asynchronous workers M")
     axes.set_ylabel("explicit momentum")
     axes.set_title("The momentum to set, when 0.8 is best for one worker")
     axes.legend()
     _save(figure, folder / "figure-2.png")
 
-    mean, near = column("mean_momentum"), ", ".join(f"{column('mean_momentum')[groups == m][0]:.2f}" for m in (4, 5, 6))
-    around, targets, zeros = [4, 5, 6], [0.8, *size.targets], [_crossing(groups, column("run_momentum"))]
+    mean, near = (
+        column("mean_momentum"),
+        ", ".join(f"{column('mean_momentum')[workers == m][0]:.2f}" for m in (4, 5, 6)),
+    )
+    around, targets, zeros = [4, 5, 6], [0.8, *size.targets], [_crossing(workers, column("run_momentum"))]
     for target in size.targets:
         forecasts = planner.make(around, target_momentum=target).forecasts
         zeros.append(_crossing(np.array(around), np.array([forecast.run_momentum for forecast in forecasts])))
@@ -440,10 +443,10 @@ def _figure_2(folder: pathlib.Path, size: _Size) -> list[Claim]:
             "one worker: exact recursion of E x, step size tuned. The rule has the sign right, not the values.",
             source=f"{_PAPER}, Figure 2",
             paper="0 at M = 5; 0.05, 0.00, -0.03 at M = 4, 5, 6",
-            ours=f"0 at M = {_crossing(groups, mean):.2f}; {near} at M = 4, 5, 6",
-            value=_crossing(groups, mean),
-            interval=(float(groups[mean > -1e-4].max()), float(groups[mean < -1e-4].min())),
-            seeds=len(groups),
+            ours=f"0 at M = {_crossing(workers, mean):.2f}; {near} at M = 4, 5, 6",
+            value=_crossing(workers, mean),
+            interval=(float(workers[mean > -1e-4].max()), float(workers[mean < -1e-4].min())),
+            seeds=len(workers),
             command=_COMMAND,
             confidence=1.0,
             figure="figure-2.png",
@@ -572,11 +575,11 @@ def _bracket(law: Any, limit: float) -> tuple[float, float]:
     return 0.99 * limit, 1.01 * limit
 
 
-def _crossing(groups: np.ndarray, momentum: np.ndarray) -> float:
-    """Where the momentum is zero, to 1e-4, on a straight line between two numbers of groups."""
+def _crossing(workers: np.ndarray, momentum: np.ndarray) -> float:
+    """Where the momentum is zero, to 1e-4, on a straight line between two numbers of workers."""
     after = int(np.argmax(momentum < -1e-4))
     at, before = momentum[after], max(momentum[after - 1], 0.0)
-    return float(groups[after - 1] + (groups[after] - groups[after - 1]) * before / (before - at))
+    return float(workers[after - 1] + (workers[after] - workers[after - 1]) * before / (before - at))
 
 
 def _with_interval(value: float, low: float, high: float, *, digits: int) -> str:

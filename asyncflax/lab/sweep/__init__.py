@@ -1,4 +1,4 @@
-"""Grids of trainings as few compiled programs: seeds x learning rates x momenta for each number of compute groups.
+"""Grids of trainings as few compiled programs: seeds x learning rates x momenta for each number of workers.
 
 `grid` says which cells there are and checks them all before anything is traced; `program` trains many cells at once;
 `run` works through the grid, keeps what is finished, and makes a labelled `xarray.Dataset`; `results` reads it: updates

@@ -39,13 +39,13 @@ class SweepConfig:
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.lab.sweep import Grid, SweepConfig
-      >>> config = SweepConfig(TrainConfig(), axes="num_groups=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
+      >>> config = SweepConfig(TrainConfig(), axes="num_workers=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
       >>> Grid.of(config)
-      Grid(num_groups: 2, momentum: 3, seed: 2; 12 cells)
+      Grid(num_workers: 2, momentum: 3, seed: 2; 12 cells)
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    axes: str = "seed=(0,)"  # for example 'num_groups=(1, 8), momentum=(0, 0.3, 0.9), seed=(0, 1, 2)'
+    axes: str = "seed=(0,)"  # for example 'num_workers=(1, 8), momentum=(0, 0.3, 0.9), seed=(0, 1, 2)'
     cells_at_once: int = dataclasses.field(default=0, metadata={"free": True})
     memory_gb: float = dataclasses.field(default=0.0, metadata={"free": True})
     figure: str = dataclasses.field(default="", metadata={"free": True})
