@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from asyncflax import _check
+from asyncflax.staleness import StalenessLaw, geometric
 from asyncflax.trace import Trace
 
 __all__ = [
@@ -44,6 +46,7 @@ class ServiceTime:
       machine: (generator, num_workers) -> float64 [num_workers], mean seconds of a task on each worker's machine.
       task: (generator, n) -> float64 [n], independent non-negative factors of mean 1. It is
         asked for blocks of any size; what it draws must depend on its place in the stream only, not on the blocks.
+      memoryless: whether the factors are exponential.
 
     Example:
       >>> import asyncflax
@@ -57,6 +60,21 @@ class ServiceTime:
     name: str
     machine: Callable[[np.random.Generator, int], np.ndarray]
     task: Callable[[np.random.Generator, int], np.ndarray]
+    memoryless: bool = False
+
+    def staleness(self, num_workers: int) -> StalenessLaw | None:
+        """The distribution of the staleness in a queue, where it is known: equal machines with memoryless work.
+
+        Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5.
+
+        >>> import asyncflax
+        >>> asyncflax.queues.exponential().staleness(num_workers=8)
+        geometric(7)
+        >>> asyncflax.queues.gamma().staleness(num_workers=8) is None
+        True
+        """
+        equal = np.ptp(self.machine(np.random.default_rng([0, 0]), num_workers)) == 0
+        return geometric(mean=num_workers - 1.0) if self.memoryless and equal else None
 
     def __repr__(self) -> str:
         return self.name
@@ -101,7 +119,8 @@ def exponential(mean: float | Sequence[float] = 1.0) -> ServiceTime:
     >>> asyncflax.queues.exponential()
     exponential(1.0)
     """
-    return ServiceTime(f"exponential({mean})", _equal_machines(mean), lambda rng, n: rng.standard_exponential(n))
+    task = lambda rng, n: rng.standard_exponential(n)
+    return ServiceTime(f"exponential({mean})", _equal_machines(mean), task, memoryless=True)
 
 
 def gamma(cv: float = 0.1, mean: float | Sequence[float] = 1.0) -> ServiceTime:
@@ -187,29 +206,49 @@ def pareto(shape: float = 2.5, mean: float | Sequence[float] = 1.0) -> ServiceTi
     )
 
 
-def stragglers(num_slow: int = 1, slowdown: float = 10.0, service_time: ServiceTime | None = None) -> ServiceTime:
+def stragglers(
+    num_slow: int | None = None,
+    slowdown: float = 10.0,
+    service_time: ServiceTime | None = None,
+    *,
+    share: float | None = None,
+) -> ServiceTime:
     """Workers 0..num_slow-1 are `slowdown` times slower than `service_time` (default: gamma with cv 0.1).
 
+    How many are slow is a number (default 1), or a share of the workers, rounded up.
+
     Raises:
-      ValueError: num_slow is negative or slowdown not positive; `simulate` refuses more slow workers than there are.
+      ValueError: num_slow is negative, slowdown not positive, or share outside of [0, 1]; both are given. `simulate`
+        refuses more slow workers than there are.
 
     Source: Shi et al. 2024 (arXiv:2407.19234): 1 of 16 or 4 of 64 workers about ten times slower.
 
     >>> import asyncflax
+    >>> import numpy as np
     >>> asyncflax.queues.stragglers(num_slow=4)
     stragglers(4 x 10.0, gamma(cv=0.1, mean=1.0))
+    >>> asyncflax.queues.stragglers(share=0.0625, slowdown=5).machine(np.random.default_rng(0), 17)[:3]
+    array([5., 5., 1.])
     """
-    num_slow = _check.integer("num_slow", num_slow, 0)
+    if num_slow is not None and share is not None:
+        raise ValueError(f"num_slow={num_slow} and share={share} exclude each other; keep one.")
+    if share is None:
+        num_slow = _check.integer("num_slow", 1 if num_slow is None else num_slow, 0)
+        count, what = lambda num_workers: num_slow, f"{num_slow}"
+    else:
+        share = _check.scalar("share", share, low=0.0, high=1.0)
+        count, what = lambda num_workers: math.ceil(round(share * num_workers, 9)), f"{share:g} M"
     slowdown = _check.scalar("slowdown", slowdown, low=0.0, exclusive_low=True)
     base = gamma(0.1) if service_time is None else service_time
     _check.instance("service_time", base, ServiceTime, "a law of asyncflax.queues")
 
     def machine(rng: np.random.Generator, num_workers: int) -> np.ndarray:
-        if num_slow > num_workers:
-            raise ValueError(f"num_slow={num_slow} exceeds num_workers={num_workers}.")
-        return base.machine(rng, num_workers) * np.where(np.arange(num_workers) < num_slow, slowdown, 1.0)
+        slow = count(num_workers)
+        if slow > num_workers:
+            raise ValueError(f"num_slow={slow} exceeds num_workers={num_workers}.")
+        return base.machine(rng, num_workers) * np.where(np.arange(num_workers) < slow, slowdown, 1.0)
 
-    return ServiceTime(f"stragglers({num_slow} x {slowdown}, {base})", machine, base.task)
+    return ServiceTime(f"stragglers({what} x {slowdown}, {base})", machine, base.task, base.memoryless)
 
 
 def simulate(

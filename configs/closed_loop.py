@@ -19,7 +19,8 @@ Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 workers, beside 37.5
 which is 0; all differences are within their intervals.
 
 With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on. Two processes, one for
-each `--config.num_workers`, with `--config.train.model_options=conv=forward_gradients`, use two cores better than one.
+each `--config.num_workers`, with `--config.train.model='Cifar10Quick(conv=forward_gradients)'`, use two cores better
+than one.
 """
 
 from asyncflax.lab.compare import CompareConfig
@@ -34,12 +35,12 @@ def get_config(variant: str = "") -> CompareConfig:
     config = CompareConfig(
         train=cifar10_quick(num_updates=500, log_every=50, eval_every=250),
         methods=_methods(-0.09, 0.0, 0.3),
-        service_times="exponential: exponential",
+        service_times="exponential",
         num_workers=(8, 16),
         seeds=(0, 1, 2),
         failed_below=0.2,
         target=0.3,
-        orders="closed-loop: closed_loop_momentum > fixed *",
+        orders={"closed-loop": ("closed_loop_momentum", "fixed *")},
         source="Mitliagkas et al. 2016, future work",
         paper="named as future work, taken up by Zhang and Mitliagkas 2017 (closed-loop YellowFin); no number known",
         cells_at_once=1,
@@ -55,7 +56,7 @@ def get_config(variant: str = "") -> CompareConfig:
     return config
 
 
-def _methods(*momenta: float) -> str:
+def _methods(*momenta: float) -> dict[str, str]:
     """The closed loop to a total of 0.9, and naive momentum with each of the explicit momenta."""
-    fixed = [f"fixed {momentum}: momentum_asgd(momentum={momentum})" for momentum in momenta]
-    return "; ".join(["closed_loop_momentum(momentum=0.9)", *fixed])
+    fixed = {f"fixed {momentum}": f"momentum_asgd(momentum={momentum})" for momentum in momenta}
+    return {"closed_loop_momentum": "closed_loop_momentum(momentum=0.9)", **fixed}

@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> TrainConfig:
         batch_size=32,
         # Asynchrony.
         num_workers=8,
-        service_time="exponential",
+        asynchrony="queue(service_time=exponential)",
         # The method.
         algorithm="momentum_asgd",
         learning_rate=0.2,

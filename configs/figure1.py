@@ -7,7 +7,7 @@
 Claim: the time of an update falls almost linearly with the number of workers, and with tuned momentum the number of
 updates to a target hardly grows, if one does not look at the start: the paper begins at a checkpoint of 4,000 updates.
 So there are two figures, from a warm start and from a cold one; on digits the cold one is another view of the sweep of
-Figure 3 (`--config=configs/figure3.py:digits --config.figure=efficiency --config.figure_options='target=0.9'`). The
+Figure 3 (`--config=configs/figure3.py:digits --config.figure='efficiency(target=0.9)'`). The
 time is that of the queue: a gradient takes 1 on average (exponential); gradient_seconds=0.15 in the options of the
 figure makes seconds of it.
 
@@ -65,7 +65,6 @@ def get_config(variant: str = "") -> SweepConfig:
         train.num_updates = 100
     return SweepConfig(
         train=train,
-        axes=f"num_workers={workers}, learning_rate={learning_rates}, momentum={momenta}, seed={seeds}",
-        figure="efficiency",
-        figure_options=f"target={target}, start={'warm' if warm else 'cold'}",
+        axes={"num_workers": workers, "learning_rate": learning_rates, "momentum": momenta, "seed": seeds},
+        figure=f"efficiency(target={target}, start={'warm' if warm else 'cold'})",
     )

@@ -55,7 +55,6 @@ def get_config(variant: str = "") -> SweepConfig:
         train.num_updates, target = 100, 0.5
     return SweepConfig(
         train=train,
-        axes=f"num_workers={workers}, learning_rate={learning_rates}, momentum={momenta}, seed={seeds}",
-        figure="tuned_momentum",
-        figure_options=f"target={target}",
+        axes={"num_workers": workers, "learning_rate": learning_rates, "momentum": momenta, "seed": seeds},
+        figure=f"tuned_momentum(target={target})",
     )

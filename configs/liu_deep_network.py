@@ -5,7 +5,7 @@
 Claim: the momentum with the best accuracy falls with the number of workers; 0.9, 0.9, 0.7, 0.5 at 1, 2, 4, 8, and 0.9
 is the worst at 8 (second-hand numbers). They trained a ResNet-32 on CIFAR-10; here it is cifar10_quick. On digits the
 same figure is another view of the sweep of Figure 3 of Mitliagkas et al.
-(`--config=configs/figure3.py:digits --config.figure=best_momentum --config.figure_options=''`).
+(`--config=configs/figure3.py:digits --config.figure=best_momentum`).
 
 | variant | what | where |
 |---|---|---|
@@ -24,11 +24,9 @@ def get_config(variant: str = "") -> SweepConfig:
         raise ValueError(f"configs/liu_deep_network.py has the variant 'fast', not {variant!r}.")
     if variant == "fast":
         train = TrainConfig(dataset="digits", num_updates=100, log_every=50, eval_every=50)
-        axes = "num_workers=(1, 8), momentum=(0.5, 0.9), learning_rate=(0.2, 0.1), seed=(0, 1)"
+        axes = {"num_workers": (1, 8), "momentum": (0.5, 0.9), "learning_rate": (0.2, 0.1), "seed": (0, 1)}
     else:
         train = cifar10_quick(eval_every=500)
-        axes = (
-            "num_workers=(1, 2, 4, 8), momentum=(0.0, 0.3, 0.5, 0.7, 0.9), learning_rate=(0.01, 0.003, 0.001), "
-            "seed=(0, 1, 2)"
-        )
+        momenta, rates = (0.0, 0.3, 0.5, 0.7, 0.9), (0.01, 0.003, 0.001)
+        axes = {"num_workers": (1, 2, 4, 8), "momentum": momenta, "learning_rate": rates, "seed": (0, 1, 2)}
     return SweepConfig(train=train, axes=axes, figure="best_momentum")

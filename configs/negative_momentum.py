@@ -48,7 +48,6 @@ def get_config(variant: str = "") -> SweepConfig:
         target = 0.57  # one worker, learning rate 0.001, momentum 0.9: after 600 of 1,000 updates
     return SweepConfig(
         train=train,
-        axes=f"learning_rate={learning_rates}, momentum={momenta}, seed={tuple(seeds)}",
-        figure="negative_momentum",
-        figure_options=f"target={target}",
+        axes={"learning_rate": learning_rates, "momentum": momenta, "seed": tuple(seeds)},
+        figure=f"negative_momentum(target={target})",
     )

@@ -33,10 +33,10 @@ from asyncflax.lab.compare import CompareConfig
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.recipes import cifar10_quick, resnet20
 
-EQUAL = "homogeneous: gamma(cv=0.1)"
-UNEQUAL = "heterogeneous: heterogeneous_gamma(machine_cv=0.6)"
-STRAGGLERS = "stragglers: stragglers(num_slow=M/16, slowdown=10.0)"  # 1 of 16, 4 of 64
-METHODS = "ssgd; asgd; momentum_asgd; shifted_momentum; smega2; ormo; ormo_da"
+EQUAL = {"homogeneous": "gamma(cv=0.1)"}
+UNEQUAL = {"heterogeneous": "heterogeneous_gamma(machine_cv=0.6)"}
+STRAGGLERS = {"stragglers": "stragglers(share=0.0625, slowdown=10.0)"}  # 1 of 16, 4 of 64
+METHODS = ("ssgd", "asgd", "momentum_asgd", "shifted_momentum", "smega2", "ormo", "ormo_da")
 
 
 def get_config(variant: str = "") -> CompareConfig:
@@ -47,14 +47,14 @@ def get_config(variant: str = "") -> CompareConfig:
     config = CompareConfig(
         train=resnet20(batch_size=64, num_updates=160 * epoch, warmup_updates=0, eval_every=5 * epoch),
         methods=METHODS,
-        service_times=f"{EQUAL}; {STRAGGLERS}",
+        service_times={**EQUAL, **STRAGGLERS},
         num_workers=(16, 64),
         seeds=(0, 1, 2),
         learning_rate_scales=(1.0, 0.3, 0.1),
-        linear_scaling="ssgd",
+        linear_scaling=("ssgd",),
         failed_below=0.2,
         target=0.9,
-        orders="ormo > asgd, shifted_momentum, smega2 > momentum_asgd",
+        orders={"ormo": ("ormo", ("asgd", "shifted_momentum", "smega2"), "momentum_asgd")},
         source="Shi et al. 2024 (arXiv:2407.19234)",
         paper="OrMo is the best of the asynchronous methods, naive momentum the worst with 64 workers (unverified)",
     )
@@ -65,9 +65,9 @@ def get_config(variant: str = "") -> CompareConfig:
         config.target = 0.3
         config.train = cifar10_quick(num_updates=1500, log_every=50, eval_every=300)
         # With the recipe's 0.001, which is for one worker, all but asgd end at chance or diverge with 16 workers.
-        config.train.learning_rate, config.linear_scaling = 1e-4, ""
-        config.methods = "asgd(learning_rate=0.001); nag_asgd; multi_asgd; dana_slim; ormo"
-        config.orders = "ormo > asgd, multi_asgd, nag_asgd"
+        config.train.learning_rate, config.linear_scaling = 1e-4, ()
+        config.methods = ("asgd(learning_rate=0.001)", "nag_asgd", "multi_asgd", "dana_slim", "ormo")
+        config.orders = {"ormo": ("ormo", ("asgd", "multi_asgd", "nag_asgd"))}
         config.learning_rate_scales, config.cells_at_once = (), 1
     if variant in ("digits", "fast"):
         config.train = TrainConfig(
@@ -81,12 +81,13 @@ def get_config(variant: str = "") -> CompareConfig:
             log_every=50,
             eval_every=100,
         )
-        config.methods = METHODS.replace(" asgd;", " asgd(learning_rate=0.5);")  # in the long run as long steps
-        config.service_times, config.num_workers = f"{EQUAL}; {UNEQUAL}; {STRAGGLERS}", (8, 16, 32, 64)
+        slow = {"asgd": "asgd(learning_rate=0.5)"}  # in the long run as long steps
+        config.methods = tuple(slow.get(name, name) for name in METHODS)
+        config.service_times, config.num_workers = {**EQUAL, **UNEQUAL, **STRAGGLERS}, (8, 16, 32, 64)
     if variant == "fast":
         config.target = 0.5
         config.train.model, config.train.num_updates = "Mlp", 20
         config.train.log_every = config.train.eval_every = 10
-        config.methods, config.learning_rate_scales = "ssgd; momentum_asgd; multi_asgd", (1.0, 0.3)
+        config.methods, config.learning_rate_scales = ("ssgd", "momentum_asgd", "multi_asgd"), (1.0, 0.3)
         config.num_workers, config.seeds = (2, 4), (0, 1)
     return config

@@ -2,7 +2,7 @@
 
     python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/dana-digits
     python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/mine --config.num_workers=16 \
-        --config.methods='asgd; dana_zero; gentle: dana_zero(momentum=0.5)'
+        --config.methods='asgd, dana_zero, gentle=dana_zero(momentum=0.5)'
 
 Every field of asyncflax.lab.compare.CompareConfig is a flag, and so is every field of the trainings, as
 --config.train.FIELD. The same command goes on with a comparison that was stopped. What `orders` of the config says is

@@ -1,7 +1,7 @@
 """Says, before anything is trained, what asynchrony will cost and buy, and which momentum and step size to set.
 
     python launch/plan.py --target_momentum=0.8 --num_workers=1,2,4,5,8,16
-    python launch/plan.py --curvature_min=0.01 --curvature_max=3 --service_time=gamma --service_time_options='cv=0.5' \
+    python launch/plan.py --curvature_min=0.01 --curvature_max=3 --service_time='gamma(cv=0.5)' \
         --workdir=runs/plan
     python launch/plan.py --trace=runs/digits/trace.npz --condition_number=100
 
@@ -19,9 +19,10 @@ from asyncflax.train import launcher
 GROUPS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,2,4,8,16)")
 TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_workers and service_time")
 SERVICE = flags.DEFINE_string(
-    "service_time", None, "a law of asyncflax.queues, how long a gradient takes (default exponential)"
+    "service_time",
+    None,
+    "how long a gradient takes, such as 'heterogeneous_gamma(machine_cv=0.6)' (default exponential)",
 )
-OPTIONS = flags.DEFINE_string("service_time_options", "", "for example 'machine_cv=0.6'")
 TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of one worker (default 0.8)")
 KAPPA = flags.DEFINE_float("condition_number", None, "the largest curvature over the smallest, instead of mu*")
 LOW = flags.DEFINE_float("curvature_min", None, "the smallest curvature, instead of mu*")
@@ -38,7 +39,7 @@ def main() -> None:
             planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # refuses before anything is computed
         plan = planner.make(
             launcher.numbers("num_workers", GROUPS.value, int),
-            service_time=launcher.service_time(SERVICE.value, OPTIONS.value),
+            service_time=launcher.service_time(SERVICE.value),
             trace=Trace.load(TRACE.value) if TRACE.value else None,
             target_momentum=TARGET.value,
             condition_number=KAPPA.value,

@@ -21,8 +21,9 @@ from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
 WORKERS = flags.DEFINE_integer("num_workers", 8, "workers that are emulated")
-SERVICE = flags.DEFINE_string("service_time", None, "a law of asyncflax.queues (default exponential)")
-OPTIONS = flags.DEFINE_string("service_time_options", "", "for example 'machine_cv=0.6'")
+SERVICE = flags.DEFINE_string(
+    "service_time", None, "how long a gradient takes, such as 'gamma(cv=0.5)' (default exponential)"
+)
 TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of a queue")
 GROUPS = flags.DEFINE_integer("device_groups", 1, "groups of devices that compute at the same time")
 REPLICAS = flags.DEFINE_integer("replicas", 1, "devices in each group, which split the batch")
@@ -39,7 +40,7 @@ def main() -> None:
         folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
         if folder and any((folder / name).exists() for name in ("rounds.txt", "rounds.png")):
             raise ValueError(f"workdir={WORKDIR.value!r} has rounds.txt or rounds.png already; take another folder.")
-        law = launcher.service_time(SERVICE.value, OPTIONS.value) or queues.exponential()
+        law = launcher.service_time(SERVICE.value) or queues.exponential()
         simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
         trace = Trace.load(TRACE.value) if TRACE.value else simulated()
         costs = {"replicas": REPLICAS.value, "fixed": FIXED.value}

@@ -1,7 +1,7 @@
 """Checks the theorems of Mitliagkas et al. 2016 and what follows from them, and keeps the outcome as claims.
 
     python launch/theory.py --workdir=runs/theory    # about two minutes on two cores
-    python launch/claims.py --from=runs/theory       # copies the claims into results/ and the README
+    python launch/claims.py --from=runs/theory       # copies the claims into results/, docs/claims.md and the README
 
 Prints the table; WORKDIR/claims gets a JSON file a claim, and figures.
 """

@@ -1,8 +1,8 @@
 """Trains a network under asynchrony.
 
     python launch/train.py --config=configs/digits.py --workdir=runs/digits
-    python launch/train.py --config=configs/digits.py --workdir=runs/dc --config.algorithm=dc_asgd \
-        --config.algorithm_options='strength=0.04' --config.momentum=-0.09
+    python launch/train.py --config=configs/digits.py --workdir=runs/dc \
+        --config.algorithm='dc_asgd(strength=0.04)' --config.momentum=-0.09
 
 Every field of asyncflax.train.config.TrainConfig is a flag. The same command goes on with a run that was stopped.
 Several processes train together if each is told who it is: --coordinator=HOST:PORT --num_processes=2 --process_id=0.
@@ -31,9 +31,9 @@ def main() -> None:
     print(f"\n{summary.table}\n\nfigures: {summary.figure}")
     if CITATION.value:
         print(f"\n{asyncflax.citation(config)}\n")
-    if not config.trace:
+    if not config.asynchrony.startswith("recorded"):
         workers = 2 * config.num_workers
-        command = launcher.command(num_workers=workers, workdir=f"{workdir.rstrip('/')}-{workers}-groups")
+        command = launcher.command(num_workers=workers, workdir=f"{workdir.rstrip('/')}-{workers}-workers")
         print(f"next, twice the workers: {command}")
 
 

@@ -33,9 +33,8 @@ RUNS = {
     "dc_asgd_on_two_devices": [
         "launch/train.py",
         "--config=configs/digits.py:fast",
-        "--config.algorithm=dc_asgd",
-        "--config.algorithm_options=strength=0.04",
-        "--config.mesh=device_groups=2",
+        "--config.algorithm=dc_asgd(strength=0.04)",
+        "--config.mesh=mesh(device_groups=2)",
     ],
     "resnet20": ["launch/train.py", "--config=configs/resnet20.py:fast"],
     "figure3": ["launch/sweep.py", "--config=configs/figure3.py:fast"],

@@ -27,8 +27,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = {
     "algorithm": "multi_asgd",
     "num_workers": 4,
-    "service_time": "gamma",
-    "service_time_options": "cv=0.5",
+    "asynchrony": "queue(service_time=gamma(cv=0.5))",
     "momentum": 0.5,
     "learning_rate_drops": "(0.5,)",
     "crop_pad": 1,

@@ -181,7 +181,7 @@ def photographs(folder: pathlib.Path) -> None:
 
     decode, decoded = pipeline.decode, []
     pipeline.decode = lambda jpeg: decoded.append(1) or decode(jpeg)
-    experiment = test_feeds.made(mesh="device_groups=2, replicas=2")
+    experiment = test_feeds.made(mesh="mesh(device_groups=2, replicas=2)")
     states, losses = test_feeds.run(experiment)
     found = {name: np.asarray(x) for name, x in experiment.evaluate(*states[-1][0]).items()}
     np.savez(folder / f"photographs-{jax.process_index()}.npz", losses=losses, decoded=len(decoded), **found)

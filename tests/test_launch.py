@@ -63,12 +63,12 @@ BAD_FLAGS = {
         "'WideResNet16x4', got 'SmalCnn'",
     ),
     "option that the algorithm lacks": (
-        ["--config.algorithm=dc_asgd", "--config.algorithm_options=strenght=0.04"],
-        "config.algorithm_options: dc_asgd has no option 'strenght', .* did you mean 'strength'?",
+        ["--config.algorithm=dc_asgd(strenght=0.04)"],
+        "config.algorithm: dc_asgd has no option 'strenght', .* did you mean 'strength'?",
     ),
     "option that is lacking": (
-        ["--config.staleness=geometric"],
-        "config.staleness_options must set mean of geometric, as in 'mean=...', got ''",
+        ["--config.asynchrony=law(distribution=geometric)"],
+        "config.asynchrony: distribution: geometric needs mean, as in 'geometric(mean=...)', got 'geometric()'",
     ),
     "momentum for a method without": (
         ["--config.algorithm=asgd", "--config.momentum=0.5"],
@@ -83,7 +83,7 @@ BAD_FLAGS = {
         ["--config.dataset=cifar10", "--config.data_dir=/nowhere", "--config.data_cache=/nowhere/cache.npz"],
         "CIFAR-10 is not in /nowhere .*Download it there with.*or take the embedded data set 'digits'",
     ),
-    "no such trace": (["--config.trace=nowhere.npz"], ".*nowhere.npz"),
+    "no such trace": (["--config.asynchrony=recorded(path='nowhere.npz')"], ".*nowhere.npz"),
 }
 
 
@@ -152,7 +152,10 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     assert "holds a run of another config: config.momentum was 0.3, now it is -0.09. Take a new workdir" in err
 
     status, out, err = launch(
-        f"--workdir={tmp_path / 'replay'}", *SHORT, "--config.num_workers=4", f"--config.trace={workdir / 'trace.npz'}"
+        f"--workdir={tmp_path / 'replay'}",
+        *SHORT,
+        "--config.num_workers=4",
+        f"--config.asynchrony=recorded(path='{workdir / 'trace.npz'}')",
     )
     assert status == 0, err
     assert rows(tmp_path / "replay")[-1]["test_loss"] == rows(workdir)[-1]["test_loss"]
@@ -164,11 +167,9 @@ def test_overrides_of_all_kinds(tmp_path):
         f"--workdir={os.path.relpath(tmp_path / 'run', ROOT)}",
         *SHORT,
         "--config.num_workers=8",
-        "--config.algorithm=dc_asgd",
-        "--config.algorithm_options=strength=0.04",
+        "--config.algorithm=dc_asgd(strength=0.04)",
         "--config.momentum=-0.09",
-        "--config.staleness=geometric",
-        "--config.staleness_options=mean=7",
+        "--config.asynchrony=law(distribution=geometric(mean=7))",
         "--config.learning_rate_drops=0.5,0.75",
         "--config.flip",
         "--config.width=4",

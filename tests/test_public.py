@@ -1,12 +1,15 @@
 """What the public names promise: documented, exemplified, and light to import."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
+import json
 import os
 import pathlib
 import pkgutil
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -16,6 +19,12 @@ import pytest
 import reference
 
 import asyncflax
+from asyncflax import models
+from asyncflax.lab import figures
+from asyncflax.lab.compare import CompareConfig, Comparison
+from asyncflax.lab.sweep import SweepConfig
+from asyncflax.train import options
+from asyncflax.train.config import TrainConfig
 
 MODULES = [
     module.name
@@ -93,23 +102,55 @@ def test_the_version_is_that_of_the_package():
     assert importlib.metadata.version("asyncflax") == asyncflax.__version__
 
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
-CONTRIBUTING = README.with_name("CONTRIBUTING.md")
+ROOT = pathlib.Path(__file__).parents[1]
+README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
+DOCUMENTS = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
 
 
 def python_blocks(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
 
 
-DOCUMENTS = [README, CONTRIBUTING, *sorted(README.parent.joinpath("docs").glob("*.md"))]
+def write_files(path, folder):
+    """Writes the blocks that begin with a comment of the name of a file, as somebody would who follows the page."""
+    for block in python_blocks(path):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            folder.joinpath(name[1]).write_text(block)
+
+
+def printed(block):
+    """What a block says that it prints, in comments below a call of print."""
+    return re.findall(r"^print\(.*\n# (.*)$", block, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name)
 def test_the_examples_in_the_documents_run(path, tmp_path):
-    blocks = python_blocks(path)
-    for block in blocks:
+    write_files(path, tmp_path)
+    for block in python_blocks(path):
         code = "import jax\njax.config.update('jax_enable_x64', False)\n" + block
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=tmp_path)
+        command = [sys.executable, "-c", code]
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300, cwd=tmp_path)
+        assert not printed(block) or process.stdout.splitlines() == printed(block)
+
+
+def test_the_readme_is_one_page_with_what_the_project_shows():
+    text = README.read_text()
+    assert len(text.encode()) <= 8000
+    assert text.count("![") == 1 and len(re.findall(r"^- \*\*", text, re.MULTILINE)) == 4
+    assert any(printed(block) for block in python_blocks(README))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_exist_and_no_address_of_the_repository_is_invented(path):
+    text = path.read_text()
+    assert not re.search(r"https?://\S*/asyncflax", text)
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        name, _, heading = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings], link
 
 
 def test_the_method_of_the_contributing_page_is_what_its_docstring_says(tmp_path, monkeypatch):
@@ -133,8 +174,8 @@ def test_the_method_of_the_contributing_page_is_what_its_docstring_says(tmp_path
 def shell_commands(path):
     for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            command = line.split("#")[0].strip()
-            if command:
+            command = re.sub(r" #.*", "", line).strip()
+            if command and not command.startswith("#"):
                 yield command
 
 
@@ -150,21 +191,35 @@ MADE = {
 }
 
 
-def test_the_commands_of_the_readme_run(tmp_path):
-    """Those that start a training run shortened, each in a folder of its own; the makefile's demo is one of them.
-
-    `make test` and the installation of the package are what .ci/run does.
-    """
-    root = README.parent
-    commands = list(shell_commands(README))
-    assert [c for c in commands if c.split()[0] in ("make", "pip")] == ["make demo", "make test", "pip install ."]
+def launches(path):
+    """The commands of a document that start a launcher; those of the README are not run again for another one."""
+    commands = [" ".join(c.split()) for c in shell_commands(path) if "launch/" in c]
+    if path != README:
+        return [c for c in commands if c not in launches(README)]
     plain = {name: value for name, value in os.environ.items() if "MAKE" not in name}  # `make test` may have begun this
     dry = ["make", "--dry-run", "--assume-old=.venv/.ready", "demo"]
-    recipe = subprocess.run(dry, cwd=root, env=plain, check=True, capture_output=True, text=True).stdout.splitlines()
-    launches = [c for c in (*commands, *recipe) if "launch/" in c]
-    assert {re.search(r"launch/\w+\.py", c)[0] for c in launches} == {f"launch/{name}.py" for name in MADE}
-    has_cifar10 = "TFDS_DATA_DIR" in os.environ
-    for number, command in enumerate(launches):
+    recipe = subprocess.run(dry, cwd=ROOT, env=plain, check=True, capture_output=True, text=True).stdout.splitlines()
+    return commands + [c for c in recipe if "launch/" in c]
+
+
+RUN = [README, DOCS / "training.md", DOCS / "configs.md"]
+
+
+def test_the_readme_begins_with_three_commands_and_all_launchers_are_run():
+    """`make test` and the installation of the package are what .ci/run does."""
+    others = [c for c in shell_commands(README) if "launch/" not in c]
+    assert others == ['pip install ".[train]"', "make demo", "make test"]
+    scripts = {re.search(r"launch/\w+\.py", c)[0] for path in RUN for c in launches(path)}
+    assert scripts == {f"launch/{name}.py" for name in MADE}
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)
+def test_the_commands_of_the_documents_run(path, tmp_path):
+    """Shortened, each with a folder of its own, where a user has a checkout and the files of the page."""
+    write_files(path, tmp_path)
+    for folder in ("launch", "configs"):
+        tmp_path.joinpath(folder).symlink_to(ROOT / folder)
+    for number, command in enumerate(launches(path)):
         words = shlex.split(re.sub(r"(--config=\S+\.py)(:\w+)?", r"\1:fast", command))
         environment = {}
         while "=" in words[0]:
@@ -173,13 +228,13 @@ def test_the_commands_of_the_readme_run(tmp_path):
         assert pathlib.Path(words[0]).name.startswith("python"), command
         flags = [w for w in words[2:] if not w.startswith("--workdir")]
         if "cifar10" in command:
-            if not has_cifar10:
+            if "TFDS_DATA_DIR" not in os.environ:
                 continue  # tests/test_launch.py has the error that says what to download
             flags += ["--config.num_updates=2", "--config.batch_size=10", "--config.log_every=1"]
         flags += ["--quick"] if words[1] == "launch/theory.py" else []
         process = subprocess.run(
             [sys.executable, words[1], *flags, f"--workdir={tmp_path / str(number)}"],
-            cwd=root,
+            cwd=tmp_path,
             env={**os.environ, "XLA_FLAGS": "", "JAX_ENABLE_X64": "0", **environment},
             capture_output=True,
             text=True,
@@ -190,8 +245,83 @@ def test_the_commands_of_the_readme_run(tmp_path):
         assert list((tmp_path / str(number)).glob(MADE[made])), command
 
 
+def with_field(config, name, text):
+    """A field as a flag sets it, `name` with dots."""
+    *parents, field = name.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    (known,) = [f for f in dataclasses.fields(config) if f.name == field]
+    of_text = known.type in (str, options.Items)
+    setattr(config, field, text if of_text else (text,) if text.startswith("range") else ast.literal_eval(text))
+
+
+def check(config):
+    if isinstance(config, TrainConfig):
+        config.check()
+        networks = {name: getattr(models, name) for name in models.__all__ if inspect.isclass(getattr(models, name))}
+        options.read("config.model", config.model, networks)
+    elif isinstance(config, SweepConfig):
+        figures.check(config)
+    else:
+        Comparison(config)
+
+
+def written_commands():
+    for path in DOCUMENTS:
+        yield from (c for c in shell_commands(path) if re.search(r"launch/(train|sweep|compare)", c))
+    for path in sorted(ROOT.joinpath("results").glob("*.json")):
+        yield json.loads(path.read_text())["command"]
+
+
+def test_what_all_commands_set_is_valid(tmp_path, monkeypatch):
+    """Those of the documents and of the claims, most of which take too long to be run."""
+    write_files(DOCS / "configs.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for command in written_commands():
+        flags = dict(word[2:].partition("=")[::2] for word in shlex.split(command) if word.startswith("--config"))
+        if "config" not in flags:
+            continue
+        file, _, variant = flags.pop("config").partition(":")
+        config = runpy.run_path(str(ROOT / file))["get_config"](*([variant] if variant else []))
+        for name, text in flags.items():
+            with_field(config, name.removeprefix("config."), text)
+        if hasattr(config, "train") or isinstance(config, TrainConfig):
+            check(config)
+
+
+KINDS = (TrainConfig, SweepConfig, CompareConfig)
+IMAGES = ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes")  # of ImageNet
+
+
+def test_the_page_of_configs_has_a_valid_example_of_each_field():
+    text, seen, name = DOCS.joinpath("configs.md").read_text(), set(), ""
+    for row in re.findall(r"^\| (.*) \|$", text, re.MULTILINE):
+        first, *_, last = row.split(" | ")
+        name = first.strip("`| ") or name  # a row may go on with the field of the row above
+        if examples := re.findall(r"`'([^`]*)'`", last):
+            kinds = [kind for kind in KINDS if name in {f.name for f in dataclasses.fields(kind)}]
+            seen |= {(kind, name) for kind in kinds}
+            for example in examples:
+                config = kinds[0]()
+                with_field(config, name, example)
+                if isinstance(config, SweepConfig) and name == "figure":
+                    config.axes = "num_workers=(1, 2), learning_rate=(0.1, 0.2), momentum=(0, 0.3), seed=(0, 1)"
+                check(config)
+        for field, example, free in re.findall(r"`(\w+)=([^`]*)`(\*?)", last):
+            kinds = {"sweep": [SweepConfig], "comparison": [CompareConfig]}.get(name, [TrainConfig])
+            seen |= {(kind, field) for kind in kinds}
+            (known,) = [f for f in dataclasses.fields(kinds[0]) if f.name == field]
+            assert bool(known.metadata.get("free")) == bool(free), field
+            config = TrainConfig(dataset="imagenet2012") if field in IMAGES else kinds[0]()
+            config = dataclasses.replace(config, warmup_updates=9) if field == "warmup_from" else config
+            with_field(config, field, example.strip("'"))
+            check(config)
+    every = {(kind, f.name) for kind in KINDS for f in dataclasses.fields(kind)}
+    assert every - seen == {(SweepConfig, "train"), (CompareConfig, "train")}
+
+
 def test_the_documents_name_targets_that_there_are():
-    makefile = README.with_name("Makefile").read_text()
+    makefile = ROOT.joinpath("Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     used = set(re.findall(r"(?:^|`)make ([a-z-]+)", README.read_text() + CONTRIBUTING.read_text(), re.MULTILINE))
     assert {"demo", "test"} <= used <= targets

@@ -1,7 +1,13 @@
 """Claims of papers, checked: one small JSON file a claim, with our number, its interval and the command that makes it.
 
-A study writes its claims and figures into WORKDIR/claims. `collect` copies them into results/, `write_table` puts the
-table of all of them into the README, and `faults` says what is missing or out of date there.
+A study writes its claims and figures into WORKDIR/claims. `collect` copies them into results/, `write_tables` writes
+the tables of documents, and `faults` reports what is missing or out of date. A table stands between two comments:
+
+    <!-- claims -->                       every claim, with its seeds and its command: docs/claims.md
+    <!-- /claims -->
+
+    <!-- claims: theorem-5, figure-2 -->  these claims, in this order, in three columns: README.md
+    <!-- /claims -->
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import os
 import pathlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +26,10 @@ import jax
 from asyncflax import _check
 from asyncflax._files import write_atomically
 
-__all__ = ["Claim", "collect", "faults", "load_all", "markdown_table", "this_machine", "write_table"]
+__all__ = ["Claim", "collect", "faults", "load_all", "markdown_table", "this_machine", "write_tables"]
 
-BEGIN, END = "<!-- claims -->", "<!-- /claims -->"  # what the table stands between in the README
+DOCUMENTS = ("README.md", "docs/claims.md")  # which have tables of claims
+_TABLE = re.compile(r"(?<=^<!-- claims)(?:: *([^>\n]*?))? -->\n(.*?)(?=^<!-- /claims -->)", re.DOTALL | re.MULTILINE)
 _LARGEST_FIGURE = 200_000  # bytes
 
 
@@ -162,7 +169,7 @@ class Claim:
         try:
             fields = json.loads(path.read_text())
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON: {error}.") from None
+            raise ValueError(f"{path} is not JSON: {error}.") from None
         if not isinstance(fields, dict):
             raise ValueError(f"{path} must hold the fields of a claim, got {type(fields).__name__}.")
         names = [field.name for field in dataclasses.fields(cls)]
@@ -197,15 +204,16 @@ def load_all(folder: str | os.PathLike[str]) -> list[Claim]:
       []
     """
     claims = [Claim.load(path) for path in pathlib.Path(folder).glob("*.json")]
-    return sorted(claims, key=lambda claim: (_natural(claim.source), claim.name))
+    return sorted(claims, key=_place)
 
 
-def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
-    """The table of the README: one row a claim, with links to its file and its figure.
+def markdown_table(claims: Sequence[Claim], folder: str = "results", *, short: bool = False) -> str:
+    """A table with one row a claim, and links to its file and its figure.
 
     Args:
       claims: the rows, in this order.
       folder: where their files are, as seen from the table's document.
+      short: leave out seeds and command.
 
     Example:
       >>> from asyncflax.lab.claims import markdown_table
@@ -213,18 +221,19 @@ def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
       | claim | paper | ours (95 % interval) | seeds | command |
       |---|---|---|---|---|
     """
-    lines = ["| claim | paper | ours (95 % interval) | seeds | command |", "|---|---|---|---|---|"]
+    columns = ["claim", "paper", "ours (95 % interval)", *(() if short else ("seeds", "command"))]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for claim in claims:
         figure = f" [Figure]({folder}/{claim.figure})." if claim.figure else ""
         kind = {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
-        cells = (
+        cells = [
             f"{claim.statement} {claim.source}.{figure}",
             claim.paper,
             f"[{claim.ours}]({folder}/{claim.name}.json){kind}",
             f"{claim.seeds:,}",
             f"`{claim.command}`",
-        )
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        ]
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells[: len(columns)])} |")
     return "\n".join(lines)
 
 
@@ -273,48 +282,53 @@ def collect(
     return claims
 
 
-def write_table(readme: str | os.PathLike[str] = "README.md", results: str | os.PathLike[str] = "results") -> None:
-    """Puts the table of all claims between the marks of a document; the rest of it stays as it is.
+def write_tables(
+    documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
+) -> None:
+    """Writes the tables of claims between the comments of documents; the rest of them stays as it is.
 
     Args:
-      readme: the document, with a line `<!-- claims -->` and, below, a line `<!-- /claims -->`.
-      results: the folder of the claims, beside the document.
+      documents: each with `<!-- claims -->` or `<!-- claims: NAME, NAME -->` and, below, `<!-- /claims -->`, each on a
+        line of its own.
+      results: the folder of the claims.
 
     Raises:
-      ValueError: the document has no such marks, or a file is no claim.
+      ValueError: a document has no such comments or names a claim that does not exist, or a file is not a claim.
 
     Example:
       >>> import pathlib, tempfile
-      >>> from asyncflax.lab.claims import write_table
+      >>> from asyncflax.lab.claims import write_tables
       >>> folder = pathlib.Path(tempfile.mkdtemp())
       >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
-      >>> write_table(folder / "README.md", folder / "results")
+      >>> write_tables([folder / "README.md"], folder / "results")
       >>> (folder / "README.md").read_text().splitlines()[1]
       '| claim | paper | ours (95 % interval) | seeds | command |'
     """
-    path = pathlib.Path(readme)
-    before, _, after = _split(path)
-    text = before + markdown_table(load_all(results), pathlib.Path(results).name) + after
-    if text != path.read_text():
-        write_atomically(path, lambda file: file.write(text.encode()))
+    claims = load_all(results)
+    texts = {pathlib.Path(path): _with_tables(pathlib.Path(path), claims, pathlib.Path(results)) for path in documents}
+    for path, text in texts.items():
+        if text != path.read_text():
+            write_atomically(path, lambda file, text=text: file.write(text.encode()))
 
 
-def faults(readme: str | os.PathLike[str] = "README.md", results: str | os.PathLike[str] = "results") -> list[str]:
-    """What is wrong with the table of claims, a sentence each: no file, figure, seeds or interval; out of date.
+def faults(
+    documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
+) -> list[str]:
+    """What is wrong with claims and their tables, a sentence each: no file, figure, seeds or interval; out of date.
 
     Args:
-      readme: the document with the table, in the root of the repository.
-      results: the folder of the claims, beside the document.
+      documents: with tables, see `write_tables`.
+      results: the folder of the claims, in the root of the repository.
 
     Example:
       >>> import pathlib, tempfile
       >>> from asyncflax.lab.claims import faults
       >>> folder = pathlib.Path(tempfile.mkdtemp())
       >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
-      >>> len(faults(folder / "README.md", folder / "results"))
+      >>> len(faults([folder / "README.md"], folder / "results"))
       1
     """
-    path, results = pathlib.Path(readme), pathlib.Path(results)
+    results = pathlib.Path(results)
     found, claims = [], []
     for file in sorted(results.glob("*.json")):
         try:
@@ -327,21 +341,44 @@ def faults(readme: str | os.PathLike[str] = "README.md", results: str | os.PathL
         except (FileNotFoundError, ValueError) as error:
             found.append(str(error))
         for name in _files(claim.command):
-            if not (path.parent / name).is_file():
-                found.append(f"claim {claim.name}: its command names {name}, which there is not.")
+            if not (results.parent / name).is_file():
+                found.append(f"claim {claim.name}: its command names {name}, which does not exist.")
         if re.search(r"(^|[\s=])[/~]", claim.command):
             found.append(f"claim {claim.name}: its command names a path of one machine: {claim.command!r}.")
-    try:
-        _, table, _ = _split(path)
-    except ValueError as error:
-        return [*found, str(error)]
-    for name in re.findall(rf"\]\({re.escape(results.name)}/([^)]+)\)", table):
-        if not (results / name).is_file():
-            found.append(f"{path.name} names {results.name}/{name}, which there is not.")
-    claims.sort(key=lambda claim: (_natural(claim.source), claim.name))
-    if table != markdown_table(claims, results.name):
-        found.append(f"the table in {path.name} is not that of {results.name}/; run: python launch/claims.py")
+    claims.sort(key=_place)
+    for path in map(pathlib.Path, documents):
+        try:
+            text = _with_tables(path, claims, results)
+        except ValueError as error:
+            found.append(str(error))
+            continue
+        for _, table in _TABLE.findall(path.read_text()):
+            for link in re.findall(rf"\]\(((?:\.\./)*{re.escape(results.name)}/[^)]+)\)", table):
+                if not (path.parent / link).is_file():
+                    found.append(f"{path.name} links to {link}, which does not exist.")
+        if text != path.read_text():
+            found.append(f"a table in {path.name} differs from {results.name}/; run: python launch/claims.py")
     return found
+
+
+def _with_tables(path: pathlib.Path, claims: Sequence[Claim], results: pathlib.Path) -> str:
+    """The text of a document with its tables as they are to be."""
+    folder = pathlib.PurePath(os.path.relpath(results, path.parent)).as_posix()
+    by_name = {claim.name: claim for claim in claims}
+
+    def written(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return f" -->\n{markdown_table(claims, folder)}\n"
+        names = [name.strip() for name in match[1].split(",")]
+        for name in names:
+            if name not in by_name:
+                raise ValueError(f"{path.name}: there is no claim {name!r}{_check.nearest(name, list(by_name))}")
+        return f": {', '.join(names)} -->\n{markdown_table([by_name[name] for name in names], folder, short=True)}\n"
+
+    text, count = _TABLE.subn(written, path.read_text() if path.is_file() else "")
+    if not count:
+        raise ValueError(f"{path} must have a line <!-- claims --> and, below, <!-- /claims -->, for the table.")
+    return text
 
 
 def _check_figure(claim: Claim, folder: pathlib.Path) -> None:
@@ -353,16 +390,6 @@ def _check_figure(claim: Claim, folder: pathlib.Path) -> None:
             f"claim {claim.name}: {figure} has {figure.stat().st_size:,} bytes; "
             f"figures may have {_LARGEST_FIGURE:,}: lower its dpi."
         )
-
-
-def _split(path: pathlib.Path) -> tuple[str, str, str]:
-    """A document before, between and after the marks."""
-    text = path.read_text() if path.is_file() else ""
-    begin, end = text.find(BEGIN), text.find(END)
-    if not 0 <= begin < end:
-        raise ValueError(f"{path} must have a line {BEGIN} and, below, a line {END}; the table goes between them.")
-    begin += len(BEGIN)
-    return text[:begin] + "\n", text[begin:end].strip("\n"), "\n" + text[end:]
 
 
 def _words(command: str) -> list[str]:
@@ -377,6 +404,11 @@ def _files(command: str) -> list[str]:
     words = _words(command)
     configs = [word.partition("=")[2].partition(":")[0] for word in words if word.startswith("--config=")]
     return [words[1], *configs]
+
+
+def _place(claim: Claim) -> tuple[list[Any], str]:
+    """A key that sorts claims by source, then by name."""
+    return _natural(claim.source), claim.name
 
 
 def _natural(text: str) -> list[Any]:

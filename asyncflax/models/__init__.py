@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -79,8 +80,9 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
 
     Args:
       model: an NNX model, which is called as `model(images, key=None)`: with a key it is in training, and its layers
-        of BatchNorm use what they were made for; without one they use running statistics. Its only state besides the
-        parameters are those of `flax.nnx.BatchNorm`.
+        of BatchNorm use what they were made for; without one they use running statistics. A model without a parameter
+        `key` is put into its evaluation mode instead (`model.eval()`). Its only state besides the parameters are those
+        of `flax.nnx.BatchNorm`.
 
     Returns:
       `apply(params, model_state, *args, key=None, **kwargs) -> (logits, update)`: update is a `ModelUpdate` in
@@ -114,6 +116,7 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
     different = set(jax.tree.leaves(decays))
     decay = different.pop() if len(different) == 1 else decays
     has_update = not all(jax.tree.leaves(frozen))
+    has_key = "key" in inspect.signature(type(model).__call__).parameters
     shapes = jax.eval_shape(lambda: model_state)
 
     def apply(params: Any, model_state: Any, *args: Any, key: jax.Array | None = None, **kwargs: Any):
@@ -123,7 +126,11 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
         if updates:
             model_state = jax.tree.map(lambda held, x: x if held else jnp.zeros_like(x), frozen, model_state)
         called = nnx.merge(structure, _filled(state, params), _filled(statistics, model_state), other)
-        logits = called(*args, key=key, **kwargs)
+        if has_key:
+            kwargs["key"] = key
+        elif key is None:
+            called.eval()
+        logits = called(*args, **kwargs)
         if not updates:
             return logits, None
         left = nnx.to_pure_dict(nnx.state(called, nnx.BatchStat))

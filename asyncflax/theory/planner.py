@@ -29,11 +29,11 @@ from asyncflax.queues import ServiceTime
 from asyncflax.staleness import StalenessLaw, empirical
 from asyncflax.trace import Trace
 
-__all__ = ["Forecast", "GroupPlan", "advice", "condition_number_of", "draw", "files", "make", "save", "table"]
+__all__ = ["ClusterPlan", "Forecast", "advice", "condition_number_of", "draw", "files", "make", "save", "table"]
 
 _EVENTS = 20_000  # of a simulated queue, from which its law of staleness is counted
 _ROUNDS = 4_000  # of simulated barriers
-_GROUPS = (1, 2, 4, 8, 16)
+_WORKERS = (1, 2, 4, 8, 16)
 _MOMENTA = (-0.6, -0.3, 0.0, 0.3, 0.6)  # what is tried where no momentum is best to more digits
 
 
@@ -79,7 +79,7 @@ class Forecast(NamedTuple):
     barrier: float
 
 
-class GroupPlan(NamedTuple):
+class ClusterPlan(NamedTuple):
     """The forecasts of all numbers of workers, and what they are for.
 
     Attributes:
@@ -134,7 +134,7 @@ def make(
     curvature_max: float | None = None,
     update_seconds: Sequence[float] | None = None,
     progress: Callable[[list[int]], Iterable[int]] = iter,
-) -> GroupPlan:
+) -> ClusterPlan:
     r"""Forecasts for several numbers of workers, or for the asynchrony of a trace.
 
     With exponential work everything is exact. Any other service time, and a trace, is known by a histogram of its
@@ -171,7 +171,7 @@ def make(
     law = queues.exponential() if service_time is None else service_time
     _check.instance("service_time", law, ServiceTime, "a law of asyncflax.queues such as exponential()")
     if trace is None:
-        workers = [_check.integer("num_workers", m, 1) for m in (_GROUPS if num_workers is None else num_workers)]
+        workers = [_check.integer("num_workers", m, 1) for m in (_WORKERS if num_workers is None else num_workers)]
         if not workers or workers != sorted(set(workers)):
             raise ValueError(f"num_workers must be a list of increasing numbers, got {workers}.")
         asynchrony = lambda m: _of_queue(law, m)
@@ -219,10 +219,10 @@ def make(
         )
     largest = math.nan if curvature_max is None else float(curvature_max)
     source = str(law) if trace is None else f"a trace of {len(trace):,} events"
-    return GroupPlan(forecasts, kappa, target, largest, updates, source)
+    return ClusterPlan(forecasts, kappa, target, largest, updates, source)
 
 
-def table(plan: GroupPlan) -> str:
+def table(plan: ClusterPlan) -> str:
     """Two tables for the terminal: what to set, and what it buys.
 
     Args:
@@ -259,7 +259,7 @@ def table(plan: GroupPlan) -> str:
     return "\n".join(lines)
 
 
-def advice(plan: GroupPlan) -> str:
+def advice(plan: ClusterPlan) -> str:
     """What follows from the forecasts, in sentences.
 
     Args:
@@ -297,7 +297,7 @@ def advice(plan: GroupPlan) -> str:
     return "\n".join(sentences)
 
 
-def draw(figure: Any, plan: GroupPlan) -> None:
+def draw(figure: Any, plan: ClusterPlan) -> None:
     """Three panels against the number of workers: momentum, step sizes, and time.
 
     Args:
@@ -395,7 +395,7 @@ def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pa
     return paths
 
 
-def save(plan: GroupPlan, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pathlib.Path]:
+def save(plan: ClusterPlan, folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pathlib.Path]:
     """Writes plan.csv, plan.json and plan.png, each whole or not at all. Needs matplotlib (the extra `train`).
 
     Args:
@@ -461,7 +461,7 @@ def _of_queue(law: ServiceTime, num_workers: int) -> tuple[theory.ExponentialQue
     seconds = float(1 / np.sum(1 / means))  # exact in the long run, for any law
     rounds = queues.barrier(num_workers=num_workers, num_updates=_ROUNDS * num_workers, service_time=law)
     barrier = _clock(rounds)[0] if num_workers > 1 else seconds
-    if num_workers == 1 or (law.name.startswith("exponential(") and np.ptp(means) == 0):
+    if num_workers == 1 or law.staleness(num_workers) is not None:
         return theory.ExponentialQueue(num_workers), seconds, barrier
     trace = queues.simulate(num_workers=num_workers, num_updates=_EVENTS, service_time=law)
     return _of_trace(trace), seconds, barrier

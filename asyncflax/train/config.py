@@ -1,22 +1,56 @@
 """What a training is: one flat, typed dataclass.
 
-The names of algorithms, models, laws and service times are those of the library's functions: a new one needs no entry
-here.
+Fields that name something (a method, a network, a data set, how asynchrony comes about) are calls of keywords; see
+`options` for the language.
 """
+
+# No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
 import dataclasses
 import typing
+from typing import NamedTuple
 
-from asyncflax import _check, algorithms, data, queues, staleness
-from asyncflax.data import imagenet
+import optax
+
+from asyncflax import _check, algorithms, data
+from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.placement import SERVERS, STORES, make_mesh
-from asyncflax.train.options import parse_options, returning, typed
+from asyncflax.train import asynchrony
+from asyncflax.train.options import Spec, makers, plain_call, read, typed
 from asyncflax.train.precision import PRECISIONS
 
-__all__ = ["TrainConfig", "data_sets"]
+__all__ = ["Named", "TrainConfig"]
 
 # Fields that say where things are and what is kept, not what is computed: a run may be resumed with other ones.
 _FREE = {"free": True}
+_CALL = {"plain": plain_call}
+_RUN = ("num_workers", "num_updates", "seed")  # what makes a trace, besides what it is
+_METHODS = makers(algorithms, AsyncAlgorithm)
+_OF_METHODS = ("learning_rate", "momentum", "num_workers", "weight_decay")  # what makes a method of the library
+
+
+class Named(NamedTuple):
+    """What the fields of a config name, looked up and checked.
+
+    Attributes:
+      dataset: `Spec`.
+      asynchrony: `Spec`.
+      algorithm: `Spec`.
+      mesh: `Spec`; None for one device, or for all where several processes run.
+      model: `Spec`; None as long as nobody has asked for a network, so that a bad field does not load Flax.
+
+    Example: see `TrainConfig`.
+    """
+
+    dataset: Spec
+    asynchrony: Spec
+    algorithm: Spec
+    mesh: Spec | None = None
+    model: Spec | None = None
+
+    def sources(self) -> dict[str, str]:
+        """The digests of the source of what is not the library's, by the name of its module or package."""
+        return {name: digest for spec in self if spec is not None for name, digest in spec.sources().items()}
 
 
 @dataclasses.dataclass
@@ -28,20 +62,21 @@ class TrainConfig:
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
-      >>> TrainConfig(num_workers=8, momentum=-0.09).check()
-      >>> TrainConfig(service_time="exponental").check()
+      >>> config = TrainConfig(num_workers=8, asynchrony="queue(service_time=gamma(cv=0.1))", momentum=-0.09)
+      >>> config.check().algorithm.name
+      'momentum_asgd'
+      >>> TrainConfig(asynchrony="queue(service_time=exponental)").check()
       Traceback (most recent call last):
         ...
-      ValueError: config.service_time must be one of 'deterministic', 'exponential', 'gamma', 'heterogeneous_gamma', \
-'lognormal', 'pareto', 'stragglers', got 'exponental'; did you mean 'exponential'?
+      ValueError: config.asynchrony: service_time must be one of 'deterministic', 'exponential', 'gamma', \
+'heterogeneous_gamma', 'lognormal', 'pareto', 'stragglers', got 'exponental'; did you mean 'exponential'?
     """
 
     # What is trained on what.
-    dataset: str = "digits"  # a data set of asyncflax.data or asyncflax.data.imagenet
+    dataset: str = dataclasses.field(default="digits", metadata=_CALL)  # a data set of asyncflax.data, or your own
     data_dir: str = dataclasses.field(default="", metadata=_FREE)  # the folder of TFDS; '' is $TFDS_DATA_DIR
     data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
-    model: str = "SmallCnn"  # a network of asyncflax.models
-    model_options: str = ""  # for example 'dropout=0.2'
+    model: str = dataclasses.field(default="SmallCnn", metadata=_CALL)  # a network, such as 'SmallCnn(dropout=0.2)'
     precision: str = "float32"  # how the network computes: float32, tf32 or bfloat16; parameters stay float32
     start_from: str = ""  # the checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000'
     pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
@@ -55,20 +90,14 @@ class TrainConfig:
     flip: bool = False  # mirror half of the images
     batch_size: int = 32  # images a gradient
 
-    # Asynchrony: a queue of workers, or a law of staleness, or a recorded trace.
-    num_workers: int = 1  # M, the workers; a worker is one worker, whatever it is made of
-    service_time: str = "exponential"  # a law of asyncflax.queues, how long a gradient takes
-    service_time_options: str = ""  # for example 'machine_cv=0.6'
-    queue_options: str = ""  # of queues.simulate, for example 'max_staleness=16, policy=discard'
-    barrier: bool = False  # all workers wait for each other (queues.barrier), as ssgd needs
-    staleness: str = ""  # a law of asyncflax.staleness, instead of the queue
-    staleness_options: str = ""  # for example 'mean=7'
-    trace_options: str = ""  # of the law's traces, for example 'assign=round_robin, before_start=drop'
-    trace: str = dataclasses.field(default="", metadata=_FREE)  # the file of a trace to replay, instead of the queue
+    # Asynchrony.
+    num_workers: int = 1  # M, the workers (compute groups), each synchronous inside
+    # 'queue(service_time=gamma(cv=0.1), max_staleness=16, policy=discard)', 'barrier(service_time=...)',
+    # 'law(distribution=geometric(mean=7.0), assign=round_robin)' or 'recorded(path=...)'
+    asynchrony: str = dataclasses.field(default="queue", metadata=_CALL)
 
-    # The method.
-    algorithm: str = "momentum_asgd"  # one of asyncflax.algorithms
-    algorithm_options: str = ""  # for example 'strength=0.04, form=outside'
+    # The method: one of asyncflax.algorithms such as 'dc_asgd(strength=0.04)', of Optax, or your own.
+    algorithm: str = dataclasses.field(default="momentum_asgd", metadata=_CALL)
     learning_rate: float = 0.05  # alpha
     learning_rate_drops: tuple[float, ...] = ()  # where it drops, as shares of num_updates: (0.5, 0.75)
     learning_rate_factor: float = 0.1  # what it is multiplied by there
@@ -79,12 +108,10 @@ class TrainConfig:
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
 
     # Where it runs; the results do not depend on it, up to rounding.
-    width: int = dataclasses.field(
-        default=0, metadata=_FREE
-    )  # gradients computed together at most; 0: one a device group
-    mesh: str = dataclasses.field(
-        default="", metadata=_FREE
-    )  # devices, as 'device_groups=4, replicas=2'; '' is one, or all
+    # Gradients computed together at most; 0: one for each device group.
+    width: int = dataclasses.field(default=0, metadata=_FREE)
+    # Devices, as 'mesh(device_groups=4, replicas=2)'; '' is one device, or all of several processes.
+    mesh: str = dataclasses.field(default="", metadata=_FREE)
     server: str = dataclasses.field(default="replicated", metadata=_FREE)  # or 'sharded' over the mesh
     store: str = "device"  # where past versions are: device, ring or host
 
@@ -100,12 +127,18 @@ class TrainConfig:
     keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
 
     @property
-    def cited(self) -> list[str]:
-        """The name of the method, for `asyncflax.citation`."""
-        return [self.algorithm]
+    def cited(self) -> list[typing.Any]:
+        """What makes the method, for `asyncflax.citation`."""
+        return [self.method.function]
 
-    def check(self) -> None:
-        """Refuses wrong types, values and names."""
+    @property
+    def method(self) -> Spec:
+        """What `algorithm` names."""
+        given = ("learning_rate",) if "." in self.algorithm.partition("(")[0] else _OF_METHODS
+        return read("config.algorithm", self.algorithm, _METHODS, given, (AsyncAlgorithm, optax.GradientTransformation))
+
+    def check(self) -> Named:
+        """Looks up what the fields name, and raises on wrong types, values and names."""
         hints = typing.get_type_hints(TrainConfig)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -121,7 +154,6 @@ class TrainConfig:
         _check.integer("config.width", self.width, 0)
         _check.choice("config.server", self.server, SERVERS)
         _check.choice("config.store", self.store, STORES)
-        parse_options("config.mesh", self.mesh, make_mesh, given=("devices",))
         _check.integer("config.meter_window", self.meter_window, 12 if self.meter_window > 0 else 0)
         _check.integer("config.seed", self.seed, 0, 2**32 - 1)  # JAX keeps 32 bits
         for name in ("learning_rate", "learning_rate_factor", "weight_decay", "bias_multiplier"):
@@ -134,40 +166,33 @@ class TrainConfig:
             raise ValueError(
                 f"config.learning_rate_drops must increase by at least one update, got {self.learning_rate_drops}."
             )
-        _check.choice("config.dataset", self.dataset, data_sets())
-        self._check_images()
         _check.choice("config.precision", self.precision, PRECISIONS)
-        _check.choice("config.algorithm", self.algorithm, algorithms.__all__)
-        _check.choice("config.service_time", self.service_time, returning(queues, "ServiceTime"))
-        if self.staleness:
-            _check.choice("config.staleness", self.staleness, returning(staleness, "StalenessLaw"))
-        given = [name for name in ("barrier", "staleness", "trace") if getattr(self, name)]
-        if len(given) > 1:
-            raise ValueError(f"config.{given[0]} and config.{given[1]} exclude each other, got both; keep one.")
-        queue = not (self.staleness or self.trace)
-        for options, used in (
-            ("service_time_options", queue),
-            ("queue_options", queue),
-            ("staleness_options", bool(self.staleness)),
-            ("trace_options", bool(self.staleness)),
-        ):
-            if getattr(self, options) and not used:
-                source = "the queue" if options in ("service_time_options", "queue_options") else "config.staleness"
-                raise ValueError(f"config.{options}={getattr(self, options)!r} is for {source}, which is not in use.")
-        if self.algorithm == "ssgd" and not self.barrier:
-            raise ValueError("config.algorithm='ssgd' makes a step a round of all workers; set config.barrier=True.")
-        if self.algorithm == "dc_asgd" and self.bias_multiplier != 1.0:
+        images, kinds = (data.ImageData, data.ImageRecords), makers(asynchrony, asynchrony.Asynchrony)
+        loaders = {**makers(data, data.ImageData), **makers(data, data.ImageRecords)}
+        named = Named(
+            read("config.dataset", self.dataset, loaders, ("data_dir", "cache", "classes"), images),
+            read("config.asynchrony", self.asynchrony, kinds, _RUN, (asynchrony.Asynchrony,)),
+            self.method,
+            read("config.mesh", self.mesh, {"mesh": make_mesh}, ("devices",)) if self.mesh else None,
+        )
+        self._check_images(named.dataset)
+        if named.algorithm.name == "ssgd" and named.asynchrony.name != "barrier":
+            raise ValueError(
+                "config.algorithm='ssgd' makes a step a round of all workers; set config.asynchrony='barrier(...)'."
+            )
+        if named.algorithm.name == "dc_asgd" and self.bias_multiplier != 1.0:
             raise ValueError(
                 f"config.bias_multiplier={self.bias_multiplier} is for methods that are linear in the gradient, "
                 "which dc_asgd is not; set it to 1."
             )
+        return named
 
-    def _check_images(self) -> None:
-        """Refuses fields that the data set does not use, and wrong values of those of ImageNet."""
-        in_memory = self.dataset in returning(data, "ImageData")
-        unused = ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes")
+    def _check_images(self, dataset: Spec) -> None:
+        """Raises on fields that the data set does not use, and on wrong values of those of ImageNet."""
+        in_memory, records = dataset.makes(data.ImageData), dataset.makes(data.ImageRecords)
+        unused = ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes") if in_memory else ()
         what = "sets of JPEGs such as ImageNet" if in_memory else "sets in memory"
-        for name in unused if in_memory else ("crop_pad", "data_cache"):
+        for name in ("crop_pad", "data_cache") if records else unused:
             value, default = getattr(self, name), getattr(TrainConfig, name)
             if value != default:
                 raise ValueError(
@@ -181,13 +206,3 @@ class TrainConfig:
             raise ValueError(f"config.crop_area must be two shares with 0 < low <= high <= 1, got {self.crop_area}.")
         if len(set(self.classes)) < len(self.classes) or min(self.classes, default=0) < 0:
             raise ValueError(f"config.classes must be labels >= 0, each once, got {self.classes}.")
-
-
-def data_sets() -> list[str]:
-    """The names of the data sets.
-
-    >>> from asyncflax.train.config import data_sets
-    >>> data_sets()
-    ['cifar10', 'cifar100', 'digits', 'imagenet2012', 'imagenet_eight']
-    """
-    return [*returning(data, "ImageData"), *returning(imagenet, "ImageRecords")]

@@ -14,18 +14,18 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import _check, algorithms, data, models, queues, staleness, transforms
-from asyncflax.base import AsyncAlgorithm, transform_gradients
-from asyncflax.data import imagenet
+from asyncflax import data, models, transforms
+from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
 from asyncflax.gradients import GradientResult, from_loss
+from asyncflax.staleness import StalenessLaw
 from asyncflax.theory.meter import MomentumMeter, watch
 from asyncflax.trace import Trace
 from asyncflax.train.checkpoint import load_model
-from asyncflax.train.config import TrainConfig, data_sets
+from asyncflax.train.config import Named, TrainConfig
 from asyncflax.train.feeds import Feed, make_feed
-from asyncflax.train.options import parameters_of, parse_options
+from asyncflax.train.options import Spec, read
 from asyncflax.train.precision import compute_in
 
 __all__ = ["Evaluation", "Experiment", "load_data", "make_algorithm", "make_experiment", "make_meter", "why_no_meter"]
@@ -70,6 +70,7 @@ class Experiment(NamedTuple):
 
     Attributes:
       config: `TrainConfig`.
+      named: `Named`, what its fields stand for.
       data: `ImageData`, or `ImageRecords`.
       feed: `Feed`, the batches of events and the test data.
       trace: the asynchrony.
@@ -89,10 +90,11 @@ class Experiment(NamedTuple):
     """
 
     config: TrainConfig
-    data: data.ImageData | imagenet.ImageRecords
+    named: Named
+    data: data.ImageData | data.ImageRecords
     feed: Feed
     trace: Trace
-    law: staleness.StalenessLaw | None
+    law: StalenessLaw | None
     plan: Plan
     algorithm: AsyncAlgorithm
     schedule: Callable[[Any], Any]
@@ -108,7 +110,7 @@ class Experiment(NamedTuple):
         return self.plan.placement.put_spread(batches, of_process=True) if self.feed.of_process else batches
 
 
-def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.ImageRecords | None = None) -> Experiment:
+def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageRecords | None = None) -> Experiment:
     """Makes all that a config names; writes nothing (but the cache of a data set that is decoded for the first time).
 
     Args:
@@ -128,17 +130,25 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.Im
       (20, 32)
     """
     config = dataclasses.replace(config)
-    config.check()
-    trace, law = _make_trace(config)
+    named = config.check()
+    run = {"num_workers": config.num_workers, "num_updates": config.num_updates, "seed": config.seed}
+    trace, law = named.asynchrony.make(**run)
+    if len(trace) != config.num_updates or trace.num_workers != config.num_workers:
+        raise ValueError(
+            f"{named.asynchrony.field}: {named.asynchrony.name} made a trace of {len(trace)} events and "
+            f"{trace.num_workers} workers, config.num_updates={config.num_updates} and "
+            f"config.num_workers={config.num_workers} ask for others."
+        )
     cuts = (range(0, config.num_updates, n) for n in (config.log_every, config.eval_every, config.checkpoint_every))
-    mesh = _make_mesh(config)
+    mesh = _make_mesh(config, named.mesh)
     places = {"width": config.width or None, "mesh": mesh, "server": config.server, "store": config.store}
     plan = make_plan(trace, **places, cuts={cut for part in cuts for cut in part})
     algorithm, schedule = make_algorithm(config), _make_schedule(config, config.learning_rate)
     images = load_data(config) if images is None else images
     feed = make_feed(config, images, plan)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    apply, params, model_state = _make_model(config, feed, init_key)
+    network, arguments = _network(config, feed)
+    apply, params, model_state = _make_model(config, network, arguments, init_key)
     if config.start_from:
         params, model_state = load_model(config.start_from, params=params, model_state=model_state)
     mean = jnp.asarray(feed.mean)
@@ -150,18 +160,31 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | imagenet.Im
     spread = functools.partial(plan.placement.put_spread, of_process=feed.of_process)
     evaluate = Evaluation(sums, lambda: map(spread, feed.test_batches()))
     return Experiment(
-        config, images, feed, trace, law, plan, algorithm, schedule, gradient_fn, params, model_state, run_key, evaluate
+        config,
+        named._replace(model=network),
+        images,
+        feed,
+        trace,
+        law,
+        plan,
+        algorithm,
+        schedule,
+        gradient_fn,
+        params,
+        model_state,
+        run_key,
+        evaluate,
     )
 
 
-def load_data(config: TrainConfig) -> data.ImageData | imagenet.ImageRecords:
+def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
     """The data set that a config names.
 
     Args:
       config: dataset, data_dir, data_cache and classes are used.
 
     Raises:
-      ValueError: there is no such data set. FileNotFoundError: it is not there.
+      ValueError: there is no such data set. TypeError: what was made is none. FileNotFoundError: it is not there.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
@@ -169,20 +192,16 @@ def load_data(config: TrainConfig) -> data.ImageData | imagenet.ImageRecords:
       >>> len(load_data(TrainConfig(dataset="digits")).test_labels)
       360
     """
-    _check.choice("config.dataset", config.dataset, data_sets())
-    load = getattr(data if config.dataset in data.__all__ else imagenet, config.dataset)
-    options = {"data_dir": config.data_dir or None, "cache": config.data_cache or None, "classes": config.classes}
-    return load(**{name: value for name, value in options.items() if name in parameters_of(load)})
+    spec = config.check().dataset
+    places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None, "classes": config.classes}
+    return spec.make(**places)
 
 
-def _make_mesh(config: TrainConfig) -> Mesh | None:
+def _make_mesh(config: TrainConfig, spec: Spec | None) -> Mesh | None:
     """The devices that a config names; all where several processes run and it names none."""
-    if not config.mesh and jax.process_count() == 1:
+    if spec is None and jax.process_count() == 1:
         return None
-    try:
-        mesh = make_mesh(**parse_options("config.mesh", config.mesh or "group=0", make_mesh, given=("devices",)))
-    except ValueError as error:
-        raise ValueError(f"config.mesh={config.mesh!r}: {error}") from None
+    mesh = make_mesh(device_groups=0) if spec is None else spec.make()
     if config.batch_size % mesh.shape["replica"]:
         raise ValueError(
             f"config.batch_size={config.batch_size} cannot be divided over the {mesh.shape['replica']} devices of each "
@@ -191,76 +210,87 @@ def _make_mesh(config: TrainConfig) -> Mesh | None:
     return mesh
 
 
-def _make_trace(config: TrainConfig) -> tuple[Trace, staleness.StalenessLaw | None]:
-    """The trace, and the law that theory has for its staleness, if it has one."""
-    workers, updates = config.num_workers, config.num_updates
-    if config.trace:
-        trace = Trace.load(config.trace)
-        if trace.num_workers != workers or len(trace) < updates:
-            raise ValueError(
-                f"config.trace={config.trace!r} has {trace.num_workers} workers and {len(trace)} events, "
-                f"config.num_workers={workers} and config.num_updates={updates} ask for others."
-            )
-        return trace.prefix(updates), None
-    if config.staleness:
-        make_law = getattr(staleness, config.staleness)
-        law = make_law(**_arguments("config.staleness_options", config.staleness_options, make_law, {}))
-        common = {"num_updates": updates, "seed": config.seed, "num_workers": workers}
-        return law.trace(**_arguments("config.trace_options", config.trace_options, law.trace, common)), law
-    make_time = getattr(queues, config.service_time)
-    service_time = make_time(**_arguments("config.service_time_options", config.service_time_options, make_time, {}))
-    common = {"num_workers": workers, "num_updates": updates, "service_time": service_time, "seed": config.seed}
-    if config.barrier:
-        return queues.barrier(**_arguments("config.queue_options", config.queue_options, queues.barrier, common)), None
-    trace = queues.simulate(**_arguments("config.queue_options", config.queue_options, queues.simulate, common))
-    memoryless = config.service_time == "exponential" and not config.service_time_options and not config.queue_options
-    return trace, staleness.geometric(mean=workers - 1.0) if memoryless else None
-
-
-def _arguments(name: str, text: str, function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """All keyword arguments of a function: those given that it knows, and the options; refuses what is lacking."""
-    parameters = parameters_of(function)
-    arguments = {key: value for key, value in given.items() if key in parameters}
-    arguments |= parse_options(name, text, function, given)
-    lacking = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
-    if lacking:
-        raise ValueError(
-            f"{name} must set {lacking[0]} of {function.__name__}, as in '{lacking[0]}=...', got {text!r}."
-        )
-    return arguments
-
-
 def make_algorithm(config: TrainConfig, *, learning_rate: Any = None, momentum: Any = None) -> AsyncAlgorithm:
-    """The method that a config names.
+    """The method that a config names: one of the library, one of your own, or a transformation of Optax.
+
+    A factory of your own is given those of learning_rate, momentum, num_workers and weight_decay that it has as
+    parameters. If it returns a transformation of Optax, momentum and weight decay are its own options, and the config's
+    must be 0; it needs a parameter learning_rate, which gets the config's schedule (`optax.inject_hyperparams`).
 
     Args:
-      config: its fields have been checked.
+      config: what to make; see `TrainConfig.algorithm`.
       learning_rate: instead of the config's; may be traced, so that `jax.vmap` makes a grid.
       momentum: instead of the config's; may be traced.
 
     Raises:
-      TypeError, ValueError: an option of the method is wrong.
+      TypeError, ValueError: an option of the method is wrong, or it cannot be given what the config has.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.train.experiment import make_algorithm
       >>> make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
       asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0)
+      >>> make_algorithm(TrainConfig(algorithm="optax.adamw(b1=0.8)", momentum=0.9))
+      Traceback (most recent call last):
+        ...
+      ValueError: config.momentum=0.9, but optax.adamw is a transformation of Optax; set it to 0, and give \
+optax.adamw options of its own.
     """
-    make = getattr(algorithms, config.algorithm)
-    if config.momentum and "momentum" not in parameters_of(make):
-        raise ValueError(f"config.momentum={config.momentum}, but {config.algorithm} has no momentum; set it to 0.")
+    spec = config.method
     learning_rate = config.learning_rate if learning_rate is None else learning_rate
     given = {
         "learning_rate": _make_schedule(config, learning_rate, by="step") if _changes(config) else learning_rate,
         "momentum": config.momentum if momentum is None else momentum,
         "num_workers": config.num_workers,
-        "weight_decay": config.weight_decay,
+        "weight_decay": config.weight_decay if config.bias_multiplier == 1.0 else 0.0,
     }
+    if is_of_optax(spec):
+        algorithm = _of_optax(config, spec, given["learning_rate"])
+    else:
+        for name in ("momentum", "weight_decay"):
+            if getattr(config, name) and not spec.accepts(name):
+                what = name.replace("_", " ")
+                raise ValueError(f"config.{name}={getattr(config, name)}, but {spec.name} has no {what}; set it to 0.")
+        plain = spec if config.bias_multiplier == 1.0 else spec.without("decay_at")
+        algorithm = plain.make(**given)
     if config.bias_multiplier == 1.0:
-        return make(**_arguments("config.algorithm_options", config.algorithm_options, make, given))
-    arguments = _arguments("config.algorithm_options", config.algorithm_options, make, given | {"weight_decay": 0.0})
-    return transform_gradients(_decay_and_multiply(config, arguments.pop("decay_at", "read")), make(**arguments))
+        return algorithm
+    return transform_gradients(_decay_and_multiply(config, spec.option("decay_at", "read")), algorithm)
+
+
+def is_of_optax(spec: Spec) -> bool:
+    """Whether a method is a transformation of Optax, or makes one.
+
+    Args:
+      spec: of the method.
+
+    >>> from asyncflax.train.config import TrainConfig
+    >>> from asyncflax.train.experiment import is_of_optax
+    >>> is_of_optax(TrainConfig(algorithm="optax.sgd(momentum=0.9)").method), is_of_optax(TrainConfig().method)
+    (True, False)
+    """
+    if "." not in spec.name:
+        return False
+    example = {"learning_rate": 0.1, "momentum": 0.0, "num_workers": 1, "weight_decay": 0.0}
+    return isinstance(spec.make(**example), optax.GradientTransformation)
+
+
+def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any) -> AsyncAlgorithm:
+    for name in ("momentum", "weight_decay"):
+        if getattr(config, name):
+            raise ValueError(
+                f"config.{name}={getattr(config, name)}, but {spec.name} is a transformation of Optax; set it to 0, "
+                f"and give {spec.name} options of its own."
+            )
+    if not spec.accepts("learning_rate"):
+        raise ValueError(
+            f"{spec.field}: {spec.name} has no learning_rate, which the config has. Name a function of your own that "
+            f"has one: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
+        )
+    arguments = spec.arguments(learning_rate=learning_rate)
+    del arguments["learning_rate"]
+    injected = optax.inject_hyperparams(spec.function, static_args=tuple(arguments))
+    return from_optax(injected(learning_rate=learning_rate, **arguments))
 
 
 def _decay_and_multiply(config: TrainConfig, decay_at: str) -> optax.GradientTransformationExtraArgs:
@@ -283,11 +313,11 @@ def why_no_meter(config: TrainConfig, trace: Trace) -> str:
       >>> why_no_meter(config, make_experiment(config).trace)
       'dc_asgd is no plain heavy ball'
     """
-    later = trace.read_version[trace.read_version > 0]
+    method, later = config.method, trace.read_version[trace.read_version > 0]
     reasons = {
         "meter_window is 0": config.meter_window == 0,
-        f"{config.algorithm} is no plain heavy ball": config.algorithm not in ("asgd", "momentum_asgd"),
-        "weight decay is at the server": config.weight_decay > 0 and _option(config, "decay_at") == "server",
+        f"{method.name} is no plain heavy ball": method.name not in ("asgd", "momentum_asgd"),
+        "weight decay is at the server": config.weight_decay > 0 and method.option("decay_at") == "server",
         "the learning rate is 0": config.learning_rate == 0,
         "some versions are read more than once": len(np.unique(later)) < len(later),
         f"fewer than meter_window={config.meter_window} versions are delivered": len(later) < config.meter_window,
@@ -317,17 +347,9 @@ def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], M
     plain = config.weight_decay == 0 and config.bias_multiplier == 1
     gradient_fn = watch(experiment.gradient_fn, experiment.params, seed=config.seed, applied=None if plain else applied)
     rates = np.broadcast_to(np.asarray(experiment.schedule(updates)), updates.shape)  # once, before the device is busy
-    momentum = config.momentum if config.algorithm == "momentum_asgd" else 0.0
+    momentum = config.momentum if experiment.named.algorithm.name == "momentum_asgd" else 0.0
     window = MomentumMeter(learning_rate=lambda events: rates[events], momentum=momentum, window=config.meter_window)
     return gradient_fn, window
-
-
-def _option(config: TrainConfig, name: str) -> Any:
-    """The value of an option of the method, given or by default; None where it has no such option."""
-    make = getattr(algorithms, config.algorithm)
-    options = parse_options("config.algorithm_options", config.algorithm_options, make)
-    parameter = parameters_of(make).get(name)
-    return options.get(name, parameter and parameter.default)
 
 
 def _drops(config: TrainConfig) -> list[int]:
@@ -341,7 +363,7 @@ def _changes(config: TrainConfig) -> bool:
 
 
 def _events_a_step(config: TrainConfig) -> int:
-    return config.num_workers if config.algorithm == "ssgd" else 1
+    return config.num_workers if config.method.name == "ssgd" else 1
 
 
 def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -> Callable[[Any], Any]:
@@ -361,16 +383,24 @@ def _is_bias(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
 
 
-def _make_model(
-    config: TrainConfig, feed: Feed, key: jax.Array
-) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
-    networks = [name for name in models.__all__ if inspect.isclass(getattr(models, name))]
-    _check.choice("config.model", config.model, networks)
-    make = getattr(models, config.model)
+def _network(config: TrainConfig, feed: Feed) -> tuple[Spec, dict[str, Any]]:
+    """What the config names as a network, and its arguments but for the weights' key."""
+    networks = {name: getattr(models, name) for name in models.__all__ if inspect.isclass(getattr(models, name))}
     given = {"image_shape": feed.image_shape, "num_classes": feed.num_classes, "rngs": None}
-    arguments = _arguments("config.model_options", config.model_options, make, given)
-    del arguments["rngs"]  # of the key
-    apply, params, model_state = models.functional_with_state(models.initialized(make, key, **arguments))
+    spec = read("config.model", config.model, networks, given)
+    arguments = spec.arguments(**given)
+    arguments.pop("rngs", None)
+    return spec, arguments
+
+
+def _make_model(
+    config: TrainConfig, spec: Spec, arguments: dict[str, Any], key: jax.Array
+) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
+    try:
+        network = models.initialized(spec.function, key, **arguments)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{spec.field}='{spec}': {error}") from error
+    apply, params, model_state = models.functional_with_state(network)
     return compute_in(config.precision, apply), params, model_state
 
 

@@ -26,11 +26,19 @@ from ml_collections import config_flags
 from asyncflax import _check, queues
 from asyncflax.errors import RunError
 from asyncflax.train import distributed
-from asyncflax.train.options import parse_options, returning
+from asyncflax.train.options import Items, makers, read
 
 __all__ = ["command", "config_flag", "launch", "numbers", "process_flags", "service_time", "use_cache"]
 
 
+class _AsItIs(flags.ArgumentParser):
+    """Takes a text, and the mapping or the tuple that a config has."""
+
+    def parse(self, argument: Any) -> Any:
+        return argument
+
+
+config_flags.register_flag_parser_for_type(Items, _AsItIs())  # pyright: ignore[reportArgumentType]
 _EXAMPLES: dict[type, str] = {}  # a config file for each kind, for errors
 
 
@@ -135,28 +143,21 @@ def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) 
         raise ValueError(f"{name} must be a list of numbers such as 1,2,4, got {','.join(texts)!r}.") from None
 
 
-def service_time(name: str | None, options: str = "") -> queues.ServiceTime | None:
-    """The law that the flags --service_time and --service_time_options name; None if neither was given.
+def service_time(text: str | None) -> queues.ServiceTime | None:
+    """What the flag --service_time names; None if it was not given.
 
     Args:
-      name: of a law of `asyncflax.queues`.
-      options: for example 'machine_cv=0.6'.
+      text: a call, for example 'heterogeneous_gamma(machine_cv=0.6)'.
 
     Raises:
-      TypeError, ValueError: there is no such law or option, or options without a law.
+      TypeError, ValueError: there is no such service time or option.
 
     Example:
       >>> from asyncflax.train import launcher
-      >>> launcher.service_time("gamma", "cv=0.5")
+      >>> launcher.service_time("gamma(cv=0.5)")
       gamma(cv=0.5, mean=1.0)
     """
-    if name is None:
-        if options:
-            raise ValueError(f"service_time_options={options!r} needs service_time, the law that has them.")
-        return None
-    _check.choice("service_time", name, returning(queues, "ServiceTime"))
-    law = getattr(queues, name)
-    return law(**parse_options("service_time_options", options, law))
+    return None if text is None else read("service_time", text, makers(queues, queues.ServiceTime)).make()
 
 
 def use_cache(folder: str | os.PathLike[str] | None) -> None:

@@ -40,6 +40,7 @@ from asyncflax.errors import RunError
 from asyncflax.metrics import normalised_gap
 from asyncflax.theory.meter import MomentumMeter, Readout
 from asyncflax.train import distributed
+from asyncflax.train.asynchrony import inputs
 from asyncflax.train.checkpoint import Checkpoints
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment, make_meter, why_no_meter
@@ -149,10 +150,10 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
     begin = {"key": experiment.key, "model_state": experiment.model_state}
     state = init_run(algorithm, experiment.params, experiment.plan, **begin)
     gradient_fn, meter = experiment.gradient_fn, None
-    if not why_no_meter(config, trace):
+    if not why_no_meter(config, experiment.trace):
         gradient_fn, meter = make_meter(experiment)
     try:
-        folder.begin(trace)
+        folder.begin(trace, inputs=inputs(experiment.named.asynchrony), sources=experiment.named.sources())
         checkpoint = checkpoints.latest(like=state)
         start = 0 if checkpoint is None else checkpoint.update
         records = Records(folder.path, resume_at=-1 if checkpoint is None else start)
@@ -161,8 +162,8 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
     if checkpoint is not None:
         state = checkpoint.state
         _say(f"{'goes on' if start < len(trace) else 'is complete'} at update {start:,}")
-        for change in folder.changed_versions():
-            _say(f"note: {change}; the last bits may differ from those of an uninterrupted run")
+        for change in folder.changes():
+            _say(f"note: {change}")
         if meter is not None:
             meter.restore(checkpoint.extra)
 

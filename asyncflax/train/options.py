@@ -1,98 +1,310 @@
-"""How names and options in configs are looked up and checked.
+"""The language of configs: what a field names is a Python call of keywords.
 
-Options are checked against the signature of the function that they are for: a new one needs no entry anywhere.
+    dc_asgd(strength=0.04)        queue(service_time=gamma(cv=0.1), policy=discard)        my_nets.Tiny(width=8)
+
+An undotted name is the library's, a dotted one is imported (the working folder stands at the end of the path). Values
+are Python literals, bare words (which are strings) and calls. Where something is to be made, `NAME` is short for
+`NAME()`. Nothing is evaluated: a text is parsed, and its options are checked against the signature of what it names, so
+that a new function needs no entry here. docs/configs.md has an example of each field.
+
+Fields with several entries have *items*: a mapping, a sequence, or one text `label=value, value`.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
+import hashlib
+import importlib
 import inspect
 import numbers
+import os
+import pathlib
 import re
+import sys
+import types
 import typing
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 from asyncflax import _check
 
-__all__ = ["parse_options"]
+__all__ = ["Items", "Spec", "makers", "named", "parse_items", "plain_call", "plain_items", "read", "typed"]
+
+Items = Annotated[Any, "items: a mapping, a sequence, or the text of a flag"]
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def returning(module: Any, kind: str) -> list[str]:
-    """The public functions of a module that return a `kind`, by their annotations."""
-    return [n for n in module.__all__ if getattr(getattr(module, n), "__annotations__", {}).get("return") == kind]
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a config names: a function with some of its arguments, looked up and checked, and not called yet.
 
-
-def parse_options(name: str, text: str, function: Callable[..., Any], given: Iterable[str] = ()) -> dict[str, Any]:
-    """Options like 'strength=0.04, form=outside' as keyword arguments for a function.
-
-    Args:
-      name: what to call the text in errors.
-      text: values are Python literals; bare words are strings.
-      function: whose signature says which options there are, and of which type.
-      given: parameters that have a field of their own.
-
-    Raises:
-      ValueError, TypeError: the text is no list of options, or an option is unknown, set elsewhere or of a wrong type.
+    Attributes:
+      field: what errors call it.
+      name: as in the config, with dots if it was imported.
+      function: what the name stands for.
+      options: by name, their values; those that are to be made are `Spec`s.
+      kinds: what it is to make, one of these types; () where anything will do.
 
     Example:
       >>> import asyncflax
-      >>> from asyncflax.train.options import parse_options
-      >>> parse_options("config.algorithm_options", "strength=1, form=outside", asyncflax.algorithms.dc_asgd)
-      {'strength': 1.0, 'form': 'outside'}
+      >>> from asyncflax.train import options
+      >>> methods = options.makers(asyncflax.algorithms, asyncflax.AsyncAlgorithm)
+      >>> spec = options.read("config.algorithm", "asgd(weight_decay=1e-4)", methods)
+      >>> spec.name, spec.options, str(spec)
+      ('asgd', {'weight_decay': 0.0001}, 'asgd(weight_decay=0.0001)')
+      >>> spec.make(learning_rate=0.5)
+      asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0001)
     """
-    if not text.strip():
-        return {}
+
+    field: str
+    name: str
+    function: Callable[..., Any]
+    options: Mapping[str, Any]
+    kinds: tuple[type, ...] = ()
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{k}={v if isinstance(v, Spec) else repr(v)}" for k, v in self.options.items())
+        return f"{self.name}({inside})"
+
+    def accepts(self, parameter: str) -> bool:
+        """Whether the function has this parameter."""
+        return parameter in _parameters_of(self.function)
+
+    def makes(self, kind: type) -> bool:
+        """Whether the function says, by its annotation, that it makes this."""
+        return _makes(self.function, kind)
+
+    def option(self, parameter: str, default: Any = None) -> Any:
+        """The value of an option: given, or that of the signature, or else `default`."""
+        parameters = _parameters_of(self.function)
+        if parameter in self.options or parameter not in parameters:
+            return self.options.get(parameter, default)
+        found = parameters[parameter].default
+        return default if found is inspect.Parameter.empty else found
+
+    def without(self, *parameters: str) -> Spec:
+        """The same without some of the options."""
+        return dataclasses.replace(self, options={k: v for k, v in self.options.items() if k not in parameters})
+
+    def arguments(self, **given: Any) -> dict[str, Any]:
+        """All keyword arguments: those given that the function has, and the options.
+
+        Raises:
+          ValueError: one that the function needs is neither.
+        """
+        parameters = _parameters_of(self.function)
+        made = {k: v.make() if isinstance(v, Spec) else v for k, v in self.options.items()}
+        arguments = {k: v for k, v in given.items() if k in parameters} | made
+        for k, p in parameters.items():
+            if p.default is p.empty and k not in arguments:
+                raise ValueError(f"{self.field}: {self.name} needs {k}, as in '{self.name}({k}=...)', got '{self}'.")
+        return arguments
+
+    def make(self, **given: Any) -> Any:
+        """Calls the function with `arguments(**given)`.
+
+        Raises:
+          TypeError, ValueError: an argument is lacking, the function refuses one, or it returns something of another
+            kind; the message names the field.
+        """
+        arguments = self.arguments(**given)
+        try:
+            made = self.function(**arguments)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.field}='{self}': {error}") from error
+        if self.kinds and not isinstance(made, self.kinds):
+            names = " or ".join(kind.__name__ for kind in self.kinds)
+            raise TypeError(f"{self.field}: {self.name} must return {names}, it returned {type(made).__name__}.")
+        return made
+
+    def sources(self) -> dict[str, str]:
+        """The digests of the source of what was imported, by the name of its module or package."""
+        nested = [value.sources() for value in self.options.values() if isinstance(value, Spec)]
+        found = {name: digest for one in nested for name, digest in one.items()}
+        if "." in self.name:
+            top = self.name.partition(".")[0]
+            own = [m for name, m in sorted(sys.modules.items()) if name == top or name.startswith(f"{top}.")]
+            files = [pathlib.Path(str(m.__file__)) for m in own if getattr(m, "__file__", None)]
+            content = b"".join(path.read_bytes() for path in files if path.suffix == ".py")
+            found[top] = hashlib.sha256(content).hexdigest()
+        return found
+
+
+def read(
+    field: str,
+    text: str,
+    library: Mapping[str, Callable[..., Any]],
+    given: Iterable[str] = (),
+    kinds: tuple[type, ...] = (),
+) -> Spec:
+    """Looks up what a field names, and checks its options.
+
+    Args:
+      field: what to call it in errors.
+      text: the call.
+      library: what an undotted name may stand for.
+      given: parameters that have a field of their own, and cannot be options.
+      kinds: what `Spec.make` is to return, one of these types.
+
+    Raises:
+      ValueError, TypeError: the text is no call, or a name or an option is unknown or of a wrong type.
+
+    Example:
+      >>> from asyncflax import queues
+      >>> from asyncflax.train import options
+      >>> laws = options.makers(queues, queues.ServiceTime)
+      >>> str(options.read("service_time", "stragglers(slowdown=2, service_time=exponential)", laws))
+      'stragglers(slowdown=2.0, service_time=exponential())'
+      >>> options.read("service_time", "gamma(vc=0.1)", laws)
+      Traceback (most recent call last):
+        ...
+      ValueError: service_time: gamma has no option 'vc', got 'gamma(vc=0.1)'; there are: cv, mean.
+    """
+    _check.instance(field, text, str, "the text of a call such as 'NAME(option=value)'")
+    text = text.strip()
+    if re.fullmatch(r"[\w-]+", text):
+        _check.choice(field, text, sorted(library))
+    node = _parse(field, text)
+    if not isinstance(node, ast.Name | ast.Attribute | ast.Call):
+        raise ValueError(f"{field} must name something, as in 'NAME(option=value)', got {text!r}.")
+    return _spec(field, node, text, library, frozenset(given), kinds)
+
+
+def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
+    """The entries of a field with items, in order, as (label, value); the label is '' where there is none.
+
+    Args:
+      field: what to call it in errors.
+      value: a mapping or a sequence as it is; the items of a text are split at commas outside of brackets, and parsed
+        one by one: literals become what they are, a bare word its text, a call its text.
+
+    Raises:
+      ValueError, TypeError: the text cannot be read, or the value is nothing of the kind.
+
+    Example:
+      >>> from asyncflax.train import options
+      >>> options.parse_items("config.axes", "momentum=(0, 0.3), algorithm=(asgd, dc_asgd(strength=1))")
+      [('momentum', (0, 0.3)), ('algorithm', ('asgd', 'dc_asgd(strength=1)'))]
+      >>> options.parse_items("config.methods", "mild=ormo(momentum=0.5), asgd")
+      [('mild', 'ormo(momentum=0.5)'), ('', 'asgd')]
+    """
+    if isinstance(value, Mapping):
+        return [(str(label), item) for label, item in value.items()]
+    if not isinstance(value, str):
+        if not isinstance(value, Sequence):
+            raise TypeError(f"{field} must be a mapping, a tuple or a text, got {value!r} ({type(value).__name__}).")
+        return [("", item) for item in value]
+    entries = []
+    for part in _split(value):
+        found = re.match(r"\s*(\w+)\s*=(?!=)", part)
+        item = part[found.end() if found else 0 :].strip()
+        entries.append((found[1] if found else "", _plain(field, _parse(field, item), item)))
+    return entries
+
+
+def makers(module: Any, kind: type) -> dict[str, Callable[..., Any]]:
+    """The public functions of a module that make something of a kind, by their annotations.
+
+    >>> from asyncflax import staleness
+    >>> from asyncflax.train import options
+    >>> list(options.makers(staleness, staleness.StalenessLaw))[:3]
+    ['constant', 'empirical', 'geometric']
+    """
+    public = {name: getattr(module, name) for name in module.__all__}
+    return {name: f for name, f in public.items() if inspect.isfunction(f) and _makes(f, kind)}
+
+
+def named(field: str, name: str) -> Any:
+    """What a dotted name stands for; the working folder is at the end of the path.
+
+    Args:
+      field: what to call it in errors.
+      name: with a dot at least.
+
+    Raises:
+      ValueError: there is no such module, it cannot be imported, or has no such name.
+
+    >>> from asyncflax.train import options
+    >>> options.named("config.algorithm", "optax.adamw").__name__
+    'adamw'
+    """
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.append(os.getcwd())
+    parts = name.split(".")
+    found: Any = None
+    for count in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:count])
+        try:
+            found = importlib.import_module(module)
+            break
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise ValueError(f"{field}: {module} cannot be imported, it needs {error.name}.") from error
+        except Exception as error:
+            raise ValueError(f"{field}: {module} cannot be imported ({type(error).__name__}: {error}).") from error
+    else:
+        raise ValueError(
+            f"{field}: there is no module {parts[0]!r} for {name!r}, neither installed nor as {parts[0]}.py in the "
+            f"working folder {os.getcwd()}."
+        )
+    for part in parts[count:]:
+        if not hasattr(found, part):
+            hint = _check.nearest(part, [n for n in dir(found) if not n.startswith("_")])
+            raise ValueError(f"{field}: {getattr(found, '__name__', found)} has no {part!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def plain_call(text: Any) -> Any:
+    """What a call means, however it is spelled; the path of a recorded trace does not count, its content does.
+
+    >>> from asyncflax.train import options
+    >>> options.plain_call("dc_asgd( strength = 1.0 )"), options.plain_call("recorded(path='a.npz')")
+    ('dc_asgd(strength=1.0)', 'recorded()')
+    """
     try:
-        call = typing.cast(ast.Call, ast.parse(f"f({text})", mode="eval").body)
-        options = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
-        if not isinstance(call.func, ast.Name) or call.args or len(options) < len(call.keywords) or "None" in options:
-            raise ValueError
-    except (SyntaxError, ValueError, AttributeError):
-        raise ValueError(f"{name} must be like 'strength=0.04, form=outside', got {text!r}.") from None
-    called = getattr(function, "__name__", str(function))
-    parameters, given = parameters_of(function), set(given)
-    allowed = [p for p in parameters if p not in given]
-    for option, value in options.items():
-        if option in given:
-            raise ValueError(f"{name}: {option} of {called} is set by a field of its own, got {text!r}.")
-        if option not in allowed:
-            there_are = ", ".join(allowed) or "none"
-            hint = _check.nearest(option, allowed)
-            raise ValueError(f"{name}: {called} has no option {option!r}, got {text!r}{hint} There are: {there_are}.")
-        options[option] = typed(f"{name}: {option}", value, _type_of(function, parameters[option]))
-    return options
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, AttributeError):
+        return text
+    if isinstance(node, ast.Name | ast.Attribute):
+        node = ast.Call(node, [], [])
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "recorded":
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg != "path"]
+    return ast.unparse(node)
 
 
-def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function, or those with which a class is made."""
-    if inspect.isclass(function):  # the metaclass of a module hides them
-        parameters = dict(inspect.signature(function.__init__).parameters)
-        parameters.pop("self")
-        return parameters
-    return dict(inspect.signature(function).parameters)
+def plain_items(value: Any) -> Any:
+    """What items mean, however they are written: lists of a label and a value.
 
-
-def _literal(node: ast.expr) -> Any:
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
-
-
-def _type_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """float, int, bool or str, from the annotation or else the default; Any where that is something else."""
-    hint = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function).get(parameter.name)
-    if hint is None:
-        hint = type(parameter.default)
-    return hint if hint in (float, int, bool, str) else Any  # a union: the function itself looks
-
-
-def _range(item: Any) -> Iterable[Any]:
-    """The numbers of 'range(8)', which is how a flag has it; anything else as it is."""
-    found = re.fullmatch(r"range\((\d+(?:,\s*\d+(?:,\s*[1-9]\d*)?)?)\)", item) if isinstance(item, str) else None
-    return (range(*map(int, found[1].split(","))) if found else None) or [item]
+    >>> from asyncflax.train import options
+    >>> options.plain_items("momentum=(0, 1), asgd") == options.plain_items([["momentum", [0, 1]], "asgd"])
+    False
+    >>> options.plain_items("momentum=(0, 1)") == options.plain_items({"momentum": [0, 1]})
+    True
+    """
+    try:
+        return [[label, _listed(item)] for label, item in parse_items("items", value)]
+    except (TypeError, ValueError):
+        return value
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """The value in the field's type: an int may stand for a float, a list for a tuple."""
+    """The value in a type: an int may stand for a float, a list for a tuple.
+
+    Args:
+      name: what to call it in errors.
+      value: to be checked.
+      kind: a type, or Any.
+
+    Raises:
+      TypeError: it is of another type.
+
+    >>> from asyncflax.train import options
+    >>> options.typed("config.seed", 3, float), options.typed("config.classes", ["range(3)"], tuple[int, ...])
+    (3.0, (0, 1, 2))
+    """
     if kind is Any:
         return value
     if typing.get_origin(kind) is tuple:
@@ -108,3 +320,165 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     if type(value) is not kind:
         raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r} ({type(value).__name__}).")
     return value
+
+
+def _parse(field: str, text: str) -> ast.expr:
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        raise ValueError(f"{field} must be like 'NAME(option=value)', got {text!r}.") from None
+
+
+def _spec(
+    field: str,
+    node: ast.expr,
+    text: str,
+    library: Mapping[str, Callable[..., Any]],
+    given: frozenset[str],
+    kinds: tuple[type, ...],
+) -> Spec:
+    """The call of a node, or its name, which is short for a call without options."""
+    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    name = _dotted(call.func)
+    if name is None:
+        raise ValueError(f"{field} must be like 'NAME(option=value)', got {text!r}.")
+    if "." in name:
+        function = named(field, name)
+        if not callable(function):
+            raise TypeError(f"{field}: {name} must be a function or a class, it is {function!r}.")
+    else:
+        _check.choice(field, name, sorted(library))
+        function = library[name]
+    parameters = _parameters_of(function)
+    allowed = [p for p in parameters if p not in given]
+    if call.args:
+        first = next(iter(allowed), "option")
+        raise ValueError(f"{field}: {name} takes keywords, as in '{name}({first}=...)', got {text!r}.")
+    options: dict[str, Any] = {}
+    for keyword in call.keywords:
+        option = keyword.arg
+        if option is None or option in options:
+            raise ValueError(f"{field} must be like 'NAME(option=value)', each option once, got {text!r}.")
+        if option in given:
+            raise ValueError(f"{field}: {option} of {name} is set by a field of its own, got {text!r}.")
+        if option not in allowed and not _takes_any(function):
+            hint, there_are = _check.nearest(option, allowed).rstrip("."), ", ".join(allowed) or "none"
+            raise ValueError(f"{field}: {name} has no option {option!r}, got {text!r}{hint}; there are: {there_are}.")
+        options[option] = _value(f"{field}: {option}", keyword.value, text, _annotation(function, option))
+    return Spec(field, name, function, options, kinds)
+
+
+def _value(field: str, node: ast.expr, text: str, annotation: Any) -> Any:
+    """A literal, a string of a bare word, or a `Spec` of what is to be made."""
+    kinds = [annotation, *typing.get_args(annotation)]
+    made = tuple(kind for kind in kinds if isinstance(kind, type) and _makers_of(kind))
+    library = {name: function for kind in made for name, function in _makers_of(kind).items()}
+    word = isinstance(node, ast.Name | ast.Attribute)
+    if isinstance(node, ast.Call) or (word and library):
+        return _spec(field, node, text, library or _everything(), frozenset(), made)
+    value = _plain(field, node, text)
+    if library and value is not None:
+        raise TypeError(f"{field} must be a call, one of {', '.join(sorted(library))}, got {value!r} in {text!r}.")
+    simple = [kind for kind in kinds if kind in (float, int, bool, str)]
+    others = [kind for kind in kinds if kind not in (*simple, type(None)) and kind is not annotation]
+    is_plain = len(simple) == 1 and not others and not (value is None and type(None) in kinds)
+    return typed(field, value, simple[0] if is_plain else Any)
+
+
+def _plain(field: str, node: ast.expr, text: str) -> Any:
+    """The value of a literal, in which bare words and calls stand for their texts."""
+    if _dotted(node.func if isinstance(node, ast.Call) else node) is not None:
+        return ast.get_source_segment(text, node)
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(_plain(field, item, text) for item in node.elts)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{field} must be a number, a word, a text or a path in quotes, or a call, got {text!r}."
+        ) from None
+
+
+def _split(text: str) -> list[str]:
+    """The parts of a text between commas outside of brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+            if letter == "," and depth == 0:
+                parts.append("")
+                continue
+        parts[-1] += letter
+    return [part for part in parts if part.strip()]
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+def _dotted(node: ast.expr) -> str | None:
+    """'a.b' of a name with dots, else None."""
+    if isinstance(node, ast.Attribute):
+        before = _dotted(node.value)
+        return before and f"{before}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a function, or those with which a class is made."""
+    if inspect.isclass(function):  # the metaclass of a module hides them
+        parameters = dict(inspect.signature(function.__init__).parameters)
+        parameters.pop("self", None)
+    else:
+        parameters = dict(inspect.signature(function).parameters)
+    return {name: p for name, p in parameters.items() if p.kind not in _VARIADIC}
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    made_by = function.__init__ if inspect.isclass(function) else function
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(made_by).parameters.values())
+
+
+def _annotation(function: Callable[..., Any], parameter: str) -> Any:
+    """The type of a parameter, by its annotation or else its default; Any where nothing says so."""
+    try:
+        hint = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function).get(parameter)
+    except (NameError, TypeError):  # somebody's annotations that cannot be resolved
+        hint = None
+    if hint is None and parameter in _parameters_of(function):
+        default = _parameters_of(function)[parameter].default
+        hint = None if default is inspect.Parameter.empty or default is None else type(default)
+    return Any if hint is None else hint
+
+
+def _makers_of(kind: type) -> dict[str, Callable[..., Any]]:
+    """The library's functions that make something of a kind, in the module of the kind."""
+    home = sys.modules.get(kind.__module__)
+    own = kind.__module__.startswith("asyncflax.") and isinstance(home, types.ModuleType) and hasattr(home, "__all__")
+    return makers(home, kind) if own else {}
+
+
+def _everything() -> dict[str, Callable[..., Any]]:
+    """What an undotted call may stand for where nothing says what is wanted."""
+    from asyncflax import algorithms, base, queues, staleness
+
+    return {
+        **makers(algorithms, base.AsyncAlgorithm),
+        **makers(queues, queues.ServiceTime),
+        **makers(staleness, staleness.StalenessLaw),
+    }
+
+
+def _makes(function: Any, kind: type) -> bool:
+    says = getattr(function, "__annotations__", {}).get("return")
+    return says is kind or (isinstance(says, str) and says.rpartition(".")[2] == kind.__name__)
+
+
+def _range(item: Any) -> Iterable[Any]:
+    """The numbers of 'range(8)', which is how a flag has it; anything else as it is."""
+    found = re.fullmatch(r"range\((\d+(?:,\s*\d+(?:,\s*[1-9]\d*)?)?)\)", item) if isinstance(item, str) else None
+    return (range(*map(int, found[1].split(","))) if found else None) or [item]

@@ -35,10 +35,9 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
         batch_size=100,
         # Asynchrony: one worker, which is synchronous; set num_workers.
         num_workers=1,
-        service_time="exponential",
+        asynchrony="queue(service_time=exponential)",
         # The method.
-        algorithm="momentum_asgd",
-        algorithm_options="form=inside, decay_at=read",
+        algorithm="momentum_asgd(form=inside, decay_at=read)",
         learning_rate=0.001,
         momentum=0.9,
         weight_decay=0.004,
@@ -89,8 +88,7 @@ def resnet20(**fields: Any) -> TrainConfig:
         batch_size=128,
         # Asynchrony: one worker, which is synchronous; set num_workers.
         num_workers=1,
-        service_time="gamma",
-        service_time_options="cv=0.1",
+        asynchrony="queue(service_time=gamma(cv=0.1))",
         # The method.
         algorithm="momentum_asgd",
         learning_rate=0.1,
@@ -171,10 +169,9 @@ def caffenet(**fields: Any) -> TrainConfig:
         decode_processes=8,
         # Asynchrony: one worker, which is synchronous; set num_workers.
         num_workers=1,
-        service_time="exponential",
+        asynchrony="queue(service_time=exponential)",
         # The method.
-        algorithm="momentum_asgd",
-        algorithm_options="form=inside, decay_at=read",
+        algorithm="momentum_asgd(form=inside, decay_at=read)",
         learning_rate=0.001,
         momentum=0.9,
         weight_decay=5e-4,
@@ -251,8 +248,7 @@ def resnet50(**fields: Any) -> TrainConfig:
         decode_processes=8,
         # Asynchrony: one worker, which is synchronous; set num_workers.
         num_workers=1,
-        service_time="gamma",
-        service_time_options="cv=0.1",
+        asynchrony="queue(service_time=gamma(cv=0.1))",
         # The method.
         algorithm="momentum_asgd",
         learning_rate=0.1,

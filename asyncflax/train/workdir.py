@@ -54,6 +54,7 @@ workdir, or the old config to go on.
         self.path, self.config, self._kind = pathlib.Path(path), config, type(config).__name__
         self._name = f"workdir={os.fspath(path)!r}"
         self._record, self._trace = self.path / "run.json", self.path / "trace.npz"
+        self._sources: dict[str, str] = {}
         if is_primary():
             self._refuse_other_folder()
 
@@ -97,16 +98,24 @@ workdir, or the old config to go on.
                 raise RunError(f"{self._name} cannot be locked: {error}") from error
             yield self
 
-    def begin(self, trace: Trace | None = None, *, inputs: Mapping[str, str] | None = None) -> None:
+    def begin(
+        self,
+        trace: Trace | None = None,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
         """Writes config, versions and trace of a new run, or checks that the trace of an old one is still the same.
 
         Args:
           trace: of the run; a sweep has many, which follow from its config.
-          inputs: digests by the name of the field, of files that the run reads.
+          inputs: digests by name, of files that the run reads: with another one it is another run.
+          sources: digests by the name of a module, of code that is not the library's: see `changes`.
 
         Raises:
           ValueError: the config or the trace is another one, or a file is damaged; other processes see another folder.
         """
+        self._sources = {**(sources or {})}
         if is_primary():
             self._write_or_compare(trace, inputs)
         sync("run.json is there")
@@ -122,6 +131,7 @@ workdir, or the old config to go on.
                 "kind": self._kind,
                 "config": dataclasses.asdict(self.config),
                 "inputs": {**(inputs or {})},
+                "sources": self._sources,
                 **_versions(),
             }
             text = json.dumps(about, indent=1) + "\n"
@@ -140,14 +150,18 @@ workdir, or the old config to go on.
                 f"the config makes another trace than the run began with, {self._trace}; take a new workdir."
             )
 
-    def changed_versions(self) -> list[str]:
-        """What is not as it was when the run began, in words; then the last bits may differ."""
+    def changes(self) -> list[str]:
+        """What is not as it was when the run began, in words: versions and the code that is not the library's."""
         began = self._began()
-        return [
-            f"{name} was {began.get(name)}, now it is {now}"
+        versions = [
+            f"{name} was {began.get(name)}, now it is {now}; the last bits may differ"
             for name, now in _versions().items()
             if began.get(name) != now
         ]
+        before = began.get("sources", {})
+        names = sorted(before.keys() | self._sources.keys())
+        other = [name for name in names if before.get(name) != self._sources.get(name)]
+        return versions + [f"the source of {name} has changed since the run began" for name in other]
 
     def _refuse_other_config(self) -> None:
         began = self._began()
@@ -181,15 +195,16 @@ def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[
     >>> differences(dataclasses.asdict(TrainConfig()), TrainConfig(momentum=0.5, data_dir="elsewhere"))
     ['config.momentum was 0.0, now it is 0.5']
     """
-    plain = lambda value: list(value) if isinstance(value, tuple) else value
     lines = []
     for field in dataclasses.fields(new):
         if field.metadata.get("free"):
             continue
-        before, now = plain(old.get(field.name, field.default)), plain(getattr(new, field.name))
+        listed = lambda value: list(value) if isinstance(value, tuple) else value  # as JSON has it
+        before, now = listed(old.get(field.name, field.default)), listed(getattr(new, field.name))
+        plain = field.metadata.get("plain", lambda value: value)
         if dataclasses.is_dataclass(now):
             lines += differences(before if isinstance(before, Mapping) else {}, now, f"{name}.{field.name}")
-        elif before != now:
+        elif plain(before) != plain(now):
             lines.append(f"{name}.{field.name} was {before!r}, now it is {now!r}")
     return lines + [f"{name}.{other} no longer exists" for other in old if not hasattr(new, other)]
 

@@ -53,9 +53,9 @@ def test_a_method_behind_a_transformation_of_gradients_is_found():
 
 
 def test_a_comparison_stands_for_all_its_methods():
-    config = CompareConfig(methods="ormo; mild: ormo(momentum=0.5); other: dana_dc(strength=2.0)")
+    config = CompareConfig(methods="ormo, mild=ormo(momentum=0.5), other=dana_dc(strength=2.0)")
     assert asyncflax.citation(config) == asyncflax.citation("ormo", "dana_dc")
-    with pytest.raises(ValueError, match=r"config\.methods: 'ormoo' is none of .* did you mean 'ormo'"):
+    with pytest.raises(ValueError, match=r"config\.methods must be one of .* got 'ormoo'; did you mean 'ormo'"):
         asyncflax.citation(CompareConfig(methods="ormoo"))
 
 

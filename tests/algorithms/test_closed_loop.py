@@ -133,8 +133,7 @@ def test_wrong_options_are_named(options, message):
 def test_a_training_logs_the_loop_and_goes_on_with_it(monkeypatch, tmp_path):
     """Interrupted after it has opened: the same numbers, bit by bit, in the metrics and in the checkpoint."""
     config = TrainConfig(
-        model="Mlp",
-        model_options="hidden=8",
+        model="Mlp(hidden=8)",
         algorithm="closed_loop_momentum",
         momentum=0.7,
         num_workers=2,

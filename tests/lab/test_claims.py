@@ -1,4 +1,4 @@
-"""Claims as files, their table in the README, and what is said when one is wrong."""
+"""Claims as files, their tables in documents, and what is said when one is wrong."""
 
 import dataclasses
 import json
@@ -32,19 +32,23 @@ def claim(**fields):
 
 
 def repository(path, *all_claims):
-    """A folder with a README, results and the script that the commands name."""
+    """A folder with two documents, results and the script that the commands name."""
     (path / "launch").mkdir()
     (path / "launch" / "theory.py").touch()
-    (path / "README.md").write_text("# Title\n\n<!-- claims -->\n<!-- /claims -->\n\nThe end.\n")
+    (path / "docs").mkdir()
+    documents = [path / name for name in claims.DOCUMENTS]
+    for document in documents:
+        some = ": theorem-5" if document.name == "README.md" and all_claims else ""
+        document.write_text(f"# Title\n\n<!-- claims{some} -->\n<!-- /claims -->\n\nThe end.\n")
     for one in all_claims:
         one.save(path / "results")
-    claims.write_table(path / "README.md", path / "results")
-    return path / "README.md", path / "results"
+    claims.write_tables(documents, path / "results")
+    return documents, path / "results"
 
 
-def test_the_table_in_the_readme_is_that_of_the_results():
-    """Every row has its file, figure, seeds, interval and a command whose script and config there are."""
-    assert claims.faults(ROOT / "README.md", ROOT / "results") == []
+def test_the_tables_in_the_documents_are_those_of_the_results():
+    """Every row has its file, figure, seeds, interval and a command whose script and config exist."""
+    assert claims.faults([ROOT / name for name in claims.DOCUMENTS], ROOT / "results") == []
     everything = claims.load_all(ROOT / "results")
     figures = {one.figure for one in everything if one.figure}
     kept = {path.name for path in (ROOT / "results").iterdir()}
@@ -93,7 +97,7 @@ def test_a_bad_field_is_one_clear_error(fields, error, message):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("{", "theorem-5.json is no JSON"),
+        ("{", "theorem-5.json is not JSON"),
         ("[]", "must hold the fields of a claim, got list"),
         ('{"seed": 3}', "a claim has no field 'seed'; did you mean 'seeds'?"),
         ('{"seeds": 3}', "theorem-5.json lacks name, statement,"),
@@ -126,30 +130,53 @@ def test_the_row_of_a_claim():
         "[0.874 (0.871 to 0.877)](results/theorem-5.json) | 50 | `python launch/theory.py --workdir=runs/theory` |"
     )
     assert "[Figure](results/one.png)" in rows[1] and "all cases | 1,000 |" in rows[1]
+    short = claims.markdown_table([claim(figure="one.png")], "../results", short=True).splitlines()
+    assert short[0] == "| claim | paper | ours (95 % interval) |" and short[1] == "|---|---|---|"
+    assert short[2].endswith(
+        r"[Figure](../results/one.png). | 0.875 \| M = 8 | [0.874 (0.871 to 0.877)](../results/theorem-5.json) |"
+    )
 
 
 def test_what_can_be_wrong_with_the_results(tmp_path):
-    readme, results = repository(tmp_path, claim(), claim(name="second"))
-    assert claims.faults(readme, results) == []
-    assert readme.read_text().startswith("# Title\n\n") and readme.read_text().endswith("\n\nThe end.\n")
+    documents, results = repository(tmp_path, claim(), claim(name="second"))
+    assert claims.faults(documents, results) == []
+    readme, everything = documents
+    for document, link in ((readme, "(results/theorem-5.json)"), (everything, "(../results/second.json)")):
+        assert document.read_text().startswith("# Title\n\n") and document.read_text().endswith("\n\nThe end.\n")
+        assert link in document.read_text()
+    assert "second" not in readme.read_text() and "python launch" not in readme.read_text()
 
     def wrong(**fields):
         claim(**fields).save(results, overwrite=True)
-        return "\n".join(claims.faults(readme, results))
+        return "\n".join(claims.faults(documents, results))
 
-    assert "the table in README.md is not that of results/; run: python launch/claims.py" in wrong(seeds=3)
+    said = wrong(seeds=3)  # which the short table does not have
+    assert said == "a table in claims.md differs from results/; run: python launch/claims.py"
+    assert "a table in README.md differs from results/" in wrong(ours="0.9")
     assert "there is no figure" in wrong(figure="one.png")
     (results / "one.png").write_bytes(bytes(200_001))
     assert "has 200,001 bytes" in wrong(figure="one.png")
-    assert "its command names launch/nothing.py, which there is not" in wrong(command="python launch/nothing.py")
+    assert "its command names launch/nothing.py, which does not exist" in wrong(command="python launch/nothing.py")
     assert "names configs/no.py, which" in wrong(command="python launch/theory.py --config=configs/no.py:fast")
     assert "a path of one machine" in wrong(command="python launch/theory.py --workdir=/home/me/run")
     (results / "theorem-5.json").write_text("{}")
-    assert "lacks name, statement" in "\n".join(claims.faults(readme, results))
+    assert "lacks name, statement" in "\n".join(claims.faults(documents, results))
     (results / "theorem-5.json").unlink()
-    assert "README.md names results/theorem-5.json, which there is not" in "\n".join(claims.faults(readme, results))
+    said = "\n".join(claims.faults(documents, results))
+    assert "README.md: there is no claim 'theorem-5'" in said
+    assert "claims.md links to ../results/theorem-5.json, which does not exist" in said
     readme.write_text("no marks")
-    assert "must have a line <!-- claims -->" in claims.faults(readme, results)[0]
+    assert "must have a line <!-- claims -->" in claims.faults(documents, results)[0]
+
+
+def test_nothing_is_written_if_a_document_names_no_claim(tmp_path):
+    (readme, everything), results = repository(tmp_path, claim())
+    before = everything.read_text()
+    claim(name="second").save(results)
+    readme.write_text("<!-- claims: theorem-5, secund -->\n<!-- /claims -->\n")
+    with pytest.raises(ValueError, match=r"README.md: there is no claim 'secund'; did you mean 'second'\?"):
+        claims.write_tables([everything, readme], results)
+    assert everything.read_text() == before
 
 
 def test_collecting_is_all_or_nothing_and_overwrites_only_when_asked(tmp_path):
@@ -186,13 +213,14 @@ def test_the_launcher(tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     claim().save(study / "claims")
-    readme, results = repository(tmp_path)
+    documents, results = repository(tmp_path)
     status, out, _ = launch(f"--root={tmp_path}", f"--from={study}")
-    assert status == 0 and "copied 1 claims: theorem-5" in out and "theorem-5.json" in readme.read_text()
+    assert status == 0 and "copied 1 claims: theorem-5" in out
+    assert all("theorem-5.json" in document.read_text() for document in documents)
     claim(seeds=3).save(results, overwrite=True)
     status, out, err = launch(f"--root={tmp_path}", "--check")
-    assert status == 1 and re.match(r"error: the table in README.md is not that of results/", err)
+    assert status == 1 and re.match(r"error: a table in README.md differs from results/", err)
     status, _, err = launch(f"--root={tmp_path}", f"--from={study}")
     assert status == 1 and "is another one; pass --overwrite to replace it" in err
     assert launch(f"--root={tmp_path}", f"--from={study}", "--overwrite")[0] == 0
-    assert claims.faults(readme, results) == []
+    assert claims.faults(documents, results) == []

@@ -155,7 +155,7 @@ ALL = "num_workers=(1, 8), momentum=(0, 0.5), learning_rate=(0.1,), seed=(0, 1)"
 
 def test_what_cannot_be_drawn_leaves_the_results(tmp_path):
     axes = f"num_workers={GROUPS}, momentum={MOMENTA}, learning_rate={RATES}, seed={SEEDS}"
-    config = SweepConfig(axes=axes, figure="efficiency", figure_options="target=0.0")
+    config = SweepConfig(axes=axes, figure="efficiency(target=0.0)")
     with pytest.raises(RunError, match=r"is reached before the first update; .* the results are in .*results\.nc"):
         figures.draw(results(), config, tmp_path)
 
@@ -167,29 +167,29 @@ def test_momenta_that_diverge_with_every_learning_rate_are_left_out():
 
 
 @pytest.mark.parametrize(
-    "axes, figure, options, message",
+    "axes, figure, message",
     [
-        ("seed=(0, 1)", "tuned_momenta", "", "did you mean 'tuned_momentum'"),
-        ("seed=(0, 1)", "tuned_momentum", "target=0.9", "needs the axis num_workers"),
-        ("seed=(0, 1)", "tuned_momentum", "", "must set target of tuned_momentum, as in 'target=...'"),
-        ("seed=(0, 1)", "efficiency", "targets=0.9", "has no option 'targets'.*did you mean 'target'"),
-        (ALL, "tuned_momentum", "target=0.9, metric=accuracy", "metric must be one of 'test_accuracy', 'test_loss'"),
-        (ALL, "negative_momentum", "target=0.9", "has no place for the axis num_workers"),
-        ("momentum=(-0.1, 0.1), learning_rate=(1,), seed=(0, 1)", "negative_momentum", "target=0.9", "momentum 0"),
-        (ALL.replace("seed=(0, 1)", "seed=(0,)"), "efficiency", "target=0.9", "needs two seeds at least"),
-        ("seeds=(0, 1)", "", "", "'seeds' is no field .* did you mean 'seed'"),
+        ("seed=(0, 1)", "tuned_momenta", "did you mean 'tuned_momentum'"),
+        ("seed=(0, 1)", "tuned_momentum(target=0.9)", "needs the axis num_workers"),
+        ("seed=(0, 1)", "tuned_momentum", r"tuned_momentum needs target, as in 'tuned_momentum\(target=...\)'"),
+        ("seed=(0, 1)", "efficiency(targets=0.9)", "has no option 'targets'.*did you mean 'target'"),
+        (ALL, "tuned_momentum(target=0.9, metric=accuracy)", "metric must be one of 'test_accuracy', 'test_loss'"),
+        (ALL, "negative_momentum(target=0.9)", "has no place for the axis num_workers"),
+        ("momentum=(-0.1, 0.1), learning_rate=(1,), seed=(0, 1)", "negative_momentum(target=0.9)", "momentum 0"),
+        (ALL.replace("seed=(0, 1)", "seed=(0,)"), "efficiency(target=0.9)", "needs two seeds at least"),
+        ("seeds=(0, 1)", "", "'seeds' is no field .* did you mean 'seed'"),
     ],
 )
-def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_trained(axes, figure, options, message):
+def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_trained(axes, figure, message):
     with pytest.raises(RunError, match=message):
-        figures.check(SweepConfig(axes=axes, figure=figure, figure_options=options))
+        figures.check(SweepConfig(axes=axes, figure=figure))
 
 
 def test_a_figure_and_its_claims_are_saved_under_the_command_that_makes_them(tmp_path):
     from asyncflax.lab.claims import load_all
 
     axes = f"num_workers={GROUPS}, momentum={MOMENTA}, learning_rate={RATES}, seed={SEEDS}"
-    config = SweepConfig(axes=axes, figure="tuned_momentum", figure_options="target=0.9")
+    config = SweepConfig(axes=axes, figure="tuned_momentum(target=0.9)")
     command = "/somewhere/bin/python launch/sweep.py --config=configs/figure3.py:digits --workdir=x"
     for _ in range(2):  # again: the same
         drawn = figures.draw(results(), config, tmp_path, command=command)

@@ -23,9 +23,7 @@ from asyncflax.train import experiment
 from asyncflax.train.config import TrainConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
-TRAIN = TrainConfig(
-    model="Mlp", model_options="hidden=8", num_workers=3, num_updates=24, log_every=4, eval_every=12, batch_size=8
-)
+TRAIN = TrainConfig(model="Mlp(hidden=8)", num_workers=3, num_updates=24, log_every=4, eval_every=12, batch_size=8)
 
 
 def in_float64(config, *, images=None):
@@ -61,12 +59,12 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
         ),
         # Two environments in one program, a law with as many slots as its draws need, a method with state a worker.
         (
-            dataclasses.replace(TRAIN, staleness="geometric", staleness_options="mean=2", eval_every=10),
+            dataclasses.replace(TRAIN, asynchrony="law(distribution=geometric(mean=2))", eval_every=10),
             {"seed": (3, 4, 5), "momentum": (0.0, 0.5)},
             0,
         ),
         (
-            dataclasses.replace(TRAIN, algorithm="multi_asgd", model_options="hidden=8, dropout=0.3", crop_pad=1),
+            dataclasses.replace(TRAIN, algorithm="multi_asgd", model="Mlp(hidden=8, dropout=0.3)", crop_pad=1),
             {"num_workers": (2, 3), "momentum": (0.5,), "seed": (0,)},
             0,
         ),
@@ -75,9 +73,7 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
 )
 def test_a_grid_gives_what_the_runs_one_by_one_give(monkeypatch, tmp_path, train, axes, at_once):
     monkeypatch.setattr(program, "make_experiment", in_float64)
-    config = SweepConfig(
-        train, axes=", ".join(f"{name}={value}" for name, value in axes.items()), cells_at_once=at_once
-    )
+    config = SweepConfig(train, axes, cells_at_once=at_once)
     results = run_sweep(config, tmp_path / "sweep")
     grid = Grid.of(config)
     cells = list(grid)
@@ -176,9 +172,9 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
         ("algorithm=('asgd',), momentum=(0.0, 0.9)", "asgd has no momentum; set it to 0"),
         ("learning_rate_drops=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
         ("seed=(0, 4000000000)", r"must have numbers below 2\^31"),
-        ("algorithm_options=('frm=inside',)", "has no option 'frm'.*did you mean 'form'"),
+        ("algorithm=(momentum_asgd(frm=inside),)", "has no option 'frm'.*did you mean 'form'"),
         ("start_from=('nowhere',)", "nowhere is no checkpoint"),
-        ("momentum=[0, open('x')]", "axes must be like 'momentum="),
+        ("momentum=[0, open('x')]", 'is refused: config.momentum must be of type float, got "open'),
         ("momentum", "axes must be like 'momentum="),
     ],
 )
@@ -219,7 +215,7 @@ def test_tiles_are_cut_to_the_memory_that_there_is(monkeypatch):
 
 def test_the_methods_of_one_sweep_may_differ_in_having_momentum(tmp_path):
     train = dataclasses.replace(TRAIN, momentum=0.9)
-    config = SweepConfig(train, axes="algorithm=('asgd', 'momentum_asgd'), momentum=(0.0,)")
+    config = SweepConfig(train, axes="algorithm=(asgd, momentum_asgd(form=inside)), momentum=(0.0,)")
     results = run_sweep(config, tmp_path / "sweep")
     np.testing.assert_allclose(results.test_loss[0], results.test_loss[1], rtol=1e-6)
 

@@ -88,7 +88,7 @@ def test_every_width_and_mesh_gives_the_same_iterates_and_statistics():
     config = dataclasses.replace(TINY, algorithm="multi_asgd", momentum=0.5)
     state, losses = run(in_float64(dataclasses.replace(config, width=1)))
     assert np.any(np.asarray(state.model_state["norm"]["mean"]) != 0)
-    for place in ({"width": 4}, {"mesh": "device_groups=2, replicas=2", "server": "sharded"}):
+    for place in ({"width": 4}, {"mesh": "mesh(device_groups=2, replicas=2)", "server": "sharded"}):
         same, same_losses = run(in_float64(dataclasses.replace(config, **place)))
         np.testing.assert_allclose(same_losses, losses, rtol=1e-12)
         assert_close(same.params, state.params, 1e-12)
@@ -116,7 +116,7 @@ def test_training_does_not_read_the_running_statistics_and_evaluation_does():
 
 
 def test_frozen_statistics_are_read_and_stay():
-    made = in_float64(dataclasses.replace(TINY, model_options="frozen=True"))
+    made = in_float64(dataclasses.replace(TINY, model="TinyNorm(frozen=True)"))
     rows = made.batches(made.plan[0])[0]
     other = jax.tree.map(lambda x: x + 3.0, made.model_state)
     one, two = (made.gradient_fn(made.params, rows, key=made.key, model_state=s) for s in (made.model_state, other))
@@ -253,7 +253,9 @@ def test_he_initialisation():
 
 
 def test_gradients_of_a_wide_network_are_finite_and_reach_everything():
-    config = recipes.wrn16_4(dataset="digits", model_options="dropout=0.3", batch_size=4, num_updates=10, crop_pad=1)
+    config = recipes.wrn16_4(
+        dataset="digits", model="WideResNet16x4(dropout=0.3)", batch_size=4, num_updates=10, crop_pad=1
+    )
     made = make_experiment(config)
     rows = made.batches(made.plan[0])[0]
     result = jax.jit(made.gradient_fn)(made.params, rows, key=made.key, model_state=made.model_state)

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 import pathlib
 import re
 import runpy
@@ -11,14 +12,11 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-import asyncflax
-from asyncflax import models
 from asyncflax.lab import figures
 from asyncflax.lab.compare import CompareConfig, Comparison
 from asyncflax.lab.sweep import SweepConfig
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import make_algorithm
-from asyncflax.train.options import parse_options
 from asyncflax.train.workdir import differences
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -64,18 +62,22 @@ ROOT = pathlib.Path(__file__).parents[2]
             ValueError,
             r"config\.algorithm must be one of .*, got 'dc-asgd'; did you mean 'dc_",
         ),
-        ({"service_time": "gama"}, ValueError, r"config\.service_time .* did you mean 'gamma'\?"),
-        ({"staleness": "geometrical"}, ValueError, r"config\.staleness .* did you mean 'geometric'"),
-        ({"seed": 2**32}, ValueError, r"config\.seed must be at most 4294967295"),
         (
-            {"queue_options": "policy=discard", "trace": "a.npz"},
+            {"asynchrony": "queue(service_time=gama)"},
             ValueError,
-            r"queue_options=.* is for the queue, which is",
+            r"config\.asynchrony: service_time must be one of .* did you mean 'gamma'\?",
         ),
-        ({"staleness_options": "mean=7"}, ValueError, r"staleness_options='mean=7' is for config\.staleness, which is"),
-        ({"algorithm": "ssgd"}, ValueError, r"config\.algorithm='ssgd' .* set config\.barrier=True"),
+        (
+            {"asynchrony": "law(distribution=geometrical(mean=7))"},
+            ValueError,
+            r"config\.asynchrony: distribution must be one of .* did you mean 'geometric'",
+        ),
+        ({"asynchrony": "que"}, ValueError, r"config\.asynchrony must be one of 'barrier', .* got 'que'"),
+        ({"asynchrony": ""}, ValueError, r"config\.asynchrony must be like 'NAME\(option=value\)', got ''"),
+        ({"mesh": "mesh(device_group=2)"}, ValueError, r"config\.mesh: mesh has no option .* mean 'device_groups'"),
+        ({"seed": 2**32}, ValueError, r"config\.seed must be at most 4294967295"),
+        ({"algorithm": "ssgd"}, ValueError, r"config\.algorithm='ssgd' .* set config\.asynchrony='barrier"),
         ({"algorithm": "dc_asgd", "bias_multiplier": 2.0}, ValueError, r"linear in the gradient, which dc_asgd is not"),
-        ({"staleness": "geometric", "trace": "a.npz"}, ValueError, r"config\.staleness and config\.trace exclude each"),
     ],
 )
 def test_bad_fields_are_one_clear_error(fields, error, message):
@@ -92,56 +94,19 @@ def test_numbers_may_be_written_plainly():
     assert (config.learning_rate, config.num_workers) == (0.5, 4) and type(config.num_workers) is int
 
 
-@pytest.mark.parametrize(
-    "text, options",
-    [
-        ("", {}),
-        ("strength=0.04", {"strength": 0.04}),
-        (
-            " strength = 1 , curvature=absolute, form='outside' ",
-            {"strength": 1.0, "curvature": "absolute", "form": "outside"},
-        ),
-        ("strength=-1e-3", {"strength": -1e-3}),
-    ],
-)
-def test_options_are_typed_by_the_signature(text, options):
-    found = parse_options("options", text, asyncflax.algorithms.dc_asgd)
-    assert found == options and [type(v) for v in found.values()] == [type(v) for v in options.values()]
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        (
-            "strenght=0.04",
-            r"dc_asgd has no option 'strenght', got 'strenght=0\.04'; did you mean 'strength'\? There are: ",
-        ),
-        ("learning_rate=1", r"learning_rate of dc_asgd is set by a field of its own"),
-        ("strength=strong", r"strength must be of type float, got 'strong'"),
-        ("strength", r"must be like 'strength=0\.04, form=outside', got 'strength'"),
-        ("strength=", r"must be like"),
-        ("strength=__import__('os')", r"must be like"),
-        ("**{}", r"must be like"),
-        ("strength=1, strength=2", r"must be like"),
-        ("strength=1)(form=outside", r"must be like"),
-    ],
-)
-def test_bad_options_are_one_clear_error(text, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        parse_options("options", text, asyncflax.algorithms.dc_asgd, given=["learning_rate"])
-
-
-def test_options_of_classes():
-    assert parse_options("options", "dropout=0.5", models.SmallCnn) == {"dropout": 0.5}
-    assert parse_options("options", "conv=im2col", models.Cifar10Quick) == {"conv": "im2col"}
-    with pytest.raises(ValueError, match=r"SmallCnn has no option 'droput'.*did you mean 'dropout'"):
-        parse_options("options", "droput=0.5", models.SmallCnn)
-
-
 def test_a_run_goes_on_with_data_elsewhere_but_not_with_other_hyper_parameters():
     config = TrainConfig(learning_rate_drops=(0.5,))
     began = {**dataclasses.asdict(config), "learning_rate_drops": [0.5]}  # as JSON has it
     assert differences(began, dataclasses.replace(config, data_dir="/elsewhere", keep_checkpoints=9)) == []
+    for same in ({"algorithm": "momentum_asgd( )"}, {"asynchrony": "queue()"}, {"model": " SmallCnn"}):
+        assert differences(began, dataclasses.replace(config, **same)) == []
+    assert differences(began, dataclasses.replace(config, algorithm="momentum_asgd(form=outside)")) == [
+        "config.algorithm was 'momentum_asgd', now it is 'momentum_asgd(form=outside)'"
+    ]
+    here, there = (TrainConfig(asynchrony=f"recorded(path='{name}.npz')") for name in ("here", "there"))
+    assert differences(dataclasses.asdict(here), there) == []  # the content counts: see the inputs of a `Workdir`
+    sweep = SweepConfig(axes={"momentum": (0, 0.5)})
+    assert differences(json.loads(json.dumps(dataclasses.asdict(sweep))), SweepConfig(axes="momentum=(0, 0.5)")) == []
     assert differences(began, dataclasses.replace(config, seed=1)) == ["config.seed was 0, now it is 1"]
     assert differences({**began, "gone": 1}, config) == ["config.gone no longer exists"]
     del began["flip"]  # a run of an older version

@@ -80,10 +80,10 @@ def test_evaluation_counts_every_test_image_once():
 @pytest.mark.parametrize(
     "changes, staleness",
     [
-        ({"service_time": "deterministic"}, "round robin"),
-        ({"staleness": "constant", "staleness_options": "staleness=2"}, "constant"),
-        ({"barrier": True, "algorithm": "ssgd"}, "barrier"),
-        ({"queue_options": "max_staleness=1, policy=discard"}, "bounded"),
+        ({"asynchrony": "queue(service_time=deterministic)"}, "round robin"),
+        ({"asynchrony": "law(distribution=constant(staleness=2))"}, "constant"),
+        ({"asynchrony": "barrier", "algorithm": "ssgd"}, "barrier"),
+        ({"asynchrony": "queue(max_staleness=1, policy=discard)"}, "bounded"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -103,12 +103,14 @@ def test_the_kinds_of_asynchrony(changes, staleness):
 
 def test_only_memoryless_queues_have_a_law():
     assert str(make_experiment(SMALL).law) == "geometric(3)"
-    assert make_experiment(dataclasses.replace(SMALL, service_time="gamma")).law is None
-    assert make_experiment(dataclasses.replace(SMALL, service_time_options="mean=2")).law is None
+    for slower in ("queue(service_time=exponential(mean=2))", "queue(max_staleness=None)"):
+        assert str(make_experiment(dataclasses.replace(SMALL, asynchrony=slower)).law) == "geometric(3)"
+    for other in ("service_time=gamma", "service_time=exponential(mean=(1, 1, 1, 2))", "max_staleness=3"):
+        assert make_experiment(dataclasses.replace(SMALL, asynchrony=f"queue({other})")).law is None
 
 
 def test_a_drop_of_the_learning_rate_in_rounds_of_synchronous_sgd():
-    changes = {"barrier": True, "algorithm": "ssgd", "learning_rate_drops": (0.5,)}
+    changes = {"asynchrony": "barrier", "algorithm": "ssgd", "learning_rate_drops": (0.5,)}
     experiment, state, _ = run(dataclasses.replace(SMALL, **changes, learning_rate_factor=0.0))
     assert [float(experiment.schedule(event)) > 0 for event in (0, 27, 28, 59)] == [True, True, False, False]
     _, half, _ = run(dataclasses.replace(SMALL, **changes | {"learning_rate_drops": ()}, num_updates=28))
@@ -135,7 +137,7 @@ def test_the_learning_rate_rises_update_by_update_and_then_drops():
 
 
 def test_a_warm_up_in_rounds_of_synchronous_sgd():
-    changes = {"barrier": True, "algorithm": "ssgd", "warmup_updates": 8}
+    changes = {"asynchrony": "barrier", "algorithm": "ssgd", "warmup_updates": 8}
     schedule = make_experiment(dataclasses.replace(SMALL, learning_rate=0.4, **changes)).schedule
     expected = [0.1] * 4 + [0.25] * 4 + [0.4] * 4
     np.testing.assert_allclose([schedule(event) for event in range(12)], expected, rtol=1e-6)
@@ -167,7 +169,7 @@ def test_clipped_gradients():
 
 
 def test_a_warm_start_has_the_parameters_of_the_checkpoint_and_all_else_of_the_config(tmp_path):
-    config = dataclasses.replace(SMALL, model="Mlp", model_options="hidden=4", num_updates=20, eval_every=20)
+    config = dataclasses.replace(SMALL, model="Mlp(hidden=4)", num_updates=20, eval_every=20)
     state = train_and_evaluate(config, tmp_path / "first").state
     warm = make_experiment(dataclasses.replace(config, start_from=str(tmp_path / "first" / "checkpoints" / "20")))
     jax.tree.map(np.testing.assert_array_equal, warm.params, state.params)
@@ -177,7 +179,7 @@ def test_a_warm_start_has_the_parameters_of_the_checkpoint_and_all_else_of_the_c
     assert train_and_evaluate(begun, tmp_path / "second").rows == done  # it has what it needs
     (tmp_path / "elsewhere").rename(tmp_path / "first")
     other = dataclasses.replace(
-        config, model_options="hidden=5", start_from=str(tmp_path / "first" / "checkpoints" / "20")
+        config, model="Mlp(hidden=5)", start_from=str(tmp_path / "first" / "checkpoints" / "20")
     )
     with pytest.raises(ValueError, match=r"is of another model: params\['dense'\]\['kernel'\]"):
         make_experiment(other)

@@ -75,7 +75,7 @@ def test_batches_belong_to_events_whatever_the_width_and_the_mesh():
     ) as stream:
         whole = stream.take(12)
     _, losses = run(made(width=1))
-    for places in ({"width": 3}, {"mesh": "device_groups=2, replicas=2", "log_every": 12}):
+    for places in ({"width": 3}, {"mesh": "mesh(device_groups=2, replicas=2)", "log_every": 12}):
         experiment = made(**places)
         for chunk in experiment.plan:
             batch = experiment.batches(chunk)
@@ -99,7 +99,7 @@ def test_a_run_that_goes_on_sees_the_batches_that_it_would_have_seen():
     jax.tree.map(np.testing.assert_array_equal, later[-1], states[-1])
 
 
-@pytest.mark.parametrize("places", [{}, {"mesh": "device_groups=2, replicas=2"}], ids=["one device", "mesh"])
+@pytest.mark.parametrize("places", [{}, {"mesh": "mesh(device_groups=2, replicas=2)"}], ids=["one device", "mesh"])
 def test_evaluation_counts_every_test_image_once(places):
     """13 images in batches of 5 (8 on four devices), one of them damaged, against NumPy on the central crops."""
     experiment = made(source(damaged_tests=[4]), on_corrupt="skip", **places)
@@ -264,7 +264,7 @@ def test_a_step_of_each_network_on_real_photographs(recipe, image_size):
         ({"classes": ("range(0)",)}, r"config\.classes\[0\] must be of type int, got 'range\(0\)'"),
         ({"classes": (1, 1)}, r"config\.classes must be labels >= 0, each once, got \(1, 1\)"),
         ({"batch_size": 23}, r"config\.batch_size=23 is larger than the 22 training images"),
-        ({"batch_size": 6, "mesh": "group=4"}, r"config\.batch_size=6 cannot be divided over the 4 devices"),
+        ({"batch_size": 6, "mesh": "mesh(replicas=4)"}, r"config\.batch_size=6 cannot be divided over the 4 devices"),
         ({"log_every": 10_000, "num_updates": 20_000, "image_size": 400}, r"GB, .* set config\.log_every to \d+ or"),
     ],
 )
@@ -280,11 +280,9 @@ def test_a_mesh_whose_processes_do_not_own_equal_parts_in_turn_is_refused(owners
     devices = np.array([types.SimpleNamespace(process_index=owner) for owner in owners])
     placement = types.SimpleNamespace(devices=4, mesh=types.SimpleNamespace(devices=devices.reshape(2, 2)))
     plan = types.SimpleNamespace(placement=placement)
-    message = (
-        r"config\.mesh='device_groups=2, replicas=2' takes devices of the processes \[.*\]; data sets of JPEGs need"
-    )
+    message = r"config\.mesh='mesh\(device_groups=2, replicas=2\)' takes devices of the processes \[.*\]; data sets of JPEGs need"
     with pytest.raises(ValueError, match=message):
-        feeds.RecordFeed(dataclasses.replace(CONFIG, mesh="device_groups=2, replicas=2"), source(), plan)
+        feeds.RecordFeed(dataclasses.replace(CONFIG, mesh="mesh(device_groups=2, replicas=2)"), source(), plan)
 
 
 @pytest.mark.parametrize("classes", [range(3), ("range(3)",), ("range(0, 3, 1)",), [0, 1, 2]], ids=str)

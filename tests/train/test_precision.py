@@ -16,7 +16,7 @@ from asyncflax.train.precision import PRECISIONS, compute_in
 from asyncflax.train.workdir import differences
 
 SMALL = TrainConfig(num_workers=4, num_updates=40, batch_size=16, log_every=20, eval_every=40, learning_rate=0.1)
-PERCEPTRON = dataclasses.replace(SMALL, model="Mlp", model_options="hidden=8")
+PERCEPTRON = dataclasses.replace(SMALL, model="Mlp(hidden=8)")
 
 
 def products(function, *arguments):
@@ -44,11 +44,11 @@ HIGHEST, HIGH = jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGH
     ],
 )
 @pytest.mark.parametrize(
-    "model, options",
-    [("Mlp", ""), *[("SmallCnn", f"conv={conv}") for conv in ("native", "forward_gradients", "im2col")]],
+    "model",
+    ["Mlp", *[f"SmallCnn(conv={conv})" for conv in ("native", "forward_gradients", "im2col")]],
 )
-def test_all_products_forward_and_backward_have_the_precision(precision, expected, model, options):
-    made = make_experiment(dataclasses.replace(SMALL, precision=precision, model=model, model_options=options))
+def test_all_products_forward_and_backward_have_the_precision(precision, expected, model):
+    made = make_experiment(dataclasses.replace(SMALL, precision=precision, model=model))
     rows = made.batches(made.plan[0])[0]
     gradient = lambda params: made.gradient_fn(params, rows, key=made.key)
     forward, backward = products(made.evaluate, made.params), products(gradient, made.params)
@@ -99,7 +99,7 @@ def test_precision_is_part_of_a_run_and_may_vary_in_a_sweep(tmp_path):
     half = dataclasses.replace(train, precision="bfloat16", meter_window=12)
     assert differences(dataclasses.asdict(train), half) == ["config.precision was 'float32', now it is 'bfloat16'"]
     alone = train_and_evaluate(half, tmp_path / "alone").rows[-1]
-    results = run_sweep(SweepConfig(train, axes=f"precision={PRECISIONS}, momentum=(0.0, 0.3)"), tmp_path / "sweep")
+    results = run_sweep(SweepConfig(train, {"precision": PRECISIONS, "momentum": (0.0, 0.3)}), tmp_path / "sweep")
     assert list(results.precision.values) == list(PRECISIONS)
     cells = results.test_loss.sel(update=20, momentum=0.0)
     assert float(cells.sel(precision="bfloat16")) == pytest.approx(alone["test_loss"], rel=1e-3)

@@ -79,8 +79,8 @@ def pages(results: xarray.Dataset) -> list[list[str]]:
 
     Example:
       >>> import xarray
-      >>> from asyncflax.lab.figures import comparison
-      >>> [len(page) for page in comparison.pages(xarray.Dataset(coords={"method": list("abcdefgh")}))]
+      >>> from asyncflax.lab.compare import figures
+      >>> [len(page) for page in figures.pages(xarray.Dataset(coords={"method": list("abcdefgh")}))]
       [4, 4]
     """
     methods = [str(method) for method in results.method.values]

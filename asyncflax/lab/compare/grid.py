@@ -3,44 +3,49 @@
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
 import dataclasses
-import re
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
 
 from asyncflax import _check, algorithms, queues
+from asyncflax.base import AsyncAlgorithm
 from asyncflax.lab.compare.orders import parse_orders, slug
 from asyncflax.lab.compare.summary import RULES
 from asyncflax.lab.sweep.grid import Cells
+from asyncflax.train import asynchrony
+from asyncflax.train.asynchrony import Asynchrony
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.experiment import make_algorithm
-from asyncflax.train.options import parameters_of, parse_options, returning
+from asyncflax.train.experiment import is_of_optax, make_algorithm
+from asyncflax.train.options import Items, Spec, makers, parse_items, plain_items, read
 
-_ENTRY = re.compile(r"(?:(?P<label>[^:()]+):)?\s*(?P<name>\w+)\s*(?:\((?P<options>.*)\))?", re.DOTALL)
-_WORKERS = re.compile(r"(?<![\w.'\"])M(?:\s*/\s*([1-9]\d*))?(?![\w.'\"]|\s*/)")
+_METHODS = makers(algorithms, AsyncAlgorithm)
 _OWN = ("learning_rate", "momentum")  # options of a method that are fields of the config
 _FREE = {"free": True}
+_ITEMS = {"plain": plain_items}
 
 
 @dataclasses.dataclass
 class CompareConfig:
     """Methods x service times x numbers of workers x seeds, as many trainings.
 
-    In options, M stands for the number of workers, and M/16 for a sixteenth of them, rounded up.
+    Methods, service times and orders are items: a mapping by label, a tuple, or the text of a flag.
 
     Attributes:
-      train: what all trainings have in common. Its algorithm, service time, num_workers and seed are not used; its
-        momentum goes to the methods that have one.
-      methods: of `asyncflax.algorithms`, separated by semicolons, with options and labels where wanted. learning_rate
-        and momentum may be options: they replace those of `train`.
-      service_times: laws of `asyncflax.queues` in the same way, each of them an environment of its own.
+      train: what all trainings have in common. Its algorithm, num_workers and seed are not used; its momentum goes to
+        the methods that have one, and its asynchrony, a queue, gets the service times.
+      methods: of `asyncflax.algorithms` or your own, as in 'mild=ormo(momentum=0.5), asgd'; a label is a method's name
+        where there is no other. learning_rate and momentum may be options: they replace those of `train`.
+      service_times: of `asyncflax.queues` or your own, as items, each of them an environment of its own.
       num_workers: M, the numbers of workers.
       seeds: of trace, data and initial weights, which all methods share.
       learning_rate_scales: what the learning rate of every method is multiplied by to find its best; () tries one.
-      linear_scaling: the methods whose learning rate is multiplied by M, separated by semicolons. A name of a method
-        stands for all entries with it, whatever their labels; one that is not compared has no effect.
+      linear_scaling: the methods whose learning rate is multiplied by M. A name of a method stands for all entries with
+        it, whatever their labels; one that is not compared has no effect.
       pick: how the learning rate is picked where several are tried, see `compare.RULES`.
       failed_below: a test accuracy at the end that is lower counts as a failure, as if the training had diverged.
       target: a test accuracy; how long it takes to reach it is in the tables; 0 for none.
-      orders: in labels of methods, best first, as 'dana_slim > multi_asgd > nag_asgd; name: ormo > asgd, smega2'; see
+      orders: labels of methods, best first, as in {"dana": ("dana_slim", "multi_asgd", "nag_asgd")}; see
         `compare.parse_orders`. `draw_comparison` makes a claim of each. One with a method that is not compared has no
         effect.
       source: the paper that claims the orders, and where in it.
@@ -51,8 +56,8 @@ class CompareConfig:
     Example:
       >>> from asyncflax.lab.compare import CompareConfig, Comparison
       >>> config = CompareConfig(
-      ...     methods="asgd; momentum_asgd; mild: momentum_asgd(momentum=0.3)",
-      ...     service_times="equal: gamma(cv=0.1); stragglers: stragglers(num_slow=M/16)",
+      ...     methods={"asgd": "asgd", "mild": "momentum_asgd(momentum=0.3)", "usual": "momentum_asgd"},
+      ...     service_times="equal=gamma(cv=0.1), stragglers(share=0.0625)",
       ...     num_workers=(16, 64),
       ... )
       >>> Comparison(config)
@@ -60,37 +65,25 @@ class CompareConfig:
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    methods: str = "asgd; momentum_asgd"  # for example 'asgd; dana_dc(strength=2.0); mild: ormo(momentum=0.5)'
-    service_times: str = "homogeneous: gamma(cv=0.1)"  # for example 'equal: gamma; slow: stragglers(num_slow=M/16)'
+    methods: Items = dataclasses.field(default=("asgd", "momentum_asgd"), metadata=_ITEMS)
+    service_times: Items = dataclasses.field(default="homogeneous=gamma(cv=0.1)", metadata=_ITEMS)
     num_workers: tuple[int, ...] = (8,)
     seeds: tuple[int, ...] = (0, 1, 2)
     learning_rate_scales: tuple[float, ...] = ()  # for example 0.5, 1, 2
-    linear_scaling: str = ""  # for example 'ssgd'
+    linear_scaling: Items = dataclasses.field(default=(), metadata=_ITEMS)
     pick: str = dataclasses.field(default="train_loss", metadata=_FREE)
     failed_below: float = dataclasses.field(default=0.0, metadata=_FREE)
     target: float = dataclasses.field(default=0.0, metadata=_FREE)
-    orders: str = dataclasses.field(default="", metadata=_FREE)
+    orders: Items = dataclasses.field(default=(), metadata=_FREE)
     source: str = dataclasses.field(default="no paper", metadata=_FREE)
     paper: str = dataclasses.field(default="no number", metadata=_FREE)
     cells_at_once: int = dataclasses.field(default=0, metadata=_FREE)
     memory_gb: float = dataclasses.field(default=0.0, metadata=_FREE)
 
     @property
-    def cited(self) -> list[str]:
-        """The names of all methods, for `asyncflax.citation`."""
-        return list(dict.fromkeys(entry.name for entry in named_methods(self).values()))
-
-
-class Entry(NamedTuple):
-    """A function of the library that a config names, with its options as they were typed.
-
-    Attributes:
-      name: of the function.
-      options: for example 'strength=2.0'.
-    """
-
-    name: str
-    options: str
+    def cited(self) -> list[Any]:
+        """What makes the methods, for `asyncflax.citation`."""
+        return list(dict.fromkeys(spec.function for spec in named_methods(self).values()))
 
 
 class Comparison(Cells):
@@ -101,33 +94,35 @@ class Comparison(Cells):
 
     Attributes:
       axes: method, service_time, num_workers, learning_rate_scale (where some are tried) and seed, with their values.
-      methods: `Entry` by label.
-      service_times: `Entry` by label.
+      methods: `Spec` by label.
+      service_times: `Spec` by label.
 
     Raises:
       TypeError, ValueError: a name, an option or a value is wrong; the message names the field and the value.
 
     Example:
       >>> from asyncflax.lab.compare import CompareConfig, Comparison
-      >>> comparison = Comparison(CompareConfig(methods="asgd; ssgd", linear_scaling="ssgd"))
+      >>> comparison = Comparison(CompareConfig(methods="asgd, ssgd", linear_scaling="ssgd"))
       >>> cell = comparison.config((1, 0, 0, 2))
-      >>> cell.algorithm, cell.barrier, cell.service_time, cell.learning_rate, cell.seed
-      ('ssgd', True, 'gamma', 0.4, 2)
-      >>> Comparison(CompareConfig(methods="asgd; multi_agsd"))
+      >>> cell.algorithm, cell.asynchrony, cell.learning_rate, cell.seed
+      ('ssgd()', 'barrier(service_time=gamma(cv=0.1))', 0.4, 2)
+      >>> Comparison(CompareConfig(methods="asgd, multi_agsd"))  # doctest: +ELLIPSIS
       Traceback (most recent call last):
         ...
-      ValueError: config.methods: 'multi_agsd' is none of asyncflax.algorithms; did you mean 'multi_asgd'?
+      ValueError: config.methods must be one of 'asgd', ..., got 'multi_agsd'; did you mean 'multi_asgd'?
     """
 
     def __init__(self, config: CompareConfig):
         self._config, self._train = config, dataclasses.replace(config.train)
+        self._queue = read("config.train.asynchrony", config.train.asynchrony, makers(asynchrony, Asynchrony))
         self._check_fields()
         self.methods = named_methods(config)
-        laws = returning(queues, "ServiceTime")
-        self.service_times = _entries("service_times", config.service_times, laws, "the laws of asyncflax.queues")
-        self._scaled = [label for part in config.linear_scaling.split(";") if (label := part.strip())]
+        laws = makers(queues, queues.ServiceTime)
+        self.service_times = _read_all("config.service_times", config.service_times, laws, queues.ServiceTime)
+        self._scaled = [str(name) for _, name in parse_items("config.linear_scaling", config.linear_scaling)]
+        names = [spec.name for spec in self.methods.values()]
         for label in self._scaled:
-            if label not in self.methods and label not in algorithms.__all__:  # the config may be for more methods
+            if label not in (*self.methods, *names, *_METHODS):  # the config may be for more methods
                 hint = _check.nearest(label, list(self.methods))
                 raise ValueError(f"config.linear_scaling: {label!r} is no label of config.methods{hint}")
         self._check_orders()
@@ -141,8 +136,7 @@ class Comparison(Cells):
         if not config.learning_rate_scales:
             del axes["learning_rate_scale"]
         self.axes = axes
-        self._laws = {(k, m): self._law(k, m) for k in self.service_times for m in config.num_workers}
-        self._fields = {(k, m): self._method(k, m) for k in self.methods for m in config.num_workers}
+        self._fields = {label: self._method(label) for label in self.methods}
         self._check_cells()
 
     def _check_fields(self) -> None:
@@ -165,17 +159,17 @@ class Comparison(Cells):
             _check.scalar(f"config.{name}", getattr(config, name), low=0.0, high=1.0)
         _check.integer("config.cells_at_once", config.cells_at_once, 0)
         _check.scalar("config.memory_gb", config.memory_gb, low=0.0)
-        for name in ("barrier", "staleness", "trace"):
-            if getattr(config.train, name):
-                raise ValueError(
-                    f"config.train.{name}={getattr(config.train, name)!r}: here traces follow from service_times."
-                )
+        if self._queue.name != "queue":
+            raise ValueError(
+                f"config.train.asynchrony={config.train.asynchrony!r}: here traces follow from service_times; "
+                "take 'queue(...)'."
+            )
 
     def _check_orders(self) -> None:
         orders = parse_orders(self._config.orders)
         for order in orders:
             for label in order.lacking(self.methods):
-                if "*" not in label and label not in algorithms.__all__:  # the config may be for more methods
+                if "*" not in label and label not in _METHODS:  # the config may be for more methods
                     hint = _check.nearest(label, list(self.methods))
                     raise ValueError(f"config.orders: {label!r} is no label of config.methods{hint}")
             labels = [label for place in order.of(self.methods).places for label in place]
@@ -194,43 +188,21 @@ class Comparison(Cells):
             if not text.strip() or "\n" in text:
                 raise ValueError(f"config.{name} must be one line of text, got {text!r}.")
 
-    def _law(self, label: str, num_workers: int) -> dict[str, Any]:
-        """The fields of a training that say how long gradients take."""
-        entry = self.service_times[label]
-        law, options = getattr(queues, entry.name), _for_workers(entry.options, num_workers)
-        arguments = parse_options(f"config.service_times: {label}", options, law)
-        try:
-            law(**arguments)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"config.service_times: {label}: {error}") from None
-        return {"service_time": entry.name, "service_time_options": options}
-
-    def _method(self, label: str, num_workers: int) -> dict[str, Any]:
+    def _method(self, label: str) -> dict[str, Any]:
         """The fields of a training that say what the server does."""
-        entry = self.methods[label]
-        make = getattr(algorithms, entry.name)
-        text = _for_workers(entry.options, num_workers)
-        options = parse_options(f"config.methods: {label}", text, make, given=("num_workers", "weight_decay"))
-        own = {name: options.pop(name) for name in _OWN if name in options}
-        has_momentum = "momentum" in parameters_of(make)
-        return {
-            "algorithm": entry.name,
-            "algorithm_options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
-            "barrier": entry.name == "ssgd",
-            "momentum": self._train.momentum if has_momentum else 0.0,
-            **own,
-        }
+        spec = self.methods[label]
+        fields = ("learning_rate",) if is_of_optax(spec) else _OWN
+        own = {name: spec.options[name] for name in fields if name in spec.options}
+        momentum = self._train.momentum if "momentum" in fields and spec.accepts("momentum") else 0.0
+        return {"algorithm": str(spec.without(*own)), "momentum": momentum, **own}
 
     def _check_cells(self) -> None:
-        for num_workers in self.axes["num_workers"]:
-            laws = {}
-            for label in self.service_times:
-                law = tuple(self._laws[label, num_workers].values())
-                if law in laws:
-                    raise ValueError(
-                        f"config.service_times: {laws[law]!r} and {label!r} are the same with {num_workers} workers."
-                    )
-                laws[law] = label
+        labels: dict[str, str] = {}
+        for label, spec in self.service_times.items():
+            if str(spec) in labels:
+                raise ValueError(f"config.service_times: {labels[str(spec)]!r} and {label!r} are the same.")
+            labels[str(spec)] = label
+            spec.make()
         for index in self:
             try:
                 config = self.config(index)
@@ -244,7 +216,12 @@ class Comparison(Cells):
         """The config of a cell's training, as `launch/train.py` would run it."""
         at = self.coordinates(index)
         method, num_workers = at["method"], at["num_workers"]
-        fields = self._laws[at["service_time"], num_workers] | self._fields[method, num_workers]
+        fields, law = dict(self._fields[method]), self.service_times[at["service_time"]]
+        if self.methods[method].name == "ssgd":
+            fields["asynchrony"] = f"barrier(service_time={law})"
+        else:
+            own = {**self._queue.options, "service_time": law}
+            fields["asynchrony"] = str(dataclasses.replace(self._queue, options=own))
         rate = fields.get("learning_rate", self._train.learning_rate) * at.get("learning_rate_scale", 1.0)
         fields["learning_rate"] = rate * num_workers if self._is_scaled(method) else rate
         return dataclasses.replace(self._train, **fields, num_workers=num_workers, seed=at["seed"])
@@ -255,44 +232,35 @@ class Comparison(Cells):
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What the methods share: service times and seed, as (field, value). From it follow trace, data and weights."""
         config = self.config(index)
-        return tuple((name, getattr(config, name)) for name in ("service_time", "service_time_options", "seed"))
+        return tuple((name, getattr(config, name)) for name in ("asynchrony", "seed"))
 
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What all cells of one program have in common, as (axis, value)."""
         return tuple((name, self.coordinates(index)[name]) for name in ("method", "num_workers"))
 
 
-def named_methods(config: CompareConfig) -> dict[str, Entry]:
+def named_methods(config: CompareConfig) -> dict[str, Spec]:
     """The methods of a comparison by label.
 
     >>> from asyncflax.lab.compare import CompareConfig
     >>> from asyncflax.lab.compare.grid import named_methods
-    >>> named_methods(CompareConfig(methods="asgd; mild: ormo(momentum=0.5)"))["mild"]
-    Entry(name='ormo', options='momentum=0.5')
+    >>> str(named_methods(CompareConfig(methods="asgd, mild=ormo(momentum=0.5)"))["mild"])
+    'ormo(momentum=0.5)'
     """
-    return _entries("methods", config.methods, algorithms.__all__, "asyncflax.algorithms")
+    return _read_all("config.methods", config.methods, _METHODS, AsyncAlgorithm, optax.GradientTransformation)
 
 
-def _entries(field: str, text: str, names: list[str], where: str) -> dict[str, Entry]:
-    """Entries like 'asgd; mild: ormo(momentum=0.5)' by their labels."""
-    entries: dict[str, Entry] = {}
-    for part in filter(None, map(str.strip, text.split(";"))):
-        found = _ENTRY.fullmatch(part)
-        if not found:
-            raise ValueError(
-                f"config.{field} must be like 'name; name(option=1); label: name(option=2)', got {part!r}."
-            )
-        name, label = found["name"], (found["label"] or found["name"]).strip()
-        if name not in names:
-            raise ValueError(f"config.{field}: {name!r} is none of {where}{_check.nearest(name, names)}")
-        if label in entries:
-            raise ValueError(f"config.{field} has {label!r} twice; give one a label, as in 'another: {part}'.")
-        entries[label] = Entry(name, (found["options"] or "").strip())
-    if not entries:
-        raise ValueError(f"config.{field} is empty; it needs one of {where} at least.")
-    return entries
-
-
-def _for_workers(options: str, num_workers: int) -> str:
-    """The options with the number of workers in place of M, and its parts, rounded up, in place of M/k."""
-    return _WORKERS.sub(lambda found: str(-(-num_workers // int(found[1] or 1))), options)
+def _read_all(field: str, items: Any, library: Mapping[str, Callable[..., Any]], *kinds: type) -> dict[str, Spec]:
+    """What the items of a field name, by their labels."""
+    specs: dict[str, Spec] = {}
+    for label, text in parse_items(field, items):
+        own = isinstance(text, str) and "." in text.partition("(")[0]  # somebody's, with options of its own
+        given = () if own else ("num_workers", "weight_decay")
+        spec = read(f"{field}: {label}" if label else field, text, library, given, kinds)
+        label = label or spec.name
+        if label in specs:
+            raise ValueError(f"{field} has {label!r} twice; give one a label, as in 'another={text}'.")
+        specs[label] = spec
+    if not specs:
+        raise ValueError(f"{field} is empty; it needs one entry at least, as {next(iter(library))!r}.")
+    return specs

@@ -1,4 +1,4 @@
-"""Orders of methods that papers claim, such as 'dana_slim > multi_asgd > nag_asgd', checked in pairs.
+"""Orders of methods that papers claim, such as dana_slim > multi_asgd > nag_asgd, checked in pairs.
 
 With one seed, service time and number of workers two methods have the same trace, data and initial weights. So their
 test accuracies at the end are subtracted seed by seed, and the difference has Student's interval over the seeds.
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray
 
-from asyncflax import _check
 from asyncflax.lab.compare.summary import aligned, of_workers, with_picked_rates
 from asyncflax.lab.statistics import Interval, student
+from asyncflax.train.options import parse_items
 
-_EXAMPLE = "'best > good, other > worst; name: a > b'"
+_EXAMPLE = "'name=(best, (good, other), worst)'"
 
 
 class Order(NamedTuple):
@@ -67,40 +67,40 @@ class Finding(NamedTuple):
     claim: dict[str, Any] | None
 
 
-def parse_orders(text: str) -> list[Order]:
-    """Orders as a config has them, separated by semicolons.
+def parse_orders(value: Any) -> list[Order]:
+    """Orders as a config has them.
 
     Args:
-      text: labels of methods with '>' between places and ',' between those that share one. '*' in a label stands for
-        anything. A name with a colon in front goes into the name of the claim; without one it is the first label.
+      value: items (see `train.options`), each a tuple of places, best first; a place is a label of a method, or a tuple
+        of labels that share it. '*' in a label stands for anything. The label of an item goes into the name of the
+        claim; without one it is the first label of a method.
 
     Raises:
       ValueError: an order has fewer than two places, an empty one or a label twice, or two have one name.
 
     Example:
       >>> from asyncflax.lab.compare import parse_orders
-      >>> parse_orders("dana_slim > multi_asgd > nag_asgd")
+      >>> parse_orders("(dana_slim, multi_asgd, nag_asgd)")
       [Order(name='dana-slim', places=(('dana_slim',), ('multi_asgd',), ('nag_asgd',)))]
-      >>> (order,) = parse_orders("loop: closed_loop_momentum > fixed *")
+      >>> (order,) = parse_orders({"loop": ("closed_loop_momentum", "fixed *")})
       >>> str(order.of(["closed_loop_momentum", "fixed 0.0", "fixed 0.6"]))
       'closed_loop_momentum > fixed 0.0, fixed 0.6'
     """
-    _check.instance("config.orders", text, str, f"a text like {_EXAMPLE}")
     orders: dict[str, Order] = {}
-    for part in filter(None, map(str.strip, text.split(";"))):
-        name, _, chain = part.rpartition(":")
-        places = tuple(tuple(" ".join(label.split()) for label in place.split(",")) for place in chain.split(">"))
+    for name, chain in parse_items("config.orders", value):
+        listed = chain if isinstance(chain, tuple | list) else (chain,)
+        places = tuple(tuple(map(str, place)) if isinstance(place, tuple | list) else (str(place),) for place in listed)
         labels = [label for place in places for label in place]
-        if len(places) < 2 or not all(labels):
-            raise ValueError(f"config.orders must be like {_EXAMPLE}, two places at least, got {part!r}.")
+        if len(places) < 2 or not all(places) or not all(map(str.strip, labels)):
+            raise ValueError(f"config.orders must be like {_EXAMPLE}, two places at least, got {chain!r}.")
         twice = [label for i, label in enumerate(labels) if label in labels[:i]]
         if twice:
-            raise ValueError(f"config.orders: {part!r} has {twice[0]!r} twice.")
+            raise ValueError(f"config.orders: {chain!r} has {twice[0]!r} twice.")
         found = slug(name or labels[0])
         if not found:
-            raise ValueError(f"config.orders: {part!r} needs a name of letters a-z or digits, as in 'name: a > b'.")
+            raise ValueError(f"config.orders: {chain!r} needs a name of letters a-z or digits, as in 'name=(a, b)'.")
         if found in orders:
-            raise ValueError(f"config.orders has the name {found!r} twice; give one another, as in 'other: {chain}'.")
+            raise ValueError(f"config.orders has the name {found!r} twice; give one another, as in 'other={chain}'.")
         orders[found] = Order(found, places)
     return list(orders.values())
 
@@ -138,7 +138,7 @@ def check_orders(results: xarray.Dataset) -> list[Finding]:
     config = json.loads(results.attrs["config"])
     labels = [str(k) for k in results.method.values]
     findings = []
-    for order in parse_orders(config.get("orders", "")):
+    for order in parse_orders(config.get("orders", ())):
         there = order.of(labels)
         for law in map(str, results.service_time.values):
             reason = ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +67,7 @@ def run_comparison(
         `trained`, likewise: train_loss, train_accuracy, gap, means over the gradients since the row before;
         neither: diverged_at, the gradient at which a training was seen to have diverged, or -1;
       server_steps [method, num_workers, update], which are the gradients but for ssgd; learning_rate [method,
-      num_workers, (learning_rate_scale)]; by label the algorithm with its options and the law of service times; and
+      num_workers, (learning_rate_scale)]; by label the call of the method and of the service time; and
       what `summarize` adds. xarray has an argument called method: select one as `results.sel({"method": "asgd"})`.
 
     Raises:
@@ -77,8 +78,8 @@ def run_comparison(
       >>> import tempfile
       >>> from asyncflax.lab.compare import CompareConfig, markdown_tables, run_comparison
       >>> from asyncflax.train.config import TrainConfig
-      >>> train = TrainConfig(model="Mlp", model_options="hidden=8", num_updates=20, eval_every=10, momentum=0.5)
-      >>> config = CompareConfig(train, "asgd; nag_asgd", "equal: gamma", num_workers=(2, 4), seeds=(0, 1))
+      >>> train = TrainConfig(model="Mlp(hidden=8)", num_updates=20, eval_every=10, momentum=0.5)
+      >>> config = CompareConfig(train, "asgd, nag_asgd", {"equal": "gamma"}, num_workers=(2, 4), seeds=(0, 1))
       >>> results = run_comparison(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
       Comparison(method: 2, service_time: 1, num_workers: 2, seed: 2; 8 cells): 8 to train...
       >>> dict(results.final_accuracy.sizes)
@@ -146,10 +147,10 @@ def _order_tables(findings: list[Finding]) -> list[str]:
 def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path, command: str) -> Claim:
     """The claim of an order, and the accuracies that it is about as a figure."""
     assert finding.claim is not None
-    _, script, *words = command.split(" ")  # wherever python and the script were when it was typed
+    _, script, *words = shlex.split(command)  # wherever python and the script were when it was typed
     script = "/".join(pathlib.Path(script).parts[-2:])
     name = f"{finding.claim['name']}.png"
-    claim = Claim(**finding.claim, command=" ".join(["python", script, *words]), figure=name)
+    claim = Claim(**finding.claim, command=shlex.join(["python", script, *words]), figure=name)
     folder.mkdir(exist_ok=True)
     shown = results.sel({"method": finding.methods, "service_time": [finding.service_time]})
     _save(figures.accuracy_figure(shown), folder / name, dpi=90)
@@ -171,11 +172,11 @@ def _describe(results: xarray.Dataset, comparison: Comparison) -> xarray.Dataset
     for place in np.ndindex(rates.shape):
         index = first | dict(zip(over, place, strict=True))
         rates[place] = comparison.config(tuple(index.values())).learning_rate
-    steps = [[updates // (m if entry.name == "ssgd" else 1) for m in workers] for entry in methods]
+    steps = [[updates // (m if spec.name == "ssgd" else 1) for m in workers] for spec in methods]
     return results.assign_coords(
-        algorithm=("method", [entry.name for entry in methods]),
-        algorithm_options=("method", [entry.options for entry in methods]),
-        law=("service_time", [f"{entry.name}({entry.options})" for entry in laws]),
+        algorithm=("method", [spec.name for spec in methods]),
+        call=("method", [str(spec) for spec in methods]),
+        law=("service_time", [str(spec) for spec in laws]),
     ).assign(
         server_steps=(("method", "num_workers", "update"), np.array(steps, dtype=np.int32)),
         learning_rate=(over, rates),

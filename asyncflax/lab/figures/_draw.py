@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from asyncflax._files import write_atomically
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim
 from asyncflax.lab.sweep import Grid, SweepConfig
-from asyncflax.train.options import parameters_of, parse_options
+from asyncflax.train.options import Spec, read
 
 _GIVEN = ("figure", "results")
 
@@ -65,15 +66,15 @@ def check(config: SweepConfig) -> None:
       >>> figures.check(SweepConfig(figure="tuned_momenta"))
       Traceback (most recent call last):
         ...
-      asyncflax.train.workdir.RunError: config.figure must be one of 'best_momentum', 'efficiency', 'grid', \
+      asyncflax.errors.RunError: config.figure must be one of 'best_momentum', 'efficiency', 'grid', \
 'negative_momentum', 'tuned_momentum', got 'tuned_momenta'; did you mean 'tuned_momentum'?
     """
     try:
-        function, _ = _function_and_options(config)
+        spec = _spec(config)
         axes = Grid.of(config).axes
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
-    needed = _needed_axes(function)
+    needed = _needed_axes(spec.function)
     for name in needed:
         if name not in axes:
             raise RunError(f"config.figure={config.figure!r} needs the axis {name}, config.axes has {', '.join(axes)}.")
@@ -82,7 +83,7 @@ def check(config: SweepConfig) -> None:
             raise RunError(f"config.figure={config.figure!r} has no place for the axis {name}; set config.figure=''.")
     if "seed" in needed and len(axes["seed"]) < 2:
         raise RunError(f"config.figure={config.figure!r} needs two seeds at least, for intervals; got {axes['seed']}.")
-    if config.figure == "negative_momentum" and 0.0 not in axes["momentum"]:
+    if spec.name == "negative_momentum" and 0.0 not in axes["momentum"]:
         raise RunError(f"config.figure={config.figure!r} compares with momentum 0, config.axes has {axes['momentum']}.")
 
 
@@ -103,7 +104,7 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
       >>> from asyncflax.lab import figures
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.lab.sweep import SweepConfig, run_sweep
-      >>> config = SweepConfig(TrainConfig(num_updates=20, eval_every=10), axes="momentum=(0, 0.5)")
+      >>> config = SweepConfig(TrainConfig(num_updates=20, eval_every=10), {"momentum": (0, 0.5)})
       >>> workdir = tempfile.mkdtemp()
       >>> results = run_sweep(config, workdir)  # doctest: +ELLIPSIS
       Grid(momentum: 2; 2 cells): 2 to train...
@@ -113,39 +114,36 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
     from matplotlib.figure import Figure
 
     check(config)
-    function, options = _function_and_options(config)
+    spec = _spec(config)
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     try:
-        findings = function(figure, results, **options)
+        findings = spec.function(**spec.arguments(figure=figure, results=results))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"the figure cannot be drawn ({error}); the results are in {workdir}/results.nc") from error
-    name = findings.claims[0]["name"] if findings.claims else function.__name__.replace("_", "-")
+    name = findings.claims[0]["name"] if findings.claims else spec.name.rpartition(".")[2].replace("_", "-")
     path = pathlib.Path(workdir) / "claims" / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda file: figure.savefig(file, dpi=100, format="png"))
     claims = []
     for fields in findings.claims if command else ():
-        words = command.split(" ")  # wherever python was when it was typed
-        claim = Claim(**fields, command=" ".join(["python", *words[1:]]), figure=path.name)
+        words = shlex.split(command)  # wherever python was when it was typed
+        claim = Claim(**fields, command=shlex.join(["python", *words[1:]]), figure=path.name)
         claim.save(path.parent, overwrite=True)  # follows from the results, which are kept
         claims.append(claim)
     return Drawn(path, findings.table, claims)
 
 
-def _function_and_options(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
-    name = config.figure or "grid"
+def _spec(config: SweepConfig) -> Spec:
+    """The figure that a config names."""
     folder = pathlib.Path(__file__).parent
     names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    _check.choice("config.figure", name, names)
-    function = getattr(importlib.import_module(f"asyncflax.lab.figures.{name}"), name)
-    options = parse_options("config.figure_options", config.figure_options, function, _GIVEN)
-    if "metric" in options:  # on the test data, as the clock is
-        falls = [] if name == "negative_momentum" else ["test_loss"]
-        _check.choice("config.figure_options: metric", options["metric"], ["test_accuracy", *falls])
-    for lacking in (p.name for p in parameters_of(function).values() if p.default is p.empty):
-        if lacking not in options and lacking not in _GIVEN:
-            raise ValueError(f"config.figure_options must set {lacking} of {name}, as in '{lacking}=...'.")
-    return function, options
+    library = {name: getattr(importlib.import_module(f"asyncflax.lab.figures.{name}"), name) for name in names}
+    spec = read("config.figure", config.figure or "grid", library, _GIVEN)
+    if "metric" in spec.options:  # on the test data, as the clock is
+        falls = [] if spec.name == "negative_momentum" else ["test_loss"]
+        _check.choice("config.figure: metric", spec.options["metric"], ["test_accuracy", *falls])
+    spec.arguments(figure=None, results=None)
+    return spec
 
 
 def _needed_axes(function: Any) -> tuple[str, ...]:

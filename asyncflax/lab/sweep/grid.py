@@ -7,7 +7,6 @@ config changes the program itself, but for those that say which data are loaded:
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
-import ast
 import dataclasses
 import itertools
 import math
@@ -17,6 +16,7 @@ from typing import Any
 from asyncflax import _check
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import make_algorithm
+from asyncflax.train.options import Items, parse_items, plain_items
 
 HYPER = ("learning_rate", "momentum")
 ENVIRONMENT = ("seed",)
@@ -33,23 +33,23 @@ class SweepConfig:
       axes: the fields of `train` that vary, and their values.
       cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
       memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
-      figure: which figure of `asyncflax.lab.figures` shows the results; '' draws the grid itself.
-      figure_options: of that figure.
+      figure: which figure shows the results, one of `asyncflax.lab.figures` or your own; '' draws the grid itself.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.lab.sweep import Grid, SweepConfig
-      >>> config = SweepConfig(TrainConfig(), axes="num_workers=(1, 8), momentum=(0.0, 0.5, 0.9), seed=(0, 1)")
+      >>> axes = {"num_workers": (1, 8), "momentum": (0.0, 0.5, 0.9), "seed": (0, 1)}
+      >>> config = SweepConfig(TrainConfig(), axes)
       >>> Grid.of(config)
       Grid(num_workers: 2, momentum: 3, seed: 2; 12 cells)
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    axes: str = "seed=(0,)"  # for example 'num_workers=(1, 8), momentum=(0, 0.3, 0.9), seed=(0, 1, 2)'
+    # By name of a field of `train`, its values; in a flag 'num_workers=(1, 8), algorithm=(asgd, dc_asgd(strength=1))'.
+    axes: Items = dataclasses.field(default="seed=(0,)", metadata={"plain": plain_items})
     cells_at_once: int = dataclasses.field(default=0, metadata={"free": True})
     memory_gb: float = dataclasses.field(default=0.0, metadata={"free": True})
-    figure: str = dataclasses.field(default="", metadata={"free": True})
-    figure_options: str = dataclasses.field(default="", metadata={"free": True})  # for example 'target=0.9'
+    figure: str = dataclasses.field(default="", metadata={"free": True})  # for example 'tuned_momentum(target=0.9)'
 
 
 class Cells:
@@ -188,18 +188,14 @@ class Grid(Cells):
         return tuple((name, value) for name, value in self.coordinates(index).items() if name not in inside)
 
 
-def _parse_axes(text: str) -> dict[str, tuple[Any, ...]]:
-    """Axes like 'momentum=(0, 0.3), seed=(0, 1)'."""
-    try:
-        call = ast.parse(f"f({text})", mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-            raise ValueError
-        axes = {}
-        for keyword in call.keywords:
-            if keyword.arg is None or keyword.arg in axes:
-                raise ValueError
-            value = ast.literal_eval(keyword.value)
-            axes[keyword.arg] = tuple(value) if isinstance(value, tuple | list) else (value,)
-    except (SyntaxError, ValueError, TypeError):
-        raise ValueError(f"axes must be like 'momentum=(0, 0.3), seed=(0, 1, 2)', got {text!r}.") from None
+def _parse_axes(value: Any) -> dict[str, tuple[Any, ...]]:
+    """The values of each axis; a single value is an axis of one."""
+    example = "axes must be like 'momentum=(0, 0.3), seed=(0, 1, 2)'"
+    axes: dict[str, tuple[Any, ...]] = {}
+    for name, values in parse_items("axes", value):
+        if not name:
+            raise ValueError(f"{example}, got {values!r} without a name.")
+        if name in axes:
+            raise ValueError(f"{example}, got {name} twice.")
+        axes[name] = tuple(values) if isinstance(values, tuple | list) else (values,)
     return axes

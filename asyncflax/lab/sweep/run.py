@@ -31,6 +31,7 @@ from asyncflax._files import write_atomically
 from asyncflax.errors import RunError
 from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.lab.sweep.program import Program
+from asyncflax.train.asynchrony import inputs as trace_inputs
 from asyncflax.train.experiment import load_data, make_experiment
 from asyncflax.train.workdir import Workdir
 
@@ -115,18 +116,19 @@ def train_cells(
     try:
         folder = Workdir(workdir, config)
         images = load_data(config.train)
+        sources: dict[str, str] = {}
         for _, cells in _grouped(list(grid), grid.program):  # all that names and options stand for
-            make_experiment(grid.config(cells[0]), images=images)
+            sources |= make_experiment(grid.config(cells[0]), images=images).named.sources()
         inputs = _inputs(config)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     try:
         with folder.owned():
-            folder.begin(inputs=inputs)
+            folder.begin(inputs=inputs, sources=sources)
             finished = _Finished(folder.path / "cells", grid)
             if len(finished):
-                for change in folder.changed_versions():
-                    _say(f"note: {change}; cells may differ in the last bits")
+                for change in folder.changes():
+                    _say(f"note: {change}")
             _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
             results = _dataset(config, grid, finished)
             path = folder.path / "results.nc"
@@ -203,9 +205,9 @@ def _tiles(
 
 def _inputs(config: Any) -> dict[str, str]:
     """What a sweep reads besides its config, by its contents: the cells of other inputs do not belong to it."""
-    train = config.train
-    paths = {"trace": train.trace, "start_from": train.start_from and f"{train.start_from}/SHA256SUMS"}
-    return {name: hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() for name, path in paths.items() if path}
+    start = config.train.start_from
+    warm = {"start_from": hashlib.sha256(pathlib.Path(start, "SHA256SUMS").read_bytes()).hexdigest()} if start else {}
+    return trace_inputs(config.train.check().asynchrony) | warm
 
 
 def _grouped(items: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[tuple[Any, list[Any]]]:

@@ -1,0 +1,165 @@
+"""How asynchrony comes about: what `config.asynchrony` names.
+
+Each function here makes the trace of a run, of num_workers workers until the server has made num_updates updates. One
+of your own, named with a dot, does the same: its trace, and the distribution of its staleness in theory or None.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from typing import NamedTuple
+
+from asyncflax import queues
+from asyncflax.queues import ServiceTime
+from asyncflax.staleness import StalenessLaw
+from asyncflax.trace import Trace
+from asyncflax.train.options import Spec
+
+__all__ = ["Asynchrony", "barrier", "inputs", "law", "queue", "recorded"]
+
+
+class Asynchrony(NamedTuple):
+    """A trace, and what theory says of it.
+
+    Attributes:
+      trace: who delivers when, and which version it had read.
+      law: the distribution that its staleness follows in theory; None where none is known.
+
+    Example: see `queue`.
+    """
+
+    trace: Trace
+    law: StalenessLaw | None = None
+
+
+def queue(
+    *,
+    num_workers: int,
+    num_updates: int,
+    seed: int,
+    service_time: ServiceTime | None = None,
+    max_staleness: int | None = None,
+    policy: str | None = None,
+) -> Asynchrony:
+    """Workers that do not wait for each other: `queues.simulate`.
+
+    Args:
+      num_workers: M.
+      num_updates: T.
+      seed: of the service times.
+      service_time: how long a gradient takes, exponential() by default.
+      max_staleness: see `queues.simulate`.
+      policy: see `queues.simulate`.
+
+    Example:
+      >>> from asyncflax.train.asynchrony import queue
+      >>> queue(num_workers=4, num_updates=100, seed=0).law
+      geometric(3)
+    """
+    service_time = queues.exponential() if service_time is None else service_time
+    trace = queues.simulate(
+        num_workers=num_workers,
+        num_updates=num_updates,
+        service_time=service_time,
+        seed=seed,
+        max_staleness=max_staleness,
+        policy=policy,
+    )
+    return Asynchrony(trace, service_time.staleness(num_workers) if max_staleness is None else None)
+
+
+def barrier(*, num_workers: int, num_updates: int, seed: int, service_time: ServiceTime | None = None) -> Asynchrony:
+    """Workers that wait for each other, as `ssgd` needs: `queues.barrier`.
+
+    Args:
+      num_workers: M.
+      num_updates: T.
+      seed: of the service times.
+      service_time: how long a gradient takes, exponential() by default.
+
+    Example:
+      >>> from asyncflax.train.asynchrony import barrier
+      >>> barrier(num_workers=2, num_updates=6, seed=0).trace.staleness
+      array([0, 1, 0, 1, 0, 1], dtype=int32)
+    """
+    service_time = queues.exponential() if service_time is None else service_time
+    common = {"num_workers": num_workers, "num_updates": num_updates, "seed": seed}
+    return Asynchrony(queues.barrier(service_time=service_time, **common))
+
+
+def law(
+    *,
+    num_workers: int,
+    num_updates: int,
+    seed: int,
+    distribution: StalenessLaw,
+    assign: str = "uniform",
+    before_start: str = "clamp",
+) -> Asynchrony:
+    """Staleness drawn from a distribution: `StalenessLaw.trace`.
+
+    Args:
+      num_workers: how many ids to assign.
+      num_updates: T.
+      seed: of the draws.
+      distribution: of the staleness.
+      assign: see `StalenessLaw.trace`.
+      before_start: see `StalenessLaw.trace`.
+
+    Example:
+      >>> import asyncflax
+      >>> from asyncflax.train.asynchrony import law
+      >>> found = law(num_workers=1, num_updates=4, seed=0, distribution=asyncflax.staleness.constant(2))
+      >>> found.trace.staleness
+      array([0, 1, 2, 2], dtype=int32)
+    """
+    common = {"num_workers": num_workers, "num_updates": num_updates, "seed": seed}
+    return Asynchrony(distribution.trace(assign=assign, before_start=before_start, **common), distribution)
+
+
+def recorded(*, num_workers: int, num_updates: int, path: str) -> Asynchrony:
+    """The first events of a trace that was saved. A run is known by the content of the file, not by its path.
+
+    Args:
+      num_workers: how many the trace must have.
+      num_updates: how many events to take; it must have as many at least.
+      path: of the file.
+
+    Raises:
+      ValueError: the trace has other workers, or fewer events.
+
+    Example:
+      >>> import asyncflax, tempfile
+      >>> from asyncflax.train.asynchrony import recorded
+      >>> path = f"{tempfile.mkdtemp()}/trace.npz"
+      >>> asyncflax.staleness.constant(1).trace(num_updates=9).save(path)
+      >>> recorded(num_workers=1, num_updates=3, path=path).trace.staleness
+      array([0, 1, 1], dtype=int32)
+    """
+    trace = Trace.load(path)
+    if trace.num_workers != num_workers or len(trace) < num_updates:
+        raise ValueError(
+            f"the trace has {trace.num_workers} workers and {len(trace)} events, config.num_workers={num_workers} and "
+            f"config.num_updates={num_updates} ask for others."
+        )
+    return Asynchrony(trace.prefix(num_updates))
+
+
+def inputs(spec: Spec) -> dict[str, str]:
+    """The digest of the file that a trace is read from, as an input of the run; {} where there is none.
+
+    Args:
+      spec: of the asynchrony.
+
+    Raises:
+      FileNotFoundError: it is not there.
+
+    >>> from asyncflax.train.asynchrony import inputs
+    >>> from asyncflax.train.config import TrainConfig
+    >>> inputs(TrainConfig().check().asynchrony)
+    {}
+    """
+    if spec.name != "recorded":
+        return {}
+    return {"trace": hashlib.sha256(pathlib.Path(spec.option("path", "")).read_bytes()).hexdigest()}

@@ -1,0 +1,149 @@
+"""The language of configs: what is read, what is refused and with which sentence."""
+
+import ast
+
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import asyncflax
+from asyncflax import models, queues
+from asyncflax.train import asynchrony, options
+from asyncflax.train.asynchrony import Asynchrony
+
+METHODS = options.makers(asyncflax.algorithms, asyncflax.AsyncAlgorithm)
+KINDS = options.makers(asynchrony, Asynchrony)
+LAWS = options.makers(queues, queues.ServiceTime)
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("dc_asgd", {}),
+        (" dc_asgd ( ) ", {}),
+        ("dc_asgd(strength=0.04)", {"strength": 0.04}),
+        (
+            "dc_asgd(strength = 1 , curvature=absolute, form='outside')",
+            {"strength": 1.0, "curvature": "absolute", "form": "outside"},
+        ),
+        ("dc_asgd(strength=-1e-3)", {"strength": -1e-3}),
+    ],
+)
+def test_options_are_typed_by_the_signature(text, found):
+    spec = options.read("field", text, METHODS)
+    assert spec.options == found and [type(v) for v in spec.options.values()] == [type(v) for v in found.values()]
+    assert options.read("field", str(spec), METHODS) == spec
+
+
+def test_calls_are_nested_where_something_is_to_be_made():
+    text = "queue(service_time=stragglers(share=0.5, service_time=exponential), max_staleness=3, policy=discard)"
+    spec = options.read("field", text, KINDS)
+    law = spec.options["service_time"]
+    assert (spec.options["max_staleness"], spec.options["policy"]) == (3, "discard")
+    assert str(law) == "stragglers(share=0.5, service_time=exponential())"
+    made = spec.make(num_workers=4, num_updates=20, seed=1)
+    direct = queues.stragglers(share=0.5, service_time=queues.exponential())
+    twin = queues.simulate(
+        num_workers=4, num_updates=20, service_time=direct, seed=1, max_staleness=3, policy="discard"
+    )
+    assert (made.trace.worker == twin.worker).all() and (made.trace.read_version == twin.read_version).all()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("dc_asgd(strenght=0.04)", r"dc_asgd has no option 'strenght', got .*; did you mean 'strength'\?; there are: "),
+        ("dc_asgd(learning_rate=1)", r"learning_rate of dc_asgd is set by a field of its own"),
+        ("dc_asgd(strength=strong)", r"strength must be of type float, got 'strong'"),
+        ("dc_asgd(0.04)", r"dc_asgd takes keywords, as in 'dc_asgd\(\w+=\.\.\.\)', got 'dc_asgd\(0\.04\)'"),
+        ("dc_asgd(strength=)", r"must be like 'NAME\(option=value\)'"),
+        ("dc_asgd(strength=__import__('os').getcwd())", r"strength must be"),
+        ("dc_asgd(strength=[x for x in y])", r"strength must be a number, a word, a text or a path in quotes"),
+        ("dc_asgd(**{})", r"must be like"),
+        ("dc_asgd(strength=1, strength=2)", r"must be like"),
+        ("dc_asgd(strength=1)(form=outside)", r"must be like"),
+        ("dc_asgd; asgd", r"must be like"),
+        ("dc-asgd", r"must be one of .* got 'dc-asgd'; did you mean 'dc_asgd'"),
+        ("3", r"must be one of|must name something"),
+        ("'dc_asgd'", r"must name something, as in 'NAME\(option=value\)'"),
+        ("", r"must be like"),
+        ("optax.adamww", r"field: optax has no 'adamww'; did you mean 'adamw'"),
+        ("no_such_module_here.method", r"there is no module 'no_such_module_here' .*neither installed nor as no_such"),
+        ("optax.__version__", r"optax\.__version__ must be a function or a class"),
+        ("optax.adamw(b3=0.9)", r"optax\.adamw has no option 'b3', .*; there are: b1, b2, "),
+    ],
+)
+def test_bad_texts_are_one_clear_error(text, message):
+    with pytest.raises((TypeError, ValueError), match=message) as error:
+        options.read("field", text, METHODS, given=["learning_rate"])
+    assert "\n" not in str(error.value) and str(error.value).startswith("field")
+
+
+def test_paths_are_in_quotes():
+    assert options.read("field", "recorded(path='a/b.npz')", KINDS).options == {"path": "a/b.npz"}
+    with pytest.raises(ValueError, match=r"field: path must be .* a path in quotes"):
+        options.read("field", "recorded(path=a/b.npz)", KINDS)
+
+
+def test_what_is_lacking_or_refused_is_named_with_its_field():
+    with pytest.raises(
+        ValueError, match=r"field: law needs distribution, as in 'law\(distribution=\.\.\.\)', got 'law"
+    ):
+        options.read("field", "law", KINDS).make(num_workers=1, num_updates=2, seed=0)
+    with pytest.raises(ValueError, match=r"field='gamma\(cv=-1\.0\)': cv must be finite"):
+        options.read("field", "gamma(cv=-1)", LAWS).make()
+    with pytest.raises(TypeError, match=r"field: distribution must be a call, one of constant, .* got 7"):
+        options.read("field", "law(distribution=7)", KINDS)
+
+
+def test_options_of_classes():
+    networks = {name: getattr(models, name) for name in ("SmallCnn", "Cifar10Quick")}
+    assert options.read("field", "SmallCnn(dropout=0.5)", networks).options == {"dropout": 0.5}
+    assert options.read("field", "Cifar10Quick(conv=im2col)", networks).options == {"conv": "im2col"}
+    with pytest.raises(ValueError, match=r"SmallCnn has no option 'droput'.*did you mean 'dropout'"):
+        options.read("field", "SmallCnn(droput=0.5)", networks)
+
+
+def test_dotted_names_are_imported_and_their_source_is_known():
+    spec = options.read("field", "optax.adamw(b1=0.8)", METHODS)
+    assert spec.function is optax.adamw and list(spec.sources()) == ["optax"]
+    assert options.read("field", "asgd", METHODS).sources() == {}
+
+
+VALUES = st.recursive(
+    st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False) | st.text("ab c,=('\"", max_size=5),
+    lambda inner: st.tuples(inner, inner),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["momentum", "seed", "a", "b_2"]), VALUES, max_size=3))
+def test_items_are_the_same_as_a_mapping_and_as_a_text(items):
+    text = ", ".join(f"{label}={value!r}" for label, value in items.items())
+    assert options.parse_items("field", text) == options.parse_items("field", items) == list(items.items())
+    assert options.plain_items(text) == options.plain_items(items)
+
+
+def test_items_keep_their_order_and_are_split_outside_of_brackets():
+    text = "mild=ormo(momentum=0.5, late_step='a,b'), asgd, own = my.method(x=(1, 2)) , late=(a, 'b c')"
+    assert options.parse_items("field", text) == [
+        ("mild", "ormo(momentum=0.5, late_step='a,b')"),
+        ("", "asgd"),
+        ("own", "my.method(x=(1, 2))"),
+        ("late", ("a", "b c")),
+    ]
+    assert options.parse_items("field", ("asgd", "ormo")) == [("", "asgd"), ("", "ormo")]
+    with pytest.raises(TypeError, match="field must be a mapping, a tuple or a text, got 3"):
+        options.parse_items("field", 3)
+    for bad in ("momentum=(0, 0.3", "momentum=0 0.3", "a=b=c"):
+        with pytest.raises(ValueError, match="field must be like"):
+            options.parse_items("field", bad)
+
+
+@given(st.sampled_from([*METHODS, "my.own"]), st.dictionaries(st.sampled_from(["a", "b"]), st.integers() | st.text()))
+def test_spelling_does_not_count(name, given_options):
+    inside = ", ".join(f"{k}={v!r}" for k, v in given_options.items())
+    loose = f" {name} ( {inside} ) " if inside else f" {name} "
+    assert options.plain_call(loose) == options.plain_call(f"{name}({inside})")
+    assert ast.unparse(ast.parse(f"{name}({inside})")) == options.plain_call(loose)
