@@ -1,8 +1,8 @@
 """The share of its time that a device waits for images, in a training on records.
 
     python benchmarks/input_wait.py [--config FILE[:VARIANT]] [--model ResNet50] [--image_size 224] [--batch 256]
-        [--precision bfloat16] [--workers 0 8 14] [--groups 8] [--events 20] [--chunks 3] [--alternations 5]
-        [--data_dir FOLDER]
+        [--precision bfloat16] [--decode_processes 0 8 14] [--num_workers 8] [--events 20] [--chunks 3]
+        [--alternations 5] [--data_dir FOLDER]
     python benchmarks/input_wait.py --events 4 --chunks 2 --alternations 3     # small: SmallCnn on crops of 64x64
 
 What the config has, unless an argument says otherwise. `fed` is what `asyncflax.train` does: the batches of the next
@@ -54,10 +54,10 @@ def make_config(args: argparse.Namespace) -> TrainConfig:
         "image_size": args.image_size,
         "batch_size": args.batch,
         "precision": args.precision,
-        "num_workers": args.workers,
+        "num_workers": args.num_workers,
         "data_dir": args.data_dir,
     }
-    ahead = chunks_ahead(max(args.workers), args.events)
+    ahead = chunks_ahead(max(args.decode_processes), args.events)
     chunks = (args.alternations + 1) * (ahead + args.chunks + 2) + ahead + 1  # the feed never comes to its end
     return dataclasses.replace(
         config,
@@ -128,9 +128,9 @@ def main() -> None:
     parser.add_argument("--image_size", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--precision")
-    parser.add_argument("--groups", type=int)
+    parser.add_argument("--num_workers", type=int)
     parser.add_argument("--data_dir")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--decode_processes", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--events", type=int, default=20, help="of a chunk")
     parser.add_argument("--chunks", type=int, default=3, help="of a block")
     parser.add_argument("--alternations", type=int, default=5)
@@ -149,7 +149,7 @@ def main() -> None:
     print("| decoding processes | fed, images/s | ready, images/s | waiting | fed, CPU ms an image | ready, CPU ms |")
     print("|---|---|---|---|---|---|")
     images = args.chunks * args.events * config.batch_size
-    for workers in args.workers:
+    for workers in args.decode_processes:
         state, times = measured(experiment, state, args, workers)
         fed, ready = images / np.median(times[..., 0], axis=0)
         waiting = np.median(1 - times[:, 1, 0] / times[:, 0, 0])

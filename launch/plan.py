@@ -16,7 +16,7 @@ from asyncflax.theory import planner
 from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
-GROUPS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,2,4,8,16)")
+WORKERS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,2,4,8,16)")
 TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_workers and service_time")
 SERVICE = flags.DEFINE_string(
     "service_time",
@@ -38,7 +38,7 @@ def main() -> None:
         if WORKDIR.value:
             planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # refuses before anything is computed
         plan = planner.make(
-            launcher.numbers("num_workers", GROUPS.value, int),
+            launcher.numbers("num_workers", WORKERS.value, int),
             service_time=launcher.service_time(SERVICE.value),
             trace=Trace.load(TRACE.value) if TRACE.value else None,
             target_momentum=TARGET.value,

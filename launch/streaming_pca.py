@@ -9,6 +9,7 @@ that was stopped.
 
 from absl import flags
 
+from asyncflax.lab.claims import portable
 from asyncflax.lab.studies.streaming_pca import StreamingPcaConfig, run_study
 from asyncflax.train import launcher
 
@@ -19,8 +20,8 @@ flags.declare_key_flag("config")
 
 def main() -> None:
     """Runs the study and prints its results."""
-    words = launcher.command(workdir="runs/streaming_pca").split(" ")
-    study = run_study(CONFIG.value, WORKDIR.value, command=" ".join(["python", *words[1:]]))
+    command = portable(launcher.command(workdir="runs/streaming_pca"))
+    study = run_study(CONFIG.value, WORKDIR.value, command=command)
     print(f"\n{study.table}\n\nfigure: {study.figure}\nclaims: {study.figure.parent / 'claims'}")
 
 

@@ -71,17 +71,15 @@ norm_gradient = asyncflax.from_loss(norm_loss, has_aux=True, has_model_update=Tr
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of the table: a method, its options, its twin in NumPy, and what it is for one worker without staleness.
-
-    The textbook method is "heavy_ball", "nesterov", or "lookahead": Nesterov, but the server keeps other parameters
-    than those at which gradients are taken. None is none of these.
-    """
+    """A method, its twin in NumPy, and what the twin's `reference.Row` says of both."""
 
     name: str
     factory: Callable[..., asyncflax.AsyncAlgorithm]
     twin: Callable[..., reference.Server]
     options: tuple[tuple[str, Any], ...] = ()
     textbook: str | None = "heavy_ball"
+    copies: int | None = None
+    worker_copies: int = 0
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -110,97 +108,22 @@ class Method:
         return {name: value for name, value in given.items() if name in self.parameters} | dict(self.options)
 
 
-def _rows() -> list[Method]:
-    a, r = algorithms, reference
-
-    def row(factory, twin, suffix="", *, textbook="heavy_ball", **options):
-        name = f"{factory.__name__}-{suffix}" if suffix else factory.__name__
-        return Method(name, factory, twin, tuple(options.items()), textbook)
-
-    look, nesterov, none = {"textbook": "lookahead"}, {"textbook": "nesterov"}, {"textbook": None}
-    return [
-        row(a.asgd, r.Asgd),
-        row(a.asgd, r.Asgd, "decay", weight_decay=0.1),
-        row(a.asgd, r.Asgd, "server_decay", weight_decay=0.1, decay_at="server"),
-        row(a.momentum_asgd, r.MomentumAsgd),
-        row(a.momentum_asgd, r.MomentumAsgd, "outside", form="outside"),
-        row(a.nag_asgd, r.NagAsgd, weight_decay=0.05, **look),
-        row(a.nag_asgd, r.NagAsgd, "shifted", variant="shifted", **nesterov),
-        row(a.multi_asgd, r.MultiAsgd, weight_decay=0.05),
-        row(a.multi_asgd, r.MultiAsgd, "outside", form="outside"),
-        row(a.multi_asgd, r.MultiAsgd, "nesterov", nesterov=True, **nesterov),
-        row(a.multi_asgd, r.MultiAsgd, "nesterov-outside", nesterov=True, form="outside", **nesterov),
-        row(a.dc_asgd, r.DcAsgd, strength=0.8, weight_decay=0.05),
-        row(a.dc_asgd, r.DcAsgd, "absolute", strength=0.8, curvature="absolute"),
-        row(a.dc_asgd, r.DcAsgd, "shared", strength=0.8, mean_square="shared", weight_decay=0.05),
-        row(a.dc_asgd, r.DcAsgd, "per_worker", strength=0.8, mean_square="per_worker", mean_square_decay=0.8),
-        row(a.delay_adaptive_asgd, r.DelayAdaptiveAsgd),
-        row(a.delay_adaptive_asgd, r.DelayAdaptiveAsgd, "plus_one", delay="staleness_plus_one"),
-        row(a.staleness_aware_asgd, r.StalenessAwareAsgd, weight_decay=0.05),
-        row(a.staleness_aware_asgd, r.StalenessAwareAsgd, "plus_one", delay="staleness_plus_one"),
-        row(a.ssgd, r.Ssgd, weight_decay=0.05),
-        row(a.ssgd, r.Ssgd, "outside", form="outside"),
-        row(a.dana_zero, r.DanaZero, weight_decay=0.05, **look),
-        row(a.dana_zero, r.DanaZero, "server_decay", weight_decay=0.1, decay_at="server", **none),
-        row(a.dana_slim, r.DanaSlim, weight_decay=0.05, **nesterov),
-        row(a.dana_slim, r.DanaSlim, "outside", form="outside", **nesterov),
-        row(a.dana_dc, r.DanaDc, strength=0.8, weight_decay=0.05, **none),
-        row(a.dana_dc, r.DanaDc, "lookahead", strength=0.8, origin="lookahead", **look),
-        row(a.dana_dc, r.DanaDc, "absolute", strength=0.8, curvature="absolute", **none),
-        row(a.dana_dc, r.DanaDc, "shared", strength=0.8, mean_square="shared", mean_square_decay=0.8, **none),
-        row(a.dana_dc, r.DanaDc, "per_worker", strength=0.8, mean_square="per_worker", origin="lookahead", **look),
-        row(a.lwp, r.Lwp, weight_decay=0.05, **none),
-        row(a.lwp, r.Lwp, "lag", lag=2.5, **none),
-        row(a.ormo, r.Ormo, weight_decay=0.05),
-        row(a.ormo, r.Ormo, "vanilla", late_step="vanilla"),
-        row(a.ormo, r.Ormo, "floor", bucket="floor"),
-        row(a.ormo_da, r.OrmoDa, weight_decay=0.05),
-        row(a.ormo_da, r.OrmoDa, "scale", scale=0.3),
-        row(a.ormo_da, r.OrmoDa, "bound", rule="bound", smoothness=0.2),
-        row(a.ormo_da, r.OrmoDa, "vanilla", scale=0.3, late_step="vanilla"),
-        row(a.shifted_momentum, r.ShiftedMomentum, weight_decay=0.05),
-        row(a.shifted_momentum, r.ShiftedMomentum, "outside", form="outside", dampening=0.4, **none),
-        row(a.shifted_momentum, r.ShiftedMomentum, "version", velocity="version", max_staleness=NUM_EVENTS),
-        row(
-            a.shifted_momentum,
-            r.ShiftedMomentum,
-            "version-outside",
-            velocity="version",
-            max_staleness=NUM_EVENTS,
-            form="outside",
-            dampening=0.4,
-            **none,
-        ),
-        row(a.smega2, r.Smega2, weight_decay=0.05, **look),
-        row(a.smega2, r.Smega2, "naive", estimate="naive", **look),
-        row(a.smega2, r.Smega2, "dampening", dampening=0.4, **none),
-        row(a.gap_aware_asgd, r.GapAwareAsgd, weight_decay=0.05),
-        row(a.gap_aware_asgd, r.GapAwareAsgd, "ema", average="ema", average_decay=0.8),
-        row(a.gap_aware_asgd, r.GapAwareAsgd, "leaf", granularity="leaf"),
-        row(a.gap_aware_asgd, r.GapAwareAsgd, "leaf-ema", granularity="leaf", average="ema"),
-        row(a.gap_aware_asgd, r.GapAwareAsgd, "global", granularity="global"),
-        row(a.delayed_nesterov, r.DelayedNesterov, weight_decay=0.05, **nesterov),
-        row(a.delayed_nesterov, r.DelayedNesterov, "activation", activation=0.1, **nesterov),
-        row(a.delayed_nesterov, r.DelayedNesterov, "inside", activation=0.25, form="inside", **nesterov),
-        row(a.closed_loop_momentum, r.ClosedLoop, weight_decay=0.05, **none),
-        row(a.closed_loop_momentum, r.ClosedLoop, "independent", reads="independent", form="outside", **none),
-        row(a.yellowfin, r.YellowFin, weight_decay=0.05, **none),
-        row(
-            a.yellowfin,
-            r.YellowFin,
-            "fast",
-            initial_learning_rate=0.1,
-            window=3,
-            average_decay=0.8,
-            delta_momentum=-0.1,
-            **none,
-        ),
-    ]
-
-
-METHODS = {row.name: row for row in _rows()}
+# The rows of all twins whose method there is; tests/algorithms/test_identities.py says what is missing.
+METHODS = {
+    row.name: Method(
+        row.name,
+        getattr(algorithms, row.method),
+        twin,
+        tuple(row.options.items()),
+        row.textbook,
+        row.copies,
+        row.worker_copies,
+    )
+    for row, twin in reference.ROWS
+    if row.method in algorithms.__all__
+}
 # One row for each name in asyncflax.algorithms, for suites that take long.
-MAIN_METHODS = {name: METHODS[name] for name in algorithms.__all__}
+MAIN_METHODS = {name: METHODS[name] for name in algorithms.__all__ if name in METHODS}
 
 
 # --- Traces ---------------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def everything(folder):
 
 
 BAD_FLAGS = {
-    "unknown field": (["--config.num_grups=8"], "config has no field 'num_grups'; did you mean 'num_workers'"),
+    "unknown field": (["--config.num_wrkers=8"], "config has no field 'num_wrkers'; did you mean 'num_workers'"),
     "wrong type": (
         ["--config.num_workers=eight"],
         "flag --config.num_workers=eight: invalid literal for int() .*'eight'",
@@ -133,7 +133,7 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     status, out, err = launch(*flags)
     assert status == 0 and err == "", err
     assert "test accuracy" in out and f"figures: {workdir}/training.png" in out
-    assert "--config.num_workers=8" in out.splitlines()[-1] and f"--workdir={workdir}-8-groups" in out.splitlines()[-1]
+    assert "--config.num_workers=8" in out.splitlines()[-1] and f"--workdir={workdir}-8-workers" in out.splitlines()[-1]
     assert [row["update"] for row in rows(workdir)] == [0, 20, 40]
     assert (workdir / "training.png").read_bytes()[1:4] == b"PNG"
     assert (workdir / "metrics.csv").read_text().count("\n") == 4

@@ -26,11 +26,22 @@ import jax
 from asyncflax import _check
 from asyncflax._files import write_atomically
 
-__all__ = ["Claim", "collect", "faults", "load_all", "markdown_table", "this_machine", "write_tables"]
+__all__ = ["Claim", "collect", "faults", "load_all", "markdown_table", "portable", "this_machine", "write_tables"]
 
 DOCUMENTS = ("README.md", "docs/claims.md")  # which have tables of claims
 _TABLE = re.compile(r"(?<=^<!-- claims)(?:: *([^>\n]*?))? -->\n(.*?)(?=^<!-- /claims -->)", re.DOTALL | re.MULTILINE)
 _LARGEST_FIGURE = 200_000  # bytes
+
+
+def portable(command: str) -> str:
+    """A command as it was typed, without where python and the script were.
+
+    >>> from asyncflax.lab.claims import portable
+    >>> portable("/usr/bin/python /somewhere/launch/sweep.py '--config.axes=seed=(0, 1)'")
+    "python launch/sweep.py '--config.axes=seed=(0, 1)'"
+    """
+    _, script, *words = shlex.split(command)
+    return shlex.join(["python", "/".join(pathlib.Path(script).parts[-2:]), *words])
 
 
 def this_machine() -> str:

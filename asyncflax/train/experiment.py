@@ -352,30 +352,22 @@ def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], M
     return gradient_fn, window
 
 
-def _drops(config: TrainConfig) -> list[int]:
-    """The updates at which the learning rate drops; rounds for ssgd, whose schedule counts these."""
-    return [round(share * config.num_updates) // _events_a_step(config) for share in config.learning_rate_drops]
-
-
 def _changes(config: TrainConfig) -> bool:
     """Whether the learning rate is no constant."""
     return bool(config.learning_rate_drops or config.warmup_updates)
 
 
-def _events_a_step(config: TrainConfig) -> int:
-    return config.num_workers if config.method.name == "ssgd" else 1
-
-
 def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -> Callable[[Any], Any]:
     """The learning rate by the method's own steps, or by events: what drops, times what rises from a share to 1."""
-    boundaries = dict.fromkeys(_drops(config), config.learning_rate_factor)
-    dropping = optax.piecewise_constant_schedule(learning_rate, boundaries)
-    rise = config.warmup_updates // _events_a_step(config)
+    events = config.num_workers if config.method.name == "ssgd" else 1  # of a step
+    drops = [round(share * config.num_updates) // events for share in config.learning_rate_drops]
+    dropping = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(drops, config.learning_rate_factor))
+    rise = config.warmup_updates // events
     schedule = dropping
     if rise > 0:
         rising = optax.linear_schedule(config.warmup_from or 1 / config.num_workers, 1.0, rise)
         schedule = lambda step: rising(step) * dropping(step)
-    return schedule if by == "step" else lambda event: schedule(event // _events_a_step(config))
+    return schedule if by == "step" else lambda event: schedule(event // events)
 
 
 def _is_bias(params: Any) -> Any:
@@ -399,7 +391,8 @@ def _make_model(
     try:
         network = models.initialized(spec.function, key, **arguments)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{spec.field}='{spec}': {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{spec.field}='{spec}': {error}") from error
     apply, params, model_state = models.functional_with_state(network)
     return compute_in(config.precision, apply), params, model_state
 

@@ -113,7 +113,8 @@ class Spec:
         try:
             made = self.function(**arguments)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{self.field}='{self}': {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{self.field}='{self}': {error}") from error
         if self.kinds and not isinstance(made, self.kinds):
             names = " or ".join(kind.__name__ for kind in self.kinds)
             raise TypeError(f"{self.field}: {self.name} must return {names}, it returned {type(made).__name__}.")
@@ -124,11 +125,11 @@ class Spec:
         nested = [value.sources() for value in self.options.values() if isinstance(value, Spec)]
         found = {name: digest for one in nested for name, digest in one.items()}
         if "." in self.name:
-            top = self.name.partition(".")[0]
-            own = [m for name, m in sorted(sys.modules.items()) if name == top or name.startswith(f"{top}.")]
-            files = [pathlib.Path(str(m.__file__)) for m in own if getattr(m, "__file__", None)]
-            content = b"".join(path.read_bytes() for path in files if path.suffix == ".py")
-            found[top] = hashlib.sha256(content).hexdigest()
+            module = sys.modules[self.name.partition(".")[0]]
+            folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
+            files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+            content = b"".join(path.read_bytes() for path in files or [pathlib.Path(str(module.__file__))])
+            found[module.__name__] = hashlib.sha256(content).hexdigest()
         return found
 
 
@@ -260,6 +261,9 @@ def named(field: str, name: str) -> Any:
 def plain_call(text: Any) -> Any:
     """What a call means, however it is spelled; the path of a recorded trace does not count, its content does.
 
+    Args:
+      text: of a field; what is no call is returned as it is.
+
     >>> from asyncflax.train import options
     >>> options.plain_call("dc_asgd( strength = 1.0 )"), options.plain_call("recorded(path='a.npz')")
     ('dc_asgd(strength=1.0)', 'recorded()')
@@ -277,6 +281,9 @@ def plain_call(text: Any) -> Any:
 
 def plain_items(value: Any) -> Any:
     """What items mean, however they are written: lists of a label and a value.
+
+    Args:
+      value: of a field.
 
     >>> from asyncflax.train import options
     >>> options.plain_items("momentum=(0, 1), asgd") == options.plain_items([["momentum", [0, 1]], "asgd"])

@@ -21,7 +21,7 @@ def test_every_method_cites_papers_that_have_an_entry(name):
     named = papers(_documentation(name))
     assert named, f"the docstring of {name} names no paper as (arXiv:NUMBER) or (doi:NUMBER)"
     lacking = set(named) - set(_entries())
-    assert not lacking, f"the docstring of {name} names {lacking}; add them to asyncflax/citations.bib"
+    assert not lacking, f"the docstring of {name} names {lacking}; add them to asyncflax/algorithms/citations.bib"
     text = asyncflax.citation(name)
     assert all(text.count(f"{{{paper}}}") == 1 for paper in named)
     assert text.startswith("@") and text.count("@") == len(set(named) | {"1605.09774"})

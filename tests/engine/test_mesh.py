@@ -213,7 +213,7 @@ def test_the_compiled_program_moves_what_the_planner_says(group, replica, server
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("width", 6, r"width=6 cannot be divided over the group=4 groups"),
+        ("width", 6, r"width=6 cannot be divided over the device_groups=4 of the mesh"),
         ("width", 0, r"width must be an integer >= 1, got width=0"),
         ("mesh", Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "model")), r"must have the 2 axes .*'data'"),
         ("mesh", Mesh(np.array(jax.devices()[:4]), ("group",)), r"must have the 2 axes .*got 1"),
@@ -230,12 +230,12 @@ def test_bad_placements_are_refused(name, value, message):
 
 def test_bad_meshes_batches_and_states_are_refused():
     trace, row = TRACES["exponential"], METHODS["asgd"]
-    with pytest.raises(ValueError, match=r"group=4 times replica=4 needs 16 devices, there are 8"):
+    with pytest.raises(ValueError, match=r"device_groups=4 times replicas=4 needs 16 devices, there are 8"):
         asyncflax.make_mesh(4, 4)
     with pytest.raises(ValueError, match=r"server='sharded' is for several devices"):
         Placement(server="sharded")
     gradient_fn = jax.value_and_grad(problems.softmax_loss)
-    with pytest.raises(ValueError, match=r"batches have 3 rows an event, .* replica=2 devices"):
+    with pytest.raises(ValueError, match=r"batches have 3 rows an event, .* replicas=2 devices"):
         mesh = asyncflax.make_mesh(2, 2)
         asyncflax.run(row.make(), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES[:, :3], width=4, mesh=mesh)
     with pytest.raises(ValueError, match=r"store='host' .* cannot be traced"):

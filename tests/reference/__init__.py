@@ -6,19 +6,14 @@ is fast and nothing here knows JAX or asyncflax; every line is an equation of th
 Time t counts server updates. Version v is what the server hands out after v updates. At event t the worker
 ``worker[t]`` delivers the gradient computed on version ``read_version[t]``; its staleness is
 ``tau_t = t - read_version[t] >= 0``. Parameters theta are flat float64 vectors.
+
+Every method has its twin here, a `Server` whose `rows` say with which options the suites run both. All files of the
+package are imported and their servers exported, so a new file is enough.
 """
 
-from reference.asgd import (
-    Asgd,
-    DcAsgd,
-    DelayAdaptiveAsgd,
-    GapAwareAsgd,
-    MomentumAsgd,
-    MultiAsgd,
-    NagAsgd,
-    Ssgd,
-    StalenessAwareAsgd,
-)
+import importlib
+import pkgutil
+
 from reference.closed_forms import (
     delay_limit,
     fixed_point,
@@ -29,48 +24,18 @@ from reference.closed_forms import (
     stationary_variance_eq6,
     stationary_variance_replay,
 )
-from reference.dana import DanaDc, DanaSlim, DanaZero, Lwp, Smega2
 from reference.losses import Quadratic, Softmax
-from reference.ordered import DelayedNesterov, Ormo, OrmoDa, ShiftedMomentum
 from reference.queue import queue_events
-from reference.server import Result, Server, simulate
-from reference.tuned import ClosedLoop, YellowFin, clip, cubic_root
+from reference.server import Result, Row, Server, simulate
+from reference.tuned import clip, cubic_root
 
-__all__ = [
-    "Asgd",
-    "ClosedLoop",
-    "DanaDc",
-    "DanaSlim",
-    "DanaZero",
-    "DcAsgd",
-    "DelayAdaptiveAsgd",
-    "DelayedNesterov",
-    "GapAwareAsgd",
-    "Lwp",
-    "MomentumAsgd",
-    "MultiAsgd",
-    "NagAsgd",
-    "Ormo",
-    "OrmoDa",
-    "Quadratic",
-    "Result",
-    "Server",
-    "ShiftedMomentum",
-    "Smega2",
-    "Softmax",
-    "Ssgd",
-    "StalenessAwareAsgd",
-    "YellowFin",
-    "clip",
-    "cubic_root",
-    "delay_limit",
-    "fixed_point",
-    "mean_under_law",
-    "momentum_recursion",
-    "queue_events",
-    "queue_mean",
-    "queue_mean_square_matrix",
-    "simulate",
-    "stationary_variance_eq6",
-    "stationary_variance_replay",
+_MODULES = [importlib.import_module(f"reference.{file.name}") for file in pkgutil.iter_modules(__path__)]
+_TWINS = [
+    value
+    for module in _MODULES
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, Server) and value.__module__ == module.__name__
 ]
+globals().update({twin.__name__: twin for twin in _TWINS})  # reference.Asgd, ...
+
+ROWS = [(row, twin) for twin in _TWINS for row in vars(twin).get("rows", ())]

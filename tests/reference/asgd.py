@@ -7,11 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reference.server import Array, Schedule, Server
+from reference.server import Array, Row, Schedule, Server
 
 
 class Asgd(Server):
     """theta -= eta g (Mitliagkas et al. 2016, eq. 6)."""
+
+    rows = (
+        Row("asgd", copies=0),
+        Row("asgd-decay", weight_decay=0.1),
+        Row("asgd-server_decay", weight_decay=0.1, decay_at="server"),
+    )
 
     def apply(self, g, worker, staleness, theta_read):
         self.theta = self.theta - self.eta * g
@@ -19,6 +25,11 @@ class Asgd(Server):
 
 class MomentumAsgd(Server):
     """Heavy ball. Inside: u = mu u + eta g, theta -= u. Outside: v = mu v + g, theta -= eta v."""
+
+    rows = (
+        Row("momentum_asgd", copies=1),
+        Row("momentum_asgd-outside", form="outside"),
+    )
 
     def __init__(self, theta0: Array, learning_rate: Schedule, momentum: float, form: str = "inside", **decay):
         super().__init__(theta0, learning_rate, **decay)
@@ -42,6 +53,11 @@ class NagAsgd(Server):
     itself, theta -= mu u + eta g with the new u, and workers download theta.
     """
 
+    rows = (
+        Row("nag_asgd", copies=1, textbook="lookahead", weight_decay=0.05),
+        Row("nag_asgd-shifted", copies=1, textbook="nesterov", variant="shifted"),
+    )
+
     def __init__(self, theta0: Array, learning_rate: Schedule, momentum: float, variant: str = "lookahead", **decay):
         super().__init__(theta0, learning_rate, **decay)
         assert variant in ("lookahead", "shifted")
@@ -63,6 +79,13 @@ class MultiAsgd(Server):
     Inside: u_i = mu u_i + eta g, theta -= u_i; with Nesterov theta -= mu u_i + eta g (new u_i).
     Outside: v_i = mu v_i + g, theta -= eta v_i; with Nesterov theta -= eta (mu v_i + g) (new v_i).
     """
+
+    rows = (
+        Row("multi_asgd", copies=8, weight_decay=0.05),
+        Row("multi_asgd-outside", form="outside"),
+        Row("multi_asgd-nesterov", textbook="nesterov", nesterov=True),
+        Row("multi_asgd-nesterov-outside", textbook="nesterov", nesterov=True, form="outside"),
+    )
 
     def __init__(
         self,
@@ -113,6 +136,13 @@ class Compensation:
 class DcAsgd(MomentumAsgd):
     """DC-ASGD (Zheng et al. 2017): momentum SGD with gradients that are compensated to the server's theta."""
 
+    rows = (
+        Row("dc_asgd", copies=1, strength=0.8, weight_decay=0.05),
+        Row("dc_asgd-absolute", strength=0.8, curvature="absolute"),
+        Row("dc_asgd-shared", copies=2, strength=0.8, mean_square="shared", weight_decay=0.05),
+        Row("dc_asgd-per_worker", copies=9, strength=0.8, mean_square="per_worker", mean_square_decay=0.8),
+    )
+
     def __init__(
         self,
         theta0: Array,
@@ -137,6 +167,11 @@ class DcAsgd(MomentumAsgd):
 class DelayAdaptiveAsgd(Server):
     """Mishchenko et al. 2022: theta -= eta M / max(M, delay) g, where the delay is tau or tau + 1."""
 
+    rows = (
+        Row("delay_adaptive_asgd", copies=0),
+        Row("delay_adaptive_asgd-plus_one", delay="staleness_plus_one"),
+    )
+
     def __init__(self, theta0: Array, learning_rate: Schedule, num_workers: int, delay: str = "staleness", **decay):
         super().__init__(theta0, learning_rate, **decay)
         assert delay in ("staleness", "staleness_plus_one")
@@ -149,6 +184,11 @@ class DelayAdaptiveAsgd(Server):
 
 class StalenessAwareAsgd(Server):
     """Zhang et al. 2015: theta -= eta / max(tau, 1) g, or eta / (tau + 1) g."""
+
+    rows = (
+        Row("staleness_aware_asgd", copies=0, weight_decay=0.05),
+        Row("staleness_aware_asgd-plus_one", delay="staleness_plus_one"),
+    )
 
     def __init__(self, theta0: Array, learning_rate: Schedule, delay: str = "staleness", **decay):
         super().__init__(theta0, learning_rate, **decay)
@@ -167,6 +207,14 @@ class GapAwareAsgd(MomentumAsgd):
     exponential average ("ema"). |.| is elementwise ("parameter"), or the 2-norm of each array of parameters ("leaf",
     flat sizes in `leaf_sizes`), or of all parameters ("global"), shared by the elements.
     """
+
+    rows = (
+        Row("gap_aware_asgd", copies=2, weight_decay=0.05),
+        Row("gap_aware_asgd-ema", copies=2, average="ema", average_decay=0.8),
+        Row("gap_aware_asgd-leaf", copies=1, granularity="leaf"),
+        Row("gap_aware_asgd-leaf-ema", granularity="leaf", average="ema"),
+        Row("gap_aware_asgd-global", copies=1, granularity="global"),
+    )
 
     def __init__(
         self,
@@ -214,6 +262,11 @@ class GapAwareAsgd(MomentumAsgd):
 
 class Ssgd(MomentumAsgd):
     """Synchronous SGD: a round of M gradients, then one momentum step with their mean; eta counts rounds."""
+
+    rows = (
+        Row("ssgd", copies=2, weight_decay=0.05),
+        Row("ssgd-outside", form="outside"),
+    )
 
     def __init__(
         self,

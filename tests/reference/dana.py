@@ -3,11 +3,16 @@
 import numpy as np
 
 from reference.asgd import Compensation
-from reference.server import Array, Schedule, Server
+from reference.server import Array, Row, Schedule, Server
 
 
 class DanaZero(Server):
     """DANA-Zero (Hakimi et al. 2019): u_i = mu u_i + eta g, theta -= u_i; workers download theta - mu sum_j u_j."""
+
+    rows = (
+        Row("dana_zero", copies=9, textbook="lookahead", weight_decay=0.05),
+        Row("dana_zero-server_decay", textbook=None, weight_decay=0.1, decay_at="server"),
+    )
 
     def __init__(self, theta0: Array, learning_rate: Schedule, momentum: float, num_workers: int, **decay):
         super().__init__(theta0, learning_rate, **decay)
@@ -27,6 +32,11 @@ class DanaSlim(Server):
 
     theta is the look-ahead, and workers download theta. Outside: v_i = mu v_i + g, theta -= eta (mu v_i + g).
     """
+
+    rows = (
+        Row("dana_slim", copies=8, worker_copies=1, textbook="nesterov", weight_decay=0.05),
+        Row("dana_slim-outside", textbook="nesterov", form="outside"),
+    )
 
     def __init__(
         self,
@@ -55,6 +65,14 @@ class DanaDc(DanaZero):
     To the server's theta when g arrives (origin "params") or to its look-ahead then ("lookahead").
     """
 
+    rows = (
+        Row("dana_dc", copies=9, textbook=None, strength=0.8, weight_decay=0.05),
+        Row("dana_dc-lookahead", textbook="lookahead", strength=0.8, origin="lookahead"),
+        Row("dana_dc-absolute", textbook=None, strength=0.8, curvature="absolute"),
+        Row("dana_dc-shared", textbook=None, strength=0.8, mean_square="shared", mean_square_decay=0.8),
+        Row("dana_dc-per_worker", textbook="lookahead", strength=0.8, mean_square="per_worker", origin="lookahead"),
+    )
+
     def __init__(
         self,
         theta0: Array,
@@ -81,6 +99,11 @@ class DanaDc(DanaZero):
 
 class Lwp(Server):
     """Linear weight prediction: u = mu u + eta g, theta -= u; workers download theta - lag u, lag = M by default."""
+
+    rows = (
+        Row("lwp", copies=1, textbook=None, weight_decay=0.05),
+        Row("lwp-lag", textbook=None, lag=2.5),
+    )
 
     def __init__(
         self,
@@ -109,6 +132,12 @@ class Smega2(Server):
     s = (s + 1) mod N, G += g', theta -= g' + mu m with the old m; at s = 0 then m = mu m + (1 - d) G / N, G = 0.
     Workers download theta - mu [(N + s (mu - 1)) m + (s / N) G] ("advanced"), or theta - mu N m ("naive").
     """
+
+    rows = (
+        Row("smega2", copies=2, textbook="lookahead", weight_decay=0.05),
+        Row("smega2-naive", copies=2, textbook="lookahead", estimate="naive"),
+        Row("smega2-dampening", textbook=None, dampening=0.4),
+    )
 
     def __init__(
         self,

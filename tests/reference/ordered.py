@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from reference.server import Array, Schedule, Server
+from reference.server import Array, Row, Schedule, Server
 
 
 class Ormo(Server):
@@ -15,6 +15,12 @@ class Ormo(Server):
     theta -= (1 + beta + ... + beta^D) eta g ("catch_up"), or theta -= eta g ("vanilla"). Bucket "floor" has floor for
     ceil everywhere.
     """
+
+    rows = (
+        Row("ormo", copies=1, weight_decay=0.05),
+        Row("ormo-vanilla", late_step="vanilla"),
+        Row("ormo-floor", bucket="floor"),
+    )
 
     def __init__(
         self,
@@ -58,6 +64,13 @@ class OrmoDa(Ormo):
     L the smoothness.
     """
 
+    rows = (
+        Row("ormo_da", copies=1, weight_decay=0.05),
+        Row("ormo_da-scale", scale=0.3),
+        Row("ormo_da-bound", rule="bound", smoothness=0.2),
+        Row("ormo_da-vanilla", scale=0.3, late_step="vanilla"),
+    )
+
     def __init__(
         self,
         theta0: Array,
@@ -87,6 +100,20 @@ class ShiftedMomentum(Server):
     "worker", as in their code: u_i = mu u_i + (1 - d) eta g, theta -= u_i. "version": u_{t+1} = mu u_{t-tau} + (1 - d)
     eta g, theta -= u_{t+1}, with u_0 = 0. Outside has no eta in the velocity and theta -= eta v.
     """
+
+    rows = (
+        Row("shifted_momentum", copies=8, weight_decay=0.05),
+        Row("shifted_momentum-outside", textbook=None, form="outside", dampening=0.4),
+        Row("shifted_momentum-version", velocity="version", max_staleness=24),  # as many as the suites have events
+        Row(
+            "shifted_momentum-version-outside",
+            textbook=None,
+            velocity="version",
+            max_staleness=24,
+            form="outside",
+            dampening=0.4,
+        ),
+    )
 
     def __init__(
         self,
@@ -123,6 +150,12 @@ class DelayedNesterov(Server):
 
     Inside has eta g for g everywhere, and none in front.
     """
+
+    rows = (
+        Row("delayed_nesterov", copies=2, textbook="nesterov", weight_decay=0.05),
+        Row("delayed_nesterov-activation", textbook="nesterov", activation=0.1),
+        Row("delayed_nesterov-inside", textbook="nesterov", activation=0.25, form="inside"),
+    )
 
     def __init__(
         self,

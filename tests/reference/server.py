@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,45 @@ Schedule = float | Callable[[int], float]
 Gradient = Callable[[int, int, Array, Array | None], tuple[float, Array, tuple[float, Array] | None]]
 
 
+class Row:
+    """A method with some of its options; the suites run each one.
+
+    Attributes:
+      name: METHOD, or METHOD-SUFFIX for each further choice of options.
+      textbook: what one worker without staleness does: "heavy_ball" (SGD where there is no momentum), "nesterov",
+        "lookahead" (Nesterov, but the server keeps other parameters than those at which gradients are taken), or None
+        of these.
+      copies: of the parameters, in the method's state for 8 workers; None is not counted. METHOD alone needs it.
+      worker_copies: those that each worker of a real cluster keeps itself.
+      options: arguments of the method and of its twin.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        textbook: str | None = "heavy_ball",
+        copies: int | None = None,
+        worker_copies: int = 0,
+        **options: Any,
+    ):
+        self.name, self.options = name, options
+        self.textbook, self.copies, self.worker_copies = textbook, copies, worker_copies
+
+    @property
+    def method(self) -> str:
+        """The name without the suffix."""
+        return self.name.partition("-")[0]
+
+
 class Server:
     """What all methods share: the parameters theta, the schedule eta(.) and weight decay.
 
     Decay at "read" adds ``weight_decay * theta_read`` to the arriving gradient, decay at "server" adds
     ``weight_decay * theta``; either way before the method sees the gradient.
     """
+
+    rows: tuple[Row, ...] = ()  # each class has its own, they are not inherited
 
     def __init__(self, theta0: Array, learning_rate: Schedule, *, weight_decay: float = 0.0, decay_at: str = "read"):
         assert decay_at in ("read", "server")

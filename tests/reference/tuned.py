@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from reference.server import Array, Schedule, Server
+from reference.server import Array, Row, Schedule, Server
 
 
 class ClosedLoop(Server):
@@ -15,6 +15,11 @@ class ClosedLoop(Server):
     what arrived until v - 2. Nothing is measured with a staleness of 10 (M + 1) - 2 or more, nor with v < 2, nor, with
     "independent" reads, with fresh gradients; the loop opens after 10 (8 + M) updates. All coordinates are used.
     """
+
+    rows = (
+        Row("closed_loop_momentum", copies=1, textbook=None, weight_decay=0.05),
+        Row("closed_loop_momentum-independent", textbook=None, reads="independent", form="outside"),
+    )
 
     def __init__(
         self,
@@ -75,6 +80,13 @@ class YellowFin(Server):
     sqrt(100 h_max), from the third one on and before the statistics; to sqrt(h_max), from the second one on and
     behind them.
     """
+
+    rows = (
+        Row("yellowfin", copies=2, textbook=None, weight_decay=0.05),
+        Row(
+            "yellowfin-fast", textbook=None, initial_learning_rate=0.1, window=3, average_decay=0.8, delta_momentum=-0.1
+        ),
+    )
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """What a user brings in a file of their own, without an edit of the package: from the command line, as they would."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,7 +15,9 @@ import pytest
 import xarray
 
 import asyncflax
-from asyncflax.train import TrainConfig
+from asyncflax.errors import RunError
+from asyncflax.lab.sweep import SweepConfig, run_sweep
+from asyncflax.train import TrainConfig, train_and_evaluate
 from asyncflax.train.experiment import make_algorithm, make_experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -24,6 +27,7 @@ from flax import nnx
 import asyncflax
 from asyncflax import queues, staleness, transforms
 from asyncflax.lab.figures import Findings
+from asyncflax.train.asynchrony import Asynchrony
 
 def velocities(learning_rate, momentum, num_workers, scale=1.0):
     """One velocity a worker, as multi_asgd has them."""
@@ -60,6 +64,9 @@ def coin(slow=1.5):
 
 def two_or_none():
     return staleness.empirical([0.5, 0.0, 0.5])
+
+def one_late(num_workers, num_updates, late=3):
+    return Asynchrony(staleness.constant(late).trace(num_updates, num_workers=num_workers))
 
 def bars(figure, results, color="C0"):
     figure.subplots().hist(np.ravel(results.test_loss), color=color)
@@ -150,10 +157,11 @@ def test_it_is_swept_and_compared(folder):
         ["--config.model=my_things.Tiny(width=6)", "--config.dataset=my_things.stripes(n=50)"],
         ["--config.asynchrony=law(distribution=my_things.two_or_none)"],
         ["--config.asynchrony=queue(service_time=my_things.coin(slow=1.2))"],
+        ["--config.asynchrony=my_things.one_late(late=2)", "--config.num_workers=2"],
         ["--config.algorithm=optax.contrib.muon(weight_decay=0.01)", "--config.momentum=0"],
         ["--config.algorithm=my_things.clipped(limit=0.1)", "--config.momentum=0", "--config.num_workers=2"],
     ],
-    ids=["network and data", "distribution", "service time", "muon", "a chain of Optax"],
+    ids=["network and data", "distribution", "service time", "asynchrony", "muon", "a chain of Optax"],
 )
 def test_each_of_them_trains(folder, flags, request):
     workdir = re.sub(r"\W", "_", request.node.callspec.id)
@@ -163,57 +171,73 @@ def test_each_of_them_trains(folder, flags, request):
 
 
 BAD = {
-    "no module": (["--config.algorithm=my_thigns.velocities"], "config.algorithm: there is no module 'my_thigns'"),
-    "no name": (["--config.algorithm=my_things.velocitys"], "my_things has no 'velocitys'; did you mean 'velocities'?"),
-    "no option": (["--config.algorithm=my_things.velocities(sale=1)"], "has no option 'sale', .* did you mean 'scale'"),
-    "broken": (["--config.model=broken.Net"], "config.model: broken cannot be imported"),
+    "no module": ({"algorithm": "my_thigns.velocities"}, r"config\.algorithm: there is no module 'my_thigns'"),
+    "no name": ({"algorithm": "my_things.velocitys"}, "my_things has no 'velocitys'; did you mean 'velocities'"),
+    "no option": ({"algorithm": "my_things.velocities(sale=1)"}, "has no option 'sale', .* did you mean 'scale'"),
+    "broken": ({"model": "broken.Net"}, r"config\.model: broken cannot be imported, it needs nothing_of_the_kind"),
     "no method": (
-        ["--config.algorithm=my_things.not_a_method", "--config.momentum=0"],
-        "config.algorithm: my_things.not_a_method must return AsyncAlgorithm or GradientTransformation",
+        {"algorithm": "my_things.not_a_method", "momentum": 0.0},
+        r"config\.algorithm: my_things\.not_a_method must return AsyncAlgorithm or GradientTransformation, it",
     ),
     "no rate": (
-        ["--config.algorithm=my_things.no_rate", "--config.momentum=0"],
-        "config.algorithm: my_things.no_rate has no learning_rate, .* optax.scale_by_learning_rate",
+        {"algorithm": "my_things.no_rate", "momentum": 0.0},
+        r"config\.algorithm: my_things\.no_rate has no learning_rate, .* optax\.scale_by_learning_rate",
     ),
-    "momentum": (
-        ["--config.algorithm=optax.adamw"],
-        "config.momentum=0.3, but optax.adamw is a transformation of Optax",
-    ),
+    "momentum": ({"algorithm": "optax.adamw"}, r"config\.momentum=0\.3, but optax\.adamw is a transformation of Optax"),
     "decay twice": (
-        ["--config.algorithm=optax.adamw", "--config.momentum=0", "--config.weight_decay=0.1"],
-        "config.weight_decay=0.1, but optax.adamw is a transformation of Optax; set it to 0",
+        {"algorithm": "optax.adamw", "momentum": 0.0, "weight_decay": 0.1},
+        r"config\.weight_decay=0\.1, but optax\.adamw is a transformation of Optax; set it to 0",
     ),
     "decay that it lacks": (
-        ["--config.algorithm=my_things.velocities", "--config.weight_decay=0.1"],
-        "config.weight_decay=0.1, but my_things.velocities has no weight decay; set it to 0",
+        {"algorithm": "my_things.velocities", "weight_decay": 0.1},
+        r"config\.weight_decay=0\.1, but my_things\.velocities has no weight decay; set it to 0",
     ),
-    "no network": (["--config.model=my_things.coin"], "config.model"),
+    "no network": ({"model": "my_things.coin"}, r"config\.model='my_things\.coin\(\)': "),
     "no data": (
-        ["--config.dataset=my_things.coin"],
-        "config.dataset: my_things.coin must return ImageData or ImageRecords",
+        {"dataset": "my_things.coin"},
+        r"config\.dataset: my_things\.coin must return ImageData or Im",
     ),
-    "no law": (
-        ["--config.asynchrony=law(distribution=my_things.coin)"],
-        "config.asynchrony.*distribution.*my_things.coin must return StalenessLaw",
+    "no distribution": (
+        {"asynchrony": "law(distribution=my_things.coin)"},
+        r"config\.asynchrony: distribution: my_things\.coin must return StalenessLaw, it returned ServiceTime",
     ),
-    "no time": (
-        ["--config.asynchrony=queue(service_time=my_things.two_or_none)"],
-        "config.asynchrony.*service_time.*my_things.two_or_none must return ServiceTime",
+    "no service time": (
+        {"asynchrony": "queue(service_time=my_things.two_or_none)"},
+        r"config\.asynchrony: service_time: my_things\.two_or_none must return Serv",
     ),
-    "no asynchrony": (
-        ["--config.asynchrony=my_things.coin"],
-        "config.asynchrony: my_things.coin must return Asynchrony",
-    ),
+    "no asynchrony": ({"asynchrony": "my_things.coin"}, r"config\.asynchrony: my_things\.coin must return Asynchrony"),
 }
 
 
-@pytest.mark.parametrize("flags, message", BAD.values(), ids=BAD)
-def test_a_wrong_name_or_option_is_one_line_and_nothing_is_written(folder, flags, message):
-    status, out, err = launch(folder, "train.py", "digits.py", "--workdir=bad", *SHORT, *flags)
-    assert status == 1 and out == "" and "Traceback" not in err, err
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert re.search(message, line), line
+@pytest.mark.parametrize("fields, message", BAD.values(), ids=BAD)
+def test_a_wrong_name_or_option_is_one_line_and_nothing_is_written(folder, monkeypatch, fields, message):
+    monkeypatch.chdir(folder)
+    config = TrainConfig(**{"num_updates": 40, "num_workers": 4, "momentum": 0.3, **fields})
+    with pytest.raises(RunError, match=message) as error:
+        train_and_evaluate(config, folder / "bad")
+    assert "\n" not in str(error.value)
     assert not (folder / "bad").exists()
+
+
+def test_a_recorded_trace_is_known_by_its_content(tmp_path):
+    """It may lie elsewhere when a run goes on; another trace under the same name is another run."""
+    trace = asyncflax.staleness.constant(1).trace(num_updates=20)
+    trace.save(tmp_path / "here.npz")
+    small = {"num_updates": 20, "eval_every": 10, "model": "Mlp(hidden=4)"}
+    config = lambda name: TrainConfig(asynchrony=f"recorded(path='{tmp_path / name}.npz')", **small)
+    rows = train_and_evaluate(config("here"), tmp_path / "run").rows
+    sweep = SweepConfig(config("here"), {"momentum": (0.0, 0.5)})
+    run_sweep(sweep, tmp_path / "sweep")
+    (tmp_path / "here.npz").rename(tmp_path / "there.npz")
+    assert train_and_evaluate(config("there"), tmp_path / "run").rows == rows
+    run_sweep(dataclasses.replace(sweep, train=config("there")), tmp_path / "sweep")
+    asyncflax.staleness.constant(2).trace(num_updates=20).save(tmp_path / "here.npz")
+    for again in (
+        lambda: train_and_evaluate(config("here"), tmp_path / "run"),
+        lambda: run_sweep(sweep, tmp_path / "sweep"),
+    ):
+        with pytest.raises(RunError, match="holds a run that read another file as trace; take a new workdir"):
+            again()
 
 
 def test_a_transformation_of_optax_has_the_schedule_of_the_config():

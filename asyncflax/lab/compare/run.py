@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shlex
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ import xarray
 
 from asyncflax._files import write_atomically
 from asyncflax.errors import RunError
-from asyncflax.lab.claims import Claim
+from asyncflax.lab.claims import Claim, portable
 from asyncflax.lab.compare import figures
 from asyncflax.lab.compare.grid import CompareConfig, Comparison
 from asyncflax.lab.compare.orders import Finding, check_orders
@@ -147,10 +146,8 @@ def _order_tables(findings: list[Finding]) -> list[str]:
 def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path, command: str) -> Claim:
     """The claim of an order, and the accuracies that it is about as a figure."""
     assert finding.claim is not None
-    _, script, *words = shlex.split(command)  # wherever python and the script were when it was typed
-    script = "/".join(pathlib.Path(script).parts[-2:])
     name = f"{finding.claim['name']}.png"
-    claim = Claim(**finding.claim, command=shlex.join(["python", script, *words]), figure=name)
+    claim = Claim(**finding.claim, command=portable(command), figure=name)
     folder.mkdir(exist_ok=True)
     shown = results.sel({"method": finding.methods, "service_time": [finding.service_time]})
     _save(figures.accuracy_figure(shown), folder / name, dpi=90)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
-import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import xarray
 from asyncflax import _check
 from asyncflax._files import write_atomically
 from asyncflax.errors import RunError
-from asyncflax.lab.claims import Claim
+from asyncflax.lab.claims import Claim, portable
 from asyncflax.lab.sweep import Grid, SweepConfig
 from asyncflax.train.options import Spec, read
 
@@ -126,8 +125,7 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
     write_atomically(path, lambda file: figure.savefig(file, dpi=100, format="png"))
     claims = []
     for fields in findings.claims if command else ():
-        words = shlex.split(command)  # wherever python was when it was typed
-        claim = Claim(**fields, command=shlex.join(["python", *words[1:]]), figure=path.name)
+        claim = Claim(**fields, command=portable(command), figure=path.name)
         claim.save(path.parent, overwrite=True)  # follows from the results, which are kept
         claims.append(claim)
     return Drawn(path, findings.table, claims)
