@@ -29,6 +29,7 @@ lint: $(READY)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(READY)
+	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/overhead.py --model mlp
 	$(BIN)/python benchmarks/overhead.py --model cifar10_quick --alternations 20 --events 4
