@@ -67,7 +67,7 @@ def to_read(start: str) -> set[str]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--starts", type=int, default=11)
     seconds, modules = measure(parser.parse_args().starts)
     print(f"import asyncflax: {modules} modules, {seconds:.3f} s of CPU over jax, optax and numpy")
