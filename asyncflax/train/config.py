@@ -11,6 +11,7 @@ import typing
 from typing import NamedTuple
 
 import optax
+from jax.sharding import Mesh
 
 from asyncflax import _check, algorithms, data
 from asyncflax.base import AsyncAlgorithm
@@ -134,8 +135,9 @@ class TrainConfig:
     @property
     def method(self) -> Spec:
         """What `algorithm` names."""
-        given = ("learning_rate",) if "." in self.algorithm.partition("(")[0] else _OF_METHODS
-        return read("config.algorithm", self.algorithm, _METHODS, given, (AsyncAlgorithm, optax.GradientTransformation))
+        kinds = (AsyncAlgorithm, optax.GradientTransformation)
+        own = ("learning_rate",)
+        return read("config.algorithm", self.algorithm, _METHODS, _OF_METHODS, kinds, given_imported=own)
 
     def check(self) -> Named:
         """Looks up what the fields name, and raises on wrong types, values and names."""
@@ -173,7 +175,7 @@ class TrainConfig:
             read("config.dataset", self.dataset, loaders, ("data_dir", "cache", "classes"), images),
             read("config.asynchrony", self.asynchrony, kinds, _RUN, (asynchrony.Asynchrony,)),
             self.method,
-            read("config.mesh", self.mesh, {"mesh": make_mesh}, ("devices",)) if self.mesh else None,
+            read("config.mesh", self.mesh, {"mesh": make_mesh}, ("devices",), (Mesh,)) if self.mesh else None,
         )
         self._check_images(named.dataset)
         if named.algorithm.name == "ssgd" and named.asynchrony.name != "barrier":

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import data, models, transforms
+from asyncflax import _check, data, models, transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
@@ -153,8 +153,10 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
         params, model_state = load_model(config.start_from, params=params, model_state=model_state)
     mean = jnp.asarray(feed.mean)
     gradient_fn = _make_gradient_fn(config, apply, feed, mean)
-    # A model that does not fit the images says so here.
+    # A model that does not fit the images says so here, and so does a method that does not fit the parameters.
     jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
+    if named.algorithm.imported:
+        _try_method(named.algorithm, algorithm, params)
     sums = _make_sums(config, apply, feed, mean)
     gradient_fn, params, model_state, run_key, sums = plan.place((gradient_fn, params, model_state, run_key, sums))
     spread = functools.partial(plan.placement.put_spread, of_process=feed.of_process)
@@ -175,6 +177,20 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
         run_key,
         evaluate,
     )
+
+
+def _try_method(spec: Spec, algorithm: AsyncAlgorithm, params: Any) -> None:
+    """Raises in a line what somebody's method would raise in the middle of a compiled program."""
+
+    def event(params):
+        extra = {"worker": jnp.int32(0), "staleness": jnp.int32(0), "read_params": params, "value": jnp.float32(0)}
+        updates, _ = algorithm.update(params, algorithm.init(params), params, **extra)
+        _check.like("the updates", updates, "the parameters", params)
+
+    try:
+        jax.eval_shape(event, params)
+    except Exception as error:
+        raise spec.error(error) from error
 
 
 def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
@@ -244,35 +260,21 @@ optax.adamw options of its own.
         "num_workers": config.num_workers,
         "weight_decay": config.weight_decay if config.bias_multiplier == 1.0 else 0.0,
     }
-    if is_of_optax(spec):
-        algorithm = _of_optax(config, spec, given["learning_rate"])
-    else:
+    plain = spec if config.bias_multiplier == 1.0 else spec.without("decay_at")
+    made = plain.make(**given)
+    if isinstance(made, AsyncAlgorithm):
+        algorithm = made
         for name in ("momentum", "weight_decay"):
             if getattr(config, name) and not spec.accepts(name):
                 what = name.replace("_", " ")
                 raise ValueError(f"config.{name}={getattr(config, name)}, but {spec.name} has no {what}; set it to 0.")
-        plain = spec if config.bias_multiplier == 1.0 else spec.without("decay_at")
-        algorithm = plain.make(**given)
+        for name in spec.options.keys() & given.keys():
+            raise ValueError(f"{spec.field}: {name} of {spec.name} is set by a field of its own, got '{spec}'.")
+    else:
+        algorithm = _of_optax(config, spec, given["learning_rate"])
     if config.bias_multiplier == 1.0:
         return algorithm
     return transform_gradients(_decay_and_multiply(config, spec.option("decay_at", "read")), algorithm)
-
-
-def is_of_optax(spec: Spec) -> bool:
-    """Whether a method is a transformation of Optax, or makes one.
-
-    Args:
-      spec: of the method.
-
-    >>> from asyncflax.train.config import TrainConfig
-    >>> from asyncflax.train.experiment import is_of_optax
-    >>> is_of_optax(TrainConfig(algorithm="optax.sgd(momentum=0.9)").method), is_of_optax(TrainConfig().method)
-    (True, False)
-    """
-    if "." not in spec.name:
-        return False
-    example = {"learning_rate": 0.1, "momentum": 0.0, "num_workers": 1, "weight_decay": 0.0}
-    return isinstance(spec.make(**example), optax.GradientTransformation)
 
 
 def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any) -> AsyncAlgorithm:
@@ -287,10 +289,26 @@ def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any) -> AsyncAlgor
             f"{spec.field}: {spec.name} has no learning_rate, which the config has. Name a function of your own that "
             f"has one: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
         )
-    arguments = spec.arguments(learning_rate=learning_rate)
-    del arguments["learning_rate"]
-    injected = optax.inject_hyperparams(spec.function, static_args=tuple(arguments))
-    return from_optax(injected(learning_rate=learning_rate, **arguments))
+    make = lambda learning_rate: spec.make(learning_rate=learning_rate, num_workers=config.num_workers)
+    return from_optax(optax.inject_hyperparams(make)(learning_rate=learning_rate))
+
+
+def is_of_optax(config: TrainConfig) -> bool:
+    """Whether the method is a transformation of Optax, or makes one.
+
+    Args:
+      config: its method, learning rate, momentum, weight decay and number of workers are used.
+
+    >>> from asyncflax.train.config import TrainConfig
+    >>> from asyncflax.train.experiment import is_of_optax
+    >>> is_of_optax(TrainConfig(algorithm="optax.sgd(momentum=0.9)")), is_of_optax(TrainConfig())
+    (True, False)
+    """
+    spec = config.method
+    names = ("learning_rate", "momentum", "num_workers", "weight_decay")
+    return spec.imported and not isinstance(
+        spec.make(**{name: getattr(config, name) for name in names}), AsyncAlgorithm
+    )
 
 
 def _decay_and_multiply(config: TrainConfig, decay_at: str) -> optax.GradientTransformationExtraArgs:
@@ -390,9 +408,10 @@ def _make_model(
 ) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
     try:
         network = models.initialized(spec.function, key, **arguments)
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{spec.field}='{spec}': {error}") from error
+    except Exception as error:
+        if not (spec.imported or isinstance(error, TypeError | ValueError)):
+            raise
+        raise spec.error(error) from error
     apply, params, model_state = models.functional_with_state(network)
     return compute_in(config.precision, apply), params, model_state
 

@@ -113,7 +113,7 @@ def command(*, workdir: str, **fields: Any) -> str:
     config = flags.FLAGS["config"]
     overrides = {**config_flags.get_override_values(config), **fields}
     words = [f"--config.{name}={value}" for name, value in overrides.items()]
-    file = next((word for word in sys.argv if word.startswith("--config=")), f"--config={config.value}")
+    file = f"--config={config_flags.get_config_filename(config)}"
     activated = shutil.which("python") == sys.executable
     python = "python" if activated else os.path.relpath(sys.executable)
     return shlex.join([python, sys.argv[0], file, *words, f"--workdir={workdir}"])

@@ -1,7 +1,7 @@
 """Training under asynchrony, from a config to a folder with metrics, checkpoints and figures.
 
     workdir/run.json         the config and the versions that it began with
-    workdir/trace.npz        the trace, to be plotted or replayed (config.trace)
+    workdir/trace.npz        the trace, to be plotted or replayed
     workdir/metrics.jsonl    metrics as they come; metrics.csv at the end; tensorboard/
     workdir/checkpoints/     see `checkpoint`
     workdir/training.png     the figures
@@ -377,10 +377,11 @@ def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
     width += 5 if any("implicit_momentum" in row for row in records.rows) else 0
     figure = Figure(figsize=(width, height))
     config, workers = experiment.config, experiment.config.num_workers
-    figure.suptitle(
+    title = (
         f"{config.dataset}, {config.model}, {workers} worker{'s' * (workers > 1)}, {config.algorithm}, "
         f"learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}"
     )
+    figure.suptitle(title.replace("$", r"\$"))
     plots.training(figure, records.rows, experiment.trace, experiment.law)
     write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
 

@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
+import math
 import numbers
 import os
 import pathlib
@@ -29,11 +30,14 @@ from typing import Annotated, Any
 
 from asyncflax import _check
 
-__all__ = ["Items", "Spec", "makers", "named", "parse_items", "plain_call", "plain_items", "read", "typed"]
+__all__ = ["Items", "Spec", "in_range", "makers", "named", "parse_items", "plain_call", "plain_items", "read", "typed"]
 
 Items = Annotated[Any, "items: a mapping, a sequence, or the text of a flag"]
 
+_PLAIN = (float, int, bool, str)
+_NONE = (frozenset[str](), frozenset[str]())
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_digests: dict[str, str] = {}  # of the source of what has been imported, when it was
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Spec:
     def __str__(self) -> str:
         inside = ", ".join(f"{k}={v if isinstance(v, Spec) else repr(v)}" for k, v in self.options.items())
         return f"{self.name}({inside})"
+
+    @property
+    def imported(self) -> bool:
+        """Whether it is not the library's."""
+        return "." in self.name
 
     def accepts(self, parameter: str) -> bool:
         """Whether the function has this parameter."""
@@ -112,24 +121,32 @@ class Spec:
         arguments = self.arguments(**given)
         try:
             made = self.function(**arguments)
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"{self.field}='{self}': {error}") from error
+        except Exception as error:
+            if not (self.imported or isinstance(error, TypeError | ValueError)):
+                raise
+            raise self.error(error) from error
         if self.kinds and not isinstance(made, self.kinds):
             names = " or ".join(kind.__name__ for kind in self.kinds)
             raise TypeError(f"{self.field}: {self.name} must return {names}, it returned {type(made).__name__}.")
         return made
 
+    def error(self, error: Exception) -> Exception:
+        """What went wrong in the function, in a line that names the field."""
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        what = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        text = " ".join(str(error).split()) if self.imported else error
+        return kind(f"{self.field}='{self}': {what}{text}")
+
     def sources(self) -> dict[str, str]:
-        """The digests of the source of what was imported, by the name of its module or package."""
+        """The digests of the source of what was imported, when it was, by the name of its module or package.
+
+        Of a module they are of its file, of a package of all its files; other modules that these import do not count.
+        """
         nested = [value.sources() for value in self.options.values() if isinstance(value, Spec)]
         found = {name: digest for one in nested for name, digest in one.items()}
-        if "." in self.name:
-            module = sys.modules[self.name.partition(".")[0]]
-            folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
-            files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-            content = b"".join(path.read_bytes() for path in files or [pathlib.Path(str(module.__file__))])
-            found[module.__name__] = hashlib.sha256(content).hexdigest()
+        if self.imported:
+            top = self.name.partition(".")[0]
+            found[top] = _digests[top]
         return found
 
 
@@ -139,6 +156,8 @@ def read(
     library: Mapping[str, Callable[..., Any]],
     given: Iterable[str] = (),
     kinds: tuple[type, ...] = (),
+    *,
+    given_imported: Iterable[str] | None = None,
 ) -> Spec:
     """Looks up what a field names, and checks its options.
 
@@ -148,6 +167,7 @@ def read(
       library: what an undotted name may stand for.
       given: parameters that have a field of their own, and cannot be options.
       kinds: what `Spec.make` is to return, one of these types.
+      given_imported: in place of `given` for what is imported.
 
     Raises:
       ValueError, TypeError: the text is no call, or a name or an option is unknown or of a wrong type.
@@ -170,7 +190,8 @@ def read(
     node = _parse(field, text)
     if not isinstance(node, ast.Name | ast.Attribute | ast.Call):
         raise ValueError(f"{field} must name something, as in 'NAME(option=value)', got {text!r}.")
-    return _spec(field, node, text, library, frozenset(given), kinds)
+    given_imported = given if given_imported is None else given_imported
+    return _spec(field, node, text, library, (frozenset(given), frozenset(given_imported)), kinds)
 
 
 def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
@@ -243,19 +264,36 @@ def named(field: str, name: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise ValueError(f"{field}: {module} cannot be imported, it needs {error.name}.") from error
-        except Exception as error:
-            raise ValueError(f"{field}: {module} cannot be imported ({type(error).__name__}: {error}).") from error
+        except (Exception, SystemExit) as error:
+            text = " ".join(str(error).split())
+            raise ValueError(f"{field}: {module} cannot be imported ({type(error).__name__}: {text}).") from error
     else:
         raise ValueError(
             f"{field}: there is no module {parts[0]!r} for {name!r}, neither installed nor as {parts[0]}.py in the "
             f"working folder {os.getcwd()}."
         )
+    _know(field, parts[0])
     for part in parts[count:]:
         if not hasattr(found, part):
             hint = _check.nearest(part, [n for n in dir(found) if not n.startswith("_")])
             raise ValueError(f"{field}: {getattr(found, '__name__', found)} has no {part!r}{hint}")
         found = getattr(found, part)
     return found
+
+
+def _know(field: str, top: str) -> None:
+    """Notes the source of a module, and refuses another one than that of the working folder."""
+    module = sys.modules[top]
+    folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    files = files or [pathlib.Path(file) for file in [getattr(module, "__file__", None)] if file]
+    here = [
+        path for path in (pathlib.Path.cwd() / f"{top}.py", pathlib.Path.cwd() / top / "__init__.py") if path.exists()
+    ]
+    if here and not any(path.samefile(here[0]) for path in files):
+        where = files[0] if files else "a part of Python"
+        raise ValueError(f"{field}: {top} is {where}, not the {here[0].name} of the working folder; rename yours.")
+    _digests.setdefault(top, hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest())
 
 
 def plain_call(text: Any) -> Any:
@@ -265,18 +303,33 @@ def plain_call(text: Any) -> Any:
       text: of a field; what is no call is returned as it is.
 
     >>> from asyncflax.train import options
-    >>> options.plain_call("dc_asgd( strength = 1.0 )"), options.plain_call("recorded(path='a.npz')")
-    ('dc_asgd(strength=1.0)', 'recorded()')
+    >>> options.plain_call("dc_asgd( form='outside', strength = 1 )") == options.plain_call(
+    ...     "dc_asgd(strength=1.0, form=outside)"
+    ... )
+    True
+    >>> options.plain_call("queue(service_time=gamma())"), options.plain_call("recorded(path='a.npz')")
+    ('queue(service_time=gamma)', 'recorded')
     """
     try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, AttributeError):
+        return ast.unparse(_Plain().visit(ast.parse(text.strip(), mode="eval").body))
+    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
         return text
-    if isinstance(node, ast.Name | ast.Attribute):
-        node = ast.Call(node, [], [])
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "recorded":
-        node.keywords = [keyword for keyword in node.keywords if keyword.arg != "path"]
-    return ast.unparse(node)
+
+
+class _Plain(ast.NodeTransformer):
+    """Calls without options are names, words are without quotes, numbers are floats, options stand in order."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        of_file = isinstance(node.func, ast.Name) and node.func.id == "recorded"
+        kept = [keyword for keyword in node.keywords if not (of_file and keyword.arg == "path")]
+        node.keywords = sorted(kept, key=lambda keyword: keyword.arg or "")
+        return node if node.keywords or node.args else node.func
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        if isinstance(node.value, str) and node.value.isidentifier():
+            return ast.Name(node.value)
+        return ast.Constant(float(node.value)) if type(node.value) is int else node
 
 
 def plain_items(value: Any) -> Any:
@@ -286,13 +339,14 @@ def plain_items(value: Any) -> Any:
       value: of a field.
 
     >>> from asyncflax.train import options
-    >>> options.plain_items("momentum=(0, 1), asgd") == options.plain_items([["momentum", [0, 1]], "asgd"])
+    >>> options.plain_items("momentum=(0, 1), asgd") == options.plain_items({"momentum": [0, 1]})
     False
     >>> options.plain_items("momentum=(0, 1)") == options.plain_items({"momentum": [0, 1]})
     True
     """
+    plain = lambda item: [*map(plain, item)] if isinstance(item, tuple | list) else plain_call(item)
     try:
-        return [[label, _listed(item)] for label, item in parse_items("items", value)]
+        return [[label, plain(item)] for label, item in parse_items("items", value)]
     except (TypeError, ValueError):
         return value
 
@@ -317,7 +371,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, tuple | list | range):
             raise TypeError(f"{name} must be a tuple of numbers, got {value!r} ({type(value).__name__}).")
-        items = [one for item in value for one in _range(item)]
+        items = [one for item in value for one in in_range(item)]
         return tuple(typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(items))
     if not isinstance(value, bool):  # an int for a float, and NumPy's numbers
         if kind is float and isinstance(value, numbers.Real):
@@ -332,7 +386,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
 def _parse(field: str, text: str) -> ast.expr:
     try:
         return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"{field} must be like 'NAME(option=value)', got {text!r}.") from None
 
 
@@ -341,7 +395,7 @@ def _spec(
     node: ast.expr,
     text: str,
     library: Mapping[str, Callable[..., Any]],
-    given: frozenset[str],
+    given_of: tuple[frozenset[str], frozenset[str]],
     kinds: tuple[type, ...],
 ) -> Spec:
     """The call of a node, or its name, which is short for a call without options."""
@@ -353,11 +407,12 @@ def _spec(
         function = named(field, name)
         if not callable(function):
             raise TypeError(f"{field}: {name} must be a function or a class, it is {function!r}.")
+        name = next((known for known, own in library.items() if own is function), name)
     else:
         _check.choice(field, name, sorted(library))
         function = library[name]
-    parameters = _parameters_of(function)
-    allowed = [p for p in parameters if p not in given]
+    given = given_of["." in name]
+    allowed = [p for p in _parameters_of(function) if p not in given]
     if call.args:
         first = next(iter(allowed), "option")
         raise ValueError(f"{field}: {name} takes keywords, as in '{name}({first}=...)', got {text!r}.")
@@ -382,11 +437,13 @@ def _value(field: str, node: ast.expr, text: str, annotation: Any) -> Any:
     library = {name: function for kind in made for name, function in _makers_of(kind).items()}
     word = isinstance(node, ast.Name | ast.Attribute)
     if isinstance(node, ast.Call) or (word and library):
-        return _spec(field, node, text, library or _everything(), frozenset(), made)
+        return _spec(field, node, text, library or _everything(), _NONE, made)
+    if isinstance(node, ast.Attribute) and isinstance(annotation, type) and annotation not in _PLAIN:
+        return _spec(field, node, text, {}, _NONE, (annotation,))
     value = _plain(field, node, text)
-    if library and value is not None:
+    if library and not (value is None and type(None) in kinds):
         raise TypeError(f"{field} must be a call, one of {', '.join(sorted(library))}, got {value!r} in {text!r}.")
-    simple = [kind for kind in kinds if kind in (float, int, bool, str)]
+    simple = [kind for kind in kinds if kind in _PLAIN]
     others = [kind for kind in kinds if kind not in (*simple, type(None)) and kind is not annotation]
     is_plain = len(simple) == 1 and not others and not (value is None and type(None) in kinds)
     return typed(field, value, simple[0] if is_plain else Any)
@@ -399,7 +456,10 @@ def _plain(field: str, node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Tuple | ast.List):
         return tuple(_plain(field, item, text) for item in node.elts)
     try:
-        return ast.literal_eval(node)
+        value = ast.literal_eval(node)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
     except (ValueError, TypeError):
         raise ValueError(
             f"{field} must be a number, a word, a text or a path in quotes, or a call, got {text!r}."
@@ -408,10 +468,11 @@ def _plain(field: str, node: ast.expr, text: str) -> Any:
 
 def _split(text: str) -> list[str]:
     """The parts of a text between commas outside of brackets and quotes."""
-    parts, depth, quote = [""], 0, ""
+    parts, depth, quote, escaped = [""], 0, "", False
     for letter in text:
         if quote:
-            quote = "" if letter == quote else quote
+            quote = "" if letter == quote and not escaped else quote
+            escaped = letter == "\\" and not escaped
         elif letter in "'\"":
             quote = letter
         else:
@@ -423,10 +484,6 @@ def _split(text: str) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(one) for one in value] if isinstance(value, tuple | list) else value
-
-
 def _dotted(node: ast.expr) -> str | None:
     """'a.b' of a name with dots, else None."""
     if isinstance(node, ast.Attribute):
@@ -435,26 +492,35 @@ def _dotted(node: ast.expr) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
-def _parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The named parameters of a function, or those with which a class is made."""
-    if inspect.isclass(function):  # the metaclass of a module hides them
-        parameters = dict(inspect.signature(function.__init__).parameters)
+def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function, or those with which a class is made."""
+    try:
+        parameters = dict(inspect.signature(_called(function)).parameters)
+    except ValueError:  # of a builtin nothing is known
+        return {"options": inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)}
+    if inspect.isclass(function):
         parameters.pop("self", None)
-    else:
-        parameters = dict(inspect.signature(function).parameters)
-    return {name: p for name, p in parameters.items() if p.kind not in _VARIADIC}
+    return parameters
+
+
+def _called(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function.__init__ if inspect.isclass(function) else function  # the metaclass of a module hides it
+
+
+def _parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Those with a name."""
+    return {name: p for name, p in _signature(function).items() if p.kind not in _VARIADIC}
 
 
 def _takes_any(function: Callable[..., Any]) -> bool:
-    made_by = function.__init__ if inspect.isclass(function) else function
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(made_by).parameters.values())
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _signature(function).values())
 
 
 def _annotation(function: Callable[..., Any], parameter: str) -> Any:
     """The type of a parameter, by its annotation or else its default; Any where nothing says so."""
     try:
-        hint = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function).get(parameter)
-    except (NameError, TypeError):  # somebody's annotations that cannot be resolved
+        hint = typing.get_type_hints(_called(function)).get(parameter)
+    except Exception:  # somebody's annotations that cannot be resolved
         hint = None
     if hint is None and parameter in _parameters_of(function):
         default = _parameters_of(function)[parameter].default
@@ -485,7 +551,7 @@ def _makes(function: Any, kind: type) -> bool:
     return says is kind or (isinstance(says, str) and says.rpartition(".")[2] == kind.__name__)
 
 
-def _range(item: Any) -> Iterable[Any]:
+def in_range(item: Any) -> Iterable[Any]:
     """The numbers of 'range(8)', which is how a flag has it; anything else as it is."""
     found = re.fullmatch(r"range\((\d+(?:,\s*\d+(?:,\s*[1-9]\d*)?)?)\)", item) if isinstance(item, str) else None
     return (range(*map(int, found[1].split(","))) if found else None) or [item]

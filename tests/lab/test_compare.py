@@ -408,6 +408,8 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
     [
         ({"methods": "asgd, dana_zro"}, r"config\.methods must be one of .* got 'dana_zro'; did you mean 'dana_zero'"),
         ({"methods": "multi_asgd(momenta=0.9)"}, r"config\.methods: multi_asgd has no option 'momenta'"),
+        ({"methods": {"a|b": "asgd"}}, r"config\.methods: 'a\|b' must be a line without '\|'"),
+        ({"methods": "asgd(learning_rate=fast)"}, r"learning_rate must be of type float, got 'fast'"),
         ({"methods": "asgd(momentum=0.9)"}, "asgd has no option 'momentum'"),
         ({"methods": "nag_asgd(momentum=2.0)"}, r"the cell method='nag_asgd'.* is refused: config\.momentum must be"),
         ({"methods": "multi_asgd(form=insid)"}, r"is refused: .*: form must be one of .* did you mean 'inside'"),

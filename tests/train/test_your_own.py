@@ -37,6 +37,17 @@ def velocities(learning_rate, momentum, num_workers, scale=1.0):
 def clipped(learning_rate, limit=1.0):
     return optax.chain(optax.clip(limit), optax.scale_by_learning_rate(learning_rate))
 
+def by_size(learning_rate, times: int = 2, limit: float = 1.0):
+    steps = [optax.clip(limit)] * times if limit > 0 else []
+    return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate))
+
+def fails(learning_rate, num_workers, option: "np.nothing_there" = 1):
+    assert num_workers > 99, "a line\\nand another"
+
+def fails_later(learning_rate):
+    scale = lambda updates, state, params=None: ({"other": updates}, state)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), scale)
+
 def no_rate(limit=1.0):
     return optax.clip(limit)
 
@@ -83,6 +94,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     folder.joinpath("my_things.py").write_text(OWN)
     folder.joinpath("broken.py").write_text(BROKEN)
+    folder.joinpath("statistics.py").write_text("")
     return folder
 
 
@@ -159,9 +171,18 @@ def test_it_is_swept_and_compared(folder):
         ["--config.asynchrony=queue(service_time=my_things.coin(slow=1.2))"],
         ["--config.asynchrony=my_things.one_late(late=2)", "--config.num_workers=2"],
         ["--config.algorithm=optax.contrib.muon(weight_decay=0.01)", "--config.momentum=0"],
+        ["--config.algorithm=my_things.by_size", "--config.momentum=0"],
         ["--config.algorithm=my_things.clipped(limit=0.1)", "--config.momentum=0", "--config.num_workers=2"],
     ],
-    ids=["network and data", "distribution", "service time", "asynchrony", "muon", "a chain of Optax"],
+    ids=[
+        "network and data",
+        "distribution",
+        "service time",
+        "asynchrony",
+        "muon",
+        "a chain by size",
+        "a chain of Optax",
+    ],
 )
 def test_each_of_them_trains(folder, flags, request):
     workdir = re.sub(r"\W", "_", request.node.callspec.id)
@@ -191,6 +212,22 @@ BAD = {
     "decay that it lacks": (
         {"algorithm": "my_things.velocities", "weight_decay": 0.1},
         r"config\.weight_decay=0\.1, but my_things\.velocities has no weight decay; set it to 0",
+    ),
+    "momentum twice": (
+        {"algorithm": "my_things.velocities(momentum=0.9)"},
+        r"config\.algorithm: momentum of my_things\.velocities is set by a field of its own",
+    ),
+    "a method that fails": (
+        {"algorithm": "my_things.fails(option=2)", "momentum": 0.0},
+        r"config\.algorithm='my_things\.fails\(option=2\)': AssertionError: a line and another",
+    ),
+    "a method that fails later": (
+        {"algorithm": "my_things.fails_later", "momentum": 0.0},
+        r"config\.algorithm='my_things\.fails_later\(\)': ",
+    ),
+    "a name of Python": (
+        {"algorithm": "statistics.mean", "momentum": 0.0},
+        r"config\.algorithm: statistics is .*, not the statistics\.py of the working folder; rename yours",
     ),
     "no network": ({"model": "my_things.coin"}, r"config\.model='my_things\.coin\(\)': "),
     "no data": (
@@ -232,9 +269,13 @@ def test_a_recorded_trace_is_known_by_its_content(tmp_path):
     assert train_and_evaluate(config("there"), tmp_path / "run").rows == rows
     run_sweep(dataclasses.replace(sweep, train=config("there")), tmp_path / "sweep")
     asyncflax.staleness.constant(2).trace(num_updates=20).save(tmp_path / "here.npz")
+    axis = SweepConfig(TrainConfig(**small), {"asynchrony": (config("there").asynchrony, config("here").asynchrony)})
+    run_sweep(axis, tmp_path / "axis")
+    asyncflax.staleness.constant(3).trace(num_updates=20).save(tmp_path / "here.npz", overwrite=True)
     for again in (
         lambda: train_and_evaluate(config("here"), tmp_path / "run"),
         lambda: run_sweep(sweep, tmp_path / "sweep"),
+        lambda: run_sweep(axis, tmp_path / "axis"),
     ):
         with pytest.raises(RunError, match="holds a run that read another file as trace; take a new workdir"):
             again()

@@ -17,7 +17,7 @@ from asyncflax.train import asynchrony
 from asyncflax.train.asynchrony import Asynchrony
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import is_of_optax, make_algorithm
-from asyncflax.train.options import Items, Spec, makers, parse_items, plain_items, read
+from asyncflax.train.options import Items, Spec, makers, parse_items, plain_items, read, typed
 
 _METHODS = makers(algorithms, AsyncAlgorithm)
 _OWN = ("learning_rate", "momentum")  # options of a method that are fields of the config
@@ -191,8 +191,12 @@ class Comparison(Cells):
     def _method(self, label: str) -> dict[str, Any]:
         """The fields of a training that say what the server does."""
         spec = self.methods[label]
-        fields = ("learning_rate",) if is_of_optax(spec) else _OWN
-        own = {name: spec.options[name] for name in fields if name in spec.options}
+        plain = str(spec.without(*_OWN))
+        of_optax = is_of_optax(
+            dataclasses.replace(self._train, algorithm=plain, num_workers=self._config.num_workers[0])
+        )
+        fields = ("learning_rate",) if of_optax else _OWN
+        own = {k: typed(f"config.methods: {label}: {k}", spec.options[k], float) for k in fields if k in spec.options}
         momentum = self._train.momentum if "momentum" in fields and spec.accepts("momentum") else 0.0
         return {"algorithm": str(spec.without(*own)), "momentum": momentum, **own}
 
@@ -254,9 +258,10 @@ def _read_all(field: str, items: Any, library: Mapping[str, Callable[..., Any]],
     """What the items of a field name, by their labels."""
     specs: dict[str, Spec] = {}
     for label, text in parse_items(field, items):
-        own = isinstance(text, str) and "." in text.partition("(")[0]  # somebody's, with options of its own
-        given = () if own else ("num_workers", "weight_decay")
-        spec = read(f"{field}: {label}" if label else field, text, library, given, kinds)
+        if set("|\n") & {*label}:
+            raise ValueError(f"{field}: {label!r} must be a line without '|', which separates columns of tables.")
+        given = ("num_workers", "weight_decay")
+        spec = read(f"{field}: {label}" if label else field, text, library, given, kinds, given_imported=())
         label = label or spec.name
         if label in specs:
             raise ValueError(f"{field} has {label!r} twice; give one a label, as in 'another={text}'.")

@@ -13,10 +13,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from asyncflax import _check
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import make_algorithm
-from asyncflax.train.options import Items, parse_items, plain_items
+from asyncflax.train.options import Items, in_range, parse_items, plain_call, plain_items
 
 HYPER = ("learning_rate", "momentum")
 ENVIRONMENT = ("seed",)
@@ -149,7 +151,9 @@ class Grid(Cells):
             for value in values:  # what a coordinate of the results can be
                 if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value >= 2**31):
                     raise ValueError(f"axes: {name} must have numbers below 2^31 or texts as values, got {value!r}.")
-            twice = [v for i, v in enumerate(values) if v in values[:i]]
+            # A recorded trace is known by its content, which nobody has looked at yet.
+            plain = [value if "recorded" in str(value) else plain_call(value) for value in values]
+            twice = [value for i, value in enumerate(values) if plain[i] in plain[:i]]
             if twice:
                 raise ValueError(f"axes: {name} has the value {twice[0]!r} twice.")
             axes[name] = values
@@ -197,5 +201,7 @@ def _parse_axes(value: Any) -> dict[str, tuple[Any, ...]]:
             raise ValueError(f"{example}, got {values!r} without a name.")
         if name in axes:
             raise ValueError(f"{example}, got {name} twice.")
-        axes[name] = tuple(values) if isinstance(values, tuple | list) else (values,)
+        values = values.tolist() if isinstance(values, np.ndarray | np.generic) else values
+        listed = values if isinstance(values, tuple | list | range) else (values,)
+        axes[name] = tuple(one for value in listed for one in in_range(value))
     return axes

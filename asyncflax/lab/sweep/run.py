@@ -32,7 +32,7 @@ from asyncflax.errors import RunError
 from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.lab.sweep.program import Program
 from asyncflax.train.asynchrony import inputs as trace_inputs
-from asyncflax.train.experiment import load_data, make_experiment
+from asyncflax.train.experiment import Experiment, load_data, make_experiment
 from asyncflax.train.workdir import Workdir
 
 Index = tuple[int, ...]
@@ -116,10 +116,11 @@ def train_cells(
     try:
         folder = Workdir(workdir, config)
         images = load_data(config.train)
-        sources: dict[str, str] = {}
-        for _, cells in _grouped(list(grid), grid.program):  # all that names and options stand for
-            sources |= make_experiment(grid.config(cells[0]), images=images).named.sources()
-        inputs = _inputs(config)
+        made = [  # all that names and options stand for
+            make_experiment(grid.config(cells[0]), images=images) for _, cells in _grouped(list(grid), grid.program)
+        ]
+        sources = {name: digest for one in made for name, digest in one.named.sources().items()}
+        inputs = _inputs(made)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     try:
@@ -203,11 +204,17 @@ def _tiles(
                 yield [cell_of[e, h] for e in some for h in few], train
 
 
-def _inputs(config: Any) -> dict[str, str]:
+def _inputs(programs: Sequence[Experiment]) -> dict[str, str]:
     """What a sweep reads besides its config, by its contents: the cells of other inputs do not belong to it."""
-    start = config.train.start_from
-    warm = {"start_from": hashlib.sha256(pathlib.Path(start, "SHA256SUMS").read_bytes()).hexdigest()} if start else {}
-    return trace_inputs(config.train.check().asynchrony) | warm
+    digests: dict[str, list[str]] = {}
+    for made in programs:
+        start = made.config.start_from
+        warm = (
+            {"start_from": hashlib.sha256(pathlib.Path(start, "SHA256SUMS").read_bytes()).hexdigest()} if start else {}
+        )
+        for name, digest in (trace_inputs(made.named.asynchrony) | warm).items():
+            digests.setdefault(name, []).append(digest)
+    return {name: " ".join(dict.fromkeys(found)) for name, found in digests.items()}
 
 
 def _grouped(items: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[tuple[Any, list[Any]]]:
