@@ -30,7 +30,7 @@ from typing import Annotated, Any
 
 from asyncflax import _check
 
-__all__ = ["Items", "Spec", "in_range", "makers", "named", "parse_items", "plain_call", "plain_items", "read", "typed"]
+__all__ = ["Items", "Spec", "makers", "named", "parse_items", "plain_call", "plain_items", "read", "typed"]
 
 Items = Annotated[Any, "items: a mapping, a sequence, or the text of a flag"]
 
