@@ -16,7 +16,7 @@ from asyncflax.lab.sweep.grid import Cells
 from asyncflax.train import asynchrony
 from asyncflax.train.asynchrony import Asynchrony
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.experiment import is_of_optax, make_algorithm
+from asyncflax.train.experiment import is_of_optax
 from asyncflax.train.options import Items, Spec, makers, parse_items, plain_items, read, typed
 
 _METHODS = makers(algorithms, AsyncAlgorithm)
@@ -207,14 +207,7 @@ class Comparison(Cells):
                 raise ValueError(f"config.service_times: {labels[str(spec)]!r} and {label!r} are the same.")
             labels[str(spec)] = label
             spec.make()
-        for index in self:
-            try:
-                config = self.config(index)
-                config.check()
-                make_algorithm(config)
-            except (TypeError, ValueError) as error:
-                at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
-                raise type(error)(f"the cell {at} is refused: {error}") from None
+        self.check()
 
     def config(self, index: tuple[int, ...]) -> TrainConfig:
         """The config of a cell's training, as `launch/train.py` would run it."""

@@ -95,6 +95,17 @@ class Cells:
         """What all cells of one program have in common, as (name, value)."""
         raise NotImplementedError
 
+    def check(self, field: str = "") -> None:
+        """Raises where a cell cannot be trained, in a sentence that begins with the field."""
+        for index in self:
+            try:
+                config = self.config(index)
+                config.check()
+                make_algorithm(config)
+            except (TypeError, ValueError) as error:
+                at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
+                raise type(error)(f"{field}the cell {at} is refused: {error}") from None
+
     def hyper(self, index: tuple[int, ...]) -> tuple[float, float]:
         """The learning rate and the momentum of a cell."""
         config = self.config(index)
@@ -158,14 +169,7 @@ class Grid(Cells):
                 raise ValueError(f"axes: {name} has the value {twice[0]!r} twice.")
             axes[name] = values
         object.__setattr__(self, "axes", axes)
-        for index in self:
-            try:
-                config = self.config(index)
-                config.check()
-                make_algorithm(config)
-            except (TypeError, ValueError) as error:
-                at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
-                raise type(error)(f"axes: the cell {at} is refused: {error}") from None
+        self.check("axes: ")
 
     @classmethod
     def of(cls, config: SweepConfig) -> "Grid":
