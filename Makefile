@@ -14,13 +14,13 @@ demo: $(READY)
 	$(BIN)/python launch/train.py --config=configs/digits.py --workdir=demo
 
 test: $(READY) doctest
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 test-all: $(READY) doctest
-	XLA_FLAGS=--xla_backend_optimization_level=3 HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto
+	XLA_FLAGS=--xla_backend_optimization_level=3 HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto --dist loadfile
 
 doctest: $(READY)
-	$(BIN)/pytest --doctest-modules --pyargs asyncflax
+	$(BIN)/pytest -n auto --doctest-modules --pyargs asyncflax
 
 lint: $(READY)
 	$(BIN)/ruff check .

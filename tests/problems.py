@@ -126,6 +126,17 @@ METHODS = {
 MAIN_METHODS = {name: METHODS[name] for name in algorithms.__all__ if name in METHODS}
 
 
+# What an engine can get wrong about a method: one of each kind, for suites that compile a whole run.
+KINDS = {
+    "asgd": "stateless",
+    "multi_asgd": "a state for each worker",
+    "nag_asgd": "a view",
+    "dana_dc": "a view and a compensation",
+    "ormo": "an ordered state",
+    "gap_aware_asgd": "norms",
+}
+
+
 # --- Traces ---------------------------------------------------------------------------------------------------------
 
 

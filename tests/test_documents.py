@@ -47,6 +47,7 @@ def printed(block):
     return re.findall(r"^print\(.*\n# (.*)$", block, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name)
 def test_the_examples_in_the_documents_run(path, tmp_path):
     write_files(path, tmp_path)
@@ -137,6 +138,7 @@ def test_the_readme_begins_with_three_commands_and_all_launchers_are_run():
     assert scripts == {f"launch/{name}.py" for name in MADE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)
 def test_the_commands_of_the_documents_run(path, tmp_path):
     """Shortened, each with a folder of its own, where a user has a checkout and the files of the page."""

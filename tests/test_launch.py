@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import launching
 import numpy as np
 import pytest
 from photographs import TFDS_DATA_DIR, needs_sample
@@ -23,7 +24,7 @@ ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),  # many processes, few programs
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
 }
-SHORT = ["--config.num_updates=40", "--config.eval_every=20", "--config.checkpoint_every=20"]
+SHORT = ["--config.model=Mlp", "--config.num_updates=40", "--config.eval_every=20", "--config.checkpoint_every=20"]
 
 
 def start(*flags, config="configs/digits.py", **environment):
@@ -87,22 +88,34 @@ BAD_FLAGS = {
 }
 
 
-@pytest.mark.parametrize("flags, message", BAD_FLAGS.values(), ids=BAD_FLAGS)
-def test_bad_input_is_one_clear_error_and_nothing_is_written(flags, message, tmp_path):
-    status, out, err = launch(f"--workdir={tmp_path / 'run'}", *flags)
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """How the commands with bad flags ended, and the folder in which nothing should be."""
+    folder = tmp_path_factory.mktemp("bad")
+    commands = [
+        ["launch/train.py", "--config=configs/digits.py", f"--workdir={folder / 'run'}", *flags]
+        for flags, _ in BAD_FLAGS.values()
+    ]
+    return dict(zip(BAD_FLAGS, launching.launch_all(commands), strict=True)), folder
+
+
+@pytest.mark.parametrize("name", BAD_FLAGS)
+def test_bad_input_is_one_clear_error_and_nothing_is_written(name, refused):
+    (status, out, err), message = refused[0][name], BAD_FLAGS[name][1]
     assert status == 1 and out == ""
     assert "Traceback" not in err
     assert re.search(f"error: {message.replace('?', '[?]').replace('(', '[(]').replace(')', '[)]')}", err, re.DOTALL), (
         err
     )
-    assert list(tmp_path.iterdir()) == []
+    assert list(refused[1].iterdir()) == []
 
 
-@pytest.mark.parametrize("config", ["", "configs/nothing.py", "tests/reference/server.py", "configs/digits.py:slow"])
-def test_a_config_that_is_none(config, tmp_path):
-    status, _, err = launch(f"--workdir={tmp_path / 'run'}", config=config)
-    assert status == 1 and err.count("\n") == 1, err
-    assert re.search(r"error: --config.* get_config\(\) makes a TrainConfig, such as configs/digits.py", err), err
+def test_a_config_that_is_none(tmp_path):
+    configs = ["", "configs/nothing.py", "tests/reference/server.py", "configs/digits.py:slow"]
+    flags = [[f"--config={config}"] if config else [] for config in configs]
+    for done in launching.launch_all([["launch/train.py", f"--workdir={tmp_path / 'run'}", *one] for one in flags]):
+        assert done.status == 1 and done.err.count("\n") == 1, done.err
+        assert re.search(r"error: --config.* get_config\(\) makes a TrainConfig, such as configs/digits.py", done.err)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,9 +134,10 @@ def test_workdirs_in_which_a_run_cannot_be(tmp_path):
     if os.geteuid() != 0:
         cases[closed / "run"] = "cannot be written"
     before = everything(tmp_path)
-    for workdir, message in cases.items():
-        status, _, err = launch(f"--workdir={workdir}", *SHORT)
-        assert status == 1 and re.search(f"error: workdir='{workdir}' {message}", err), err
+    config = ["launch/train.py", "--config=configs/digits.py", *SHORT]
+    found = launching.launch_all([[*config, f"--workdir={workdir}"] for workdir in cases])
+    for (workdir, message), done in zip(cases.items(), found, strict=True):
+        assert done.status == 1 and re.search(f"error: workdir='{workdir}' {message}", done.err), done.err
     assert everything(tmp_path) == before
 
 
@@ -161,6 +175,7 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     assert rows(tmp_path / "replay")[-1]["test_loss"] == rows(workdir)[-1]["test_loss"]
 
 
+@pytest.mark.slow
 def test_overrides_of_all_kinds(tmp_path):
     """Overrides of all types, a method with options, negative momentum, a law instead of a queue."""
     status, out, err = launch(
@@ -181,6 +196,7 @@ def test_overrides_of_all_kinds(tmp_path):
     assert [row["learning_rate"] for row in rows(tmp_path / "run")[1:]] == pytest.approx([0.2, 0.002], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_names_the_update_and_keeps_the_last_good_checkpoint(tmp_path):
     workdir = tmp_path / "run"
     status, _, err = launch(
@@ -203,6 +219,7 @@ def test_a_training_that_diverges_names_the_update_and_keeps_the_last_good_check
     assert all(np.isfinite(x).all() for layer in state["params"].values() for x in layer.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_run_saves_and_says_how_to_go_on(number, tmp_path):
     workdir = tmp_path / "run"
@@ -221,6 +238,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(number, tmp_path):
     assert rows(workdir)[-1]["update"] == stopped
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_share_a_folder(tmp_path):
     flags = [f"--workdir={tmp_path / 'run'}", "--config.num_updates=100000"]
     first = start(*flags)
@@ -235,6 +253,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         first.communicate()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(tmp_path):
     flags = [f"--workdir={tmp_path / 'run'}", *SHORT]
     twin = [f"--workdir={tmp_path / 'twin'}", *SHORT]
@@ -254,6 +273,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(tmp_path):
     assert status == 1 and "is undamaged; start anew in another workdir" in err
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_before_it_had_written_its_config(tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()

@@ -135,6 +135,7 @@ def test_cells_are_short_and_their_outputs_kept(name):
     assert not re.search(r" at 0x[0-9a-f]{6,}", said), "an address in memory"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_runs(name, tmp_path):
     notebook = execute(name, tmp_path, fast=True)  # an error in a cell is raised

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import problems
 import pytest
-from problems import MAIN_METHODS, METHODS, SOFTMAX_PARAMS, WORKERS, assert_close, batch_rows
+from problems import KINDS, MAIN_METHODS, METHODS, SOFTMAX_PARAMS, WORKERS, assert_close, batch_rows
 
 import asyncflax
 from asyncflax import algorithms
@@ -23,6 +23,10 @@ BATCHES = batch_rows()
 QUEUE = problems.some_traces()["exponential"]
 
 main_methods = pytest.mark.parametrize("row", MAIN_METHODS.values(), ids=MAIN_METHODS.keys())
+by_kind = pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, id=name, marks=() if name in KINDS else pytest.mark.slow) for name, row in MAIN_METHODS.items()],
+)
 all_methods = pytest.mark.parametrize("row", METHODS.values(), ids=METHODS.keys())
 momentum_methods = pytest.mark.parametrize(
     "row", [m for m in MAIN_METHODS.values() if m.has_momentum], ids=lambda m: m.name
@@ -52,7 +56,7 @@ def test_extra_arguments_are_ignored_and_missing_ones_are_errors(row):
             algorithm.update(params, state, params, **arguments)
 
 
-@main_methods
+@by_kind
 def test_other_hyper_parameters_do_not_compile_again(row):
     traced = []
 
@@ -73,58 +77,56 @@ def test_other_hyper_parameters_do_not_compile_again(row):
     assert len(set(counts)) == 1, "every chunk and every learning rate uses the first compilation"
 
 
-@main_methods
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
+@all_methods
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize("strong", [False, True], ids=["python_floats", "arrays"])
 def test_dtypes_are_stable(row, dtype, strong):
-    """Low precision stays low, also under hyper-parameters that are arrays of a wider type."""
+    """Low precision stays low, also under hyper-parameters that are arrays of a wider type; nothing is compiled."""
     params = jax.tree.map(lambda x: jnp.asarray(x, dtype), SOFTMAX_PARAMS)
     number = (lambda x: jnp.asarray(x, jnp.float32)) if strong else float
     algorithm = row.make(number(0.1), number(0.5))
 
-    def gradient(params, batch):
-        return jnp.zeros((), dtype), jax.tree.map(lambda p: p * batch, params)
+    def one_event(params, state):
+        arguments = event(read_params=algorithm.view(params, state), value=jnp.zeros((), dtype))
+        updates, state = algorithm.update(params, state, params, **arguments)
+        return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates), state  # as the engine does
 
-    batches = jnp.ones(len(QUEUE), dtype)
-    result = asyncflax.run(algorithm, gradient, params, QUEUE, batches)
-    assert {leaf.dtype for leaf in jax.tree.leaves(result.params)} == {jnp.dtype(dtype)}
-    floats = [x.dtype for x in jax.tree.leaves(result.state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    averages = {jnp.dtype(jnp.float32)} if row.name in ("yellowfin", "closed_loop_momentum") else set()
-    assert set(floats) <= {jnp.dtype(dtype)} | averages
+    before = jax.eval_shape(algorithm.init, params)
+    after, state = jax.eval_shape(one_event, params, before)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype(dtype)}
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), before)
+    floats = {x.dtype for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)}
+    averages = row.factory.__name__ in ("yellowfin", "closed_loop_momentum")
+    assert floats <= {jnp.dtype(dtype)} | ({jnp.dtype(jnp.float32)} if averages else set())
+
+
+@all_methods
+def test_other_numbers_are_the_same_program(row):
+    """So they do not compile again: the structure and the types of a method's leaves do not follow its numbers."""
+    one, other = row.make(0.1, 0.5), row.make(0.2, -0.25)
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    types = lambda algorithm: [jax.typeof(jnp.asarray(leaf)) for leaf in jax.tree.leaves(algorithm)]
+    assert types(one) == types(other)
 
 
 @momentum_methods
 def test_vmap_over_learning_rate_and_momentum(row):
-    trace = problems.some_traces()["barrier" if row.name == "ssgd" else "exponential"]
-    train = lambda lr, mu: asyncflax.run(row.make(lr, mu), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES).params
-    grid = jax.vmap(train)(jnp.array([0.1, 0.2]), jnp.array([-0.3, 0.8]))
+    """Five events, as many as show a method that works with rounds or buckets of four workers."""
+    params = jax.tree.map(jnp.asarray, SOFTMAX_PARAMS)
+
+    @jax.jit
+    def train(learning_rate, momentum):
+        algorithm, now = row.make(learning_rate, momentum), params
+        state = algorithm.init(now)
+        for worker in (0, 1, 2, 3, 0):
+            arguments = event(worker=worker, staleness=min(worker, 2), read_params=now, value=1.0)
+            updates, state = algorithm.update(now, state, now, **arguments)
+            now = jax.tree.map(jnp.add, now, updates)
+        return now
+
+    grid = jax.jit(jax.vmap(train))(jnp.array([0.1, 0.2]), jnp.array([-0.3, 0.8]))
     for k, (lr, mu) in enumerate([(0.1, -0.3), (0.2, 0.8)]):
         assert_close(jax.tree.map(lambda x, k=k: x[k], grid), train(lr, mu))
-
-
-@pytest.mark.parametrize(
-    "row", [pytest.param(m, id=n, marks=() if n in MAIN_METHODS else pytest.mark.slow) for n, m in METHODS.items()]
-)
-def test_schedules_count_server_updates(row):
-    schedule = lambda count: 0.3 * 0.9**count
-    trace = problems.some_traces()["barrier" if row.name.startswith("ssgd") else "exponential"]
-    result = asyncflax.run(row.make(schedule), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES)
-    assert_close(result.params, problems.softmax_twin(row, trace, BATCHES, learning_rate=schedule).theta, 1e-10)
-
-
-@pytest.mark.parametrize("row", [m for m in METHODS.values() if m.textbook], ids=lambda m: m.name)
-def test_one_synchronous_worker_is_the_textbook_method(row):
-    """Without staleness a method is SGD, heavy ball or Nesterov, as Optax has them."""
-    trace = asyncflax.staleness.constant(0).trace(num_updates=24)
-    decay = optax.add_decayed_weights(dict(row.options).get("weight_decay", 0.0))
-    momentum = 0.6 if row.has_momentum else 0.0
-    # At a constant learning rate the two forms of momentum agree. Optax keeps the look-ahead, and decays it.
-    twin = optax.chain(decay, optax.sgd(0.3, momentum, nesterov=row.textbook != "heavy_ball"))
-    result = asyncflax.run(row.make(0.3, 0.6, num_workers=1), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES)
-    want = asyncflax.run(asyncflax.from_optax(twin), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES)
-    assert_close(result.losses, want.losses)
-    if row.textbook != "lookahead":
-        assert_close(result.params, want.params)
 
 
 @all_methods
@@ -137,7 +139,7 @@ def test_state_survives_a_round_trip(row):
     assert_close(algorithm.update(params, again, params, **event()), algorithm.update(params, state, params, **event()))
 
 
-@main_methods
+@by_kind
 @pytest.mark.parametrize("width", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_compiled_program_copies_no_store(row, width):
     """64 workers: neither the slots nor a store of per-worker state is copied whole, event by event."""

@@ -499,14 +499,6 @@ def test_nothing_comes_of_nothing(row):
     assert np.isfinite(flat(result.state)).all()
 
 
-@pytest.mark.parametrize("row", [m for m in MAIN_METHODS.values() if m.has_momentum], ids=lambda m: m.name)
-@pytest.mark.parametrize("momentum", [1.0, -1.0])
-def test_momentum_at_its_bounds(row, momentum):
-    trace = TRACES["exponential"]
-    twin = problems.softmax_twin(row, trace, BATCHES, learning_rate=0.1, momentum=momentum)
-    assert_close(run(row.make(0.1, momentum), trace).params, twin.theta, 1e-11)
-
-
 @pytest.mark.parametrize("name", a.__all__)
 def test_every_method_has_a_twin(name):
     """A method that has none is run by no suite."""

@@ -10,33 +10,22 @@ import optax
 import problems
 import pytest
 from hypothesis import given
-from problems import MAIN_METHODS, METHODS, NUM_EVENTS, SOFTMAX_PARAMS, assert_close, batch_rows, flat
+from problems import KINDS, METHODS, NUM_EVENTS, SOFTMAX_PARAMS, assert_close, batch_rows, flat
 
 import asyncflax
 
 gradient_fn = asyncflax.from_loss(problems.softmax_loss)
 BATCHES = batch_rows()
 TRACES = problems.some_traces()
-QUICK = {"exponential", "geometric"}
+by_kind = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in METHODS]
+)
+by_width = pytest.mark.parametrize("width", [1, 4, pytest.param(7, marks=pytest.mark.slow)])
 
 
-def cases(widths, quick):
-    """Every method on every kind of trace with every width; slow where `quick(name, kind, width)` does not hold."""
-    return pytest.mark.parametrize(
-        "row, kind, width",
-        [
-            pytest.param(
-                row,
-                kind,
-                width,
-                id=f"{name}-{kind}-{width}",
-                marks=() if quick(name, kind, width) else pytest.mark.slow,
-            )
-            for name, row in METHODS.items()
-            for kind in TRACES
-            for width in widths
-        ],
-    )
+def plans(width):
+    """A plan for each kind of trace; they have one shape, so that a method's runs share their programs."""
+    return {kind: problems.of_one_shape(asyncflax.make_plan(trace, width=width)) for kind, trace in TRACES.items()}
 
 
 @pytest.mark.parametrize(
@@ -71,18 +60,21 @@ def test_without_staleness_any_optax_optimizer_is_itself(tx):
     assert_close(result.gap, np.zeros(NUM_EVENTS))
 
 
-@cases((1, 4), lambda name, kind, width: kind in QUICK if name in MAIN_METHODS else (kind, width) == ("exponential", 4))
-def test_run_equals_the_numpy_server(row, kind, width):
-    trace = TRACES[kind]
-    result = asyncflax.run(row.make(), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES, width=width)
-    twin = problems.softmax_twin(row, trace, BATCHES)
-    assert_close(result.params, twin.theta)
-    assert_close(result.losses, twin.losses)
-    assert_close(result.gap, twin.gaps)
-    assert_close(result.gradient_rms, twin.sizes)
-    relative = np.array(twin.gaps) / twin.sizes
-    assert_close(asyncflax.metrics.normalised_gap(result.gap, result.gradient_rms), relative, 1e-11)
-    np.testing.assert_array_equal(result.staleness, trace.staleness)
+@by_width
+@by_kind
+def test_run_equals_the_numpy_server(name, width):
+    """Rules are compared with their twins in tests/algorithms/test_rules.py; here it is the engine around them."""
+    row = METHODS[name]
+    for kind, plan in plans(width).items():
+        state, out = problems.run_with_plan(row.make(), gradient_fn, SOFTMAX_PARAMS, plan, BATCHES)
+        twin = problems.softmax_twin(row, TRACES[kind], BATCHES)
+        assert_close(state.params, twin.theta)
+        assert_close(out.losses, twin.losses)
+        assert_close(out.gap, twin.gaps)
+        assert_close(out.gradient_rms, twin.sizes)
+        relative = np.array(twin.gaps) / twin.sizes
+        assert_close(asyncflax.metrics.normalised_gap(out.gap, out.gradient_rms), relative, 1e-11)
+        np.testing.assert_array_equal(out.staleness, TRACES[kind].staleness)
 
 
 @given(problems.traces())
@@ -98,27 +90,20 @@ def test_any_trace_equals_the_numpy_server(name, width, trace):
     assert_close(out.gap, twin.gaps)
 
 
-@cases(
-    (1, 4, 7),
-    lambda name, kind, width: name in MAIN_METHODS and (kind, width) in (("exponential", 4), ("geometric", 1)),
-)
-def test_model_state_dropout_and_keys_follow_the_events(row, kind, width):
-    key, trace = jax.random.key(0), TRACES[kind]
-    result = asyncflax.run(
-        row.make(),
-        problems.norm_gradient,
-        problems.NORM_PARAMS,
-        trace,
-        BATCHES,
-        width=width,
-        key=key,
-        model_state=problems.NORM_STATE,
-    )
-    twin = problems.norm_twin(row, trace, BATCHES, key)
-    assert_close(result.params, twin.theta)
-    assert_close(result.model_state, twin.model_state)
-    assert_close(result.losses, twin.losses)
-    assert result.aux["keep"].shape == (NUM_EVENTS,)
+@by_width
+@by_kind
+def test_model_state_dropout_and_keys_follow_the_events(name, width):
+    key, row = jax.random.key(0), METHODS[name]
+    start = {"key": key, "model_state": problems.NORM_STATE}
+    for kind, plan in plans(width).items():
+        state, out = problems.run_with_plan(
+            row.make(), problems.norm_gradient, problems.NORM_PARAMS, plan, BATCHES, **start
+        )
+        twin = problems.norm_twin(row, TRACES[kind], BATCHES, key)
+        assert_close(state.params, twin.theta)
+        assert_close(state.model_state, twin.model_state)
+        assert_close(out.losses, twin.losses)
+        assert out.aux["keep"].shape == (NUM_EVENTS,)
 
 
 @given(problems.traces())

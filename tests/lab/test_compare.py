@@ -501,6 +501,7 @@ def launch(*flags):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     workdir = tmp_path / "run"
     flags = [f"--workdir={workdir}", "--config.methods=asgd, late=nag_asgd"]
@@ -522,6 +523,7 @@ def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     assert status == 1 and "config.seeds was [0, 1], now it is [0, 1, 2]. Take a new workdir" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -119,6 +119,7 @@ def test_finished_cells_are_kept_and_the_rest_is_trained(tmp_path, capsys):
         assert json.loads(saved.attrs["config"])["train"]["num_updates"] == 24
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
     command = [sys.executable, "launch/sweep.py", "--config=configs/figure3.py:fast", "--config.train.model=Mlp"]
     command += ["--config.train.num_updates=20", "--config.train.eval_every=10", "--config.train.log_every=10"]

@@ -272,6 +272,7 @@ CIFAR10 = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "nowhere")) / "cifar10" /
 needs_cifar10 = pytest.mark.skipif(not CIFAR10.is_dir(), reason="TFDS_DATA_DIR has no cifar10/3.0.2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["digits", pytest.param("cifar10", marks=[needs_cifar10, pytest.mark.slow])])
 def test_resnet20_trains_on_real_images(dataset):
     """Some updates of the recipe with two groups; the loss falls where there are enough of them."""

@@ -44,6 +44,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert int(misses) == int(hits_then) > 0
 
 
+@pytest.mark.slow
 def test_the_second_start_of_a_training_compiles_nothing_and_gives_the_same(tmp_path):
     found, rows = [], []
     flags = ["--config=configs/digits.py", "--config.num_updates=4", "--config.model=Mlp", "--config.meter_window=0"]
@@ -59,6 +60,7 @@ def test_the_second_start_of_a_training_compiles_nothing_and_gives_the_same(tmp_
     assert rows[1] == rows[0] and rows[0][-1]["update"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher, config", [("train", "digits.py"), ("sweep", "figure3.py:fast")])
 def test_a_launcher_refuses_a_folder_that_cannot_be(launcher, config, tmp_path):
     (tmp_path / "file").write_text("mine")

@@ -159,6 +159,7 @@ def assert_as_alone(parts, experiment):
             np.testing.assert_array_equal(part[name], parts[0][name])
 
 
+@pytest.mark.slow
 def test_two_processes_decode_every_record_once_and_train_as_one(tmp_path):
     with started_task("photographs", tmp_path, 2, devices=2) as running:
         for status, error in ends(running, timeout=300):
@@ -191,6 +192,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_each_of_two_processes_says_what_it_has_skipped(tmp_path):
     """The launcher gives stdout to the primary alone; notes are on the stderr of the process that has decoded."""
     script = tmp_path / "launcher.py"

@@ -47,6 +47,7 @@ def on_paper(name, kind):
     return {"params": twin.theta, "model_state": twin.model_state, "losses": twin.losses, "gap": twin.gaps}
 
 
+@pytest.mark.slow
 def test_two_and_four_processes_compute_what_one_computes_and_resume_what_others_saved(tmp_path):
     """All methods, all kinds of traces, replicated and sharded servers: the end, and what every event reports."""
     for count, task in ((2, "compute_two"), (4, "compute_four")):
@@ -80,6 +81,7 @@ def wait_for(condition, run, timeout=300):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task, victim, how, number",
     [
@@ -101,6 +103,7 @@ def test_when_one_process_ends_all_end_with_one_sentence(task, victim, how, numb
             assert "Traceback" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task, status, message",
     [
@@ -119,6 +122,7 @@ def test_an_error_ends_all_with_one_status_and_the_primary_says_it(task, status,
     assert "error: " not in quiet and ("Traceback" in quiet) == (task == "bug_alone"), quiet
 
 
+@pytest.mark.slow
 def test_a_stranger_at_the_door_is_none_of_the_processes():
     class Client:
         """JAX's key-value store."""
@@ -195,6 +199,7 @@ def test_a_process_alone_starts_nothing(monkeypatch):
     assert not jax.distributed.is_initialized() and distributed.is_primary()
 
 
+@pytest.mark.slow
 def test_slurm_says_who_is_who(tmp_path):
     """The variables that srun sets; the port follows from the number of the job."""
     job = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost"}
@@ -205,6 +210,7 @@ def test_slurm_says_who_is_who(tmp_path):
     assert (tmp_path / "agreed").exists()
 
 
+@pytest.mark.slow
 def test_what_a_cluster_does_not_tell_is_said(tmp_path):
     job = environment(1, KUBERNETES_SERVICE_HOST="10.0.0.1", JOB_COMPLETION_INDEX="0", PYTHONWARNINGS="ignore")
     with started([["tests/processes.py", "agree", str(tmp_path)]], [job]) as run:
@@ -214,6 +220,7 @@ def test_what_a_cluster_does_not_tell_is_said(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_who_waits_in_vain_says_so():
     alone = [
         "-c",
@@ -285,7 +292,8 @@ def test_the_commands_of_the_page_for_one_host_run(name, devices, tmp_path):
     assert rows(tmp_path)[-1]["update"] == 20 and (tmp_path / "training.png").exists()
 
 
-@pytest.mark.parametrize("victims", [(0,), pytest.param((1, 0), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", [(0,), (1, 0)])
 def test_a_training_in_two_processes_gives_the_metrics_of_one_and_survives_what_happens_to_them(victims, tmp_path):
     """A signal to one stops all after the same chunk; a kill of one ends both; the rest runs elsewhere."""
     [(devices, arguments)] = commands_of_the_page("cpu")

@@ -32,6 +32,7 @@ def test_the_comparison_can_fail(twin):
     assert killing.differing(twin, other) == [name]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_from_where_it_was_asked_to_stop(twin, tmp_path):
     """Also between two checkpoints of the plan."""
     workdir = tmp_path / "run"

@@ -111,6 +111,7 @@ def launch(folder, launcher, config, *flags):
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_a_method_with_a_state_for_each_worker_trains_is_killed_and_resumes(folder):
     """Its numbers are those of `multi_asgd` with half the learning rate; a changed source is noted."""
     status, out, err = launch(folder, "train.py", "digits.py", "--workdir=whole", *SHORT, *METHOD)
@@ -143,6 +144,7 @@ def test_a_method_with_a_state_for_each_worker_trains_is_killed_and_resumes(fold
     assert status == 0 and "note: the source of my_things has changed since the run began" in out
 
 
+@pytest.mark.slow
 def test_it_is_swept_and_compared(folder):
     axes = "--config.axes=algorithm=(my_things.velocities, asgd), momentum=(0,), seed=(0, 1)"
     small = ["--config.train.num_updates=20", "--config.train.model=Mlp", "--config.train.eval_every=10"]
@@ -163,6 +165,7 @@ def test_it_is_swept_and_compared(folder):
         assert results.law.values.tolist() == ["my_things.coin()", "gamma()"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
