@@ -210,6 +210,9 @@ def test_view_is_told_the_reader_where_a_version_has_one():
         np.testing.assert_array_equal(seen(queue, width), np.where(queue.read_version == 0, -1, queue.worker))
         shared = TRACES["assigned"]
         np.testing.assert_array_equal(seen(shared, width), -1)
+        # Each version has one reader, and it is the other worker than the one whose update made it.
+        swapped = asyncflax.Trace(worker=[0, 1, 0, 1], read_version=[0, 0, 2, 1], num_workers=2)
+        np.testing.assert_array_equal(seen(swapped, width), [-1, -1, 0, 1])
 
 
 def test_every_form_of_gradient_function_gives_the_same():
