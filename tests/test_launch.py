@@ -284,6 +284,7 @@ def test_a_process_that_was_killed_before_it_had_written_its_config(tmp_path):
 
 
 @needs_sample
+@pytest.mark.slow
 def test_photographs_from_a_start_to_the_figures(tmp_path):
     """A few classes of the sample, decoded by a process of its own."""
     flags = [f"--workdir={tmp_path / 'run'}", "--config.classes=range(6)", "--config.decode_processes=1"]

@@ -230,7 +230,9 @@ def test_a_sweep_trains_on_records_as_a_training_does():
 
 @needs_sample
 @pytest.mark.parametrize(
-    "recipe, image_size", [(recipes.caffenet, 64), (recipes.resnet50, 32)], ids=["caffenet", "resnet50"]
+    "recipe, image_size",
+    [(recipes.caffenet, 64), pytest.param(recipes.resnet50, 32, marks=pytest.mark.slow)],
+    ids=["caffenet", "resnet50"],
 )
 def test_a_step_of_each_network_on_real_photographs(recipe, image_size):
     """Two updates on small crops, without weight decay: gradients have moved every parameter, and nothing is broken."""
