@@ -181,7 +181,7 @@ def read(
       >>> options.read("service_time", "gamma(vc=0.1)", laws)
       Traceback (most recent call last):
         ...
-      ValueError: service_time: gamma has no option 'vc', got 'gamma(vc=0.1)'; there are: cv, mean.
+      ValueError: service_time: gamma has no option 'vc', got 'gamma(vc=0.1)'. There are: cv, mean.
     """
     _check.instance(field, text, str, "the text of a call such as 'NAME(option=value)'")
     text = text.strip()
@@ -424,8 +424,8 @@ def _spec(
         if option in given:
             raise ValueError(f"{field}: {option} of {name} is set by a field of its own, got {text!r}.")
         if option not in allowed and not _takes_any(function):
-            hint, there_are = _check.nearest(option, allowed).rstrip("."), ", ".join(allowed) or "none"
-            raise ValueError(f"{field}: {name} has no option {option!r}, got {text!r}{hint}; there are: {there_are}.")
+            hint, there_are = _check.nearest(option, allowed), ", ".join(allowed) or "none"
+            raise ValueError(f"{field}: {name} has no option {option!r}, got {text!r}{hint} There are: {there_are}.")
         options[option] = _value(f"{field}: {option}", keyword.value, text, _annotation(function, option))
     return Spec(field, name, function, options, kinds)
 

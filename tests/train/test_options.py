@@ -51,7 +51,7 @@ def test_calls_are_nested_where_something_is_to_be_made():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("dc_asgd(strenght=0.04)", r"dc_asgd has no option 'strenght', got .*; did you mean 'strength'\?; there are: "),
+        ("dc_asgd(strenght=0.04)", r"dc_asgd has no option 'strenght', got .*; did you mean 'strength'\? There are: "),
         ("dc_asgd(learning_rate=1)", r"learning_rate of dc_asgd is set by a field of its own"),
         ("dc_asgd(strength=strong)", r"strength must be of type float, got 'strong'"),
         ("dc_asgd(0.04)", r"dc_asgd takes keywords, as in 'dc_asgd\(\w+=\.\.\.\)', got 'dc_asgd\(0\.04\)'"),
@@ -69,7 +69,7 @@ def test_calls_are_nested_where_something_is_to_be_made():
         ("optax.adamww", r"field: optax has no 'adamww'; did you mean 'adamw'"),
         ("no_such_module_here.method", r"there is no module 'no_such_module_here' .*neither installed nor as no_such"),
         ("optax.__version__", r"optax\.__version__ must be a function or a class"),
-        ("optax.adamw(b3=0.9)", r"optax\.adamw has no option 'b3', .*; there are: b1, b2, "),
+        ("optax.adamw(b3=0.9)", r"optax\.adamw has no option 'b3', .* There are: b1, b2, "),
     ],
 )
 def test_bad_texts_are_one_clear_error(text, message):
