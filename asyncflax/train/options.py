@@ -283,6 +283,8 @@ def named(field: str, name: str) -> Any:
 
 def _know(field: str, top: str) -> None:
     """Notes the source of a module, and refuses another one than that of the working folder."""
+    if top == __name__.partition(".")[0]:  # a checkout may lie there
+        return
     module = sys.modules[top]
     folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
