@@ -6,6 +6,7 @@ folder that JAX_COMPILATION_CACHE_DIR names (`.pytest_cache/xla` by default). La
 as processes, are compiled as users have them.
 """
 
+import itertools
 import os
 import pathlib
 
@@ -27,18 +28,21 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-MOST_MAPPINGS = 30_000  # Linux allows 65,530, and a module may need as many again
+MOST_MAPPINGS = 40_000  # Linux allows 65,530, and twenty tests may need some thousands
 
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=15)
 hypothesis.settings.register_profile("all", deadline=None, max_examples=100)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-@pytest.fixture(scope="module", autouse=True)
+_tests = itertools.count()
+
+
+@pytest.fixture(autouse=True)
 def forget_compiled_programs():
     """A compiled program keeps memory mappings; a process that runs most of the tests would run out of them."""
     yield
-    if memory_mappings() > MOST_MAPPINGS:
+    if next(_tests) % 20 == 0 and memory_mappings() > MOST_MAPPINGS:
         jax.clear_caches()
 
 

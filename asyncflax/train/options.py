@@ -144,8 +144,8 @@ class Spec:
         """
         nested = [value.sources() for value in self.options.values() if isinstance(value, Spec)]
         found = {name: digest for one in nested for name, digest in one.items()}
-        if self.imported:
-            top = self.name.partition(".")[0]
+        top = self.name.partition(".")[0]
+        if self.imported and top in _digests:  # the library itself has a version instead
             found[top] = _digests[top]
         return found
 

@@ -164,6 +164,7 @@ def test_what_means_the_same_and_what_does_not():
 def test_a_dotted_name_of_the_library_is_the_librarys():
     spec = options.read("field", "asyncflax.algorithms.dc_asgd(strength=2)", METHODS, given_imported=())
     assert (spec.name, spec.sources()) == ("dc_asgd", {})
+    assert options.read("field", "asyncflax.local.local_sgd", METHODS).sources() == {}  # it has a version
     assert options.read("field", "asyncflax.train.asynchrony.recorded(path='a')", KINDS).name == "recorded"
     with pytest.raises(ValueError, match="learning_rate of dc_asgd is set by a field of its own"):
         options.read("field", "asyncflax.algorithms.dc_asgd(learning_rate=2)", METHODS, ["learning_rate"])
