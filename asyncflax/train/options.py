@@ -286,16 +286,16 @@ def _know(field: str, top: str) -> None:
     if top == __name__.partition(".")[0]:  # a checkout may lie there
         return
     module = sys.modules[top]
-    folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
-    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    files = files or [pathlib.Path(file) for file in [getattr(module, "__file__", None)] if file]
-    here = [
-        path for path in (pathlib.Path.cwd() / f"{top}.py", pathlib.Path.cwd() / top / "__init__.py") if path.exists()
-    ]
-    if here and not any(path.samefile(here[0]) for path in files):
-        where = files[0] if files else "a part of Python"
-        raise ValueError(f"{field}: {top} is {where}, not the {here[0].name} of the working folder; rename yours.")
-    _digests.setdefault(top, hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest())
+    file, working = getattr(module, "__file__", None), pathlib.Path.cwd()
+    for here in (working / f"{top}.py", working / top / "__init__.py"):
+        if here.exists() and not (file and here.samefile(file)):
+            where = file or "a part of Python"
+            raise ValueError(f"{field}: {top} is {where}, not the {here.name} of the working folder; rename yours.")
+    if top not in _digests:  # a package has many files, and configs are looked up often
+        folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
+        files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+        files = files or [pathlib.Path(name) for name in [file] if name]
+        _digests[top] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def plain_call(text: Any) -> Any:

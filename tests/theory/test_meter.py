@@ -249,7 +249,7 @@ def twin(made, tmp_path_factory):
         return folder, train_and_evaluate(DIGITS, folder)
 
 
-def test_digits_with_eight_groups_show_seven_eighths(twin):
+def test_digits_with_eight_workers_show_seven_eighths(twin):
     """Measured over 4 seeds x 4 windows of 480 updates: mean 0.849, half-width 0.06 to 0.17, all hold 0.875."""
     folder, summary = twin
     (row,) = [row for row in summary.rows if "implicit_momentum" in row]
