@@ -104,7 +104,8 @@ class Cells:
                 make_algorithm(config)
             except (TypeError, ValueError) as error:
                 at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
-                raise type(error)(f"{field}the cell {at} is refused: {error}") from None
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"{field}the cell {at} is refused: {error}") from None
 
     def hyper(self, index: tuple[int, ...]) -> tuple[float, float]:
         """The learning rate and the momentum of a cell."""
