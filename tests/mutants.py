@@ -6,8 +6,8 @@
 
 A fault is one of `BY_HAND`, or one that a seeded mutator makes in the syntax tree of one of `MODULES`: another
 comparison, another operator, a constant off by one, a condition turned round. Tests are chosen by coverage: first
-those that ran the line, the quickest in front, then all of their files. Each fault lives in a copy of the tree of its
-own, and programs are compiled anew.
+some that ran the line, those of the same wing and the quickest in front, then all of their files. Each fault lives in
+a copy of the tree of its own; programs that it does not change are compiled once for all of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 SELECTION = ["-m", "not slow", "-p", "no:cacheprovider", "-q"]
@@ -75,7 +77,7 @@ MODULES = (
     "lab/compare/orders",
     "lab/compare/summary",
 )
-LIMIT = 240  # seconds for the tests that ran a line, and again for their files
+LIMIT = 300  # seconds for the tests that ran a line, and again for their files
 
 
 class Fault(NamedTuple):
@@ -182,8 +184,9 @@ def planted(fault: Fault, source: str) -> str:
     return source[:at] + fault.new + source[at + len(fault.old) :]
 
 
-def environment(tree: pathlib.Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(tree), "JAX_COMPILATION_CACHE_DIR": "", "JAX_PLATFORMS": "cpu"}
+def environment(tree: pathlib.Path, folder: pathlib.Path) -> dict[str, str]:
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return {**os.environ, **kept, "PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu"}
 
 
 def cover(folder: pathlib.Path) -> None:
@@ -197,16 +200,16 @@ def cover(folder: pathlib.Path) -> None:
         subprocess.run(
             [sys.executable, "-m", "pytest", "-n", "2", *SELECTION[:-1], *options, "tests"],
             cwd=ROOT,
-            env={**environment(ROOT), "COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"},
+            env={**environment(ROOT, folder), "COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     read, lines = coverage.CoverageData(basename=str(data)), {}
     read.read()
-    for module in MODULES:
-        by_line = read.contexts_by_lineno(str(ROOT / f"asyncflax/{module}.py"))
-        tests = lambda contexts: sorted({c.partition("|")[0] for c in contexts} - {""})
-        lines[f"asyncflax/{module}.py"] = {line: tests(contexts) for line, contexts in by_line.items()}
+    tests = lambda contexts: sorted({c.partition("|")[0] for c in contexts} - {""})
+    for path in {f"asyncflax/{module}.py" for module in MODULES} | {fault.path for fault in by_hand()}:
+        by_line = read.contexts_by_lineno(str(ROOT / path))
+        lines[path] = {line: tests(contexts) for line, contexts in by_line.items()}
     (folder / "lines.json").write_text(json.dumps(lines))
 
 
@@ -219,17 +222,21 @@ def seconds_of_tests(folder: pathlib.Path) -> dict[str, float]:
     return seconds
 
 
-def dies(tree: pathlib.Path, tests: list[str], limit: float) -> tuple[bool, str]:
+def dies(tree: pathlib.Path, folder: pathlib.Path, tests: list[str], limit: float) -> tuple[bool, str]:
     """Whether a test fails, or does not come to its end; and which."""
     if not tests:
         return False, ""
     command = [sys.executable, "-m", "pytest", "-x", "-n", "0", *SELECTION, "--no-header", "-rf", *tests]
     try:
-        done = subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(
+            command, cwd=tree, env=environment(tree, folder), capture_output=True, text=True, timeout=limit
+        )
     except subprocess.TimeoutExpired:
         return False, "out of time"
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return done.returncode not in (0, 5), (failed or [done.stdout[-200:]])[0][:200]
+    if not failed and done.returncode > 0 and done.returncode != pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise SystemExit(f"pytest could not run: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return bool(failed) or done.returncode < 0, (failed or [f"exit status {done.returncode}"])[0][:200]
 
 
 def plant(folder: pathlib.Path, count: int, seed: int, part: int, parts: int) -> None:
@@ -251,12 +258,15 @@ def plant(folder: pathlib.Path, count: int, seed: int, part: int, parts: int) ->
         (tree / fault.path).write_text(planted(fault, source))
         end = fault.line + fault.old.count("\n")
         ran = {test for line in range(fault.line, end + 1) for test in lines[fault.path].get(str(line), ())}
-        tests = sorted(ran, key=lambda test: seconds.get(test, 1.0))
+        wing = "/".join(["tests", *pathlib.PurePath(fault.path).parts[1:-1]])
+        abroad = lambda test, wing=wing: str(pathlib.PurePath(test.partition("::")[0]).parent) != wing
+        tests = sorted(ran, key=lambda test: (abroad(test), seconds.get(test, 1.0)))
         began, stage = time.monotonic(), "tests that ran it"
-        killed, by = dies(tree, tests[:40], LIMIT)
+        killed, by = dies(tree, folder, tests[:40], LIMIT)
         if not killed and tests:
             stage = "their files"
-            killed, by = dies(tree, sorted({test.partition("::")[0] for test in tests}), LIMIT)
+            files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+            killed, by = dies(tree, folder, files, LIMIT)
         (tree / fault.path).write_text(source)
         row = {**fault._asdict(), "killed": killed, "by": by, "stage": stage, "tests": len(tests)}
         row["seconds"] = round(time.monotonic() - began, 1)
