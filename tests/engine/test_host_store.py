@@ -21,30 +21,6 @@ START = {"key": jax.random.key(7), "model_state": problems.NORM_STATE}
 gradient_fn = asyncflax.from_loss(problems.softmax_loss)
 
 
-def run_norm(name, kind, **where):
-    return asyncflax.run(
-        METHODS[name].make(), problems.norm_gradient, problems.NORM_PARAMS, TRACES[kind], BATCHES, **START, **where
-    )
-
-
-@pytest.mark.parametrize(
-    "name, kind", [("multi_asgd", "exponential"), ("dc_asgd", "geometric"), ("nag_asgd", "barrier")]
-)
-def test_every_store_gives_the_same_run(name, kind):
-    on_device = run_norm(name, kind, width=4)
-    for store in ("host", "ring"):
-        elsewhere = run_norm(name, kind, width=4, store=store)
-        assert jax.tree.structure(elsewhere) == jax.tree.structure(on_device)
-        assert_close(elsewhere, on_device)
-    assert_close(run_norm(name, kind, store="host"), run_norm(name, kind))
-
-
-@pytest.mark.parametrize("group, replica, server", [(2, 1, "replicated"), (2, 2, "sharded")])
-def test_the_host_store_serves_a_mesh(group, replica, server):
-    where = {"width": 4, "mesh": asyncflax.make_mesh(group, replica), "server": server, "store": "host"}
-    assert_close(run_norm("multi_asgd", "exponential", **where), run_norm("multi_asgd", "exponential"))
-
-
 @given(problems.traces())
 @settings(max_examples=8)
 @pytest.mark.parametrize("store, width", [("host", 1), ("host", 4), ("ring", 4)])
@@ -63,7 +39,10 @@ def test_chunks_on_the_host_store_go_on_exactly():
     state = asyncflax.init_run(algorithm, problems.NORM_PARAMS, plan, **START)
     for chunk in plan:
         state, _ = asyncflax.run_chunk(algorithm, problems.norm_gradient, state, chunk, chunk.take(BATCHES))
-    assert_close(state.params, run_norm("multi_asgd", "exponential").params)
+    whole = asyncflax.run(
+        algorithm, problems.norm_gradient, problems.NORM_PARAMS, TRACES["exponential"], BATCHES, **START
+    )
+    assert_close(state.params, whole.params)
     spaces = {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state.slots)}
     assert spaces == {"pinned_host"}
 

@@ -10,7 +10,7 @@ import problems
 import pytest
 from hypothesis import given, settings
 from jax.sharding import AxisType, Mesh
-from problems import MAIN_METHODS, METHODS, NUM_EVENTS, SOFTMAX_PARAMS, assert_close, batch_rows
+from problems import METHODS, NUM_EVENTS, SOFTMAX_PARAMS, assert_close, batch_rows
 
 import asyncflax
 from asyncflax import engine
@@ -40,18 +40,23 @@ def alone():
 @pytest.mark.parametrize(
     "group, replica, width, server",
     [
-        (1, 1, 1, "replicated"),
-        (2, 1, 4, "replicated"),
-        (4, 1, 4, "replicated"),
         (8, 1, 8, "replicated"),
         (1, 2, 3, "replicated"),
         (2, 4, 2, "replicated"),
-        (4, 2, 8, "replicated"),
-        (2, 1, 2, "sharded"),
-        (4, 1, 8, "sharded"),
         (1, 4, 1, "sharded"),
-        (2, 2, 4, "sharded"),
         (4, 2, 4, "sharded"),  # no axis can be divided over 8 devices
+        *(
+            pytest.param(*place, marks=pytest.mark.slow)
+            for place in [
+                (1, 1, 1, "replicated"),
+                (2, 1, 4, "replicated"),
+                (4, 1, 4, "replicated"),
+                (4, 2, 8, "replicated"),
+                (2, 1, 2, "sharded"),
+                (4, 1, 8, "sharded"),
+                (2, 2, 4, "sharded"),
+            ]
+        ),
     ],
 )
 def test_every_mesh_gives_the_iterates_of_one_device(group, replica, width, server, alone):
@@ -61,24 +66,6 @@ def test_every_mesh_gives_the_iterates_of_one_device(group, replica, width, serv
     assert_close(all_but_state(result), all_but_state(alone))
     assert_close(result.state, alone.state)
     assert_close(result.params, problems.norm_twin(row, trace, BATCHES, START["key"]).theta)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in MAIN_METHODS else pytest.mark.slow) for name in METHODS],
-)
-@pytest.mark.parametrize(
-    "kind, server",
-    [("exponential", "sharded"), *(pytest.param(*p, marks=pytest.mark.slow) for p in [("geometric", "replicated")])],
-)
-def test_every_method_runs_on_a_mesh(name, kind, server):
-    row = METHODS[name]
-    twin = problems.norm_twin(row, TRACES[kind], BATCHES, START["key"])
-    result = run_norm(row, TRACES[kind], width=4, mesh=asyncflax.make_mesh(2, 2), server=server)
-    assert_close(result.params, twin.theta)
-    assert_close(result.model_state, twin.model_state)
-    assert_close(result.losses, twin.losses)
-    assert_close(result.gap, twin.gaps)
 
 
 @given(problems.traces())
