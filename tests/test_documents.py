@@ -212,6 +212,7 @@ def written_commands():
         yield json.loads(path.read_text())["command"]
 
 
+@pytest.mark.slow
 def test_what_all_commands_set_is_valid(tmp_path, monkeypatch):
     """Most of them take too long to be run."""
     assert len(list(written_commands())) > 60

@@ -156,22 +156,15 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     assert len(trace) == 40 and trace.num_workers == 4
 
     before = everything(workdir)
-    status, again, err = launch(*flags)
-    assert status == 0 and err == "" and "is complete at update 40" in again
+    replayed = [f"--config.asynchrony=recorded(path='{workdir / 'trace.npz'}')", f"--workdir={tmp_path / 'replay'}"]
+    command = ["launch/train.py", "--config=configs/digits.py", *flags]
+    again, other, replay = launching.launch_all([command, [*command, "--config.momentum=-0.09"], [*command, *replayed]])
+    assert again.status == 0 and again.err == "" and "is complete at update 40" in again.out
     same = {path: content for path, content in everything(workdir).items() if "tensorboard" not in str(path)}
     assert same == {path: content for path, content in before.items() if path in same}
-
-    status, _, err = launch(*flags, "--config.momentum=-0.09")
-    assert status == 1
-    assert "holds a run of another config: config.momentum was 0.3, now it is -0.09. Take a new workdir" in err
-
-    status, out, err = launch(
-        f"--workdir={tmp_path / 'replay'}",
-        *SHORT,
-        "--config.num_workers=4",
-        f"--config.asynchrony=recorded(path='{workdir / 'trace.npz'}')",
-    )
-    assert status == 0, err
+    assert other.status == 1
+    assert "holds a run of another config: config.momentum was 0.3, now it is -0.09. Take a new workdir" in other.err
+    assert replay.status == 0, replay.err
     assert rows(tmp_path / "replay")[-1]["test_loss"] == rows(workdir)[-1]["test_loss"]
 
 

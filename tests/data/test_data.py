@@ -152,6 +152,7 @@ def test_cifar100_from_made_up_records(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, same)
 
 
+@pytest.mark.slow
 @needs_cifar10
 def test_cifar10_from_records(tmp_path):
     """Decoded once, then read from the cache; the published mean and the balance of the classes."""

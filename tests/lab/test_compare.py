@@ -79,7 +79,9 @@ def test_traces_differ_between_service_times_numbers_of_workers_and_seeds():
     assert len(set(clocks)) == 8
 
 
-@pytest.mark.parametrize("index", [(0, 0, 1, 0), (1, 1, 0, 1), (2, 1, 1, 1)])
+@pytest.mark.parametrize(
+    "index", [(1, 1, 0, 1), *(pytest.param(i, marks=pytest.mark.slow) for i in [(0, 0, 1, 0), (2, 1, 1, 1)])]
+)
 def test_a_cell_gives_what_a_single_training_gives(whole, tmp_path, index):
     results, _ = whole
     comparison = Comparison(CONFIG)

@@ -58,10 +58,11 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
             6,
         ),
         # Two environments in one program, a law with as many slots as its draws need, a method with state a worker.
-        (
+        pytest.param(
             dataclasses.replace(TRAIN, asynchrony="law(distribution=geometric(mean=2))", eval_every=10),
             {"seed": (3, 4, 5), "momentum": (0.0, 0.5)},
             0,
+            marks=pytest.mark.slow,
         ),
         (
             dataclasses.replace(TRAIN, algorithm="multi_asgd", model="Mlp(hidden=8, dropout=0.3)", crop_pad=1),

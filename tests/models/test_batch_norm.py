@@ -252,6 +252,7 @@ def test_he_initialisation():
         assert "bias" not in params["stage3_block1"][name]
 
 
+@pytest.mark.slow
 def test_gradients_of_a_wide_network_are_finite_and_reach_everything():
     config = recipes.wrn16_4(
         dataset="digits", model="WideResNet16x4(dropout=0.3)", batch_size=4, num_updates=10, crop_pad=1

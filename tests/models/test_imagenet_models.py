@@ -111,6 +111,7 @@ def test_local_response_norm_is_its_equation(size, alpha, beta, k):
     assert_close(got, norm(torch.tensor(x).swapaxes(1, 2)).swapaxes(1, 2).numpy())
 
 
+@pytest.mark.slow
 def test_caffenet_drops_what_the_key_says():
     """In a round as alone, so that the width of the rounds does not matter."""
     model = nnx.eval_shape(lambda: models.CaffeNet((39, 39, 3), 3, rngs=nnx.Rngs(0)))

@@ -49,8 +49,13 @@ other_convolutions = pytest.mark.parametrize("name", ["forward_gradients", "im2c
 @other_convolutions
 @pytest.mark.parametrize(
     "wrap",
-    [jax.jit, in_scan, over_kernels, over_kernels_of_a_sweep, lambda f: in_scan(over_kernels(f))],
-    ids=["jit", "scan", "round", "sweep", "rounds in a scan"],
+    [
+        pytest.param(jax.jit, id="jit", marks=pytest.mark.slow),
+        pytest.param(in_scan, id="scan", marks=pytest.mark.slow),
+        pytest.param(over_kernels, id="round", marks=pytest.mark.slow),
+        pytest.param(over_kernels_of_a_sweep, id="sweep"),
+        pytest.param(lambda f: in_scan(over_kernels(f)), id="rounds in a scan"),
+    ],
 )
 @pytest.mark.parametrize(
     "kernel, strides, padding",
@@ -68,7 +73,9 @@ def test_all_convolutions_are_the_native_one(name, wrap, kernel, strides, paddin
 
 
 @other_convolutions
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 3)])
+@pytest.mark.parametrize(
+    "strides", [(1, 3), *(pytest.param(both, marks=pytest.mark.slow) for both in [(1, 1), (2, 2)])]
+)
 @pytest.mark.parametrize(
     "kernel, padding",
     [

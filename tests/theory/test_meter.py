@@ -269,6 +269,7 @@ def test_a_resumed_training_shows_the_same(compiled_once, twin, monkeypatch, tmp
     assert rows(tmp_path / "run") == rows(twin[0])
 
 
+@pytest.mark.slow
 def test_a_run_without_a_meter_gets_one_when_it_goes_on(compiled_once, monkeypatch, tmp_path):
     """As a run does that was begun before there were meters; and the table says why there is nothing."""
     off, short, long = (dataclasses.replace(DIGITS, meter_window=window) for window in (0, 150, 650))

@@ -28,7 +28,10 @@ def run(config):
     return experiment, state, np.concatenate(losses)
 
 
-@pytest.mark.parametrize("changes", [{}, {"flip": True, "crop_pad": 2}], ids=["plain", "augmented"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, id="plain", marks=pytest.mark.slow), pytest.param({"flip": True, "crop_pad": 2}, id="augmented")],
+)
 def test_batches_keys_and_augmentation_depend_on_the_event_alone(changes):
     """Other widths, other chunks: the same losses."""
     config = dataclasses.replace(SMALL, **changes)
