@@ -7,6 +7,9 @@ PACKAGE ?= --editable .
 JAX ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Examples are compiled quickly rather than well, and what was compiled is kept, as tests/conftest.py does for the tests.
+QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=.pytest_cache/xla \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 .PHONY: demo test test-all doctest lint bench notebooks wheel clean
 
@@ -20,7 +23,7 @@ test-all: $(READY) doctest
 	XLA_FLAGS=--xla_backend_optimization_level=3 HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto --dist loadfile
 
 doctest: $(READY)
-	$(BIN)/pytest -n auto --doctest-modules --pyargs asyncflax
+	$(QUICKLY) $(BIN)/pytest -n auto --doctest-modules --pyargs asyncflax
 
 lint: $(READY)
 	$(BIN)/ruff check .

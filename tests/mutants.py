@@ -29,6 +29,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 SELECTION = ["-m", "not slow", "-p", "no:cacheprovider", "-q"]
+HANGS = ["-o", "faulthandler_timeout=120", "-o", "faulthandler_exit_on_timeout=true"]  # a test that does not end fails
 MODULES = (
     "gradients",
     "history",
@@ -226,7 +227,7 @@ def dies(tree: pathlib.Path, folder: pathlib.Path, tests: list[str], limit: floa
     """Whether a test fails, or does not come to its end; and which."""
     if not tests:
         return False, ""
-    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", *SELECTION, "--no-header", "-rf", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", *SELECTION, *HANGS, "--no-header", "-rf", *tests]
     try:
         done = subprocess.run(
             command, cwd=tree, env=environment(tree, folder), capture_output=True, text=True, timeout=limit
@@ -234,9 +235,12 @@ def dies(tree: pathlib.Path, folder: pathlib.Path, tests: list[str], limit: floa
     except subprocess.TimeoutExpired:
         return False, "out of time"
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed += ["a test does not end"] if "Timeout (" in done.stderr else []
     if not failed and done.returncode > 0 and done.returncode != pytest.ExitCode.NO_TESTS_COLLECTED:
         raise SystemExit(f"pytest could not run: {done.stdout[-500:]}{done.stderr[-500:]}")
-    return bool(failed) or done.returncode < 0, (failed or [f"exit status {done.returncode}"])[0][:200]
+    return bool(failed or hangs) or done.returncode < 0, (failed or hangs or [f"exit status {done.returncode}"])[0][
+        :200
+    ]
 
 
 def plant(folder: pathlib.Path, count: int, seed: int, part: int, parts: int) -> None:
