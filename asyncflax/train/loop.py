@@ -100,7 +100,7 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
       >>> import tempfile
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.train.loop import train_and_evaluate
-      >>> config = TrainConfig(num_workers=4, num_updates=40, learning_rate=0.1)
+      >>> config = TrainConfig(model="Mlp", num_workers=4, num_updates=40, learning_rate=0.1)
       >>> summary = train_and_evaluate(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
       update 0 ...
       >>> [row["update"] for row in summary.rows]

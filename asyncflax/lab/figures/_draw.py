@@ -103,7 +103,7 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
       >>> from asyncflax.lab import figures
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.lab.sweep import SweepConfig, run_sweep
-      >>> config = SweepConfig(TrainConfig(num_updates=20, eval_every=10), {"momentum": (0, 0.5)})
+      >>> config = SweepConfig(TrainConfig(model="Mlp", num_updates=20, eval_every=10), {"momentum": (0, 0.5)})
       >>> workdir = tempfile.mkdtemp()
       >>> results = run_sweep(config, workdir)  # doctest: +ELLIPSIS
       Grid(momentum: 2; 2 cells): 2 to train...

@@ -77,7 +77,7 @@ def run_sweep(
       >>> import tempfile
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.lab.sweep import SweepConfig, run_sweep
-      >>> train = TrainConfig(num_workers=4, num_updates=20, eval_every=10)
+      >>> train = TrainConfig(model="Mlp", num_workers=4, num_updates=20, eval_every=10)
       >>> config = SweepConfig(train, axes="momentum=(0, 0.5), seed=(0, 1, 2)")
       >>> results = run_sweep(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
       Grid(momentum: 2, seed: 3; 6 cells): 6 to train...
