@@ -29,24 +29,32 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MOST_MAPPINGS = 40_000  # Linux allows 65,530, and twenty tests may need some thousands
+MOST_GROWTH = 1.5 * 2**30  # bytes that a process may grow by before it forgets
 
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=15)
 hypothesis.settings.register_profile("all", deadline=None, max_examples=100)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-_tests = itertools.count()
+_tests, _bytes_after = itertools.count(), [0]
 
 
 @pytest.fixture(autouse=True)
 def forget_compiled_programs():
-    """A compiled program keeps memory mappings; a process that runs most of the tests would run out of them."""
+    """A compiled program keeps memory and mappings; a process that runs most of the tests would run out of them."""
     yield
-    if next(_tests) % 20 == 0 and memory_mappings() > MOST_MAPPINGS:
+    if next(_tests) % 20:
+        return
+    if read_proc("maps").count(b"\n") > MOST_MAPPINGS or resident_bytes() > _bytes_after[0] + MOST_GROWTH:
         jax.clear_caches()
+        _bytes_after[0] = resident_bytes()
 
 
-def memory_mappings() -> int:
-    """How many this process has; 0 where the system does not say."""
-    maps = pathlib.Path("/proc/self/maps")
-    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+def resident_bytes() -> int:
+    return int((read_proc("statm").split() or [0, 0])[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_proc(name: str) -> bytes:
+    """What Linux tells a process of itself; nothing elsewhere."""
+    path = pathlib.Path("/proc/self") / name
+    return path.read_bytes() if path.exists() else b""
