@@ -23,7 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import pytest
@@ -167,10 +167,10 @@ def at_random(count: int, seed: int) -> list[Fault]:
     return chosen
 
 
-def by_hand() -> list[Fault]:
-    """Those of `BY_HAND`, found in the files."""
+def by_hand(rows: Iterable[tuple[str, str, str, str]]) -> list[Fault]:
+    """Those of `BY_HAND`, or others like them, found in the files."""
     faults = []
-    for name, path, old, new in BY_HAND:
+    for name, path, old, new in rows:
         source = (ROOT / path).read_text()
         if source.count(old) != 1:
             raise SystemExit(f"{name}: {path} has {source.count(old)} times {old!r}, it must be there once")
@@ -209,7 +209,7 @@ def cover(folder: pathlib.Path) -> None:
     read, lines = coverage.CoverageData(basename=str(data)), {}
     read.read()
     tests = lambda contexts: sorted({c.partition("|")[0] for c in contexts} - {""})
-    for path in {f"asyncflax/{module}.py" for module in MODULES} | {fault.path for fault in by_hand()}:
+    for path in sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("asyncflax/**/*.py")):
         by_line = read.contexts_by_lineno(str(ROOT / path))
         lines[path] = {line: tests(contexts) for line, contexts in by_line.items()}
     (folder / "lines.json").write_text(json.dumps(lines))
@@ -249,14 +249,13 @@ def dies(tree: pathlib.Path, folder: pathlib.Path, tests: list[str], limit: int)
     return bool(failed) or done.returncode < 0, (failed or [f"exit status {done.returncode}"])[0][:200]
 
 
-def plant(folder: pathlib.Path, count: int, seed: int, part: int, parts: int) -> None:
+def plant(folder: pathlib.Path, faults: list[Fault], part: int, parts: int) -> None:
     """Plants what has not been planted yet; `part` of `parts` at the same time."""
     lines = json.loads((folder / "lines.json").read_text())
     seconds = seconds_of_tests(folder)
     done = {
         json.loads(line)["name"] for path in folder.glob("faults-*.jsonl") for line in path.read_text().splitlines()
     }
-    faults = [*by_hand(), *at_random(count, seed)]
     tree = folder / f"tree-{part}"
     shutil.rmtree(tree, ignore_errors=True)
     ignore = shutil.ignore_patterns(".git", ".venv*", "*.pyc", "__pycache__", ".pytest_cache", "build", "dist", "runs")
@@ -267,7 +266,7 @@ def plant(folder: pathlib.Path, count: int, seed: int, part: int, parts: int) ->
         source = (ROOT / fault.path).read_text()
         (tree / fault.path).write_text(planted(fault, source))
         end = fault.line + fault.old.count("\n")
-        ran = {test for line in range(fault.line, end + 1) for test in lines[fault.path].get(str(line), ())}
+        ran = {test for line in range(fault.line, end + 1) for test in lines.get(fault.path, {}).get(str(line), ())}
         wing = "/".join(["tests", *pathlib.PurePath(fault.path).parts[1:-1]])
         abroad = lambda test, wing=wing: str(pathlib.PurePath(test.partition("::")[0]).parent) != wing
         tests = sorted(ran, key=lambda test: (abroad(test), seconds.get(test, 1.0)))
@@ -440,6 +439,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=pathlib.Path)
     parser.add_argument("--count", type=int, default=38, help="how many faults the mutator makes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", type=pathlib.Path, help="JSON with your own: name, path, old, new")
     parser.add_argument("--part", default="0/1", help="0/2 and 1/2 share the work between two processes")
     args = parser.parse_args()
     folder = args.folders[0].absolute()
@@ -447,7 +447,9 @@ def main() -> None:
         cover(folder)
     elif args.action == "plant":
         part, parts = map(int, args.part.split("/"))
-        plant(folder, args.count, args.seed, part, parts)
+        own = json.loads(args.faults.read_text()) if args.faults else None
+        rows = BY_HAND if own is None else [(row["name"], row["path"], row["old"], row["new"]) for row in own]
+        plant(folder, by_hand(rows) + (at_random(args.count, args.seed) if own is None else []), part, parts)
     else:
         report(args.folders)
 
