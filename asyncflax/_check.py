@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -18,6 +19,13 @@ from jax.core import Tracer
 def is_traced(value: Any) -> bool:
     """True for a value that only exists while JAX traces a function."""
     return isinstance(value, Tracer)
+
+
+def is_array(value: Any) -> bool:
+    """True for what JAX takes as an array: arrays of JAX and NumPy, traced values, numbers."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind not in "OSUMm"  # objects, text, dates
+    return isinstance(value, jax.Array | bool | int | float | complex) or hasattr(value, "__jax_array__")
 
 
 def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
@@ -108,13 +116,85 @@ def like(name: str, tree: Any, other_name: str, other: Any) -> None:
             )
 
 
+def arrays(name: str, tree: Any, hint: str = "pass arrays of JAX or NumPy.") -> None:
+    """Refuses a PyTree in which a leaf is no array; the hint says what to do."""
+    for path, leaf in _leaves(tree):
+        if not is_array(leaf):
+            path = name + jax.tree_util.keystr(path)
+            raise TypeError(f"{path} must be an array, got {_short(leaf)} ({type(leaf).__name__}); {hint}")
+
+
+def parameters(name: str, tree: Any) -> None:
+    """Refuses a PyTree that is not one of real floating arrays, or has none."""
+    leaves = _leaves(tree)
+    if not leaves:
+        raise TypeError(f"{name} must be a PyTree of floating arrays, got {_short(tree)}, which has none.")
+    arrays(
+        name,
+        tree,
+        "leave out what gradients do not train, as nnx.state(model, nnx.Param) or "
+        "equinox.filter(model, equinox.is_inexact_array) do.",
+    )
+    for path, leaf in leaves:
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating):
+            continue
+        shown = f"{dtype}{list(_shape(leaf))}" if hasattr(leaf, "dtype") else repr(leaf)
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            why = (
+                "JAX's gradient of a real loss is the conjugate of the direction in which it grows, along which a "
+                "method would go wrong; pass real and imaginary part as two real leaves."
+            )
+        else:
+            why = "write numbers as floats; what gradients do not train belongs in model_state or in the batches."
+        raise TypeError(f"{name}{jax.tree_util.keystr(path)} must be real and floating, got {shown}; {why}")
+
+
+_STACK = "stack them, jax.tree.map(lambda *rows: numpy.stack(rows), *batches)."
+
+
 def rows(name: str, tree: Any, count: int) -> None:
     """Refuses a PyTree in which a leaf's leading axis is not `count` long."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for path, leaf in _leaves(tree):
+        if not is_array(leaf) and not hasattr(leaf, "shape"):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} must be an array with one row for each of the {count} events, got "
+                f"{_short(leaf)} ({type(leaf).__name__}); if it yields batches, {_STACK}"
+            )
         shape = _shape(leaf)
-        if shape[:1] != (count,):
-            path = name + jax.tree_util.keystr(path)
-            raise ValueError(f"{path} must have one row for each of the {count} events, its shape is {shape}.")
+        if shape[:1] == (count,):
+            continue
+        if isinstance(tree, list | tuple) and len(tree) == count > 1:
+            raise ValueError(
+                f"{name} must be arrays with one row for each of the {count} events, got a {type(tree).__name__} of "
+                f"{count} batches; {_STACK}"
+            )
+        path = name + jax.tree_util.keystr(path)
+        raise ValueError(f"{path} must have one row for each of the {count} events, its shape is {shape}.")
+
+
+def key(name: str, value: Any) -> None:
+    """Refuses what is not one typed key."""
+    is_key = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not is_key or value.ndim > 0:
+        raise TypeError(f"{name} must be one typed key as jax.random.key makes it, got {_short(value)}.")
+
+
+def batchable(name: str, key: jax.Array, advice: str = "take jax.random.key(seed, impl='threefry2x32')") -> None:
+    """Refuses a key whose numbers depend on what is computed together, as under `jax.vmap`."""
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind:
+        raise ValueError(f"{name} is of the kind {kind}, whose numbers depend on what is computed together; {advice}.")
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    """Leaves with their paths; an iterator is one, which JAX is about to refuse otherwise."""
+    return jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Iterator))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _shape(leaf: Any) -> tuple[int, ...]:

@@ -22,13 +22,14 @@ def data_folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Lets `write` fill a file beside `path`, and moves it there when it is on the disk."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
+    file = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False)  # noqa: SIM115
+    try:
+        with file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)  # closed: Windows moves no file that is open
+    except BaseException:
+        os.unlink(file.name)
+        raise

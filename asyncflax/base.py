@@ -81,7 +81,8 @@ class AsyncAlgorithm:
             function = getattr(self, name)
             if isinstance(function, int | float | str):
                 raise TypeError(f"{name} must be a function, got {function!r}.")
-            object.__setattr__(self, name, as_partial(function))
+            if not isinstance(function, Partial | _Callable):  # it is one already where JAX makes the tree again
+                object.__setattr__(self, name, as_partial(function))
         if self.num_workers is not None:
             object.__setattr__(self, "num_workers", _check.integer("num_workers", self.num_workers, 1))
 
@@ -94,9 +95,58 @@ class AsyncAlgorithm:
 
 
 def as_partial(function: Any) -> Any:
-    """A function as a PyTree without leaves; what is a PyTree already (a `Partial` with arrays in it) stays."""
-    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(function))
-    return Partial(function) if callable(function) and is_leaf else function
+    """A function as a PyTree whose leaves can be arguments of a compiled program.
+
+    A plain function has none. Of a callable that is a PyTree the arrays are leaves, and in a `Partial` of arrays and
+    numbers the numbers too; everything else (functions, text, options) belongs to its structure.
+    """
+    if not callable(function):
+        return function
+    leaves, structure = jax.tree.flatten(function)
+    if jax.tree_util.treedef_is_leaf(structure):
+        return Partial(function)
+    arguments = []
+    for part in jax.tree.leaves(function, is_leaf=lambda x: isinstance(x, Partial | _Callable)):
+        inside = jax.tree.leaves(part)
+        numbers_too = isinstance(part, Partial | _Callable) and not any(map(_is_option, inside))
+        arguments += [not (_is_option(x) or isinstance(x, int | float | complex)) or numbers_too for x in inside]
+    if all(arguments):
+        return function
+    arrays = [leaf for leaf, is_argument in zip(leaves, arguments, strict=True) if is_argument]
+    rest = tuple(None if is_argument else leaf for leaf, is_argument in zip(leaves, arguments, strict=True))
+    try:
+        hash(rest)
+    except TypeError as error:
+        raise TypeError(
+            f"what a function holds must be arrays or hashable, {error}; make it a tuple, or a static field."
+        ) from None
+    return _Callable(arrays, structure, rest)
+
+
+def _is_option(leaf: Any) -> bool:
+    return isinstance(leaf, bool) or not _check.is_array(leaf)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["structure", "rest"])
+@dataclasses.dataclass(frozen=True)
+class _Callable:
+    """A callable PyTree, of which only the arrays are leaves; equal for equal structure, so that it compiles once."""
+
+    arrays: list[Any]
+    structure: Any
+    rest: tuple[Any, ...]  # None in the place of each array
+
+    def __call__(self, *args, **kwargs):
+        return self._function(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._function)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        arrays = iter(self.arrays)
+        return self.structure.unflatten(next(arrays) if leaf is None else leaf for leaf in self.rest)
 
 
 def from_optax(
@@ -110,8 +160,12 @@ def from_optax(
     Every transformation in it that takes extra arguments receives worker, staleness, read_params and value. Another
     optimizer object is another program; `method` shows how to change numbers without compiling again.
 
+    A few optimizers ask for more than the gradient of an event: a line search and L-BFGS, which evaluate the loss again
+    at other parameters, `optax.contrib.sam`, which needs a second gradient, and `optax.lookahead`, whose parameters are
+    a pair. The method refuses them when it is initialized.
+
     Args:
-      tx: any optimizer, for example a chain with `asyncflax.transforms`.
+      tx: any other optimizer, for example a chain with `asyncflax.transforms`.
       view: see `AsyncAlgorithm`.
       num_workers: see `AsyncAlgorithm`.
 
@@ -122,19 +176,66 @@ def from_optax(
       >>> import asyncflax, optax
       >>> algorithm = asyncflax.from_optax(optax.sgd(0.1, momentum=0.9))
     """
-    _check.instance("tx", tx, optax.GradientTransformation, "an optax.GradientTransformation")
-    return AsyncAlgorithm(tx.init, _OptaxUpdate(optax.with_extra_args_support(tx)), view, num_workers)
+    check_optax("tx", tx)
+    return AsyncAlgorithm(_OptaxInit(tx), _OptaxUpdate(tx), view, num_workers)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OptaxInit:
+    """The init of an optimizer; it and the update are equal for the same optimizer, so that a run compiles once."""
+
+    tx: optax.GradientTransformation
+
+    def __call__(self, params):
+        return check_optax_state(self.tx.init(params))
 
 
 @dataclasses.dataclass(frozen=True)
 class _OptaxUpdate:
-    """The update of an optimizer; equal for the same optimizer, so that it compiles once."""
+    """The update of an optimizer."""
 
-    tx: optax.GradientTransformationExtraArgs
+    tx: optax.GradientTransformation
 
     def __call__(self, grads, state, params, *, worker, staleness, read_params, **extra):
         event = {"worker": worker, "staleness": staleness, "read_params": read_params}
-        return self.tx.update(grads, state, params, **event, **extra)
+        return optax.with_extra_args_support(self.tx).update(grads, state, params, **event, **extra)
+
+
+def check_optax(name: str, tx: Any) -> None:
+    """Refuses what is not a transformation of Optax."""
+    if isinstance(tx, optax.MultiSteps):
+        raise TypeError(
+            f"{name} must be a transformation, got an optax.MultiSteps; pass its .gradient_transformation()."
+        )
+    _check.instance(name, tx, optax.GradientTransformation, "an optax.GradientTransformation")
+
+
+_LINE_SEARCH = "a line search evaluates the loss at further parameters (value_fn), an event has one value; leave it out"
+# By the state that an optimizer has, wherever it stands in a chain: why it is no method.
+_NO_METHODS = {
+    optax.ScaleByBacktrackingLinesearchState: _LINE_SEARCH,
+    optax.ScaleByZoomLinesearchState: _LINE_SEARCH,
+    optax.ScaleByLBFGSState: (
+        "L-BFGS compares gradients at successive parameters and searches along a line (value_fn), stale gradients are "
+        "of other parameters; take a first-order optimizer, such as optax.adam"
+    ),
+    optax.contrib.SAMState: (
+        "optax.contrib.sam needs a second gradient (grad_fn), an event has one; compute both in the gradient function "
+        "and return the second"
+    ),
+    optax.LookaheadState: (
+        "the parameters of optax.lookahead are a pair, fast and slow, a worker reads one; pass the fast optimizer alone"
+    ),
+}
+
+
+def check_optax_state(state: Any) -> Any:
+    """The state of an optimizer, unless it is of a kind that asks for more than the gradient of an event."""
+    kinds = tuple(_NO_METHODS)
+    for part in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds)):
+        if isinstance(part, kinds):
+            raise TypeError(f"tx is no method of asynchronous training: {_NO_METHODS[type(part)]}.")
+    return state
 
 
 def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgorithm) -> AsyncAlgorithm:
@@ -156,10 +257,9 @@ def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgori
       >>> algorithm.update(jnp.array([4.0, 0.5]), algorithm.init(jnp.zeros(2)), jnp.zeros(2), **event)[0]
       Array([-0.5 , -0.25], dtype=float32)
     """
-    _check.instance("tx", tx, optax.GradientTransformation, "an optax.GradientTransformation")
+    check_optax("tx", tx)
     _check.instance("algorithm", algorithm, AsyncAlgorithm, "an AsyncAlgorithm")
-    before = optax.with_extra_args_support(tx)
-    part = lambda name: Partial(_Preceded(before, name), algorithm)
+    part = lambda name: Partial(_Preceded(tx, name), algorithm)
     return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
 
 
@@ -167,17 +267,17 @@ def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgori
 class _Preceded:
     """One function of a method behind a transformation of gradients."""
 
-    tx: optax.GradientTransformationExtraArgs
+    tx: optax.GradientTransformation
     name: str
 
     def __call__(self, algorithm: AsyncAlgorithm, *args, **kwargs):
         return getattr(self, self.name)(algorithm, *args, **kwargs)
 
     def init(self, algorithm, params):
-        return self.tx.init(params), algorithm.init(params)
+        return check_optax_state(self.tx.init(params)), algorithm.init(params)
 
     def update(self, algorithm, grads, state, params, **event):
-        grads, before = self.tx.update(grads, state[0], params, **event)
+        grads, before = optax.with_extra_args_support(self.tx).update(grads, state[0], params, **event)
         updates, after = algorithm.update(grads, state[1], params, **event)
         return updates, (before, after)
 

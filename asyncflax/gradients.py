@@ -175,7 +175,23 @@ def call_gradient_fn(gradient_fn: Callable[..., Any], read_params, batch, **cont
         raise ValueError(f"gradient_fn must return one loss an event, got shape {jnp.shape(result.loss)}.")
     if not isinstance(result.model_update, ModelUpdate | None):
         raise TypeError(f"model_update must be a ModelUpdate, got {type(result.model_update).__name__}.")
+    if result.model_update is None:
+        _check_not_reported(context.get("model_state"), result.aux)
     return result
+
+
+def _check_not_reported(model_state: Any, aux: Any) -> None:
+    """Refuses a new model state that is reported as aux, where it never reaches the server."""
+    if not any(map(jnp.ndim, jax.tree.leaves(model_state))):  # none, or a number, which looks like any other
+        return
+    types = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), tree)
+    structure, wanted = jax.tree.structure(model_state), types(model_state)
+    is_one = lambda tree: jax.tree.structure(tree) == structure and types(tree) == wanted
+    if any(map(is_one, jax.tree.leaves(aux, is_leaf=is_one))):
+        raise ValueError(
+            "gradient_fn returns a new model_state in aux, which is reported but never reaches the server; return a "
+            "ModelUpdate (from_loss(loss_fn, has_model_update=True)), or ModelUpdate(1.0, zeros) to freeze it."
+        )
 
 
 def _named_in(function: Any, context: dict[str, Any]) -> dict[str, Any]:

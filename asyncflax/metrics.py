@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+__all__ = ["gap", "normalised_gap", "rms"]
+
 
 def rms(tree: Any) -> jax.Array:
     """The root mean square of all d numbers, ||x||_2 / sqrt(d), float32 or wider.

@@ -48,6 +48,22 @@ def test_public_names_are_documented_with_an_example():
     assert [fault for name, value in names.items() for fault in faults(name, value)] == []
 
 
+def test_the_page_says_what_is_public():
+    """All that some module exports is exported by one that the page names."""
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "library.md").read_text()
+    table = page.split("## What is public")[1].split("\n## ")[0].split("|---|---|")[1]
+    cells = [row.split("|")[2] for row in table.strip().splitlines()]
+    listed = {"asyncflax" if name == "asyncflax" else f"asyncflax.{name}" for name in re.findall("`(.+?)`", str(cells))}
+
+    def exports(name):
+        module = importlib.import_module(name)
+        return {id(getattr(module, n)) for n in getattr(module, "__all__", ())}
+
+    public = {name: exports(name) for name in listed}
+    assert all(public.values())
+    assert [name for name in MODULES if not exports(name) <= set().union(*public.values())] == []
+
+
 def test_a_name_is_one_thing():
     """No package exports a function under the name of one of its modules; methods of one paper have its file."""
     for package in ["asyncflax", *(name for name in MODULES if hasattr(importlib.import_module(name), "__path__"))]:

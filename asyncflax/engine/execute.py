@@ -134,15 +134,13 @@ def run(
       ((200,), True)
     """
     plan = make_plan(trace, width=width, mesh=mesh, server=server, store=store)
-    key = _check_start(algorithm, plan, key)
-    _check.rows("batches", batches, len(trace))
-    _check_workers(gradient_fn, plan[0])
+    key = _check_start(algorithm, params, plan, key, model_state)
+    gradient_fn = _check_call(algorithm, gradient_fn, plan[0], batches)
     if store == "host":
         state = init_run(algorithm, params, plan, key=key, model_state=model_state)
         return _result(*run_chunk(algorithm, gradient_fn, state, plan[0], batches))
-    plan.placement.check_batches(batches)
     put = plan.placement.put
-    start = (algorithm, _as_gradient(gradient_fn), params, key, model_state)
+    start = (algorithm, gradient_fn, params, key, model_state)
     algorithm, gradient_fn, params, key, model_state = put(start)
     batches = plan.placement.put_batches(batches)
     return _run_whole(algorithm, gradient_fn, params, key, model_state, plan[0], batches)
@@ -168,7 +166,7 @@ def init_run(
 
     Example: see `run_chunk`.
     """
-    key = _check_start(algorithm, plan, key)
+    key = _check_start(algorithm, params, plan, key, model_state)
     placement = plan.placement
     if placement.store == "host":
         _refuse_traced(algorithm, params, model_state)
@@ -182,31 +180,42 @@ def init_run(
     return own._replace(slots=state.slots)
 
 
-def _check_start(algorithm: AsyncAlgorithm, plan: Plan, key: jax.Array | None) -> jax.Array:
+def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, model_state: Any) -> jax.Array:
     """Checks what a run starts with; returns the key."""
-    hint = "an AsyncAlgorithm (asyncflax.from_optax lifts an Optax optimizer)"
-    _check.instance("algorithm", algorithm, AsyncAlgorithm, hint)
+    _check.instance("algorithm", algorithm, AsyncAlgorithm, _METHOD)
     _check.instance("plan", plan, Plan, "an asyncflax.Plan (asyncflax.make_plan makes one from a trace)")
+    _check.parameters("params", params)
+    _check.arrays("model_state", model_state)
     if algorithm.num_workers is not None and plan.num_workers > algorithm.num_workers:
         raise ValueError(
             f"the trace has num_workers={plan.num_workers}, "
             f"the algorithm was built for num_workers={algorithm.num_workers}."
         )
     key = jax.random.key(0) if key is None else key
-    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key) or jnp.ndim(key) > 0:
-        raise TypeError(f"key must be one typed key as jax.random.key makes it, got {key!r}.")
-    kind = str(jax.random.key_impl(key))
-    if "rbg" in kind and (plan.width > 1 or plan.placement.mesh is not None):
-        raise ValueError(
-            f"key is of the kind {kind}, whose numbers depend on what is computed together; take "
-            f"jax.random.key(seed, impl='threefry2x32'), or width=1 without a mesh instead of width={plan.width}."
-        )
+    _check.key("key", key)
+    if plan.width > 1 or plan.placement.mesh is not None:
+        threefry = "take jax.random.key(seed, impl='threefry2x32')"
+        _check.batchable("key", key, f"{threefry}, or width=1 without a mesh instead of width={plan.width}")
     return key
 
 
-def _as_gradient(gradient_fn: Callable[..., Any]) -> Callable[..., Any]:
+_METHOD = "an AsyncAlgorithm (asyncflax.from_optax lifts an Optax optimizer)"
+
+
+def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batches: Any) -> Callable[..., Any]:
+    """Checks what is executed, without waiting for a device; returns the gradient function as a PyTree."""
+    _check.instance("algorithm", algorithm, AsyncAlgorithm, _METHOD)
+    _check.rows("batches", batches, chunk.worker.shape[-1])
+    _check.arrays("batches", batches)
+    chunk.placement.check_batches(batches)
     if not callable(gradient_fn):
         raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")
+    for name, made in (("the algorithm", algorithm), ("gradient_fn", gradient_fn)):
+        num_workers = getattr(made, "num_workers", None)  # such as that of `local.local_sgd`
+        if num_workers is not None and not _check.is_traced(chunk.worker) and np.max(chunk.worker) >= num_workers:
+            raise ValueError(
+                f"{name} was made for num_workers={num_workers}, the trace has worker {np.max(chunk.worker)}."
+            )
     return as_partial(gradient_fn)
 
 
@@ -244,8 +253,10 @@ def run_chunk(
       the state after the chunk, and a `RunOutput`.
 
     Raises:
-      ValueError: the batches do not have E rows; the state stands at another event, has other slots or lies on other
-        devices. (A state of another trace with as many slots is not told from that of this one.)
+      TypeError: an argument is not what it should be; the message says what to pass.
+      ValueError: the batches do not have E rows; the chunk has more workers than the algorithm was built for; the state
+        is of another method, stands at another event, has other slots or lies on other devices. (A state of another
+        trace with as many slots is not told from that of this one.)
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -260,11 +271,10 @@ def run_chunk(
       (100, (40,))
     """
     _check.instance("chunk", chunk, Chunk, "a chunk of a plan, plan[k]")
-    _check.rows("batches", batches, chunk.worker.shape[-1])
-    _check_workers(gradient_fn, chunk)
-    placement = chunk.placement
+    _check.instance("state", state, RunState, "a RunState (asyncflax.init_run makes the first)")
+    gradient_fn = _check_call(algorithm, gradient_fn, chunk, batches)
     _check_slots(state, chunk)
-    placement.check_batches(batches)
+    placement = chunk.placement
     traced = _check.is_traced(state.event) or _check.is_traced(chunk.first_event)
     if not traced and int(state.event) != chunk.first_event:
         raise ValueError(f"state stands at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
@@ -272,7 +282,7 @@ def run_chunk(
     if placement.store == "host":
         _refuse_traced(algorithm, gradient_fn, state, batches)
         execute = host_store.execute
-    algorithm, gradient_fn = placement.put((algorithm, _as_gradient(gradient_fn)))
+    algorithm, gradient_fn = placement.put((algorithm, gradient_fn))
     batches = placement.put_batches(batches)
     state, out = execute(algorithm, gradient_fn, state, chunk, batches)
     if not traced:  # known without waiting for the device, so that the next call does not wait for it either
@@ -280,23 +290,15 @@ def run_chunk(
     return state, out
 
 
-def _check_workers(gradient_fn: Callable[..., Any], chunk: Chunk) -> None:
-    """Refuses workers that a gradient function, such as that of `local.local_sgd`, was not made for."""
-    num_workers = getattr(gradient_fn, "num_workers", None)
-    if num_workers is not None and not _check.is_traced(chunk.worker) and np.max(chunk.worker) >= num_workers:
-        raise ValueError(
-            f"gradient_fn was made for num_workers={num_workers}, the trace has worker {np.max(chunk.worker)}."
-        )
-
-
 def _execute(
     algorithm: AsyncAlgorithm, gradient_fn: Callable[..., Any], state: RunState, chunk: Chunk, batches: Any
 ) -> tuple[RunState, RunOutput]:
     """All rounds of a chunk in one loop, versions on the device."""
     chunk = jax.tree.map(jnp.asarray, chunk)
-    rounds = Rounds(algorithm, gradient_fn, state.key, state.event, chunk, batches)
-    out = rounds.no_output(jax.eval_shape(take_row, state.slots, 0))
-    server = Server(state.params, state.algorithm, state.model_state, state.slots, out)
+    rounds = Rounds(algorithm, gradient_fn, _unbatched(state.key), state.event, chunk, batches)
+    read = jax.eval_shape(take_row, state.slots, 0)
+    rounds.check(state.params, state.algorithm, state.model_state, read)
+    server = Server(state.params, state.algorithm, state.model_state, state.slots, rounds.no_output(read))
 
     def do_round(r, server):
         events = rounds.events(r)
@@ -313,16 +315,34 @@ def _execute(
 _run_chunk = jax.jit(_execute, donate_argnums=2)
 
 
+def _unbatched(key: jax.Array) -> jax.Array:
+    """The key; `jax.vmap` over it is refused if it is of a kind that gives other numbers there."""
+    if "rbg" not in str(jax.random.key_impl(key)):
+        return key
+
+    @jax.custom_batching.custom_vmap
+    def alone(key):
+        return key
+
+    @alone.def_vmap
+    def refuse(size, batched, key):
+        _check.batchable("key, which jax.vmap batches,", key)
+        return key, batched[0]
+
+    return alone(key)
+
+
 def _check_slots(state: RunState, chunk: Chunk) -> None:
-    """Refuses the state of a run whose versions are stored otherwise."""
+    """Refuses the state of a run whose versions are stored otherwise; `Rounds.check` looks at the rest, once."""
     on_host, store = isinstance(state.slots, list), chunk.placement.store
     if on_host != (store == "host"):
         raise ValueError(
             f"the state's versions are {'in host memory' if on_host else 'on the device'}, the plan has {store=}; "
             "plan with the store that the state was made for."
         )
+    _check.key("state.key", state.key)
     devices = lambda mesh: None if mesh is None else set(mesh.devices.flat)
-    if isinstance(state.key, jax.Array) and not _check.is_traced(state.key):
+    if not _check.is_traced(state.key):
         lies = state.key.sharding.device_set
         if lies != (devices(chunk.placement.mesh) or lies) or (chunk.placement.mesh is None and len(lies) > 1):
             raise ValueError(

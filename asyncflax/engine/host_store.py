@@ -59,9 +59,7 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
         device = next(iter(jax.tree.leaves(state.slots)[0].sharding.device_set))
         common, own = jax.device_put((common, own), device)
     versions.fetch(reads[0])
-    params, algorithm_state, model_state = own
-    out = _no_output(*common, versions.rows(reads[0])[0])
-    server = Server(params, algorithm_state, model_state, None, out)
+    server = Server(*own, store=None, out=_no_output(*common, own, versions.rows(reads[0])[0]))
     under_way: collections.deque[Any] = collections.deque()
     for r in range(count):
         rows = versions.rows(reads[r])
@@ -132,5 +130,7 @@ def _round(algorithm, gradient_fn, key, first_event, chunk, batches, server: Ser
 
 
 @jax.jit
-def _no_output(algorithm, gradient_fn, key, first_event, chunk, batches, row) -> RunOutput:
-    return Rounds(algorithm, gradient_fn, key, first_event, chunk, batches).no_output(row)
+def _no_output(algorithm, gradient_fn, key, first_event, chunk, batches, own: tuple[Any, Any, Any], row) -> RunOutput:
+    rounds = Rounds(algorithm, gradient_fn, key, first_event, chunk, batches)
+    rounds.check(*own, row)
+    return rounds.no_output(row)

@@ -101,6 +101,19 @@ class Rounds:
         one = lambda lane, server: self._serve(server, start + lane, rows[lane], *take_row((read, results), lane))
         return self.kept(jax.lax.fori_loop(0, self.chunk.round_size[r], one, server))
 
+    def check(self, params: Any, state: Any, model_state: Any, read: Any) -> None:
+        """Refuses what a run cannot go on from, by structure and shapes: once, while the program is traced.
+
+        Args:
+          params, state, model_state: of the server before the first round; `state` is the method's.
+          read: what one event reads.
+        """
+        if self.together:
+            _check.batchable("state.key", self.key)
+        fresh = jax.eval_shape(self.algorithm.init, params)
+        _check.like("state.algorithm", state, "the state that this method begins with", fresh)
+        _check.like("what state.slots hold", read, "(state.params, state.model_state)", (params, model_state))
+
     def no_output(self, read: Any) -> RunOutput:
         """Room for what the events of the chunk will report.
 

@@ -11,8 +11,9 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -79,8 +80,6 @@ workdir, or the old config to go on.
         Raises:
           RunError: another process is in it, or it cannot be made.
         """
-        import fcntl
-
         if not is_primary():
             yield self
             return
@@ -91,8 +90,8 @@ workdir, or the old config to go on.
             raise RunError(f"{self._name} cannot be written: {error}") from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                _lock(file)
+            except (BlockingIOError, PermissionError):  # on POSIX, on Windows
                 raise RunError(f"another process trains in {self._name}.") from None
             except OSError as error:
                 raise RunError(f"{self._name} cannot be locked: {error}") from error
@@ -184,6 +183,18 @@ workdir, or the old config to go on.
         except (OSError, ValueError, KeyError, TypeError):
             raise ValueError(f"{self._record} cannot be read; put it right, or take a new workdir.") from None
         return began
+
+
+def _lock(file: IO[str]) -> None:
+    """Locks an open file until it is closed, or this process ends; an OSError if it is locked already."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[str]:

@@ -266,3 +266,9 @@ def test_the_folder_of_something_else_is_refused(tmp_path):
 
     with pytest.raises(RunError, match=r"has a SweepConfig in its run\.json, no TrainConfig"):
         train_and_evaluate(TRAIN, tmp_path / "sweep")
+
+
+def test_keys_that_depend_on_the_company_are_refused_before_anything_is_written(tmp_path):
+    with jax.default_prng_impl("rbg"), pytest.raises(RunError, match=r"kind rbg, .* JAX_DEFAULT_PRNG_IMPL=threefry"):
+        run_sweep(SweepConfig(TRAIN, axes="seed=(0, 1)"), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()

@@ -368,6 +368,8 @@ def _stack(trees: Sequence[Any]) -> Any:
 def _device_memory() -> float:
     """Bytes of the smallest device; CPU devices share what the machine has."""
     if jax.default_backend() == "cpu":
+        if not hasattr(os, "sysconf"):
+            raise ValueError("this system does not say how much memory it has; set config.memory_gb.")
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.device_count()
     stats = [device.memory_stats() or {} for device in jax.devices()]
     return min(s.get("bytes_limit", 8e9) - s.get("bytes_in_use", 0) for s in stats)

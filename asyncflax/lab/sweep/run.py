@@ -27,6 +27,7 @@ import numpy as np
 import xarray
 from tqdm import tqdm
 
+from asyncflax import _check
 from asyncflax._files import write_atomically
 from asyncflax.errors import RunError
 from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
@@ -36,6 +37,7 @@ from asyncflax.train.experiment import Experiment, load_data, make_experiment
 from asyncflax.train.workdir import Workdir
 
 Index = tuple[int, ...]
+_THREEFRY = "set JAX_DEFAULT_PRNG_IMPL=threefry2x32"
 
 
 class SweepUnfinishedError(RunError):
@@ -119,6 +121,7 @@ def train_cells(
         made = [  # all that names and options stand for
             make_experiment(grid.config(cells[0]), images=images) for _, cells in _grouped(list(grid), grid.program)
         ]
+        _check.batchable("the key of cells, which are trained together,", made[0].key, _THREEFRY)
         sources = {name: digest for one in made for name, digest in one.named.sources().items()}
         inputs = _inputs(made)
     except (TypeError, ValueError, OSError) as error:
