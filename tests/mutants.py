@@ -79,7 +79,7 @@ MODULES = (
     "lab/compare/orders",
     "lab/compare/summary",
 )
-LIMIT = 300  # seconds of CPU for some of the tests that ran a line, and again for all their files
+LIMITS = (100, 200)  # seconds of CPU for some of the tests that ran a line, and then for all their files
 
 
 class Fault(NamedTuple):
@@ -271,11 +271,11 @@ def plant(folder: pathlib.Path, faults: list[Fault], part: int, parts: int) -> N
         abroad = lambda test, wing=wing: str(pathlib.PurePath(test.partition("::")[0]).parent) != wing
         tests = sorted(ran, key=lambda test: (abroad(test), seconds.get(test, 1.0)))
         began, stage = cpu_of_children(), "tests that ran it"
-        killed, by = dies(tree, folder, tests[:40], LIMIT)
+        killed, by = dies(tree, folder, tests[:40], LIMITS[0])
         if not killed and tests:
             stage = "their files"
             files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-            killed, by = dies(tree, folder, files, LIMIT)
+            killed, by = dies(tree, folder, files, LIMITS[1])
         (tree / fault.path).write_text(source)
         row = {**fault._asdict(), "killed": killed, "by": by, "stage": stage, "tests": len(tests)}
         row["seconds"] = round(cpu_of_children() - began, 1)

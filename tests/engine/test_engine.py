@@ -148,6 +148,24 @@ def test_chunks_continue_exactly(width, cuts, rounds):
     assert_close(jnp.concatenate(keep), whole_out.aux["keep"])
 
 
+def test_chunks_inside_one_program_continue_too():
+    """There nothing of the state is known to Python: what says which event is next is in the program."""
+    trace, algorithm = TRACES["exponential"], METHODS["multi_asgd"].make()
+    start = {"key": jax.random.key(5), "model_state": problems.NORM_STATE}
+    plan = asyncflax.make_plan(trace, cuts=(9,))
+
+    @jax.jit
+    def train(state):
+        for chunk in plan:
+            batches = chunk.take(BATCHES)
+            state, _ = asyncflax.run_chunk(algorithm, problems.norm_gradient, state, chunk, batches)
+        return state
+
+    state = train(asyncflax.init_run(algorithm, problems.NORM_PARAMS, plan, **start))
+    whole = asyncflax.run(algorithm, problems.norm_gradient, problems.NORM_PARAMS, trace, BATCHES, **start)
+    assert_close((state.params, state.event), (whole.params, NUM_EVENTS))
+
+
 def test_a_grid_equals_its_runs_one_by_one():
     trace, row = TRACES["exponential"], METHODS["multi_asgd"]
     grid = jnp.array([[0.1, 0.0], [0.3, 0.9], [0.2, -0.3]])
