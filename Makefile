@@ -7,7 +7,9 @@ PACKAGE ?= --editable .
 JAX ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Examples are compiled quickly rather than well, and what was compiled is kept, as tests/conftest.py does for the tests.
+# What the recipes of other frameworks need, in examples/.
+FRAMEWORKS := $(VENV)/.frameworks
+# Docstrings' examples are compiled quickly rather than well, and what was compiled is kept, as tests/conftest.py does for the tests.
 QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=.pytest_cache/xla \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
@@ -19,7 +21,7 @@ demo: $(READY)
 test: $(READY) doctest
 	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
-test-all: $(READY) doctest
+test-all: $(READY) $(FRAMEWORKS) doctest
 	XLA_FLAGS=--xla_backend_optimization_level=3 HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto --dist loadfile
 
 doctest: $(READY)
@@ -67,3 +69,8 @@ $(READY): requirements.txt pyproject.toml
 	$(if $(JAX),$(BIN)/pip install --quiet --disable-pip-version-check $(JAX))
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(PACKAGE)
 	@touch $@
+
+$(FRAMEWORKS): $(READY)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --constraint requirements.txt --group examples
+	touch $@
