@@ -244,9 +244,8 @@ def dies(tree: pathlib.Path, folder: pathlib.Path, tests: list[str], limit: int)
         return False, "out of time"
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     failed += ["a test does not end"] if "Timeout (" in done.stderr else []
-    if not failed and done.returncode > 0 and done.returncode != pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise SystemExit(f"pytest could not run: {done.stdout[-500:]}{done.stderr[-500:]}")
-    return bool(failed) or done.returncode < 0, (failed or [f"exit status {done.returncode}"])[0][:200]
+    passed = done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    return not passed, (failed or [f"exit status {done.returncode}"])[0][:200]
 
 
 def plant(folder: pathlib.Path, faults: list[Fault], part: int, parts: int) -> None:
@@ -260,6 +259,8 @@ def plant(folder: pathlib.Path, faults: list[Fault], part: int, parts: int) -> N
     shutil.rmtree(tree, ignore_errors=True)
     ignore = shutil.ignore_patterns(".git", ".venv*", "*.pyc", "__pycache__", ".pytest_cache", "build", "dist", "runs")
     shutil.copytree(ROOT, tree, ignore=ignore)
+    if (found := dies(tree, folder, ["tests/test_public.py"], LIMITS[0]))[0]:
+        raise SystemExit(f"tests fail without a fault: {found[1]}")
     for fault in faults[part::parts]:
         if fault.name in done:
             continue
