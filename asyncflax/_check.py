@@ -33,12 +33,19 @@ def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> 
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a concrete integer, got {value!r} ({type(value).__name__}).") from None
+        raise TypeError(
+            f"{name} must be a concrete integer, got {value!r} ({type(value).__name__}){_as_static(name, value)}."
+        ) from None
     if isinstance(value, bool) or number < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}, got {name}={value!r}.")
     if maximum is not None and number > maximum:
         raise ValueError(f"{name} must be at most {maximum}, got {name}={value!r}.")
     return number
+
+
+def _as_static(name: str, value: Any) -> str:
+    """How a wrapper that traces arguments is told not to; nothing for a value that is not traced."""
+    return f"; under optax.inject_hyperparams pass static_args=({name!r},)" if is_traced(value) else ""
 
 
 def number(
@@ -116,25 +123,25 @@ def like(name: str, tree: Any, other_name: str, other: Any) -> None:
             )
 
 
-def arrays(name: str, tree: Any, hint: str = "pass arrays of JAX or NumPy.") -> None:
+_TRAINED = "of a module pass nnx.state(model, nnx.Param) or equinox.filter(model, equinox.is_inexact_array)."
+
+
+def arrays(name: str, tree: Any, hint: str = _TRAINED) -> None:
     """Refuses a PyTree in which a leaf is no array; the hint says what to do."""
+    if any(kind.__module__.startswith("flax.nnx") and kind.__name__ == "Module" for kind in type(tree).__mro__):
+        raise TypeError(f"{name} must be a PyTree of arrays, got the NNX module {type(tree).__name__}; {hint}")
     for path, leaf in _leaves(tree):
-        if not is_array(leaf):
+        if not is_array(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct):
             path = name + jax.tree_util.keystr(path)
             raise TypeError(f"{path} must be an array, got {_short(leaf)} ({type(leaf).__name__}); {hint}")
 
 
 def parameters(name: str, tree: Any) -> None:
     """Refuses a PyTree that is not one of real floating arrays, or has none."""
+    arrays(name, tree)
     leaves = _leaves(tree)
     if not leaves:
         raise TypeError(f"{name} must be a PyTree of floating arrays, got {_short(tree)}, which has none.")
-    arrays(
-        name,
-        tree,
-        "leave out what gradients do not train, as nnx.state(model, nnx.Param) or "
-        "equinox.filter(model, equinox.is_inexact_array) do.",
-    )
     for path, leaf in leaves:
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.floating):
@@ -148,6 +155,14 @@ def parameters(name: str, tree: Any) -> None:
         else:
             why = "write numbers as floats; what gradients do not train belongs in model_state or in the batches."
         raise TypeError(f"{name}{jax.tree_util.keystr(path)} must be real and floating, got {shown}; {why}")
+
+
+def real(name: str, tree: Any) -> None:
+    """Refuses complex leaves, for rules that compare or multiply numbers as real ones."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jax.numpy.iscomplexobj(leaf):
+            where = f"{jax.numpy.result_type(leaf)} at params{jax.tree_util.keystr(path)}"
+            raise TypeError(f"{name} needs real parameters, got {where}; make real and imaginary parts two leaves.")
 
 
 _STACK = "stack them, jax.tree.map(lambda *rows: numpy.stack(rows), *batches)."

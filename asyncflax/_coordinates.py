@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 
 def draw(params: Any, count: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -29,7 +30,13 @@ def draw(params: Any, count: int, seed: int) -> tuple[np.ndarray, ...]:
 def take(tree: Any, places: tuple[Any, ...]) -> Any:
     """The coordinates, a PyTree of one-dimensional arrays."""
     leaves, structure = jax.tree.flatten(tree)
-    pick = lambda leaf, rows: jnp.ravel(leaf).at[rows].get(mode="promise_in_bounds")
+
+    def pick(leaf, rows):
+        if any(jax.typeof(leaf).sharding.spec):  # a type with a mesh axis in it cannot be ravelled
+            places = jnp.unravel_index(rows, leaf.shape)
+            return leaf.at[places].get(mode="promise_in_bounds", out_sharding=PartitionSpec(None))
+        return jnp.ravel(leaf).at[rows].get(mode="promise_in_bounds")
+
     return jax.tree.unflatten(structure, map(pick, leaves, places))
 
 

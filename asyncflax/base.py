@@ -165,7 +165,7 @@ def from_optax(
     a pair. The method refuses them when it is initialized.
 
     Args:
-      tx: any other optimizer, for example a chain with `asyncflax.transforms`.
+      tx: any other optimizer, for example a chain with `asyncflax.transforms`, or an `optax.MultiSteps`.
       view: see `AsyncAlgorithm`.
       num_workers: see `AsyncAlgorithm`.
 
@@ -176,7 +176,7 @@ def from_optax(
       >>> import asyncflax, optax
       >>> algorithm = asyncflax.from_optax(optax.sgd(0.1, momentum=0.9))
     """
-    check_optax("tx", tx)
+    tx = as_optax("tx", tx)
     return AsyncAlgorithm(_OptaxInit(tx), _OptaxUpdate(tx), view, num_workers)
 
 
@@ -201,13 +201,12 @@ class _OptaxUpdate:
         return optax.with_extra_args_support(self.tx).update(grads, state, params, **event, **extra)
 
 
-def check_optax(name: str, tx: Any) -> None:
-    """Refuses what is not a transformation of Optax."""
+def as_optax(name: str, tx: Any) -> optax.GradientTransformation:
+    """A transformation of Optax; `optax.MultiSteps` as one that keeps the event, which its own method drops."""
     if isinstance(tx, optax.MultiSteps):
-        raise TypeError(
-            f"{name} must be a transformation, got an optax.MultiSteps; pass its .gradient_transformation()."
-        )
+        return optax.GradientTransformationExtraArgs(tx.init, tx.update)  # pyright: ignore[reportArgumentType]
     _check.instance(name, tx, optax.GradientTransformation, "an optax.GradientTransformation")
+    return tx
 
 
 _LINE_SEARCH = "a line search evaluates the loss at further parameters (value_fn), an event has one value; leave it out"
@@ -257,7 +256,7 @@ def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgori
       >>> algorithm.update(jnp.array([4.0, 0.5]), algorithm.init(jnp.zeros(2)), jnp.zeros(2), **event)[0]
       Array([-0.5 , -0.25], dtype=float32)
     """
-    check_optax("tx", tx)
+    tx = as_optax("tx", tx)
     _check.instance("algorithm", algorithm, AsyncAlgorithm, "an AsyncAlgorithm")
     part = lambda name: Partial(_Preceded(tx, name), algorithm)
     return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)

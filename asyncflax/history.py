@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from asyncflax import _check
+from asyncflax._rows import fill_rows
 from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
 
 __all__ = ["Ring", "RingState", "Sample"]
+
+Space = jax.memory.Space
 
 
 class RingState(NamedTuple):
@@ -61,14 +65,69 @@ def read_ring(state: RingState, staleness: Any) -> Any:
         capacity = rows.shape[0]
         oldest = jnp.maximum(jnp.minimum(state.pushed, capacity) - 1, 0)
         index = (state.pushed - 1 - jnp.clip(staleness, 0, oldest)) % capacity
-        row = jax.lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)
-        return _move(row, jax.memory.Space.Device)
+        return (_take if _is_in(Space.Device, rows) else _take_from_host)(rows, index)
 
     return jax.tree.map(read, state.rows)
 
 
-def _move(x: jax.Array, space: Any) -> jax.Array:
-    return x if jax.typeof(x).memory_space == space else jax.device_put(x, space)
+def _is_in(space: Any, x: Any) -> bool:
+    there = jax.typeof(x).memory_space == space
+    if isinstance(x, jax.Array) and not _check.is_traced(x):  # whose type, if it is restored, may not say where it is
+        there &= (x.sharding.memory_kind == "pinned_host") == (space == Space.Host)
+    return there
+
+
+def _move(x: Any, space: Any) -> Any:
+    return x if _is_in(space, x) else jax.device_put(x, space)
+
+
+def _take(rows: Any, index: Any) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(rows, index, 0, keepdims=False)
+
+
+def _put(rows: Any, row: Any, index: Any) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(rows, row, index, 0)
+
+
+# JAX's own derivatives of these mix rows in host memory with zeros on the device.
+@jax.custom_vjp
+def _take_from_host(rows: Any, index: Any) -> jax.Array:
+    return _move(_take(rows, index), Space.Device)
+
+
+@jax.custom_vjp
+def _put_on_host(rows: Any, row: Any, index: Any) -> jax.Array:
+    return _put(_move(rows, Space.Host), _move(row, Space.Host), index)
+
+
+_take_from_host.defvjp(
+    lambda rows, index: (_take_from_host(rows, index), (rows, index)),
+    lambda kept, row: (_put_on_host(_zeros_on_host(row, kept[0].shape[0]), row, kept[1]), None),
+)
+_put_on_host.defvjp(
+    lambda rows, row, index: (_put_on_host(rows, row, index), index),
+    lambda index, rows: (
+        _put_on_host(rows, jnp.zeros(rows.shape[1:], rows.dtype), index),
+        _take_from_host(rows, index),
+        None,
+    ),
+)
+
+
+def _zeros_on_host(template: Any, capacity: int) -> jax.Array:
+    """Rows of zeros in host memory, placed like the template; concrete ones never pass through the device."""
+    shape, dtype = (capacity, *jnp.shape(template)), jnp.result_type(template)
+    if _check.is_traced(template):
+        return jax.device_put(fill_rows(jnp.zeros_like(template, dtype), capacity), Space.Host)
+    sharding = getattr(template, "sharding", None)
+    if isinstance(sharding, SingleDeviceSharding):
+        return jax.device_put(np.zeros(shape, dtype), sharding.with_memory_kind("pinned_host"))
+    if not isinstance(sharding, NamedSharding):
+        return jax.device_put(np.zeros(shape, dtype), Space.Host)
+    sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec), memory_kind="pinned_host")
+    on_each = [SingleDeviceSharding(device, memory_kind="pinned_host") for device in sharding.addressable_devices]
+    blocks = [jax.device_put(np.zeros(sharding.shard_shape(shape), dtype), place) for place in on_each]
+    return jax.make_array_from_single_device_arrays(shape, sharding, blocks)  # replicas share no memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,21 +172,22 @@ class Ring:
         _check.choice("beyond", self.beyond, ("error", "clip"))
 
     def empty(self, template: Any) -> RingState:
-        """A ring that holds nothing yet, for things with the shapes and dtypes of `template`; it reads as zeros.
+        """A ring that holds nothing yet, for things with the shapes, dtypes and shardings of `template`.
+
+        It reads as zeros. Rows are sharded like the template, in its further axes.
 
         >>> import asyncflax, jax.numpy as jnp
         >>> asyncflax.history.Ring(3).empty(jnp.ones(2)).rows.shape
         (3, 2)
         """
+        _check.arrays("params", template)
 
         def zeros(x):
-            shape, dtype = (self.capacity, *jnp.shape(x)), jnp.result_type(x)
-            if self.memory == "device":
-                return jnp.zeros(shape, dtype)
-            return jax.device_put(np.zeros(shape, dtype), jax.memory.Space.Host)  # never on the device
+            if self.memory == "pinned_host":
+                return _zeros_on_host(x, self.capacity)
+            return fill_rows(jnp.zeros_like(x, jnp.result_type(x)), self.capacity)
 
-        rows = jax.tree.map(zeros, template)
-        return RingState(rows, jnp.zeros((), jnp.int32))
+        return RingState(jax.tree.map(zeros, template), jnp.zeros((), jnp.int32))
 
     def init(self, params: Any) -> RingState:
         """A ring that holds version 0, PyTree of arrays; every version must have its shapes and dtypes.
@@ -141,6 +201,8 @@ class Ring:
     def push(self, state: RingState, params: Any) -> RingState:
         """Adds the newest version and forgets the oldest when the ring is full.
 
+        Rows that a checkpoint has brought back in other memory return to that of the ring.
+
         Raises:
           ValueError, TypeError: `params` is not like what the ring was made for.
 
@@ -153,8 +215,10 @@ class Ring:
         def write(rows, x):
             if not jnp.can_cast(jnp.result_type(x), rows.dtype, "same_kind"):
                 raise TypeError(f"the ring holds {rows.dtype}, got {jnp.result_type(x)}; make it with such a template.")
-            row = _move(jnp.asarray(x, rows.dtype), jax.typeof(rows).memory_space)
-            return jax.lax.dynamic_update_index_in_dim(rows, row, index, 0)
+            row = jnp.asarray(x, rows.dtype)
+            if self.memory == "pinned_host":
+                return _put_on_host(rows, row, index)
+            return _put(_move(rows, Space.Device), _move(row, Space.Device), index)
 
         return state._replace(rows=jax.tree.map(write, state.rows, params), pushed=state.pushed + 1)
 

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from asyncflax import _check
-from asyncflax.base import as_partial, check_optax
+from asyncflax.base import as_optax, as_partial
 from asyncflax.gradients import GradientResult, ModelUpdate, call_gradient_fn
 
 __all__ = ["local_sgd", "steps_by_speed"]
@@ -68,7 +68,7 @@ def local_sgd(
     """
     if not callable(gradient_fn):
         raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")
-    check_optax("optimizer", optimizer)
+    optimizer = as_optax("optimizer", optimizer)
     many = np.ndim(steps) > 0
     each = tuple(_check.integer("steps", step, 1) for step in (steps if many else [steps]))  # pyright: ignore
     if not each:

@@ -25,6 +25,7 @@ __all__ = [
     "empirical",
     "geometric",
     "negative_binomial",
+    "pipeline",
     "poisson",
     "uniform",
 ]
@@ -214,6 +215,27 @@ def constant(staleness: int) -> StalenessLaw:
     table = np.zeros(staleness + 1)
     table[-1] = 1.0
     return StalenessLaw(f"constant({staleness})", table, float(staleness))
+
+
+def pipeline(num_stages: int) -> tuple[int, ...]:
+    """The staleness of each stage of a pipeline without flushes: tau = P - 1 - stage, for stages 0 to P - 1.
+
+    The first stage waits for the gradient to come back through all the others, the last one has it at once. The tuple
+    is what `transforms.delay_gradients` and `transforms.store_versions` take with `labels=`, a tree of stage numbers.
+
+    Args:
+      num_stages: P >= 1.
+
+    Raises:
+      ValueError: num_stages is below 1.
+
+    Source: asynchronous pipelines, AsyncPP (arXiv:2505.01099); the staleness of a stage is second-hand.
+
+    >>> import asyncflax
+    >>> asyncflax.staleness.pipeline(num_stages=4)
+    (3, 2, 1, 0)
+    """
+    return tuple(reversed(range(_check.integer("num_stages", num_stages, 1))))
 
 
 def uniform(low: int, high: int) -> StalenessLaw:

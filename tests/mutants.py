@@ -383,8 +383,8 @@ BY_HAND = [
     (
         "compensation-with-the-wrong-sign",
         "asyncflax/transforms/compensation.py",
-        "scale * c * (now - read)",
-        "scale * c * (read - now)",
+        "scale * c * (wide(now) - read)",
+        "scale * c * (wide(read) - now)",
     ),
     (
         "decay-at-the-server-for-decay-at-read",

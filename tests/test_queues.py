@@ -132,9 +132,19 @@ def test_service_times_have_the_laws_that_they_name():
     assert np.mean(times > 1.25) == pytest.approx(0.2788, abs=0.005)
 
 
-def test_stragglers_are_slow():
-    law = queues.stragglers(2, 10.0, queues.deterministic(0.5))
-    assert law.machine(np.random.default_rng(0), 4).tolist() == [5.0, 5.0, 0.5, 0.5]
+@pytest.mark.parametrize(
+    "options, machines",
+    [
+        ({"num_slow": 2}, [5.0, 5.0, 0.5, 0.5]),
+        ({"num_slow": 0}, [0.5, 0.5, 0.5, 0.5]),
+        ({}, [5.0, 0.5, 0.5, 0.5]),
+        ({"share": 0.0}, [0.5, 0.5, 0.5, 0.5]),
+        ({"share": 0.6}, [5.0, 5.0, 5.0, 0.5]),
+    ],
+)
+def test_stragglers_are_slow(options, machines):
+    law = queues.stragglers(slowdown=10.0, service_time=queues.deterministic(0.5), **options)
+    assert law.machine(np.random.default_rng(0), 4).tolist() == machines
 
 
 def test_a_barrier_makes_everybody_wait():

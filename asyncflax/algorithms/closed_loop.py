@@ -24,8 +24,10 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check, _coordinates
+from asyncflax._dtypes import wide_dtype, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.transforms._trees import given
 
 _MEMORY = 8  # updates over which the instrument averages
 _WARM_UP = 10  # how many memories and numbers of workers pass before the loop is closed
@@ -145,12 +147,13 @@ def closed_loop_momentum(
 
     def init_loop(params):
         count = sum(map(len, _coordinates.draw(params, coordinates, seed=0)))
-        dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(params)), jnp.float32)
-        zero, store = jnp.zeros((), dtype), jnp.zeros((rows, count), dtype)
-        return ClosedLoopState(jnp.zeros((), jnp.int32), zero, zero, store, store, zero, zero)
+        dtype = wide_dtype(*jax.tree.leaves(params))
+        zero, store = lambda: jnp.zeros((), dtype), lambda: jnp.zeros((rows, count), dtype)
+        return ClosedLoopState(jnp.zeros((), jnp.int32), zero(), zero(), store(), store(), zero(), zero())
 
     def measure(loop, grads, staleness):
         """The loop after the gradient of update t."""
+        loop = jax.tree.map(jnp.asarray, loop)  # a restored one may be of NumPy
         t, dtype = loop.updates, loop.arrived.dtype
         g = _coordinates.flat(_coordinates.take(grads, _coordinates.draw(grads, coordinates, seed=0))).astype(dtype)
         last = loop.averages[(t - 1) % rows]
@@ -176,13 +179,16 @@ def closed_loop_momentum(
         return ClosedLoopState(t + 1, *(x.astype(dtype) for x in numbers))
 
     def init_fn(params):
+        _check.real("closed_loop_momentum", params)
         return ClosedLoopMomentumState(init_loop(params), jax.tree.map(jnp.zeros_like, params))
 
-    def update_fn(updates, state, params=None, *, grads, **extra):
-        del params
+    @with_promotion
+    def update_fn(updates, state, params=None, *, grads, staleness=None, **extra):
+        del params, extra
+        given("closed_loop_momentum", "staleness", staleness)
         mu = state.loop.explicit_momentum
         velocity = jax.tree.map(lambda u, v: (mu * v + u).astype(v.dtype), updates, state.velocity)
-        loop = measure(state.loop, grads, extra["staleness"])
+        loop = measure(state.loop, grads, staleness)
         return velocity, ClosedLoopMomentumState(loop, velocity)
 
     decay = optax.with_extra_args_support(decayed(weight_decay, decay_at))

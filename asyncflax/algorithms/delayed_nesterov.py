@@ -35,8 +35,8 @@ def _delayed_nesterov(beta: float | jax.Array, period: int, c: float | jax.Array
     """The rule of `delayed_nesterov` without its step size."""
 
     def init_fn(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return DelayedNesterovState(jnp.zeros((), jnp.int32), zeros, zeros)
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
+        return DelayedNesterovState(jnp.zeros((), jnp.int32), zeros(), zeros())
 
     def update_fn(updates, state, params=None):
         del params

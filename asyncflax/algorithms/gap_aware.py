@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import wide, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum
+from asyncflax.transforms._trees import matching
 
 
 class StepSizeState(NamedTuple):
@@ -34,8 +36,8 @@ class StepSizeState(NamedTuple):
 def _sizes(tree: Any, granularity: str) -> Any:
     """The size of a step or a gap: of each number, of each array, or of all together (then on every leaf)."""
     if granularity == "parameter":
-        return jax.tree.map(jnp.abs, tree)
-    squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), tree)
+        return jax.tree.map(lambda x: jnp.abs(wide(x)), tree)
+    squares = jax.tree.map(lambda x: jnp.sum(jnp.square(wide(x))), tree)
     if granularity == "global":
         total = sum(jax.tree.leaves(squares))
         squares = jax.tree.map(lambda _: total, squares)
@@ -88,12 +90,17 @@ def gap_aware_asgd(
     steps = optax.chain(step(learning_rate), explicit_momentum(momentum))
 
     def init_fn(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return StepSizeState(jnp.zeros((), jnp.int32), _sizes(zeros, granularity), steps.init(params))
+        _check.real("gap_aware_asgd", params)
+        zero = lambda p: jnp.zeros_like(p) if granularity == "parameter" else jnp.zeros((), jnp.result_type(p))
+        return StepSizeState(jnp.zeros((), jnp.int32), jax.tree.map(zero, params), steps.init(params))
 
-    def update_fn(updates, state, params=None, *, read_params, **extra):
+    @with_promotion
+    def update_fn(updates, state, params=None, *, read_params=None, **extra):
         del extra
-        moved = _sizes(jax.tree.map(jnp.subtract, params, read_params), granularity)
+        params = matching("gap_aware_asgd", "params", params, updates)
+        read_params = matching("gap_aware_asgd", "read_params", read_params, updates)
+        gap = jax.tree.map(lambda now, read: wide(now) - read, params, read_params)
+        moved = _sizes(gap, granularity)
         past = state.updates.astype(jnp.result_type(float))
         debias = 1.0 if average == "cumulative" else 1.0 - jnp.where(past > 0, average_decay**past, 0.0)
 

@@ -6,6 +6,9 @@ and Multi-ASGD.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import optax
 
 from asyncflax import _check
@@ -17,7 +20,7 @@ from asyncflax.transforms import explicit_momentum, per_worker
 @method
 def momentum_asgd(
     learning_rate: LearningRate,
-    momentum: float = 0.9,
+    momentum: float | Callable[[Any], Any] = 0.9,
     *,
     form: str = "inside",
     weight_decay: float = 0.0,
@@ -29,7 +32,8 @@ def momentum_asgd(
 
     Args:
       learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
-      momentum: mu_L in [-1, 1]; on top of it M asynchronous workers have about 1 - 1/M of implicit momentum.
+      momentum: mu_L in [-1, 1], a number or a schedule of the number of server updates; on top of it M asynchronous
+        workers have about 1 - 1/M of implicit momentum.
       form: 'inside' has the step size in the velocity (eq. 3, Caffe); 'outside' has v = mu v + g, w -= alpha v
         (`optax.sgd`, PyTorch). They differ when the learning rate changes.
       weight_decay: a number >= 0.
@@ -84,6 +88,7 @@ def nag_asgd(
       >>> algorithm = asyncflax.algorithms.nag_asgd(0.1, 0.9)
     """
     _check.choice("variant", variant, ("lookahead", "shifted"))
+    _check.momentum(momentum)
     velocity = explicit_momentum(momentum, nesterov=variant == "shifted")
     tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), velocity)
     if variant == "shifted":

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import scale_by_staleness
+from asyncflax.transforms._trees import given
 
 
 class OrderedMomentumState(NamedTuple):
@@ -44,8 +46,10 @@ def _ordered_momentum(momentum: float | jax.Array, num_workers: int, late_step: 
     def init_fn(params):
         return OrderedMomentumState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update_fn(updates, state, params=None, *, staleness, **extra):
+    @with_promotion
+    def update_fn(updates, state, params=None, *, staleness=None, **extra):
         del params, extra
+        given("ormo", "staleness", staleness)
         t = state.updates
         opens = (t > 0) & (bucket_of(t) > bucket_of(t - 1))
         late = bucket_of(t) - bucket_of(t - staleness)  # D
@@ -178,8 +182,10 @@ def _bounded_step(learning_rate: LearningRate, bound: Any) -> optax.GradientTran
         del params
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
 
-    def update_fn(updates, state, params=None, *, staleness, **extra):
+    @with_promotion
+    def update_fn(updates, state, params=None, *, staleness=None, **extra):
         del params, extra
+        given("ormo_da", "staleness", staleness)
         eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
         eta = jnp.minimum(eta, bound(jnp.asarray(staleness, jnp.result_type(float))))
         return jax.tree.map(lambda u: (-eta * u).astype(u.dtype), updates), optax.ScaleByScheduleState(state.count + 1)

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import with_promotion
 from asyncflax._rows import fill_rows, put_row, take_row
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker
+from asyncflax.transforms._trees import given
 
 
 class PastVelocitiesState(NamedTuple):
@@ -39,8 +41,10 @@ def _velocity_of_version(momentum: float | jax.Array, max_staleness: int):
     def init_fn(params):
         return PastVelocitiesState(jnp.zeros((), jnp.int32), fill_rows(jax.tree.map(jnp.zeros_like, params), rows))
 
-    def update_fn(updates, state, params=None, *, staleness, **extra):
+    @with_promotion
+    def update_fn(updates, state, params=None, *, staleness=None, **extra):
         del params, extra
+        staleness = given("shifted_momentum", "staleness", staleness)
         old = take_row(state.velocities, jnp.maximum(state.version - staleness, 0) % rows)
         held = staleness < rows
         velocity = jax.tree.map(lambda u, v: jnp.where(held, momentum * v + u, jnp.nan).astype(v.dtype), updates, old)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import with_promotion
 from asyncflax.algorithms.parts import LearningRate, ahead, decayed, step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 
@@ -35,8 +36,8 @@ def _single_momentum(gamma: float | jax.Array, num_workers: int, dampening: floa
     """The rule of `smega2`, for updates -eta g."""
 
     def init_fn(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return SingleMomentumState(jnp.zeros((), jnp.int32), zeros, zeros)
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
+        return SingleMomentumState(jnp.zeros((), jnp.int32), zeros(), zeros())
 
     def update_fn(updates, state, params=None):
         del params
@@ -102,6 +103,7 @@ def smega2(
     n = _check.integer("num_workers", num_workers, 1)
     tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), _single_momentum(momentum, n, dampening))
 
+    @with_promotion
     def look_ahead(params, state, *, worker=None):
         del worker
         s, m, gathered = state[-1]

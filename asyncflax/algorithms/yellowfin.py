@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import wide, wide_dtype, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed
 from asyncflax.base import AsyncAlgorithm, from_optax, method
 
@@ -124,22 +125,23 @@ def yellowfin(
     rho = average_decay
 
     def init_fn(params):
-        wide = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), _wide(p)), params)
-        dtype = jnp.result_type(*map(_wide, jax.tree.leaves(params)))
-        number = lambda value: jnp.asarray(value, dtype)
+        _check.real("yellowfin", params)
+        dtype = wide_dtype(*jax.tree.leaves(params))
+        number = lambda value: jnp.array(value, dtype)
         return YellowFinState(
             updates=jnp.zeros((), jnp.int32),
             learning_rate=number(initial_learning_rate),
             explicit_momentum=number(initial_momentum),
             window=jnp.zeros(window, dtype),
             log_extremes=jnp.zeros(2, dtype),
-            grads=wide,
+            grads=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=wide_dtype(p)), params),
             square=number(0.0),
             norm=number(0.0),
             distance=number(0.0),
             velocity=jax.tree.map(jnp.zeros_like, params),
         )
 
+    @with_promotion
     def update_fn(updates, state, params=None):
         del params
         t, dtype = state.updates, state.square.dtype
@@ -149,11 +151,11 @@ def yellowfin(
 
         # What arrives, clipped to what came before.
         h_before = jnp.exp(state.log_extremes[1] / jnp.where(t > 0, 1.0 - rho**steps, 1.0))  # h_max, without this one
-        updates = _clip(updates, jnp.where(t > 1, jnp.sqrt(100.0 * h_before), jnp.inf))
+        updates = _clip(updates, jnp.sqrt(100.0 * h_before), where=t > 1)
         square = _square(updates)
 
         # Statistics.
-        logs = state.window.at[t % window].set(jnp.log(square + _EPSILON))
+        logs = jnp.asarray(state.window).at[t % window].set(jnp.log(square + _EPSILON))
         seen = jnp.arange(window) <= t
         extremes = jnp.stack([jnp.min(jnp.where(seen, logs, jnp.inf)), jnp.max(jnp.where(seen, logs, -jnp.inf))])
         log_extremes = average(state.log_extremes, extremes)
@@ -174,7 +176,7 @@ def yellowfin(
         # The step.
         factor = learning_rate(t) if callable(learning_rate) else learning_rate
         applied = jnp.clip(mu + delta_momentum, -1.0, 1.0)
-        clipped = _clip(updates, jnp.where(t > 0, jnp.sqrt(h_before), jnp.inf))
+        clipped = _clip(updates, jnp.sqrt(h_before), where=t > 0)
         velocity = jax.tree.map(lambda v, g: (applied * v + g).astype(v.dtype), state.velocity, clipped)
         changes = jax.tree.map(lambda v: (-factor * eta * v).astype(v.dtype), velocity)
         state = YellowFinState(t + 1, eta, mu, logs, log_extremes, grads, mean_square, norm, distance, velocity)
@@ -187,16 +189,13 @@ def yellowfin(
     return from_optax(optax.chain(decayed(weight_decay, decay_at), tuner))
 
 
-def _wide(x: Any) -> Any:
-    return jnp.promote_types(jnp.result_type(x), jnp.float32)
-
-
 def _square(tree: Any) -> jax.Array:
     """||x||^2, in float32 at least."""
-    return jnp.asarray(sum(jnp.sum(jnp.square(x.astype(_wide(x)))) for x in jax.tree.leaves(tree)))
+    return jnp.asarray(sum(jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(tree)))
 
 
-def _clip(tree: Any, bound: jax.Array) -> Any:
-    """The tree, shortened to a norm."""
+def _clip(tree: Any, bound: jax.Array, where: jax.Array) -> Any:
+    """The tree, shortened to a norm where the condition holds."""
     scale = jnp.minimum(1.0, (bound + _EPSILON) / (jnp.sqrt(_square(tree)) + _EPSILON))
+    scale = jnp.where(where, scale, 1.0)
     return jax.tree.map(lambda x: (scale * x).astype(x.dtype), tree)

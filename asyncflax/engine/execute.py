@@ -185,7 +185,7 @@ def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, m
     _check.instance("algorithm", algorithm, AsyncAlgorithm, _METHOD)
     _check.instance("plan", plan, Plan, "an asyncflax.Plan (asyncflax.make_plan makes one from a trace)")
     _check.parameters("params", params)
-    _check.arrays("model_state", model_state)
+    _check.arrays("model_state", model_state, "pass arrays of JAX or NumPy.")
     if algorithm.num_workers is not None and plan.num_workers > algorithm.num_workers:
         raise ValueError(
             f"the trace has num_workers={plan.num_workers}, "
@@ -206,7 +206,7 @@ def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batch
     """Checks what is executed, without waiting for a device; returns the gradient function as a PyTree."""
     _check.instance("algorithm", algorithm, AsyncAlgorithm, _METHOD)
     _check.rows("batches", batches, chunk.worker.shape[-1])
-    _check.arrays("batches", batches)
+    _check.arrays("batches", batches, "pass arrays of JAX or NumPy.")
     chunk.placement.check_batches(batches)
     if not callable(gradient_fn):
         raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")

@@ -1,14 +1,15 @@
-"""Which staleness does step t have? One answer for a number, a law and a trace, inside a jitted loop."""
+"""Which staleness does step t have? One answer for a number, a law and a trace, inside a jitted loop; or one a part."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from asyncflax import _check
 from asyncflax.staleness import StalenessLaw
@@ -25,11 +26,13 @@ class Draws:
       at: int32 [] step -> int32 [] staleness, before the start and the capacity are considered.
       maximum: the largest staleness that is to be held.
       length: the number of steps that have an answer, None if all have.
+      worker: int32 [] step -> int32 [] id of who delivers, None if nothing says so.
     """
 
     at: Callable[[jax.Array], jax.Array]
     maximum: int
     length: int | None = None
+    worker: Callable[[jax.Array], jax.Array] | None = None
 
     def is_over(self, step: jax.Array) -> jax.Array:
         """bool []: whether the trace ended before this step."""
@@ -57,20 +60,24 @@ def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, see
     if _check.is_traced(staleness):
         if max_staleness is None:
             raise ValueError("max_staleness must be given for a traced staleness: it sizes the ring.")
-        return Draws(lambda t: jnp.asarray(staleness, jnp.int32), max_staleness)
+        delay = jnp.asarray(staleness, jnp.int32)
+        return Draws(lambda t: delay, max_staleness, worker=_round_robin(delay))
 
+    length = worker = None
     if isinstance(staleness, Trace):
         values = staleness.staleness
-        at = lambda t: jnp.asarray(values)[jnp.minimum(t, len(values) - 1)]
         needed, length = int(values.max()), len(values)
+        event = lambda column: lambda t: jnp.asarray(column)[jnp.minimum(t, len(values) - 1)]
+        at, worker = event(values), event(staleness.worker)
         tail = lambda k: float((values > k).mean())
-    elif isinstance(staleness, StalenessLaw):
+    elif isinstance(staleness, StalenessLaw) and staleness.tail(staleness.maximum - 1) < 1.0:
         at = lambda t: staleness.sample(jax.random.fold_in(jax.random.key(seed), t))
-        needed, length, tail = staleness.bound(), None, staleness.tail
+        needed, tail = staleness.bound(), staleness.tail
     else:
-        delay = _check.integer("staleness", staleness, 0)
-        at = lambda t: jnp.asarray(delay, jnp.int32)
-        needed, length, tail = delay, None, lambda k: float(k < delay)
+        is_law = isinstance(staleness, StalenessLaw)
+        delay = staleness.maximum if is_law else _check.integer("staleness", staleness, 0)
+        at, worker = lambda t: jnp.asarray(delay, jnp.int32), _round_robin(delay)
+        needed, tail = delay, lambda k: float(k < delay)
     if max_staleness is None:
         max_staleness = needed
     lost = tail(max_staleness)
@@ -79,4 +86,49 @@ def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, see
         if beyond == "error":
             raise ValueError(f"{what}; take max_staleness={needed}, or beyond='clip'.")
         warnings.warn(f"{what}: those steps read the oldest entry instead.", stacklevel=3)
-    return Draws(at, max_staleness, length)
+    return Draws(at, max_staleness, length, worker)
+
+
+def _round_robin(delay: Any) -> Callable[[jax.Array], jax.Array]:
+    """delay + 1 workers take turns, so that each waits for all others."""
+    return lambda t: jnp.asarray(t % (delay + 1), jnp.int32)
+
+
+def is_one(staleness: Any) -> bool:
+    """Whether it is one staleness, rather than a tree of them."""
+    is_tree = isinstance(staleness, Mapping | tuple | list) or jax.tree.structure(staleness).num_leaves > 1
+    return isinstance(staleness, Trace | StalenessLaw) or not is_tree
+
+
+def for_each_part(
+    block: Callable[..., optax.GradientTransformation], staleness: Any, labels: Any, seed: int
+) -> optax.GradientTransformation:
+    """One block for each part of the parameters that has a staleness of its own; each draws for itself.
+
+    Args:
+      block: (staleness, seed=) -> a transformation.
+      staleness: a tree prefix of the parameters, or with labels a mapping or a tuple from labels to staleness.
+      labels: a tree prefix of labels, a function of the parameters that makes one, or None.
+      seed: the k-th part has seed + k.
+    """
+    if labels is None:
+        values, structure = jax.tree.flatten(staleness, is_leaf=is_one)
+        of_label, labels = dict(enumerate(values)), jax.tree.unflatten(structure, range(len(values)))
+    elif isinstance(staleness, Mapping):
+        of_label = dict(staleness)
+    elif isinstance(staleness, tuple | list):
+        of_label = dict(enumerate(staleness))
+    else:
+        raise TypeError(f"labels need a staleness for each label, a mapping or a tuple, got staleness={staleness!r}.")
+
+    def checked(tree: Any) -> Any:
+        for label in jax.tree.leaves(tree):
+            if label not in of_label:
+                raise ValueError(f"labels has {label!r}, which has no staleness; those with one are {list(of_label)}.")
+        return tree
+
+    blocks: dict[Hashable, optax.GradientTransformation] = {
+        label: block(value, seed=seed + k) for k, (label, value) in enumerate(of_label.items())
+    }
+    given = labels
+    return optax.partition(blocks, (lambda params: checked(given(params))) if callable(given) else checked(given))

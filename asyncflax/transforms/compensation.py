@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import wide, with_promotion
+from asyncflax.transforms._trees import matching
 
 
 class MeanSquareState(NamedTuple):
@@ -49,7 +51,8 @@ def compensate_delay(
     there instead of at the server's parameters.
 
     Raises:
-      ValueError: strength is negative or curvature unknown; later, params are missing.
+      ValueError: strength is negative or curvature unknown; later, params or read_params are missing.
+      TypeError: later, parameters are complex.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326), DC-ASGD.
 
@@ -67,22 +70,27 @@ def compensate_delay(
     _check.number("mean_square_decay", rho, low=0.0, high=1.0, exclusive_high=True)
 
     def init_fn(params):
+        _check.real("compensate_delay", params)
         return MeanSquareState(jax.tree.map(jnp.zeros_like, params)) if is_adaptive else optax.EmptyState()
 
-    def update_fn(updates, state, params=None, *, read_params, origin=None, **extra):
+    @with_promotion
+    def update_fn(updates, state, params=None, *, read_params=None, origin=None, **extra):
         del extra
-        now = params if origin is None else origin
-        if now is None:
-            raise ValueError("compensate_delay needs the server's parameters: update(..., params).")
+        name, now = ("params", params) if origin is None else ("origin", origin)
+        now = matching("compensate_delay", name, now, updates)
+        read = matching("compensate_delay", "read_params", read_params, updates)
 
         def compensate(g, now, read, scale=1.0):
-            c = abs(g) if curvature == "absolute" else g * g
-            return (g + strength * scale * c * (now - read)).astype(g.dtype)
+            long = wide(g)
+            c = abs(long) if curvature == "absolute" else long * long
+            return (long + strength * scale * c * (wide(now) - read)).astype(g.dtype)
 
         if not is_adaptive:
-            return jax.tree.map(compensate, updates, now, read_params), state
-        mean_square = jax.tree.map(lambda m, g: (rho * m + (1.0 - rho) * g * g).astype(m.dtype), state[0], updates)
+            return jax.tree.map(compensate, updates, now, read), state
+        average = lambda m, g: rho * wide(m) + (1.0 - rho) * wide(g) * wide(g)
+        mean_square = jax.tree.map(average, state.mean_square, updates)
         scale = jax.tree.map(lambda m: jax.lax.rsqrt(m + _EPSILON), mean_square)
-        return jax.tree.map(compensate, updates, now, read_params, scale), MeanSquareState(mean_square)
+        kept = jax.tree.map(lambda m, old: m.astype(old.dtype), mean_square, state.mean_square)
+        return jax.tree.map(compensate, updates, now, read, scale), MeanSquareState(kept)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

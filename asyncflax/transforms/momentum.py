@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import with_promotion
 from asyncflax._rows import fill_rows, put_row, take_row
+from asyncflax.transforms._trees import worker_of
 
 
 class MomentumState(NamedTuple):
@@ -27,7 +30,26 @@ class MomentumState(NamedTuple):
     velocity: Any
 
 
-def explicit_momentum(momentum: float | jax.Array, *, nesterov: bool = False) -> optax.GradientTransformation:
+class ScheduledMomentumState(NamedTuple):
+    """State of `explicit_momentum` with a schedule.
+
+    Attributes:
+      velocity: PyTree like params, u_t.
+      updates: int32 [], t, how many there were.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, optax
+      >>> asyncflax.transforms.explicit_momentum(optax.linear_schedule(0.0, 0.9, 100)).init(jnp.ones(2))
+      ScheduledMomentumState(velocity=Array([0., 0.], dtype=float32), updates=Array(0, dtype=int32))
+    """
+
+    velocity: Any
+    updates: jax.Array
+
+
+def explicit_momentum(
+    momentum: float | jax.Array | Callable[[jax.Array], Any], *, nesterov: bool = False, accumulator_dtype: Any = None
+) -> optax.GradientTransformation:
     r"""Heavy ball: u_{t+1} = mu_L u_t + update; the output is u_{t+1}.
 
     Behind a learning rate, the step size is inside the velocity, which is eq. 3 of Mitliagkas et al. 2016:
@@ -37,12 +59,15 @@ def explicit_momentum(momentum: float | jax.Array, *, nesterov: bool = False) ->
     In front of it (as in `optax.sgd`) the step size is outside. The two differ when the learning rate changes.
 
     Args:
-      momentum: mu_L in [-1, 1], a number or an array. With M asynchronous workers the implicit momentum is 1 - 1/M
-        already, so the best explicit momentum falls with M, below zero.
+      momentum: mu_L in [-1, 1], a number, an array, or a schedule of the number of updates. With M asynchronous workers
+        the implicit momentum is 1 - 1/M already, so the best explicit momentum falls with M, below zero.
       nesterov: put out mu_L u_{t+1} + update instead (the shifted-variable form of Nesterov's momentum).
+      accumulator_dtype: of the velocity, by default that of the parameters; the output then keeps the dtype of the
+        updates.
 
     Raises:
       ValueError: a concrete momentum is outside [-1, 1] or not finite.
+      TypeError: later, parameters are complex and the accumulator's dtype is real.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3 and section 4 (negative momentum).
 
@@ -57,21 +82,41 @@ def explicit_momentum(momentum: float | jax.Array, *, nesterov: bool = False) ->
       -0.25
       -0.375
     """
-    _check.momentum(momentum)
+    is_scheduled = callable(momentum)
+    if not is_scheduled:
+        _check.momentum(momentum)
 
     def init_fn(params):
-        return MomentumState(jax.tree.map(jnp.zeros_like, params))
+        velocity = _zeros(params, accumulator_dtype)
+        return ScheduledMomentumState(velocity, jnp.zeros((), jnp.int32)) if is_scheduled else MomentumState(velocity)
 
+    @with_promotion
     def update_fn(updates, state, params=None):
         del params
-        velocity = jax.tree.map(lambda u, v: (momentum * v + u).astype(v.dtype), updates, state.velocity)
-        if nesterov:
-            updates = jax.tree.map(lambda u, v: (momentum * v + u).astype(v.dtype), updates, velocity)
-        else:
-            updates = velocity
-        return updates, MomentumState(velocity)
+        mu = momentum(state.updates) if callable(momentum) else momentum
+        velocity = _followed(mu, state.velocity, updates)
+        out = _followed(mu, velocity, updates) if nesterov else velocity
+        new = ScheduledMomentumState(velocity, state.updates + 1) if is_scheduled else MomentumState(velocity)
+        return _put_out(out, updates, accumulator_dtype), new
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _zeros(params: Any, dtype: Any) -> Any:
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
+        _check.real(f"accumulator_dtype={jnp.dtype(dtype).name}", params)
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype), params)
+
+
+def _followed(momentum: Any, velocity: Any, updates: Any) -> Any:
+    """mu u + update, in the dtype of u."""
+    return jax.tree.map(lambda u, v: (momentum * v + u).astype(v.dtype), updates, velocity)
+
+
+def _put_out(velocity: Any, updates: Any, accumulator_dtype: Any) -> Any:
+    if accumulator_dtype is None:
+        return velocity
+    return jax.tree.map(lambda v, u: v.astype(u.dtype), velocity, updates)
 
 
 class SummedMomentumState(NamedTuple):
@@ -92,7 +137,9 @@ class SummedMomentumState(NamedTuple):
     total: Any
 
 
-def summed_momentum(momentum: float | jax.Array, num_workers: int) -> optax.GradientTransformationExtraArgs:
+def summed_momentum(
+    momentum: float | jax.Array, num_workers: int, *, accumulator_dtype: Any = None
+) -> optax.GradientTransformationExtraArgs:
     r"""Heavy ball with a velocity for each worker, and at hand the sum of all velocities, which a look-ahead needs.
 
     .. math:: u^i \leftarrow \mu u^i + update, \qquad u^0 \leftarrow u^0 + (u^i_{new} - u^i_{old})
@@ -103,11 +150,13 @@ def summed_momentum(momentum: float | jax.Array, num_workers: int) -> optax.Grad
     Args:
       momentum: mu in [-1, 1].
       num_workers: N >= 1.
+      accumulator_dtype: of the velocities and their sum, see `explicit_momentum`.
 
     The update needs the extra argument `worker`, int32 [].
 
     Raises:
-      ValueError: a concrete momentum is outside [-1, 1] or not finite, num_workers is below 1.
+      ValueError: a concrete momentum is outside [-1, 1] or not finite, num_workers is below 1; later, worker is missing
+        or a concrete id not in 0..num_workers-1.
 
     Source: DANA-Zero in Hakimi et al. 2019 (arXiv:1907.11612), whose v^0 this is.
 
@@ -126,16 +175,17 @@ def summed_momentum(momentum: float | jax.Array, num_workers: int) -> optax.Grad
     num_workers = _check.integer("num_workers", num_workers, 1)
 
     def init_fn(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = _zeros(params, accumulator_dtype)
         return SummedMomentumState(fill_rows(zeros, num_workers), zeros)
 
-    def update_fn(updates, state, params=None, *, worker, **extra):
+    @with_promotion
+    def update_fn(updates, state, params=None, *, worker=None, **extra):
         del params, extra
-        if not _check.is_traced(worker):
-            _check.integer("worker", worker, 0, num_workers - 1)
+        worker = worker_of("summed_momentum", worker, num_workers)
         old = take_row(state.workers, worker)
-        new = jax.tree.map(lambda u, v: (momentum * v + u).astype(v.dtype), updates, old)
+        new = _followed(momentum, old, updates)
         total = jax.tree.map(lambda s, a, b: s + (a - b), state.total, new, old)
-        return new, SummedMomentumState(put_row(state.workers, worker, new), total)
+        state = SummedMomentumState(put_row(state.workers, worker, new), total)
+        return _put_out(new, updates, accumulator_dtype), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from asyncflax._dtypes import with_promotion
+from asyncflax.transforms._trees import given
+
 
 def scale_by_staleness(
     fn: Callable[[jax.Array], jax.Array],
@@ -20,7 +23,7 @@ def scale_by_staleness(
     The update needs the extra argument `staleness`.
 
     Raises:
-      TypeError: `fn` is not a function.
+      TypeError: `fn` is not a function. ValueError: later, staleness is missing.
 
     Source: Zhang et al. 2015 (staleness-aware learning rates); Mishchenko et al. 2022 (arXiv:2206.07638).
 
@@ -31,14 +34,19 @@ def scale_by_staleness(
       Array([0.25, 0.25], dtype=float32)
     """
     if not callable(fn):
-        raise TypeError(f"fn must be a function of the staleness, got {fn!r}.")
+        raise TypeError(
+            f"fn must be a function of the staleness, got {fn!r}; "
+            "under optax.inject_hyperparams pass static_args=('fn',)."
+        )
 
     def init_fn(params):
         del params
         return optax.EmptyState()
 
-    def update_fn(updates, state, params=None, *, staleness, **extra):
+    @with_promotion
+    def update_fn(updates, state, params=None, *, staleness=None, **extra):
         del params, extra
+        given("scale_by_staleness", "staleness", staleness)
         factor = fn(jnp.asarray(staleness, jnp.result_type(float)))
         return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from asyncflax import _check
 from asyncflax.history import Ring, RingState, read_ring
-from asyncflax.transforms._draws import Staleness, draws_from, poison
+from asyncflax.transforms._draws import Staleness, draws_from, for_each_part, is_one, poison
+from asyncflax.transforms._trees import given, is_masked
 
 
 class StoredVersions(NamedTuple):
@@ -33,8 +36,9 @@ class StoredVersions(NamedTuple):
 
 
 def store_versions(
-    staleness: Staleness,
+    staleness: Staleness | Any,
     *,
+    labels: Any = None,
     max_staleness: int | None = None,
     beyond: str = "error",
     seed: int = 0,
@@ -47,11 +51,13 @@ def store_versions(
     .. math:: w_{t+1} = w_t - \alpha \nabla f(w_{t - \tau_t}; z_t)
 
     Args:
-      staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step).
-      max_staleness, beyond, seed: as in `delay_gradients`; the memory is max_staleness versions.
+      staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step); or one for each
+        part of the parameters, see `delay_gradients`.
+      labels, max_staleness, beyond, seed: as in `delay_gradients`; the memory is max_staleness versions.
       memory: 'device' or 'pinned_host', see `history.Ring`.
 
-    After the end of a trace the parameters read are NaN, so that a longer loop cannot pass unnoticed.
+    Versions are kept in the dtype and the sharding of the parameters. After the end of a trace the parameters read are
+    NaN, so that a longer loop cannot pass unnoticed.
 
     Before enough versions exist the initial parameters are read (tau is clamped to t). The update needs `params`.
 
@@ -74,17 +80,18 @@ def store_versions(
       0.0
       -0.25
     """
+    options: dict[str, Any] = {"max_staleness": max_staleness, "beyond": beyond, "memory": memory}
+    if labels is not None or not is_one(staleness):
+        return for_each_part(functools.partial(store_versions, **options), staleness, labels, seed)
     draws = draws_from(staleness, max_staleness, beyond, seed)
     # The newest version is the loop's own `params`; the ring holds those before it.
     ring = Ring(max(draws.maximum, 1), memory)
 
     def init_fn(params):
-        zero = jnp.zeros((), jnp.int32)
-        return StoredVersions(ring.empty(params), zero, zero)
+        return StoredVersions(ring.empty(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update_fn(updates, state, params=None):
-        if params is None:
-            raise ValueError("store_versions needs the parameters: update(updates, state, params).")
+        given("store_versions", "params", params)
         held = ring.push(state.ring, params)
         step = held.pushed  # the next one
         wanted = jnp.minimum(draws.at(step), step)
@@ -99,29 +106,66 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
     """The parameters at which the next gradient is to be computed.
 
     Args:
-      opt_state: the state of an optimizer that has `store_versions` in it, anywhere.
-      params: the newest parameters, PyTree of arrays.
+      opt_state: the state of an optimizer that has `store_versions` in it, anywhere; also one whose arrays are wrapped,
+        such as that of Flax's `nnx.Optimizer`. What a mask keeps from `store_versions` is read fresh. Several states
+        (one for each part of the parameters) must hold each leaf once between them.
+      params: the newest parameters, PyTree of arrays; of a module, `nnx.state(model, nnx.Param)`.
 
     Returns:
       PyTree like `params`.
 
     Raises:
-      ValueError: there is no `store_versions` in the optimizer, or more than one.
+      ValueError: there is no `store_versions` in the optimizer, a leaf has another shape or dtype than its versions, or
+        of several states none or more than one holds it.
+      TypeError: `params` has leaves that are no arrays.
 
     Example: see `store_versions`.
     """
+    _check.arrays("params", params)
     is_stored = lambda x: isinstance(x, StoredVersions)
-    found = [x for x in jax.tree.leaves(opt_state, is_leaf=is_stored) if is_stored(x)]
-    if len(found) != 1:
+    states = [x for x in jax.tree.leaves(opt_state, is_leaf=is_stored) if is_stored(x)]
+    if not states:
         raise ValueError(
-            f"opt_state holds {len(found)} states of store_versions, needs one; "
-            "put asyncflax.transforms.store_versions(...) into the chain once."
+            "opt_state holds no state of store_versions; put asyncflax.transforms.store_versions(...) into the chain."
         )
-    state = found[0]
-    older = read_ring(state.ring, jnp.maximum(state.staleness - 1, 0))
-    is_masked = lambda x: isinstance(x, optax.MaskedNode)
+    newest, structure = jax.tree_util.tree_flatten_with_path(params)
+    read = []
+    for (path, new), *older in zip(newest, *(_read_leaves(state, params) for state in states), strict=True):
+        found = [old for old in older if not is_masked(old)]
+        name = f"params{jax.tree_util.keystr(path)}"
+        if len(states) > 1 and len(found) != 1:
+            raise ValueError(
+                f"{name} must be in one of the {len(states)} states of store_versions, is in {len(found)}."
+            )
+        read.append(_choose(name, new, *found[0]) if found else new)
+    return jax.tree.unflatten(structure, read)
 
-    def choose(old, new):  # what a mask kept out of the ring is read fresh
-        return new if is_masked(old) else jnp.where(state.staleness == 0, new, old)
 
-    return poison(jax.tree.map(choose, older, params, is_leaf=is_masked), state.staleness < 0)
+def _read_leaves(state: StoredVersions, params: Any) -> list[Any]:
+    """For each leaf of the parameters its stale version and the staleness, or a masked node."""
+    (staleness,) = jax.tree.leaves(state.staleness)  # which a library may have wrapped
+    (pushed,) = jax.tree.leaves(state.ring.pushed)
+    held, structure = jax.tree.flatten(state.ring.rows, is_leaf=is_masked)
+    try:  # what a mask has taken out may be a whole subtree
+        parts = structure.flatten_up_to(params)
+    except ValueError:  # arrays wrapped in other types: their order is all there is
+        parts = jax.tree.leaves(params)
+    if len(parts) != len(held):
+        raise ValueError(
+            f"params must have the leaves that store_versions was made for, {len(held)}; got {len(parts)}. "
+            "Of an NNX model pass nnx.state(model, nnx.Param)."
+        )
+    leaves = []
+    for rows, part in zip(held, parts, strict=True):
+        if is_masked(rows):
+            leaves += [rows] * len(jax.tree.leaves(part))
+        else:
+            leaves.append((read_ring(RingState(rows, pushed), jnp.maximum(staleness - 1, 0)), staleness))
+    return leaves
+
+
+def _choose(name: str, new: Any, old: jax.Array, staleness: jax.Array) -> jax.Array:
+    like = jnp.shape(new), jnp.result_type(new)
+    if like != (old.shape, old.dtype):
+        raise ValueError(f"{name} must be like its stored versions, {old.dtype}{old.shape}; got {like[1]}{like[0]}.")
+    return poison(jnp.where(staleness == 0, new, old), staleness < 0)

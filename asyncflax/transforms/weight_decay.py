@@ -6,6 +6,8 @@ import jax
 import optax
 
 from asyncflax import _check
+from asyncflax._dtypes import with_promotion
+from asyncflax.transforms._trees import matching
 
 
 def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax.GradientTransformationExtraArgs:
@@ -37,12 +39,11 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
         del params
         return optax.EmptyState()
 
+    @with_promotion
     def update_fn(updates, state, params=None, *, read_params=None, **extra):
         del extra
-        weights = read_params if at == "read" else params
-        if weights is None:
-            name = "read_params" if at == "read" else "params"
-            raise ValueError(f"decay_weights(at={at!r}) needs {name} in update(...).")
+        name, weights = ("read_params", read_params) if at == "read" else ("params", params)
+        weights = matching(f"decay_weights(at={at!r})", name, weights, updates)
         return jax.tree.map(lambda g, w: (g + weight_decay * w).astype(g.dtype), updates, weights), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -8,6 +8,8 @@ import optax
 
 from asyncflax import _check
 from asyncflax._rows import fill_rows, put_row, take_row
+from asyncflax.base import as_optax
+from asyncflax.transforms._trees import worker_of
 
 
 class PerWorkerState(NamedTuple):
@@ -40,7 +42,7 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
 
     Raises:
       TypeError: `tx` is not an Optax transformation.
-      ValueError: num_workers is below 1; later, a concrete worker id is not in 0..num_workers-1.
+      ValueError: num_workers is below 1; later, worker is missing or a concrete id not in 0..num_workers-1.
 
     Source: the per-worker momenta of Multi-ASGD in Hakimi et al. 2019 (arXiv:1907.11612).
 
@@ -55,16 +57,14 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
       1.0
       1.5
     """
-    _check.instance("tx", tx, optax.GradientTransformation, "an optax.GradientTransformation")
     num_workers = _check.integer("num_workers", num_workers, 1)
-    inner = optax.with_extra_args_support(tx)
+    inner = optax.with_extra_args_support(as_optax("tx", tx))
 
     def init_fn(params):
         return PerWorkerState(fill_rows(inner.init(params), num_workers))
 
-    def update_fn(updates, state, params=None, *, worker, **extra):
-        if not _check.is_traced(worker):
-            _check.integer("worker", worker, 0, num_workers - 1)
+    def update_fn(updates, state, params=None, *, worker=None, **extra):
+        worker = worker_of("per_worker", worker, num_workers)
         own = take_row(state.workers, worker)
         updates, own = inner.update(updates, own, params, worker=worker, **extra)
         return updates, PerWorkerState(put_row(state.workers, worker, own))

@@ -180,13 +180,21 @@ def test_clipping_is_announced_and_counted():
         ),
         (lambda: scale_by_staleness(0.5), TypeError, "fn must be a function"),
         (lambda: decay_weights(0.1, at="x"), ValueError, "at must be one of 'read', 'server'"),
-        (lambda: read_stale_params(optax.sgd(0.1).init(0.0), 0.0), ValueError, "holds 0 states of store_versions"),
+        (
+            lambda: read_stale_params(optax.sgd(0.1).init(0.0), 0.0),
+            ValueError,
+            "opt_state holds no state of store_versions",
+        ),
         (
             lambda: store_versions(2).update(0.0, store_versions(2).init(0.0)),
             ValueError,
             "store_versions needs the parameters",
         ),
-        (lambda: compensate_delay(1.0).update(0.0, (), read_params=0.0), ValueError, "needs the server's parameters"),
+        (
+            lambda: compensate_delay(1.0).update(0.0, (), read_params=0.0),
+            ValueError,
+            "compensate_delay needs the parameters",
+        ),
         (lambda: decay_weights(1.0).update(0.0, (), 0.0), ValueError, "needs read_params"),
     ],
 )
