@@ -1,4 +1,4 @@
-"""A folder belongs to one process, by the locks of either kind of system."""
+"""A folder belongs to one process, by the locks of either kind of system; and it knows what its run began with."""
 
 import sys
 
@@ -36,3 +36,20 @@ def test_a_folder_belongs_to_one_process(tmp_path, monkeypatch, system):
         Workdir(tmp_path / "run", TrainConfig()).owned(),
     ):
         pass
+
+
+def test_sources_that_changed_since_the_run_began_are_named(tmp_path):
+    """Only those: what is new or gone is a change as well."""
+    config, sources = TrainConfig(), {"my_model": "a1", "my_data": "b2"}
+
+    def changes(sources):
+        workdir = Workdir(tmp_path / "run", config)
+        with workdir.owned():
+            workdir.begin(None, sources=sources)
+            return workdir.changes()
+
+    says = "the source of {} has changed since the run began".format
+    assert changes(sources) == []
+    assert changes(sources) == []
+    assert changes(sources | {"my_data": "b3"}) == [says("my_data")]
+    assert changes({"my_model": "a1", "other": "c"}) == [says("my_data"), says("other")]

@@ -160,7 +160,7 @@ def test_a_whole_module_is_refused_with_what_to_pass():
         read_stale_params(store_versions(1).init(nnx.state(linear())), linear())
     module = {"weight": jnp.ones(2), "activation": jax.nn.relu}  # the leaves of an Equinox module
     for block in (store_versions(1), delay_gradients(1), with_delay(1, optax.sgd(0.1))):
-        with pytest.raises(TypeError, match=r"\['activation'\] must be an array, got .*eqx.filter\(model"):
+        with pytest.raises(TypeError, match=r"\['activation'\] must be an array, got .*equinox.filter\(model"):
             block.init(module)
 
 
