@@ -114,12 +114,17 @@ _put_on_host.defvjp(
 )
 
 
-def _zeros_on_host(template: Any, capacity: int) -> jax.Array:
-    """Rows of zeros in host memory, placed like the template; concrete ones never pass through the device."""
+def _zeros_on_host(template: Any, capacity: int, mesh: Any = None) -> jax.Array:
+    """Rows of zeros in host memory, placed like the template; concrete ones never pass through the device.
+
+    Arrays in host memory belong to their devices for good. So what is not committed to any goes to those of the mesh.
+    """
     shape, dtype = (capacity, *jnp.shape(template)), jnp.result_type(template)
     if _check.is_traced(template):
         return jax.device_put(fill_rows(jnp.zeros_like(template, dtype), capacity), Space.Host)
     sharding = getattr(template, "sharding", None)
+    if mesh is not None and not getattr(template, "committed", False):
+        sharding = NamedSharding(mesh, PartitionSpec())
     if isinstance(sharding, SingleDeviceSharding):
         return jax.device_put(np.zeros(shape, dtype), sharding.with_memory_kind("pinned_host"))
     if not isinstance(sharding, NamedSharding):
@@ -182,9 +187,12 @@ class Ring:
         """
         _check.arrays("params", template)
 
+        shardings = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(template)]
+        mesh = next((sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)), None)
+
         def zeros(x):
             if self.memory == "pinned_host":
-                return _zeros_on_host(x, self.capacity)
+                return _zeros_on_host(x, self.capacity, mesh)
             return fill_rows(jnp.zeros_like(x, jnp.result_type(x)), self.capacity)
 
         return RingState(jax.tree.map(zeros, template), jnp.zeros((), jnp.int32))

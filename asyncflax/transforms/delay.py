@@ -44,6 +44,7 @@ def delay_gradients(
     beyond: str = "error",
     before_start: str = "clamp",
     seed: int = 0,
+    memory: str = "device",
 ) -> optax.GradientTransformation:
     r"""Replaces the gradient of step t by that of step t - tau_t: asynchrony as one line in any Optax chain.
 
@@ -71,6 +72,7 @@ def delay_gradients(
         the oldest gradient instead, warns now of the mass that is cut off, and counts the steps in the state.
       before_start: what happens while tau_t > t. 'clamp' uses the first gradient; 'drop' makes a zero update.
       seed: what the draws of a law follow from.
+      memory: of the gradients, 'device' or 'pinned_host', see `history.Ring`.
 
     Gradients are kept in the dtype and the sharding of the parameters. A traced integer (under `jax.vmap` or
     `optax.inject_hyperparams`) needs max_staleness. Steps after the end of a trace have no staleness: their updates are
@@ -95,12 +97,13 @@ def delay_gradients(
       >>> stages = {"embed": 0, "blocks": 1, "head": 2}  # a pipeline of three
       >>> tx = asyncflax.transforms.delay_gradients(asyncflax.staleness.pipeline(3), labels=stages)
     """
-    options: dict[str, Any] = {"max_staleness": max_staleness, "beyond": beyond, "before_start": before_start}
-    if labels is not None or not is_one(staleness):
-        return for_each_part(functools.partial(delay_gradients, **options), staleness, labels, seed)
     _check.choice("before_start", before_start, ("clamp", "drop"))
+    options: dict[str, Any] = {"max_staleness": max_staleness, "beyond": beyond, "memory": memory}
+    if labels is not None or not is_one(staleness):
+        part = functools.partial(delay_gradients, before_start=before_start, **options)
+        return for_each_part(part, staleness, labels, seed)
     draws = draws_from(staleness, max_staleness, beyond, seed)
-    ring = Ring(draws.maximum + 1)
+    ring = Ring(draws.maximum + 1, memory)
 
     def init_fn(params):
         return DelayState(ring.empty(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
@@ -166,6 +169,7 @@ def with_delay(
     beyond: str = "error",
     before_start: str = "clamp",
     seed: int = 0,
+    memory: str = "device",
 ) -> optax.GradientTransformationExtraArgs:
     r"""An optimizer whose gradients are stale and which is told so, for loops that know nothing of events.
 
@@ -184,7 +188,7 @@ def with_delay(
     Args:
       staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step).
       inner: the optimizer, any Optax transformation.
-      max_staleness, beyond, seed: as in `delay_gradients`; the memory is max_staleness + 1 gradients and as many
+      max_staleness, beyond, seed, memory: as in `delay_gradients`; kept are max_staleness + 1 gradients and as many
         versions of the parameters.
       before_start: what happens while tau_t > t. 'clamp' uses the first gradient; with 'drop' the step does nothing: a
         zero update, and the inner state stays.
@@ -214,7 +218,7 @@ def with_delay(
     _check.choice("before_start", before_start, ("clamp", "drop"))
     _check.instance("inner", inner, optax.GradientTransformation, "an optax.GradientTransformation")
     draws = draws_from(staleness, max_staleness, beyond, seed)
-    ring = Ring(draws.maximum + 1)
+    ring = Ring(draws.maximum + 1, memory)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):

@@ -20,6 +20,9 @@ class StoredVersions(NamedTuple):
 
     Attributes:
       ring: the parameters before the newest updates.
+      stale: PyTree like params, those of them that the next gradient has to read, unless its staleness is 0. They are
+        taken out by the update, right after the newest have come in: a step that read the ring before it writes there
+        would make XLA copy the whole of it.
       staleness: int32 [], how old the parameters are that the next gradient has to read; -1 after the end of a trace.
       clipped: int32 [], how many steps wanted a version that the ring had held, but holds no more.
 
@@ -31,6 +34,7 @@ class StoredVersions(NamedTuple):
     """
 
     ring: RingState
+    stale: Any
     staleness: jax.Array
     clipped: jax.Array
 
@@ -53,7 +57,7 @@ def store_versions(
     Args:
       staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step); or one for each
         part of the parameters, see `delay_gradients`.
-      labels, max_staleness, beyond, seed: as in `delay_gradients`; the memory is max_staleness versions.
+      labels, max_staleness, beyond, seed: as in `delay_gradients`; the memory is max_staleness + 1 versions.
       memory: 'device' or 'pinned_host', see `history.Ring`.
 
     Versions are kept in the dtype and the sharding of the parameters. After the end of a trace the parameters read are
@@ -88,7 +92,8 @@ def store_versions(
     ring = Ring(max(draws.maximum, 1), memory)
 
     def init_fn(params):
-        return StoredVersions(ring.empty(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        zero = lambda: jnp.zeros((), jnp.int32)
+        return StoredVersions(ring.empty(params), jax.tree.map(jnp.zeros_like, params), zero(), zero())
 
     def update_fn(updates, state, params=None):
         given("store_versions", "params", params)
@@ -97,7 +102,8 @@ def store_versions(
         wanted = jnp.minimum(draws.at(step), step)
         lost = (wanted > draws.maximum).astype(jnp.int32)
         staleness = jnp.where(draws.is_over(step), -1, jnp.minimum(wanted, draws.maximum))
-        return updates, StoredVersions(held, staleness, state.clipped + lost)
+        stale = read_ring(held, jnp.maximum(staleness - 1, 0))
+        return updates, StoredVersions(held, stale, staleness, state.clipped + lost)
 
     return optax.GradientTransformation(init_fn, update_fn)
 
@@ -144,8 +150,7 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
 def _read_leaves(state: StoredVersions, params: Any) -> list[Any]:
     """For each leaf of the parameters its stale version and the staleness, or a masked node."""
     (staleness,) = jax.tree.leaves(state.staleness)  # which a library may have wrapped
-    (pushed,) = jax.tree.leaves(state.ring.pushed)
-    held, structure = jax.tree.flatten(state.ring.rows, is_leaf=is_masked)
+    held, structure = jax.tree.flatten(state.stale, is_leaf=is_masked)
     try:  # what a mask has taken out may be a whole subtree
         parts = structure.flatten_up_to(params)
     except ValueError:  # arrays wrapped in other types: their order is all there is
@@ -156,11 +161,8 @@ def _read_leaves(state: StoredVersions, params: Any) -> list[Any]:
             "Of an NNX model pass nnx.state(model, nnx.Param)."
         )
     leaves = []
-    for rows, part in zip(held, parts, strict=True):
-        if is_masked(rows):
-            leaves += [rows] * len(jax.tree.leaves(part))
-        else:
-            leaves.append((read_ring(RingState(rows, pushed), jnp.maximum(staleness - 1, 0)), staleness))
+    for old, part in zip(held, parts, strict=True):
+        leaves += [old] * len(jax.tree.leaves(part)) if is_masked(old) else [(old, staleness)]
     return leaves
 
 

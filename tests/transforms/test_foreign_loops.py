@@ -247,6 +247,15 @@ def test_a_sharded_loop_keeps_its_places_and_its_program(name, axis_type):
     assert step._cache_size() <= adam._cache_size()
 
 
+def test_what_lies_nowhere_goes_where_the_others_are():
+    """As arrays on the device do by themselves; those in host memory belong to their devices."""
+    params = {**sharded(), "scale": jnp.ones(2)}
+    tx = LOOPS["host"]
+    step = step_of(tx, True)
+    _, state = step(params, tx.init(params))
+    assert all(leaf.sharding.num_devices == 4 for leaf in jax.tree.leaves(state[1].ring.rows))
+
+
 def test_partition_spec_is_where_map_params_is_wrong():
     params, specs = {"w": jnp.ones((4, 8))}, {"w": PartitionSpec(None, "x")}
     tx = optax.chain(delay_gradients(3), per_worker(optax.trace(0.9), 4), optax.scale_by_adam())
