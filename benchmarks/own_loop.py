@@ -127,7 +127,7 @@ def sharded(versions: int) -> None:
             for shard in leaf.addressable_shards:
                 here[shard.device] += shard.data.nbytes
         part = max(here.values()) / sum(leaf.nbytes for leaf in rows)
-        print(f"| {name} | {part:.3f} | {step._cache_size()} |")
+        print(f"| {name} | {part:.3f} | {step._cache_size()} |")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def main() -> None:

@@ -238,6 +238,12 @@ def test_factories_name_their_parameters():
         asyncflax.method(lambda learning_rate, **options: None)
 
 
+def test_momentum_in_between_is_at_most_a_share_of_each_gradient():
+    algorithms.delayed_nesterov(0.1, num_workers=4, activation=0.25)
+    with pytest.raises(ValueError, match=r"activation must be finite and in \[0, 0.25\], got activation=0.26"):
+        algorithms.delayed_nesterov(0.1, num_workers=4, activation=0.26)
+
+
 def test_unhashable_options_are_refused():
     @asyncflax.method
     def masked(learning_rate, mask):

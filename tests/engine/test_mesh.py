@@ -271,6 +271,15 @@ def test_rows_of_workers_stay_whole_on_a_sharded_server():
     assert said <= received(program.as_text()) <= said + 200
 
 
+def test_versions_stay_whole_on_a_sharded_server():
+    """As many slots as devices: a leaf that cannot be divided is not divided by versions instead."""
+    plan = asyncflax.make_plan(TRACES["exponential"], width=4, mesh=asyncflax.make_mesh(2, 2), server="sharded")
+    state = asyncflax.init_run(METHODS["asgd"].make(), {"kernel": np.ones((8, 4)), "bias": np.ones(3)}, plan)
+    kernel, bias = state.slots[0]["kernel"], state.slots[0]["bias"]
+    assert kernel.shape == (4, 8, 4) and kernel.sharding.shard_shape(kernel.shape) == (4, 8, 1)
+    assert bias.shape == (4, 3) and bias.sharding.is_fully_replicated
+
+
 def test_keys_whose_numbers_depend_on_the_company_are_refused():
     gradient_fn = jax.value_and_grad(problems.softmax_loss)
     start = (METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, TRACES["exponential"], BATCHES)
