@@ -68,6 +68,7 @@ BLOCKS = {
 }
 FACTORIES = BLOCKS | {name: lambda x, row=row: lift(row.make(0.5 * x)) for name, row in METHODS.items()}
 SLOW = set(METHODS) - set(MAIN_METHODS)
+ON_HOST = [name for name in BLOCKS if name.endswith("-host")]
 COMPLEX_IS_REFUSED = "compensate_delay", "dc_asgd", "dana_dc", "gap_aware", "yellowfin", "closed_loop", "with_delay"
 
 marked = lambda name: pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
@@ -291,7 +292,7 @@ def test_a_part_is_what_it_is_alone(name, wrapper):
 def test_vmap_and_gradients_trace(name):
     tx = make(name)
     jax.eval_shape(jax.grad(loss_after(tx)), PARAMS)
-    if name == "delay_gradients-host":
+    if name in ON_HOST:
         pytest.skip("JAX does not vmap over rows in host memory")
     stacked = jax.tree.map(lambda p: np.stack([p, 2 * p]), PARAMS)
     path = jax.eval_shape(jax.vmap(lambda params: walk(tx, params)[0][-1]), stacked)
@@ -303,7 +304,7 @@ def loss_after(tx):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FACTORIES if name != "delay_gradients-host"])
+@pytest.mark.parametrize("name", [name for name in FACTORIES if name not in ON_HOST])
 def test_vmap_is_one_after_the_other_and_gradients_are_finite(name):
     tx = make(name)
     stacked = jax.tree.map(lambda p: np.stack([p, 2 * p]), PARAMS)
