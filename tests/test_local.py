@@ -63,6 +63,21 @@ def test_local_steps_of_batch_statistics_are_one_update_of_the_server():
     assert_close(found, expected)
 
 
+def test_updates_of_the_model_that_forget_differently_are_one():
+    """Three steps: d_3 (d_2 (d_1 s + i_1) + i_2) + i_3."""
+
+    def gradient_fn(params, batch, *, model_state):
+        del model_state
+        update = asyncflax.ModelUpdate(batch["decay"], {"mean": batch["increment"]})
+        return asyncflax.GradientResult(jnp.zeros(()), jnp.zeros_like(params), {}, update)
+
+    batch = {"decay": jnp.array([0.9, 0.5, 0.25]), "increment": jnp.array([[1.0], [2.0], [3.0]])}
+    worker = local.local_sgd(gradient_fn, optax.sgd(0.1), steps=3)
+    state = {"mean": jnp.array([8.0])}
+    found = worker(jnp.zeros(2), batch, key=jax.random.key(0), event=0, worker=0, model_state=state)
+    assert_close(found.model_update.apply(state), {"mean": np.array([0.25 * (0.5 * (0.9 * 8 + 1) + 2) + 3])})
+
+
 def test_workers_without_a_number_of_steps_are_refused():
     """Two numbers for the four workers of the trace. A worker that is only known when it runs delivers NaN."""
     worker = local.local_sgd(gradient_fn, optax.sgd(0.2), steps=[3, 1])

@@ -69,8 +69,14 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
             {"num_workers": (2, 3), "momentum": (0.5,), "seed": (0,)},
             0,
         ),
+        # Environments whose staleness differs, and a method that goes by it.
+        (
+            dataclasses.replace(TRAIN, algorithm="staleness_aware_asgd", model="Mlp(hidden=8)", num_workers=3),
+            {"seed": (0, 1)},
+            0,
+        ),
     ],
-    ids=["queue", "law", "multi_asgd"],
+    ids=["queue", "law", "multi_asgd", "staleness"],
 )
 def test_a_grid_gives_what_the_runs_one_by_one_give(monkeypatch, tmp_path, train, axes, at_once):
     monkeypatch.setattr(program, "make_experiment", in_float64)
