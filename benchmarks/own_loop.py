@@ -1,8 +1,8 @@
 """What the transforms cost in a loop of one's own: time, memory and programs, against the plain step.
 
-    python benchmarks/own_loop.py [--versions 8] [--alternations 15]
+    python benchmarks/own_loop.py [--versions 8] [--batch 32] [--alternations 15]
 
-A network of 25M parameters in 160 leaves, SGD, batches of 32, donated parameters and state. Four contestants take one
+A network of 25M parameters in 160 leaves, SGD, donated parameters and state. Four contestants take one
 step each in turn: the plain step, `delay_gradients`, `store_versions` on the device and in host memory. Beside the
 medians of the ratios of their times: XLA's account of the peak of a step, less that of the plain one, over the bytes of
 the versions that are kept (1 where nothing but them is held); and how many programs all steps compiled. Then, in a
@@ -33,7 +33,7 @@ from jax.sharding import PartitionSpec as P  # noqa: E402
 
 from asyncflax import transforms  # noqa: E402
 
-LAYERS, WIDTH, BATCH = 80, 560, 32
+LAYERS, WIDTH = 80, 560
 
 
 def contestants(versions: int) -> dict[str, optax.GradientTransformation]:
@@ -51,7 +51,7 @@ def contestants(versions: int) -> dict[str, optax.GradientTransformation]:
 
 def make_params(place=lambda x: x):
     rng = np.random.default_rng(0)
-    kernel = lambda: place(jnp.asarray(rng.normal(0, 0.02, (WIDTH, WIDTH)), jnp.float32))
+    kernel = lambda: place(jnp.asarray(rng.normal(0, 0.002, (WIDTH, WIDTH)), jnp.float32))
     return [{"kernel": kernel(), "bias": place(jnp.zeros(WIDTH))} for _ in range(LAYERS)]
 
 
@@ -81,9 +81,9 @@ def peak(step, *arguments) -> int:
     return device - memory.alias_size_in_bytes
 
 
-def compare(versions: int, alternations: int) -> None:
+def compare(versions: int, batch: int, alternations: int) -> None:
     """Prints a row for each contestant."""
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, WIDTH)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(batch, WIDTH)), jnp.float32)
     runs, peaks = {}, {}
     for name, tx in contestants(versions).items():
         params = make_params()
@@ -112,7 +112,7 @@ def sharded(versions: int) -> None:
     """Prints which part of its rows each of the devices has after three steps."""
     mesh = jax.make_mesh((DEVICES,), ("x",), axis_types=(AxisType.Auto,))
     params = make_params(lambda x: jax.device_put(x, NamedSharding(mesh, P(*[None] * (x.ndim - 1), "x"))))
-    x = jax.device_put(jnp.ones((BATCH, WIDTH)), NamedSharding(mesh, P()))
+    x = jax.device_put(jnp.ones((32, WIDTH)), NamedSharding(mesh, P()))
     print(f"\n| in the chain | largest part of the rows on one of {DEVICES} devices | programs |\n|---|---|---|")
     for name, tx in contestants(versions).items():
         if name == "plain":
@@ -134,12 +134,13 @@ def main() -> None:
     """Compares on one device, then on four."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--versions", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--alternations", type=int, default=15)
     args = parser.parse_args()
     if SHARDED in os.environ:
         sharded(args.versions)
         return
-    compare(args.versions, args.alternations)
+    compare(args.versions, args.batch, args.alternations)
     if jax.default_backend() == "cpu":
         command = [sys.executable, __file__, f"--versions={args.versions}"]
         subprocess.run(command, env={**os.environ, SHARDED: "1"}, check=True)
