@@ -73,5 +73,5 @@ $(READY): requirements.txt pyproject.toml
 
 $(FRAMEWORKS): $(READY)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --constraint requirements.txt --group examples
-	touch $@
+	$(BIN)/pip install --quiet --requirement requirements.txt --group examples
+	@touch $@
