@@ -8,7 +8,6 @@ an event-driven queue of workers (`asyncflax.queues`) or from a recording of a r
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import os
 import pathlib
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from asyncflax import _check
-from asyncflax._files import write_atomically
+from asyncflax._files import sign, verified, write_atomically
 
 _FORMAT = 1  # the version of the file format
 
@@ -170,7 +169,7 @@ class Trace:
             raise FileExistsError(f"{path} exists; pass overwrite=True to replace it.")
         archive = io.BytesIO()
         np.savez_compressed(archive, format=np.int64(_FORMAT), **self._arrays())
-        write_atomically(path, lambda file: file.write(_sign(archive.getvalue())))
+        write_atomically(path, lambda file: file.write(sign(archive.getvalue())))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -190,7 +189,7 @@ class Trace:
         path = pathlib.Path(path)
         if not path.exists():
             raise FileNotFoundError(f"no trace at {path}.")
-        archive = _verify(path.read_bytes())
+        archive = verified(path.read_bytes())
         if archive is None:
             raise ValueError(f"{path} is damaged or not a trace: its content does not match its hash; make it anew.")
         with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
@@ -208,18 +207,6 @@ class Trace:
         if self.time is not None:
             arrays["time"] = self.time
         return arrays
-
-
-def _sign(archive: bytes) -> bytes:
-    """A zip archive with the SHA-256 of all its bytes as its comment; the last two bytes are the comment's length."""
-    digest = hashlib.sha256(archive).hexdigest().encode()
-    return archive[:-2] + len(digest).to_bytes(2, "little") + digest
-
-
-def _verify(signed: bytes) -> bytes | None:
-    """The archive that `_sign` signed, None if a byte is not as it was."""
-    archive = signed[:-66] + b"\0\0"
-    return archive if _sign(archive) == signed else None
 
 
 def _integers(name: str, values: object) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 import asyncflax
 from asyncflax import Trace
+from asyncflax._files import sign
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_files_of_others_and_of_the_future_are_refused(tmp_path, trace):
         Trace.load(path)
     archive = io.BytesIO()
     np.savez(archive, format=99, **trace._arrays())
-    path.write_bytes(asyncflax.trace._sign(archive.getvalue()))
+    path.write_bytes(sign(archive.getvalue()))
     with pytest.raises(ValueError, match="format 99, this version reads 1"):
         Trace.load(path)
     trace.save(path, overwrite=True)

@@ -10,10 +10,8 @@ The batch of event t depends on the seed and on t alone, so that replays, other 
 
 from __future__ import annotations
 
-import io
 import os
 import pathlib
-import zipfile
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyncflax import _check
-from asyncflax._files import cache_folder, data_folder, write_atomically
+from asyncflax._files import CorruptedError, cache_folder, data_folder, read_arrays, set_aside, write_arrays
 
 __all__ = ["ImageData", "augment", "cifar10", "cifar100", "digits"]
 
@@ -103,7 +101,7 @@ def cifar10(
 
     Raises:
       FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
-      ValueError: the cache is damaged.
+      ValueError: `cache` is a file that is corrupted or something else.
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009.
 
@@ -138,7 +136,7 @@ def cifar100(
 
     Raises:
       FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
-      ValueError: the cache is damaged.
+      ValueError: `cache` is a file that is corrupted or something else.
 
     Source: as `cifar10`.
 
@@ -193,12 +191,19 @@ def _cifar(
     download: bool,
 ) -> ImageData:
     """One of the two, from its cache or decoded into it; `name` is that of TensorFlow Datasets and of the function."""
-    title = f"CIFAR-{num_classes}"
-    cache = pathlib.Path(cache) if cache is not None else cache_folder() / f"{name}-{_CIFAR_VERSION}.npz"
-    if cache.exists():
-        return _read_cache(cache, title, num_classes)
+    title, kind = f"CIFAR-{num_classes}", f"{name} {_CIFAR_VERSION}, decoded, format 1"
+    is_ours = cache is None  # a file that somebody named may be anything, and stays where it is
+    cache = cache_folder() / f"{name}-{_CIFAR_VERSION}.npz" if cache is None else pathlib.Path(cache)
     folder = data_folder(data_dir)
     there = folder / name / _CIFAR_VERSION
+    if cache.exists():
+        try:
+            return ImageData(**read_arrays(cache, kind=kind))
+        except CorruptedError as error:
+            why = f"{cache} is corrupted or no cache of {title} ({error})"
+            if not is_ours:
+                raise ValueError(f"{why}; delete it, or name another file, to have it made again.") from None
+            print(f"note: {why}; it is now {set_aside(cache).name} and is made again")
     if not download and not there.is_dir():
         raise FileNotFoundError(
             f"{title} is not in {folder} (no {there}). Download it there with\n"
@@ -207,7 +212,8 @@ def _cifar(
         )
     full_name = f"{name}:{_CIFAR_VERSION}"
     data = ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))
-    _write_cache(cache, data)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(cache, data._asdict(), kind=kind)
     return data
 
 
@@ -225,23 +231,3 @@ def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False)
         example = source[i]
         images[i], labels[i] = example["image"], example["label"]
     return images, labels
-
-
-def _write_cache(path: pathlib.Path, data: ImageData) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: np.savez(file, **data._asdict()))
-
-
-def _read_cache(path: pathlib.Path, title: str, num_classes: int) -> ImageData:
-    content = path.read_bytes() if path.is_file() else b""
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            data = ImageData(**{name: arrays[name] for name in ImageData._fields})
-        shapes = [x.shape[1:] for x in data]
-        if shapes != [(32, 32, 3), (), (32, 32, 3), ()] or data.train_images.dtype != np.uint8:
-            raise ValueError(f"its arrays have shapes {[x.shape for x in data]}")
-        if not num_classes // 10 <= (last := data.train_labels.max()) < num_classes:  # CIFAR-10's has no label above 9
-            raise ValueError(f"its labels are 0 to {last}")
-    except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged or no cache of {title} ({error}); delete it, it is made anew.") from error
-    return data

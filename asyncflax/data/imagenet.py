@@ -7,7 +7,6 @@ array_record, which needs no TensorFlow (extra `train`).
 
 from __future__ import annotations
 
-import io
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asyncflax import _check
-from asyncflax._files import cache_folder, data_folder, write_atomically
+from asyncflax._files import CorruptedError, cache_folder, data_folder, read_arrays, set_aside, write_arrays
 
 __all__ = ["MEAN_PIXEL", "ImageRecords", "Record", "Records", "imagenet2012", "imagenet_eight"]
 
@@ -216,17 +215,22 @@ def _read_split(builder: Any, split: str, classes: Sequence[int]) -> Records:
             f"{there} has no format with random access, only {info.file_format.value}. Convert it with\n"
             f"  tfds convert_format --dataset_version_dir={there} --out_file_format=array_record"
         ) from error
-    return Records(source, classes, cache_folder() / f"{info.name}-{info.version}-{split}-labels.npy")
+    return Records(source, classes, cache_folder() / f"{info.name}-{info.version}-{split}-labels.npz")
 
 
 def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
     """int32 [len(source)], from the file or, if there is none, from the records, and then written to it."""
+    kind = f"labels of {len(source)} records, format 1"
     if path is not None and path.exists():
-        return _read_labels(path, len(source))
+        try:
+            return read_arrays(path, kind=kind)["labels"]
+        except CorruptedError as error:
+            aside = set_aside(path).name
+            print(f"note: {path} is corrupted or of other records ({error}); it is now {aside}, and is made again")
     labels = _scan(source)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: np.save(file, labels))
+        write_arrays(path, {"labels": labels}, kind=kind)
     return labels
 
 
@@ -240,14 +244,4 @@ def _scan(source: Sequence[Any]) -> np.ndarray:
             rows = list(range(start, min(start + _SCANNED_TOGETHER, len(source))))
             labels[rows] = [example["label"] for example in read(rows)]
             progress.update(len(rows))
-    return labels
-
-
-def _read_labels(path: pathlib.Path, count: int) -> np.ndarray:
-    try:
-        labels = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        if labels.shape != (count,) or labels.dtype != np.int32:
-            raise ValueError(f"it holds {labels.dtype} {list(labels.shape)}, not int32 [{count}]")
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged or of other records ({error}); delete it, it is made anew.") from error
     return labels

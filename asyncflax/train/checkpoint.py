@@ -1,12 +1,16 @@
 """Checkpoints: the whole `RunState` on disk, atomic, verified, the newest few and the best.
 
-    checkpoints/500/state/      what Orbax writes: load it with `orbax.checkpoint.v1.load`
-    checkpoints/500/info.json   update, config, metrics
-    checkpoints/500/extra.npz   arrays that belong to the run but not to its state, if there are any
-    checkpoints/500/SHA256SUMS  of all files (`sha256sum -c SHA256SUMS`), since Orbax does not notice a flipped bit
+    checkpoints/500/state/          the arrays, in dicts by name: load them with `orbax.checkpoint.v1.load`
+    checkpoints/500/info.json       update, config, metrics; the run, and the shape and dtype of every array
+    checkpoints/500/metrics.jsonl   the rows of metrics so far
+    checkpoints/500/extra.npz       arrays that belong to the run but not to its state, if there are any
+    checkpoints/500/SHA256SUMS      of all files (`sha256sum -c SHA256SUMS`), since Orbax does not notice a flipped bit
 
 A checkpoint is written under another name and moved into place when it is on the disk, so one that is there is whole.
-One that is damaged later is told by its sums and set aside, and the one before it is taken.
+Corruption is detected by checksum: the bad checkpoint is renamed and the previous one is loaded.
+
+In `state/` a key of a dict is written with '%2E' for a dot, '%2F' for a slash and '%25' for a percent sign, since Orbax
+joins the names on the way to an array; a typed PRNG key is there as its data, an array without elements is not there.
 
 Where several processes run, each writes and reads its part of the arrays, in a folder that all of them see; the primary
 does the rest and decides. A run may go on in other processes and on another mesh. Needs orbax-checkpoint (the extra
@@ -15,12 +19,14 @@ does the rest and decides. A run may go on in other processes and on another mes
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +35,16 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from asyncflax import _check
+from asyncflax._files import set_aside
+from asyncflax._files import sync as to_disk
 from asyncflax.engine.execute import RunState
 from asyncflax.train.distributed import broadcast, is_primary, sync
 
 __all__ = ["Checkpoint", "Checkpoints", "load_model"]
 
-_PARTIAL, _REMOVED, _DAMAGED, _SUMS = ".partial", ".removed", ".damaged", "SHA256SUMS"
-_EXTRA = "extra.npz"
+_FORMAT = 1
+_PARTIAL, _REMOVED, _SUMS = ".partial", ".removed", "SHA256SUMS"
+_INFO, _ROWS, _EXTRA = "info.json", "metrics.jsonl", "extra.npz"
 
 
 class Checkpoint(NamedTuple):
@@ -47,6 +56,7 @@ class Checkpoint(NamedTuple):
       metrics: dict of numbers by name, {} where nothing was evaluated.
       state: `RunState`.
       extra: dict of NumPy arrays by name, what `save` was given beside the state.
+      rows: list of dicts, the rows of metrics until then.
 
     Example: see `Checkpoints`.
     """
@@ -56,6 +66,7 @@ class Checkpoint(NamedTuple):
     metrics: dict[str, float]
     state: RunState
     extra: dict[str, np.ndarray]
+    rows: list[dict[str, Any]]
 
 
 class Checkpoints:
@@ -65,7 +76,8 @@ class Checkpoints:
       folder: where they are; made by the first `save`.
       keep: how many of the newest stay. The one with the highest `best_metric` stays as well.
       best_metric: the name of a metric.
-      warn: called with a sentence when a checkpoint is found damaged.
+      run: what the run is known by, see `Workdir.began`; a checkpoint of another run is not loaded.
+      warn: called with a sentence when a checkpoint is corrupted.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, tempfile
@@ -84,18 +96,20 @@ class Checkpoints:
         *,
         keep: int = 3,
         best_metric: str = "test_accuracy",
+        run: str = "",
         warn: Callable[[str], Any] = print,
     ):
         self.folder = pathlib.Path(folder).absolute()  # as Orbax wants it
         self.keep = _check.integer("keep", keep, 1)
         self.best_metric = best_metric
+        self.run = run
         self.warn = warn
 
     def updates(self) -> list[int]:
         """After how many updates there are checkpoints, in increasing order."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+        return sorted(int(path.name) for path in self.folder.iterdir() if _is_checkpoint(path))
 
     def save(
         self,
@@ -105,97 +119,121 @@ class Checkpoints:
         config: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
         extra: Mapping[str, np.ndarray] | None = None,
+        rows: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         """Writes a checkpoint and removes those that need not stay; it is on the disk when this returns.
 
         Args:
-          update: how many updates the server has made.
+          update: how many updates the server has made, at least 0.
           state: from `run_chunk`.
           config: what `latest` gives back with it; JSON.
           metrics: numbers by name.
-          extra: NumPy arrays by name; what the program around the run remembers.
+          extra: NumPy arrays by name, of numbers or text; what the program around the run remembers.
+          rows: the metrics so far, dicts of JSON; see `Records`.
 
         Raises:
+          TypeError, ValueError: an argument is none of these; nothing has been written.
           FileExistsError: there is a checkpoint of this update.
         """
         from orbax.checkpoint import v1 as orbax
 
+        update, leaves = _check.integer("update", update, 0), _leaves(_on_devices(state))
+        info = {
+            "format": _FORMAT,
+            "run": self.run,
+            "update": update,
+            "config": _json("config", dict(config)),
+            "metrics": _json("metrics", {name: float(value) for name, value in (metrics or {}).items()}),
+            "arrays": _described(leaves),
+        }
+        text = "".join(json.dumps(_json("rows", dict(row))) + "\n" for row in rows)
+        extra = {name: _plain_array(f"extra[{name!r}]", array) for name, array in (extra or {}).items()}
         final, partial = self.folder / str(update), self.folder / f"{update}{_PARTIAL}"
         if is_primary():
-            if final.exists():
-                raise FileExistsError(f"{final} is there already; checkpoints are not overwritten.")
+            if os.path.lexists(final):
+                raise FileExistsError(f"{final} exists; checkpoints are not overwritten.")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         sync(f"{update} begun")
-        orbax.save(os.fspath(partial / "state"), _plain(state))
+        orbax.save(os.fspath(partial / "state"), _nested({name: _data(x) for name, x in leaves.items() if x.size}))
         if is_primary():
-            info = {"update": update, "config": dict(config), "metrics": dict(metrics or {})}
-            self._finish(partial, final, info, extra or {})
+            self._finish(partial, final, info, text, extra)
         sync(f"{update} saved")
 
-    def _finish(self, partial: pathlib.Path, final: pathlib.Path, info: Any, extra: Mapping[str, np.ndarray]) -> None:
+    def _finish(
+        self, partial: pathlib.Path, final: pathlib.Path, info: Any, rows: str, extra: Mapping[str, np.ndarray]
+    ) -> None:
         """Adds what is not in arrays, and moves the checkpoint into place."""
-        (partial / "info.json").write_text(json.dumps(info, indent=1) + "\n")
+        (partial / _ROWS).write_text(rows)
         if extra:
             with (partial / _EXTRA).open("wb") as file:
                 np.savez(file, **extra)  # pyright: ignore[reportArgumentType]
+        info["files"] = [path.relative_to(partial).as_posix() for path in _files(partial)]
+        (partial / _INFO).write_text(json.dumps(info, indent=1) + "\n")
         (partial / _SUMS).write_text(_sums(partial))
         for path in (*_files(partial), partial / _SUMS):
-            _sync(path)
+            to_disk(path)
+        for path in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+            to_disk(path)
         os.rename(partial, final)
-        _sync(self.folder)
+        to_disk(self.folder)
         self._remove_old()
 
     def latest(self, *, like: RunState) -> Checkpoint | None:
-        """The newest checkpoint that is undamaged; None where there has been none.
+        """The newest checkpoint that is intact; None where there has been none.
 
-        Damaged ones are moved aside (to '500.damaged') and reported through `warn`.
+        Corrupted ones, and those of another run, are renamed (to '500.corrupted') and reported through `warn`.
 
         Args:
           like: a state of the same run, for example from `init_run`; the arrays go where its arrays are.
 
         Raises:
-          ValueError: all checkpoints are damaged, or the newest is of another run (other shapes).
+          ValueError: all checkpoints are corrupted, or the newest has other shapes or another format.
         """
         update = broadcast(self._newest() if is_primary() else None)
         return None if update is None else self._load(self.folder / str(update), like)
 
     def _newest(self) -> int | None:
-        """The newest that is undamaged, with everything else out of the way."""
+        """The newest that is intact, with everything else out of the way."""
         for path in (*self.folder.glob(f"*{_PARTIAL}"), *self.folder.glob(f"*{_REMOVED}")):
-            shutil.rmtree(path)  # of a process that was killed while it wrote or removed
-        found = self.updates()
-        for update in reversed(found):
+            if path.stem.isdecimal() and not path.is_symlink():
+                shutil.rmtree(path)  # of a process that was killed while it wrote or removed
+        aside = []
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if ".corrupted" in path.name:
+                aside.append(path.name)
+            elif not _is_checkpoint(path):
+                self.warn(f"note: {path} is not a checkpoint, it is ignored")
+        for update in reversed(self.updates()):
             path = self.folder / str(update)
-            damage = _damage(path)
+            damage = _damage(path, self.run)
             if damage is None:
                 return update
-            aside = _free_name(self.folder / f"{update}{_DAMAGED}")
-            path.rename(aside)
-            self.warn(f"checkpoint {path} is damaged ({damage}); it is now {aside.name}")
-        if found or any(self.folder.glob(f"*{_DAMAGED}*")):
-            raise ValueError(f"no checkpoint in {self.folder} is undamaged; start anew in another workdir.")
+            aside.append(set_aside(path).name)
+            self.warn(f"note: checkpoint {path} is corrupted ({damage}); it is now {aside[-1]}")
+        if aside:
+            raise ValueError(
+                f"{self.folder} has only corrupted checkpoints ({', '.join(aside)}); restore one from a backup, or "
+                "start again in a new workdir."
+            )
         return None
 
     def _load(self, path: pathlib.Path, like: RunState) -> Checkpoint:
-        from orbax.checkpoint import v1 as orbax
-
-        info = json.loads((path / "info.json").read_text())
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _plain(like))
-        saved, wanted = _described(orbax.metadata(os.fspath(path / "state")).metadata), _described(abstract)
-        if saved != wanted:  # Orbax itself would cut or pad the arrays
-            name = next(n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n))
-            raise ValueError(
-                f"checkpoint {path} is of another run: state{name} is {saved.get(name, 'missing')} in it, "
-                f"here it is {wanted.get(name, 'missing')}."
-            )
-        state = orbax.load(os.fspath(path / "state"), abstract)
-        key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
+        info, leaves = _info(path), _leaves(_on_devices(like))
+        _refuse_other(path, "run", info["arrays"], _described(leaves))
+        arrays = _restored(path, leaves, {})
+        state = jax.tree.unflatten(jax.tree.structure(like), arrays.values())
         extra = {}
         if (path / _EXTRA).exists():
             with np.load(path / _EXTRA, allow_pickle=False) as file:
                 extra = dict(file)
-        return Checkpoint(**info, state=state._replace(key=key, event=np.int32(state.event)), extra=extra)
+        rows = [json.loads(line) for line in (path / _ROWS).read_text().splitlines()]
+        return Checkpoint(
+            **{name: info[name] for name in ("update", "config", "metrics")},
+            state=state._replace(event=np.int32(state.event)),
+            extra=extra,
+            rows=rows,
+        )
 
     def _remove_old(self) -> None:
         found = self.updates()
@@ -209,9 +247,9 @@ class Checkpoints:
 
     def _metric(self, update: int) -> float:
         try:
-            info = json.loads((self.folder / str(update) / "info.json").read_text())
+            info = json.loads((self.folder / str(update) / _INFO).read_text())
             return float(info["metrics"].get(self.best_metric, -np.inf))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):  # damaged meanwhile
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):  # corrupted meanwhile
             return -np.inf
 
 
@@ -230,7 +268,7 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
 
     Raises:
       FileNotFoundError: there is no checkpoint.
-      ValueError: it is damaged, or of another model.
+      ValueError: it is corrupted, or of another model.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, tempfile
@@ -243,66 +281,138 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
       >>> load_model(checkpoints.folder / "0", **begin)
       (Array([1., 1.], dtype=float32), {'mean': Array([0., 0.], dtype=float32)})
     """
-    from orbax.checkpoint import v1 as orbax
-
     folder = pathlib.Path(path).absolute()
     if not (folder / "state").is_dir():
         raise FileNotFoundError(f"{path} is no checkpoint; it must be a folder such as WORKDIR/checkpoints/4000.")
     damage = _damage(folder)
     if damage is not None:
-        raise ValueError(f"checkpoint {path} is damaged ({damage}).")
+        raise ValueError(f"checkpoint {path} is corrupted ({damage}).")
+    saved = _info(folder)["arrays"]
+    asked = {"params": params} if model_state is None else {"params": params, "model_state": model_state}
+    leaves = {}
+    for part, tree in asked.items():
+        leaves |= (mine := _leaves(tree, part))
+        there = {name: what for name, what in saved.items() if name.split("/")[0] == part}
+        _refuse_other(folder, "model", there, _described(mine))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
-    metadata: Any = orbax.metadata(os.fspath(folder / "state")).metadata
-    asked = {"params"} if model_state is None else {"params", "model_state"}
-    skip = lambda _: orbax.PLACEHOLDER
-    parts = {name: jax.tree.map(abstract if name in asked else skip, part) for name, part in metadata.items()}
-    saved: Any = orbax.load(os.fspath(folder / "state"), parts)
-    return _part(path, "params", saved["params"], params), _part(
-        path, "model_state", saved.get("model_state"), model_state
+    arrays = iter(_restored(folder, leaves, saved, here).values())
+    found = {
+        part: jax.tree.unflatten(jax.tree.structure(tree), [next(arrays) for _ in jax.tree.leaves(tree)])
+        for part, tree in asked.items()
+    }
+    return found["params"], found.get("model_state")
+
+
+def _leaves(tree: Any, root: str = "") -> dict[str, Any]:
+    """The leaves by name, 'params/net/bias', in the order of the tree."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    names = ["/".join([*([root] if root else []), *(_name(key) for key in path)]) for path, _ in paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two arrays of the state have the name {twice!r}; give the nodes of the tree distinct keys.")
+    return dict(zip(names, (leaf for _, leaf in paths), strict=True))
+
+
+def _name(key: Any) -> str:
+    return jax.tree_util.keystr((key,), simple=True).translate({ord(c): f"%{ord(c):02X}" for c in "%./"})
+
+
+def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The dicts of dicts that Orbax saves, of leaves by name."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *folders, last = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return tree
+
+
+def _described(leaves: Mapping[str, Any]) -> dict[str, str]:
+    """Dtype and shape by name."""
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in leaves.items()}
+
+
+def _refuse_other(path: Any, what: str, saved: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Orbax itself would cut or pad arrays."""
+    if saved == wanted:
+        return
+    name = next(n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n))
+    raise ValueError(
+        f"checkpoint {path} is of another {what}: {name} is {saved.get(name, 'missing')} in it, "
+        f"here it is {wanted.get(name, 'missing')}."
     )
 
 
-def _part(path: Any, part: str, saved: Any, like: Any) -> Any:
-    """What a checkpoint holds of something, in the structure of the same thing here."""
-    if like is None:
-        return None
-    have, wanted = _described(saved), _described(like)
-    if have != wanted:
-        name = next(n for n in (*wanted, *have) if have.get(n) != wanted.get(n))
-        raise ValueError(
-            f"checkpoint {path} is of another model: {part}{name} is {have.get(name, 'missing')} in it, "
-            f"here it is {wanted.get(name, 'missing')}."
-        )
-    structure = jax.tree.structure(like)
-    places = jax.tree.leaves(_nested(jax.tree.unflatten(structure, range(structure.num_leaves))))
-    arrays = dict(zip(places, jax.tree.leaves(_nested(saved)), strict=True))
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[i]) for i in range(structure.num_leaves)])
-
-
-def _plain(state: RunState) -> RunState:
-    """The state in arrays that Orbax knows; the event, a number of the host, lies where the key is."""
-    key = jax.random.key_data(state.key)
-    here = key.sharding
+def _on_devices(state: RunState) -> RunState:
+    """The state with its event, a number of the host, where the key is."""
+    here = jax.random.key_data(state.key).sharding
     if isinstance(here, NamedSharding):
         here = NamedSharding(here.mesh, PartitionSpec())
-    event = jax.make_array_from_callback((), here, lambda _: np.asarray(state.event, np.int32))
-    return state._replace(key=key, event=event)
+    return state._replace(event=jax.make_array_from_callback((), here, lambda _: np.asarray(state.event, np.int32)))
 
 
-def _nested(tree: Any) -> Any:
-    """The tree in dicts: Orbax forgets tuples and their names."""
-    if isinstance(tree, tuple) and hasattr(tree, "_asdict"):
-        tree = tree._asdict()  # pyright: ignore[reportAttributeAccessIssue]
-    elif isinstance(tree, tuple | list):
-        tree = dict(enumerate(tree))
-    return {str(name): _nested(value) for name, value in tree.items()} if isinstance(tree, dict) else tree
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _described(tree: Any) -> dict[str, str]:
-    """Shape and dtype of the arrays by their place."""
-    leaves = [(jax.tree_util.keystr(k), x) for k, x in jax.tree_util.tree_leaves_with_path(_nested(tree))]
-    return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in leaves if hasattr(x, "shape")}
+def _data(leaf: Any) -> Any:
+    """What Orbax saves of a leaf."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _restored(
+    folder: pathlib.Path, leaves: Mapping[str, Any], saved: Mapping[str, str], sharding: Any = None
+) -> dict[str, jax.Array]:
+    """The arrays of a checkpoint that have the names of `leaves`, where those are, or with one sharding for all."""
+    from orbax.checkpoint import v1 as orbax
+
+    data = {name: _data(leaf) for name, leaf in leaves.items() if leaf.size}
+    wanted: dict[str, Any] = {
+        name: orbax.PLACEHOLDER for name, what in saved.items() if 0 not in json.loads(what[what.index("[") :])
+    }
+    for name, x in data.items():
+        wanted[name] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding)
+    found: Any = orbax.load(os.fspath(folder / "state"), _nested(wanted))
+    arrays = {}
+    for name, leaf in leaves.items():
+        if not leaf.size:
+            arrays[name] = jnp.zeros(leaf.shape, leaf.dtype)
+            continue
+        array = functools.reduce(operator.getitem, name.split("/"), found)
+        arrays[name] = jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+    return arrays
+
+
+def _json(name: str, value: Any) -> Any:
+    """What comes back of a value that is written as JSON."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be what JSON can hold, got {value!r}: {error}.") from None
+
+
+def _plain_array(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        raise TypeError(f"{name} must be an array of numbers or text, got objects: {value!r}.")
+    return array
+
+
+def _is_checkpoint(path: pathlib.Path) -> bool:
+    name = path.name
+    return name.isascii() and name.isdecimal() and str(int(name)) == name and path.is_dir() and not path.is_symlink()
+
+
+def _info(path: pathlib.Path) -> dict[str, Any]:
+    info = json.loads((path / _INFO).read_text())
+    if info.get("format") != _FORMAT:
+        raise ValueError(
+            f"checkpoint {path} has format {info.get('format')}, this version reads {_FORMAT}; read it with the "
+            "version of asyncflax that wrote it."
+        )
+    return info
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -311,31 +421,31 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _sums(folder: pathlib.Path) -> str:
     """One line a file, as sha256sum prints it."""
-    line = lambda path: f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
-    return "".join(map(line, _files(folder)))
+    lines = []
+    for path in _files(folder):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+    return "".join(lines)
 
 
-def _damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint, None if nothing is. Files that it does not list do not matter."""
+def _damage(folder: pathlib.Path, run: str | None = None) -> str | None:
+    """Why a checkpoint is not to be trusted, None if it is. Files that it does not list do not matter."""
     try:
         stated = (folder / _SUMS).read_text().splitlines()
         found = set(_sums(folder).splitlines())
-    except (OSError, UnicodeDecodeError) as error:
+        lost = sorted(set(stated) - found)
+        if lost:
+            return f"{lost[0].split('  ')[-1]} has changed"
+        names = {line.split("  ", 1)[-1] for line in stated}
+        if _INFO not in names:
+            return f"{_SUMS} is incomplete"
+        info = json.loads((folder / _INFO).read_text())
+        if info.get("format") != _FORMAT:
+            return None  # `_info` says so
+        if not names >= {*info["files"], _INFO}:
+            return f"{_SUMS} is incomplete"
+        if str(info["update"]) != folder.name and run is not None:
+            return f"it is the checkpoint of update {info['update']}"
+        return "it belongs to another run" if run not in (None, info["run"]) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"it cannot be read: {error}"
-    if not any(line.endswith("  info.json") for line in stated):
-        return f"{_SUMS} is incomplete"
-    lost = sorted(set(stated) - found)
-    return f"{lost[0].split('  ')[-1]} has changed" if lost else None
-
-
-def _free_name(path: pathlib.Path) -> pathlib.Path:
-    names = (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000)))
-    return next(name for name in names if not name.exists())
-
-
-def _sync(path: pathlib.Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -146,7 +146,6 @@ def _of_all(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, A
 def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
     """The loop: chunks, metrics, evaluations, checkpoints."""
     config, trace, algorithm = experiment.config, experiment.trace, experiment.algorithm
-    checkpoints = Checkpoints(folder.path / "checkpoints", keep=config.keep_checkpoints, warn=_say)
     begin = {"key": experiment.key, "model_state": experiment.model_state}
     state = init_run(algorithm, experiment.params, experiment.plan, **begin)
     gradient_fn, meter = experiment.gradient_fn, None
@@ -154,9 +153,11 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
         gradient_fn, meter = make_meter(experiment)
     try:
         folder.begin(trace, inputs=inputs(experiment.named.asynchrony), sources=experiment.named.sources())
+        options: dict[str, Any] = {"keep": config.keep_checkpoints, "run": folder.began["sha256"], "warn": _say}
+        checkpoints = Checkpoints(folder.path / "checkpoints", **options)
         checkpoint = checkpoints.latest(like=state)
         start = 0 if checkpoint is None else checkpoint.update
-        records = Records(folder.path, resume_at=-1 if checkpoint is None else start)
+        records = Records(folder.path, rows=() if checkpoint is None else checkpoint.rows)
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     if checkpoint is not None:
@@ -191,7 +192,8 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
                 _refuse_broken(reporter, state, update)
                 records.sync()
                 extra = meter.arrays() if meter is not None else {}
-                checkpoints.save(update, state, config=dataclasses.asdict(config), metrics=metrics, extra=extra)
+                about: dict[str, Any] = {"config": dataclasses.asdict(config), "metrics": metrics}
+                checkpoints.save(update, state, **about, extra=extra, rows=records.rows)
                 if stopped_by and not is_last:
                     raise RunInterruptedError(
                         f"stopped by {stopped_by.name} after update {update:,} and saved; "

@@ -1,8 +1,8 @@
 """The metrics of a run as they come: JSON lines, TensorBoard, and a CSV table at the end.
 
-A row belongs to an update of the server. When a run is resumed, the rows after its checkpoint are dropped: they are
-computed again. Where several processes run, all have the rows and the primary writes them. Needs tensorboardX (the
-extra `train`).
+A row belongs to an update of the server. A run that is resumed takes the rows until then from its checkpoint, and
+writes all files anew: what they say later is computed again, and what happened to them meanwhile does not matter. Where
+several processes run, all have the rows and the primary writes them. Needs tensorboardX (the extra `train`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asyncflax._files import write_atomically
@@ -26,13 +26,10 @@ class Records:
 
     Args:
       folder: of the run.
-      resume_at: rows of later updates are dropped; 0 keeps those of update 0, -1 drops all.
+      rows: what has been recorded so far; from a checkpoint.
 
     Attributes:
       rows: list of dicts, each with 'update' and numbers by name.
-
-    Raises:
-      ValueError: a row of metrics.jsonl that should stay is missing or cannot be read.
 
     Example:
       >>> import tempfile
@@ -41,17 +38,17 @@ class Records:
       >>> with Records(folder) as records:
       ...     records.write({"update": 20, "train_loss": 2.3})
       ...     records.write({"update": 40, "train_loss": 1.9, "test_accuracy": 0.4})
-      >>> with Records(folder, resume_at=20) as records:
+      >>> with Records(folder, rows=records.rows[:1]) as records:
       ...     records.rows
       [{'update': 20, 'train_loss': 2.3}]
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, resume_at: int = -1):
+    def __init__(self, folder: str | os.PathLike[str], *, rows: Iterable[Mapping[str, Any]] = ()):
         from tensorboardX import SummaryWriter
 
         self.folder, self._writes = pathlib.Path(folder), is_primary()
         path = self.folder / "metrics.jsonl"
-        self.rows = _read(path, resume_at)
+        self.rows = [dict(row) for row in rows]
         if not self._writes:
             return
         text = "".join(map(_line, self.rows))
@@ -108,24 +105,3 @@ class Records:
 
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
-
-
-def _read(path: pathlib.Path, last_update: int) -> list[dict[str, Any]]:
-    """The rows up to an update, which there must be. What a killed process left half written lies behind them."""
-    rows = []
-    if last_update < 0:
-        return rows
-    content = path.read_bytes().decode(errors="replace") if path.exists() else ""
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            row = json.loads(line)
-            update = row["update"]
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{path}, line {number} is no row of metrics: {line[:80]!r}; put it right.") from None
-        rows.append(row)
-        if update >= last_update:
-            break
-    if not rows or rows[-1]["update"] != last_update:
-        have = f"ends at update {rows[-1]['update']}" if rows else "has no rows"
-        raise ValueError(f"{path} {have}, but the newest checkpoint is of update {last_update}; put the file back.")
-    return rows

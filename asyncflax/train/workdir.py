@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -18,12 +19,14 @@ from typing import IO, Any
 import jax
 import numpy as np
 
-from asyncflax._files import write_atomically
+from asyncflax._files import set_aside, write_atomically
 from asyncflax.errors import RunError
 from asyncflax.trace import Trace
 from asyncflax.train.distributed import broadcast, is_primary, sync
 
 __all__ = ["Workdir", "differences"]
+
+_FORMAT = 1  # of run.json
 
 
 class Workdir:
@@ -56,6 +59,7 @@ workdir, or the old config to go on.
         self._name = f"workdir={os.fspath(path)!r}"
         self._record, self._trace = self.path / "run.json", self.path / "trace.npz"
         self._sources: dict[str, str] = {}
+        self._notes: list[str] = []
         if is_primary():
             self._refuse_other_folder()
 
@@ -65,6 +69,12 @@ workdir, or the old config to go on.
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise ValueError(f"{self._name} cannot be written, {parent} does not allow it.")
+        links = [p for p in self.path.rglob("*") if p.is_symlink()]
+        if links:
+            raise ValueError(
+                f"{self._name} contains a link, {links[0].relative_to(self.path)}; inside a run's folder none is "
+                "followed (the folder itself may be one). Replace it with what it points to, or take a new workdir."
+            )
         if self._record.exists():
             self._refuse_other_config()
         elif self.path.exists():
@@ -85,7 +95,8 @@ workdir, or the old config to go on.
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("w")
+            no_link = getattr(os, "O_NOFOLLOW", 0)
+            file = open(os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | no_link, 0o666), "r+")  # noqa: SIM115
         except OSError as error:
             raise RunError(f"{self._name} cannot be written: {error}") from error
         with file:
@@ -123,48 +134,61 @@ workdir, or the old config to go on.
             raise ValueError(f"{self._name} is another folder here than in process 0; take one that all processes see.")
 
     def _write_or_compare(self, trace: Trace | None, inputs: Mapping[str, str] | None) -> None:
+        digest = None if trace is None else _digest(trace.worker, trace.read_version)
         if not self._record.exists():
             if trace is not None:
                 trace.save(self._trace, overwrite=True)  # what a killed process left may lie there
             about = {
+                "format": _FORMAT,
                 "kind": self._kind,
                 "config": dataclasses.asdict(self.config),
                 "inputs": {**(inputs or {})},
+                "trace": digest,
                 "sources": self._sources,
                 **_versions(),
             }
-            text = json.dumps(about, indent=1) + "\n"
+            text = json.dumps(about | {"sha256": _digest(_text(about))}, indent=1) + "\n"
             write_atomically(self._record, lambda file: file.write(text.encode()))
             return
         self._refuse_other_config()  # another process may have begun meanwhile
-        before = self._began().get("inputs", {})
+        began = self.began
+        before = began["inputs"]
         for name in (inputs or {}).keys() | before.keys():
             if before.get(name) != (inputs or {}).get(name):
                 raise ValueError(f"{self._name} holds a run that read another file as {name}; take a new workdir.")
-        if trace is None:
-            return
-        old = Trace.load(self._trace)
-        if not (np.array_equal(old.worker, trace.worker) and np.array_equal(old.read_version, trace.read_version)):
-            raise ValueError(
-                f"the config makes another trace than the run began with, {self._trace}; take a new workdir."
-            )
+        if digest != began["trace"]:
+            raise ValueError(f"{self._name} holds a run with another trace than the config makes; take a new workdir.")
+        if trace is not None:
+            self._restore(trace)
+
+    def _restore(self, trace: Trace) -> None:
+        """Writes the trace again if its file was lost or corrupted."""
+        try:
+            saved = Trace.load(self._trace)
+            if np.array_equal(saved.worker, trace.worker) and np.array_equal(saved.read_version, trace.read_version):
+                return
+        except (OSError, ValueError):
+            pass
+        what = f"corrupted; it is now {set_aside(self._trace).name}" if self._trace.exists() else "missing"
+        self._notes.append(f"{self._trace} was {what}; the trace is the one that the run began with and is saved again")
+        trace.save(self._trace)
 
     def changes(self) -> list[str]:
-        """What is not as it was when the run began, in words: versions and the code that is not the library's."""
-        began = self._began()
+        """What is not as it was, in words: versions, the code that is not the library's, a trace that was lost."""
+        began = self.began
         versions = [
             f"{name} was {began.get(name)}, now it is {now}; the last bits may differ"
             for name, now in _versions().items()
             if began.get(name) != now
         ]
-        before = began.get("sources", {})
+        before = began["sources"]
         names = sorted(before.keys() | self._sources.keys())
         other = [name for name in names if before.get(name) != self._sources.get(name)]
-        return versions + [f"the source of {name} has changed since the run began" for name in other]
+        return self._notes + versions + [f"the source of {name} has changed since the run began" for name in other]
 
     def _refuse_other_config(self) -> None:
-        began = self._began()
-        if began.get("kind", self._kind) != self._kind:
+        began = self.began
+        if began["kind"] != self._kind:
             raise ValueError(
                 f"{self._name} has a {began['kind']} in its run.json, no {self._kind}; take a new workdir."
             )
@@ -175,13 +199,29 @@ workdir, or the old config to go on.
                 "Take a new workdir, or the old config to go on."
             )
 
-    def _began(self) -> dict:
+    @property
+    def began(self) -> dict[str, Any]:
+        """What is in run.json: how the run began.
+
+        Its 'sha256' is what the run is known by; the files of the run carry it, so that no file of another is taken.
+
+        Raises:
+          ValueError: it is corrupted, or of another format.
+        """
         try:
             began = json.loads(self._record.read_text())
-            if not isinstance(began["config"], dict):
-                raise TypeError
-        except (OSError, ValueError, KeyError, TypeError):
-            raise ValueError(f"{self._record} cannot be read; put it right, or take a new workdir.") from None
+            found = began.get("format")
+            if found == _FORMAT and began["sha256"] != _digest(_text(began)):
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"{self._record} is corrupted or not of a run; restore it from a backup, or take a new workdir."
+            ) from None
+        if found != _FORMAT:
+            raise ValueError(
+                f"{self._record} has format {found}, this version reads {_FORMAT}; take a new workdir, or resume "
+                "the run with the version of asyncflax that began it."
+            )
         return began
 
 
@@ -195,6 +235,16 @@ def _lock(file: IO[str]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _digest(*parts: Any) -> str:
+    """The SHA-256 of texts and arrays of integers."""
+    content = [part.encode() if isinstance(part, str) else np.asarray(part, "<i8").tobytes() for part in parts]
+    return hashlib.sha256(b"".join(content)).hexdigest()
+
+
+def _text(about: Mapping[str, Any]) -> str:
+    return json.dumps({name: value for name, value in about.items() if name != "sha256"})
 
 
 def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[str]:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncflax import data
+from asyncflax._files import write_arrays
 from asyncflax.data import arrays
 
 TFDS_DATA_DIR = os.environ.get("TFDS_DATA_DIR")
@@ -94,24 +95,45 @@ def tiny_data():
     return data.ImageData(image(5), np.arange(5, dtype=np.int32), image(2), np.arange(2, dtype=np.int32))
 
 
-def test_a_cache_is_enough_and_a_damaged_one_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / "folder" / "cache.npz"
-    arrays._write_cache(path, tiny_data())
+def test_a_cache_is_enough_and_a_corrupted_one_is_refused(tmp_path, monkeypatch):
+    path, whole = tmp_path / "cache.npz", tmp_path / "whole.npz"
+    write_arrays(whole, tiny_data()._asdict(), kind="cifar10 3.0.2, decoded, format 1")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
-    for name, array in data.cifar10(tmp_path / "nowhere", cache=path)._asdict().items():
+    for name, array in data.cifar10(tmp_path / "nowhere", cache=whole)._asdict().items():
         np.testing.assert_array_equal(array, getattr(tiny_data(), name))
-    with pytest.raises(ValueError, match=r"no cache of CIFAR-100 \(its labels are 0 to 4\); delete it"):
-        data.cifar100(cache=path)
+    with pytest.raises(ValueError, match=r"no cache of CIFAR-100 \(it holds 'cifar10 .*\); delete it, or name"):
+        data.cifar100(cache=whole)
+    content = whole.read_bytes()
     for spoil in (
-        lambda: path.write_bytes(path.read_bytes()[:1000]),
-        lambda: np.savez(path, **{name: np.ones(3) for name in data.ImageData._fields}),
+        lambda: path.write_bytes(content[:1000]),
+        lambda: np.savez(path, **tiny_data()._asdict()),  # somebody's own
         lambda: path.write_bytes(b"\x93NUMPY"),
+        lambda: path.write_bytes(b""),
+        *(
+            lambda at=at: path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            for at in (5, 9000)
+        ),
     ):
         spoil()
-        with pytest.raises(ValueError, match=r"cache\.npz is damaged .* of CIFAR-10 .*delete it"):
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=r"cache\.npz is corrupted or no cache of CIFAR-10 .*; delete it, or name"):
             data.cifar10(cache=path)
-        with pytest.raises(ValueError, match=r"cache\.npz is damaged .* of CIFAR-100 .*delete it"):
-            data.cifar100(cache=path)
+        assert path.read_bytes() == before
+
+
+def test_a_corrupted_cache_of_ours_is_set_aside_and_made_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "tfds" / "cifar10" / "3.0.2").mkdir(parents=True)
+    splits = iter(2 * [tiny_data()[:2], tiny_data()[2:]])
+    monkeypatch.setattr(arrays, "_decode", lambda *_: next(splits))
+    first = data.cifar10(tmp_path / "tfds")
+    path = tmp_path / "asyncflax" / "cifar10-3.0.2.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    again = data.cifar10(tmp_path / "tfds")
+    assert "is corrupted" in capsys.readouterr().out and path.with_name(f"{path.name}.corrupted").exists()
+    for one, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, same)
+    data.cifar10(tmp_path / "nowhere")  # the new one is enough
 
 
 def test_cifar100_from_made_up_records(tmp_path, monkeypatch):
@@ -146,7 +168,7 @@ def test_cifar100_from_made_up_records(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.train_images[2], records["train"][2]["image"])
     np.testing.assert_array_equal(first.test_labels, [99, 98, 97])
     assert first.num_classes == 100
-    with pytest.raises(ValueError, match=r"no cache of CIFAR-10 \(its labels are 0 to 99\); delete it"):
+    with pytest.raises(ValueError, match=r"no cache of CIFAR-10 \(it holds 'cifar100 "):
         data.cifar10(cache=cache)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
     for one, same in zip(data.cifar100("nowhere", cache=cache), first, strict=True):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 from photographs import TFDS_DATA_DIR, jpeg, needs_sample
 
+from asyncflax._files import read_arrays, write_arrays
 from asyncflax.data import imagenet
 from asyncflax.data.imagenet import Record
 
@@ -87,30 +88,32 @@ def test_a_subset_of_the_classes_is_renumbered(prepared, cache, monkeypatch):
         wanted = [whole[i] for i in range(len(whole)) if whole[i].label in classes]
         assert [part[i] for i in range(len(part))] == [r._replace(label=classes.index(r.label)) for r in wanted]
     assert sorted(path.name for path in cache.iterdir()) == [
-        "imagenet2012-5.1.0-train-labels.npy",
-        "imagenet2012-5.1.0-validation-labels.npy",
+        "imagenet2012-5.1.0-train-labels.npz",
+        "imagenet2012-5.1.0-validation-labels.npz",
     ]
     monkeypatch.setattr(imagenet, "_scan", None)  # calling it would fail
     assert len(imagenet.imagenet2012(prepared, classes=classes).train) == len(found.train)
     assert len(imagenet.imagenet2012(prepared, classes=range(2)).train) == 10
 
 
-def test_kept_labels_that_are_wrong_are_refused(prepared, cache):
-    imagenet.imagenet2012(prepared, classes=[4])
-    path = cache / "imagenet2012-5.1.0-train-labels.npy"
-    labels = np.load(path)
+def test_kept_labels_that_are_wrong_are_read_again(prepared, cache, capsys):
+    wanted = list(imagenet.imagenet2012(prepared, classes=[4]).train)
+    path = cache / "imagenet2012-5.1.0-train-labels.npz"
+    labels = read_arrays(path, kind=(kind := "labels of 31 records, format 1"))["labels"]
+    other = lambda kind, labels: write_arrays(path, {"labels": labels}, kind=kind)
     for spoil in (
         lambda: path.write_bytes(path.read_bytes()[:-3]),
         lambda: path.write_bytes(b"no array"),
-        lambda: np.save(path, labels[1:]),
-        lambda: np.save(path, labels.astype(np.float64)),
+        lambda: path.write_bytes(b""),
+        lambda: np.savez(path, labels=labels),
+        lambda: other("labels of 30 records, format 1", labels[1:]),
     ):
         spoil()
-        with pytest.raises(ValueError, match=r"train-labels\.npy is damaged or of other records .*delete it"):
-            imagenet.imagenet2012(prepared, classes=[4])
-    np.save(path, (labels + 1) % NUM_LABELS)  # of other records, as many
+        assert list(imagenet.imagenet2012(prepared, classes=[4]).train) == wanted
+        assert "train-labels.npz is corrupted or of other records" in capsys.readouterr().out
+    other(kind, (labels + 1) % NUM_LABELS)  # of other records, as many
     records = imagenet.imagenet2012(prepared, classes=[4]).train
-    with pytest.raises(ValueError, match=r"has label 3, not one of \[4\]: .*train-labels\.npy .*delete it"):
+    with pytest.raises(ValueError, match=r"has label 3, not one of \[4\]: .*train-labels\.npz .*delete it"):
         records[0]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import asyncflax
@@ -93,8 +94,8 @@ def test_every_kind_of_damage_in_every_file_is_noticed(tmp_path):
             said = []
             found = Checkpoints(folder, warn=said.append).latest(like=state)
             assert found.update == 1 and len(said) == 1, (name, said)
-            assert "2 is damaged (" in said[0] and "it is now 2.damaged" in said[0]
-            assert (folder / "2.damaged").is_dir()
+            assert "2 is corrupted (" in said[0] and "it is now 2.corrupted" in said[0]
+            assert (folder / "2.corrupted").is_dir()
             shutil.rmtree(folder)
 
 
@@ -110,7 +111,10 @@ def test_when_all_are_damaged_nothing_is_begun_anew_in_silence(tmp_path):
     checkpoints.save(1, state, config={})
     (tmp_path / "1" / "info.json").write_text("{}")
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"no checkpoint in .* is undamaged; start anew in another workdir"):
+        with pytest.raises(
+            ValueError,
+            match=r"has only corrupted checkpoints \(1\.corrupted\); restore one .* or start again in a new workdir",
+        ):
             checkpoints.latest(like=state)
 
 
@@ -137,7 +141,7 @@ def test_the_newest_and_the_best_stay(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused_with_the_array_named(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, make_state(num_workers=3), config={})
-    message = r"of another run: state\['algorithm'\].* is float\d+\[3, .* in it, here it is float\d+\[4, "
+    message = r"of another run: algorithm/.* is float\d+\[3, .* in it, here it is float\d+\[4, "
     with pytest.raises(ValueError, match=message):
         checkpoints.latest(like=make_state(num_workers=4))
 
@@ -149,6 +153,99 @@ class Pair(NamedTuple):
     b: jax.Array
 
 
+def odd_trees():
+    rank0 = {"w": jnp.ones(2), "adapter": jnp.zeros((0, 3))}
+    names = {
+        "net": {"bias": jnp.full(2, 1.0), "a/b": jnp.zeros(1)},
+        "net.bias": jnp.full(2, 7.0),
+        "net/bias": jnp.ones(3),
+    }
+    escaped = {"a.b": jnp.full(1, 1.0), "a%2Eb": jnp.full(1, 2.0), "a": {"b": jnp.full(1, 3.0)}, "": jnp.full(1, 4.0)}
+    nested = [Pair(jnp.ones(2), jnp.zeros((2, 0))), (jnp.arange(3.0), {"..": jnp.ones(1, jnp.bfloat16)})]
+    return {"a rank of 0": rank0, "dots": names, "escapes": escaped, "containers": nested, "one array": jnp.arange(3.0)}
+
+
+@pytest.mark.parametrize("tree", odd_trees().values(), ids=odd_trees())
+def test_every_tree_comes_back(tmp_path, tree):
+    plan = asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=4))
+    state = asyncflax.init_run(asyncflax.algorithms.momentum_asgd(0.1), tree, plan)
+    Checkpoints(tmp_path).save(0, state, config={})
+    assert_same(Checkpoints(tmp_path).latest(like=jax.tree.map(jnp.copy, state)).state, state)
+    params, _ = load_model(tmp_path / "0", params=tree)
+    assert jax.tree.structure(params) == jax.tree.structure(tree)
+    jax.tree.map(np.testing.assert_array_equal, params, tree)
+
+
+def test_typed_keys_of_a_method_come_back(tmp_path):
+    noisy = optax.chain(optax.add_noise(eta=0.01, gamma=0.55, key=jax.random.key(5)), optax.sgd(0.1))
+    plan = asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=4))
+    state = asyncflax.init_run(asyncflax.from_optax(noisy), jnp.ones(2), plan)
+    Checkpoints(tmp_path).save(0, state, config={})
+    other = asyncflax.init_run(asyncflax.from_optax(noisy), jnp.zeros(2), plan, key=jax.random.key(9))
+    keys = lambda tree: [
+        jax.random.key_data(x).tolist() for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    ]
+    found = Checkpoints(tmp_path).latest(like=other).state
+    assert keys(found) == keys(state) and len(keys(found)) == 2
+    rbg = other._replace(key=jax.random.key(0, impl="rbg"))
+    with pytest.raises(ValueError, match=r"of another run: key is key<fry>\[\] in it, here it is key<rbg>\[\]"):
+        Checkpoints(tmp_path).latest(like=rbg)
+
+
+@pytest.mark.parametrize(
+    "arguments, kind, message",
+    [
+        ({"update": -5}, ValueError, "update must be an integer >= 0, got update=-5"),
+        ({"update": 2.5}, TypeError, "update must be a concrete integer, got 2.5"),
+        ({"update": "../x"}, TypeError, "update must be a concrete integer, got '../x'"),
+        ({"extra": {"a": np.array([{}])}}, TypeError, r"extra\['a'\] must be an array of numbers or text, got objects"),
+        ({"config": {"a": object}}, TypeError, "config must be what JSON can hold"),
+        ({"metrics": {"loss": float("nan")}}, ValueError, "metrics must be what JSON can hold"),
+        ({"rows": [{"update": {1}}]}, TypeError, "rows must be what JSON can hold"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_saved(tmp_path, arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        Checkpoints(tmp_path / "new").save(**{"update": 1, "state": make_state(), "config": {}, **arguments})
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_checkpoint_of_another_run_or_update_is_not_taken(tmp_path):
+    """Nor is one whose sums have lost a line together with the file, or that a later version wrote."""
+    state, said = make_state(), []
+    mine, sibling = (Checkpoints(tmp_path / name, run=name, warn=said.append) for name in ("mine", "sibling"))
+    for update in (1, 2):
+        mine.save(update, state, config={})
+        sibling.save(update, state, config={})
+    rows = [{"update": 2, "test_loss": 0.5}]
+    mine.save(3, state, config={}, rows=rows)
+    assert mine.latest(like=state).rows == rows
+    shutil.rmtree(mine.folder / "3")
+    shutil.rmtree(mine.folder / "2")
+    shutil.copytree(sibling.folder / "2", mine.folder / "2")
+    shutil.copytree(mine.folder / "1", mine.folder / "3")
+    shutil.copytree(mine.folder / "1", mine.folder / "4")
+    largest = max(files(mine.folder / "4" / "state"), key=lambda path: path.stat().st_size)
+    largest.unlink()
+    sums = mine.folder / "4" / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if largest.name not in line))
+    assert mine.latest(like=state).update == 1
+    reasons = ["SHA256SUMS is incomplete", "it is the checkpoint of update 1", "it belongs to another run"]
+    assert [text.partition("(")[2].partition(")")[0] for text in said] == reasons
+
+
+def test_odd_names_are_ignored_with_a_note(tmp_path):
+    state, said = make_state(), []
+    checkpoints = Checkpoints(tmp_path, warn=said.append)
+    checkpoints.save(1, state, config={})
+    for name in ("007", "\u0663", "-1", "final", "9x"):
+        shutil.copytree(tmp_path / "1", tmp_path / name)
+    (tmp_path / "12").write_text("")
+    (tmp_path / "13").symlink_to(tmp_path / "1")
+    assert checkpoints.latest(like=state).update == 1 and len(said) == 7
+    assert all(text.endswith("is not a checkpoint, it is ignored") for text in said)
+
+
 def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
     checkpoints, state = Checkpoints(tmp_path), make_state(seed=3)
     checkpoints.save(7, state, config={})
@@ -156,7 +253,7 @@ def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
     params, model_state = load_model(tmp_path / "7", params=like)
     assert model_state is None
     jax.tree.map(np.testing.assert_array_equal, params, state.params)
-    with pytest.raises(ValueError, match=r"is of another model: params\['w'\] is float64\[5\] in it, here .*\[6\]"):
+    with pytest.raises(ValueError, match=r"is of another model: params/w is float64\[5\] in it, here .*\[6\]"):
         load_model(tmp_path / "7", params={**like, "w": jnp.zeros(6, jnp.float32)})
     tuples = state._replace(params=(Pair(2.0 * jnp.ones(3), jnp.zeros(2)), [jnp.arange(4.0)]))
     checkpoints.save(8, tuples, config={})
@@ -166,7 +263,7 @@ def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
         load_model(tmp_path / "9", params=like)
     largest = max(files(tmp_path / "7" / "state"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="is corrupted"):
         load_model(tmp_path / "7", params=like)
 
 

@@ -1,9 +1,13 @@
 """A folder belongs to one process, by the locks of either kind of system; and it knows what its run began with."""
 
+import os
+import random
 import sys
 
+import numpy as np
 import pytest
 
+import asyncflax
 from asyncflax.errors import RunError
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.workdir import Workdir
@@ -53,3 +57,63 @@ def test_sources_that_changed_since_the_run_began_are_named(tmp_path):
     assert changes(sources) == []
     assert changes(sources | {"my_data": "b3"}) == [says("my_data")]
     assert changes({"my_model": "a1", "other": "c"}) == [says("my_data"), says("other")]
+
+
+def test_run_json_and_the_trace_are_known_again(tmp_path):
+    """Every bit of run.json counts; a trace that is lost is the config's, which run.json knows."""
+    config, trace = TrainConfig(), asyncflax.staleness.constant(2).trace(10)
+    with Workdir(tmp_path, config).owned() as workdir:
+        workdir.begin(trace)
+    record, saved = tmp_path / "run.json", tmp_path / "trace.npz"
+    content, rng = record.read_bytes(), random.Random(0)
+    for position in rng.sample(range(len(content)), 200):
+        record.write_bytes(
+            content[:position] + bytes([content[position] ^ 1 << rng.randrange(8)]) + content[position + 1 :]
+        )
+        with pytest.raises(ValueError, match=r"run\.json (is corrupted|has format)"):
+            Workdir(tmp_path, config)
+    record.write_bytes(content)
+    for spoil, what in ((saved.unlink, "missing"), (lambda: saved.write_bytes(b"?"), "corrupted; it is now")):
+        spoil()
+        workdir = Workdir(tmp_path, config)
+        workdir.begin(trace)
+        assert len(workdir.changes()) == 1 and f"trace.npz was {what}" in workdir.changes()[0]
+        assert np.array_equal(asyncflax.Trace.load(saved).read_version, trace.read_version)
+    with pytest.raises(ValueError, match="holds a run with another trace than the config makes"):
+        Workdir(tmp_path, config).begin(asyncflax.staleness.constant(3).trace(10))
+
+
+@pytest.mark.parametrize("name", [".lock", "checkpoints", "checkpoints/5/state", "metrics.jsonl", "elsewhere"])
+def test_no_link_inside_the_folder_is_followed(tmp_path, name):
+    """The folder itself may be one; a dangling link is one too."""
+    precious = tmp_path / "precious"
+    precious.write_text("do not touch")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    config = TrainConfig()
+    with Workdir(tmp_path / "run", config).owned() as workdir:
+        workdir.begin()
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    for target in (precious, tmp_path / "nothing"):
+        link.symlink_to(target)
+        with pytest.raises(ValueError, match=rf"contains a link, {name}; inside a run's folder none is followed"):
+            Workdir(tmp_path / "run", config)
+        if name == ".lock":  # made after the look
+            with pytest.raises(RunError, match=r"cannot be written"), workdir.owned():
+                pass
+        link.unlink()
+    assert precious.read_text() == "do not touch" and not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no umask on Windows")
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with Workdir(tmp_path / "run", TrainConfig()).owned() as workdir:
+            workdir.begin(asyncflax.staleness.constant(2).trace(10))
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").iterdir()}
+    assert modes == dict.fromkeys((".lock", "run.json", "trace.npz"), "0o640")

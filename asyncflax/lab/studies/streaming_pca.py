@@ -1,7 +1,7 @@
 r"""How much delay does momentum leave? The study of streaming PCA, from a config to a figure, numbers and claims.
 
     workdir/run.json             the config and the versions that it began with
-    workdir/cells/*.npy          the mean error of each setting, as they come: float64 [records + 1, replicates]
+    workdir/cells/*.npz          the mean error of each setting, as they come: float64 [records + 1, replicates]
     workdir/results.npz          everything that the figure shows; `NAME.axes` says what the axes of NAME are
     workdir/streaming_pca.png    the figure
     workdir/claims/*.json        the claims (see `claims`), with the figure
@@ -21,14 +21,16 @@ Needs matplotlib and tqdm (the extra `train`).
 
 import concurrent.futures
 import dataclasses
+import io
 import os
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from asyncflax import _check, theory
-from asyncflax._files import write_atomically
+from asyncflax._files import CorruptedError, read_arrays, set_aside, write_arrays, write_atomically, write_once
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim
 from asyncflax.theory.problems import StreamingPca
@@ -38,6 +40,7 @@ __all__ = ["Results", "StreamingPcaConfig", "Study", "run_study"]
 
 # mu: delay. Said to be the best delays of Figure 1 of Liu et al. 2018; second-hand, not read in the paper.
 SECOND_HAND = {0.70: 120, 0.80: 80, 0.85: 60, 0.90: 30, 0.95: 10}
+_CELL = "setting of a study of streaming PCA, format 1:"
 _WORST = 2.0  # the error at a saddle, and of what diverged
 
 
@@ -161,9 +164,12 @@ class Results(NamedTuple):
     curves: np.ndarray
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes the arrays and, as `NAME.axes`, what their axes are."""
+        """Writes the arrays and, as `NAME.axes`, what their axes are; a file with other content is set aside."""
         arrays = self._asdict() | {f"{name}.axes": np.array(axes) for name, axes in _AXES.items()}
-        write_atomically(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+        archive = io.BytesIO()
+        np.savez(archive, **arrays)  # pyright: ignore[reportArgumentType]
+        if note := write_once(path, archive.getvalue()):
+            _say(note)
 
 
 _AXES = {
@@ -225,20 +231,42 @@ def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, co
         folder = Workdir(workdir, config)
         with folder.owned():
             folder.begin()
-            errors = _simulate(config, folder.path / "cells")
+            for change in folder.changes():
+                _say(f"note: {change}")
+            errors = _simulate(config, folder.path / "cells", folder.began["sha256"])
             results = _evaluate(config, errors)
             figure, claims = folder.path / "streaming_pca.png", _claims(config, results, command)
+            results.save(folder.path / "results.npz")
             if not figure.exists():
-                results.save(folder.path / "results.npz")
                 _draw(config, results, figure)
             for claim in claims:
-                path = folder.path / "claims" / f"{claim.name}.json"
-                if not path.exists():  # its machine and command are those of the first time
-                    claim.save(path.parent)
+                _save_claim(claim, folder.path / "claims")
             (folder.path / "claims" / figure.name).write_bytes(figure.read_bytes())
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     return Study(results, claims, figure, _table(config, results))
+
+
+def _save_claim(claim: Claim, folder: pathlib.Path) -> None:
+    """Writes a claim, unless it is there; its machine and command are those of the first time."""
+    path = folder / f"{claim.name}.json"
+    if path.exists():
+        try:
+            before = Claim.load(path)
+            if dataclasses.replace(before, machine=claim.machine, command=claim.command) == claim:
+                return
+        except (OSError, TypeError, ValueError):
+            pass
+        _say(f"note: {path} is not what was written; it is now {set_aside(path).name} and written again")
+    claim.save(folder)
+
+
+def _say(text: str) -> None:
+    """Prints a line above the progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
 
 
 # --- What is run ------------------------------------------------------------------------------------------------------
@@ -278,7 +306,7 @@ def _kinds(config: StreamingPcaConfig) -> list[Cell]:
     ]
 
 
-def _simulate(config: StreamingPcaConfig, folder: pathlib.Path) -> dict[str, np.ndarray]:
+def _simulate(config: StreamingPcaConfig, folder: pathlib.Path, run_id: str) -> dict[str, np.ndarray]:
     """The mean error of each setting, float64 [records + 1, replicates]; those that are in the folder are read."""
     from tqdm import tqdm
 
@@ -286,9 +314,13 @@ def _simulate(config: StreamingPcaConfig, folder: pathlib.Path) -> dict[str, np.
     folder.mkdir(exist_ok=True)
 
     def run(cell: Cell) -> np.ndarray:
-        path = folder / f"{cell.name}.npy"
+        path, kind = folder / f"{cell.name}.npz", f"{_CELL} {cell.name}"
         if path.exists():
-            return np.load(path)
+            try:
+                return read_arrays(path, kind=kind, run=run_id)["error"]
+            except CorruptedError as error:
+                aside = set_aside(path).name
+                _say(f"note: {path} is corrupted ({error}); it is now {aside}, and its setting is simulated again")
         ensemble = problem.ensemble(
             cell.staleness,
             learning_rate=cell.learning_rate,
@@ -301,7 +333,7 @@ def _simulate(config: StreamingPcaConfig, folder: pathlib.Path) -> dict[str, np.
         with np.errstate(over="ignore", invalid="ignore"):  # of what diverged
             error = problem.error(ensemble.paths.astype(np.float64))
         error = np.where(error < _WORST, error, _WORST).reshape(-1, config.replicates, config.trajectories).mean(-1)
-        write_atomically(path, lambda file: np.save(file, error))
+        write_arrays(path, {"error": error}, kind=kind, run=run_id)
         return error
 
     cells, errors = _cells(config), {}

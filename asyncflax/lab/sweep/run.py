@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 import os
 import pathlib
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import xarray
 from tqdm import tqdm
 
 from asyncflax import _check
-from asyncflax._files import write_atomically
+from asyncflax._files import CorruptedError, read_arrays, set_aside, write_arrays, write_atomically, write_once
 from asyncflax.errors import RunError
 from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.lab.sweep.program import Program
@@ -37,6 +34,7 @@ from asyncflax.train.experiment import Experiment, load_data, make_experiment
 from asyncflax.train.workdir import Workdir
 
 Index = tuple[int, ...]
+_CELLS = "cells of a sweep, format 1"
 _THREEFRY = "set JAX_DEFAULT_PRNG_IMPL=threefry2x32"
 
 
@@ -129,17 +127,20 @@ def train_cells(
     try:
         with folder.owned():
             folder.begin(inputs=inputs, sources=sources)
-            finished = _Finished(folder.path / "cells", grid)
+            finished = _Finished(folder.path / "cells", grid, folder.began["sha256"])
             if len(finished):
                 for change in folder.changes():
                     _say(f"note: {change}")
             _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
-            results = _dataset(config, grid, finished)
+            results = _dataset(config, grid, finished, folder.began["device"])
             path = folder.path / "results.nc"
             if summarize is not None:
                 results = summarize(results)
-            if summarize is not None or not path.exists():
-                write_atomically(path, lambda file: file.write(bytes(results.to_netcdf(engine="scipy"))))
+            content = bytes(results.to_netcdf(engine="scipy"))
+            if summarize is not None:
+                write_atomically(path, lambda file: file.write(content))
+            elif note := write_once(path, content):
+                _say(note)
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
     except OSError as error:  # a full disk, a folder that went away
@@ -235,17 +236,19 @@ def _batched(items: Sequence[Any], size: int) -> list[list[Any]]:
 class _Finished:
     """The cells that are finished: one file for each tile, which appears whole or not at all."""
 
-    def __init__(self, folder: pathlib.Path, grid: Cells):
-        self._folder, self._cells = folder, {}
+    def __init__(self, folder: pathlib.Path, grid: Cells, run: str):
+        self._folder, self._run, self._cells = folder, run, {}
         folder.mkdir(exist_ok=True)
         for path in sorted(folder.glob("*.npz")):
             try:
-                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                    arrays = dict(file)
+                arrays = read_arrays(path, kind=_CELLS, run=run)
+                if path.name != _name(arrays["cells"].tolist()):
+                    raise CorruptedError(f"it holds the cells of {_name(arrays['cells'].tolist())}")
+            except CorruptedError as error:
+                aside = set_aside(path)
+                _say(f"note: {path} is corrupted ({error}); it is now {aside.name}, and its cells are trained again")
+            else:
                 self._take(arrays)
-            except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-                path.replace(path.with_suffix(".damaged"))
-                _say(f"note: {path} is damaged ({error}); it is set aside, and its cells are trained again")
         if self._cells:
             _say(f"{len(self)} of {len(grid)} cells are finished")
 
@@ -264,8 +267,7 @@ class _Finished:
     def add(self, cells: list[Index], rows: dict[str, np.ndarray]) -> None:
         """Saves the metrics of a tile."""
         arrays = {"cells": np.array(cells), **rows}
-        name = "-".join(map(str, cells[0])) + f"x{len(cells)}.npz"
-        write_atomically(self._folder / name, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+        write_arrays(self._folder / _name(cells), arrays, kind=_CELLS, run=self._run)
         self._take(arrays)
 
     def _take(self, arrays: dict[str, np.ndarray]) -> None:
@@ -274,7 +276,12 @@ class _Finished:
             self._cells[tuple(index)] = {name: values[row] for name, values in arrays.items()} | shared
 
 
-def _dataset(config: Any, grid: Cells, finished: _Finished) -> xarray.Dataset:
+def _name(cells: Sequence[Sequence[int]]) -> str:
+    """Of the file of a tile."""
+    return "-".join(map(str, cells[0])) + f"x{len(cells)}.npz"
+
+
+def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarray.Dataset:
     """All cells, labelled."""
     axes = tuple(grid.axes)
     first = next(iter(grid))
@@ -287,7 +294,7 @@ def _dataset(config: Any, grid: Cells, finished: _Finished) -> xarray.Dataset:
         values = np.stack([finished[index][name] for index in grid]).reshape(*grid.shape, *value.shape)
         last = () if value.ndim == 0 else ("update",) if _at_evaluations(name) else ("trained",)
         variables[name] = ((*axes, *last), values.astype(np.int32) if value.dtype.kind == "i" else values)
-    about = {"config": json.dumps(dataclasses.asdict(config)), "device": jax.devices()[0].device_kind}
+    about = {"config": json.dumps(dataclasses.asdict(config)), "device": device}
     return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
