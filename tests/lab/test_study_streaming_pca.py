@@ -327,7 +327,7 @@ def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
             np.testing.assert_array_equal(saved[name], getattr(results, name))
             assert len(saved[f"{name}.axes"]) == saved[name].ndim
     # The same config reads what is there; a lost cell is made again, with the same bits.
-    cell = folder / "cells" / "queue.npy"
+    cell = folder / "cells" / "queue.npz"
     before = cell.read_bytes(), study.figure.read_bytes()
     cell.unlink()
     again = run_study(SMALL, folder, command=COMMAND)

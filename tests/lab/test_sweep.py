@@ -116,7 +116,7 @@ def test_finished_cells_are_kept_and_the_rest_is_trained(tmp_path, capsys):
     damaged.write_bytes(damaged.read_bytes()[:-7])
     resumed = run_sweep(dataclasses.replace(config, cells_at_once=2), part)  # in other tiles
     assert "2 of 6 cells are finished" in capsys.readouterr().out
-    assert [path.suffix for path in (part / "cells").iterdir()].count(".damaged") == 1
+    assert [path.suffix for path in (part / "cells").iterdir()].count(".corrupted") == 1
     xarray.testing.assert_allclose(resumed, whole, rtol=1e-5)
     again = run_sweep(config, part)  # complete: nothing is trained
     assert "to train" not in capsys.readouterr().out.split("finished")[-1]
