@@ -1,64 +1,102 @@
-"""Kills a real training with SIGKILL, again and again, and compares what comes out with an uninterrupted twin.
+"""Kills real commands with SIGKILL, again and again, and compares what comes out with an uninterrupted twin.
 
-    python tests/killing.py --kills 30
+    python tests/killing.py                                 # ten kills each
+    python tests/killing.py multi_asgd --kills 30
 
-A per-worker method on a queue trace, with augmentation and dropout. Every array of the last checkpoint and every metric
-but the clock must be the same, bit by bit. Prints when the kills came.
+Every array of the last checkpoint and every metric but the clock must be the same, bit by bit; of a sweep or a
+comparison, all results. Prints when the kills came. Half of them are inside a write, by `faults.c`, where there is a C
+compiler; the others come at any time.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
+import writes
 from orbax.checkpoint import v1 as orbax
 
 ROOT = pathlib.Path(__file__).parents[1]
-SETTINGS = {
-    "algorithm": "multi_asgd",
+EVERY = {"log_every": 5, "eval_every": 20, "checkpoint_every": 10}
+DIGITS = {
     "num_workers": 4,
     "asynchrony": "queue(service_time=gamma(cv=0.5))",
     "momentum": 0.5,
     "learning_rate_drops": "(0.5,)",
     "crop_pad": 1,
     "flip": True,
-    "log_every": 5,
-    "eval_every": 20,
-    "checkpoint_every": 10,
+    **EVERY,
+}
+TRAINED = {"num_updates": 60, "eval_every": 20, "log_every": 10, "model": "Mlp"}
+CELLS = {**{f"train.{name}": value for name, value in TRAINED.items()}, "cells_at_once": 1}
+AXES = "momentum=(0.0, 0.3, 0.6), num_workers=(1, 2), seed=(0, 1)"
+# A launcher, a config and its fields, by what is tried.
+KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "multi_asgd": ("train", "digits.py", {"algorithm": "multi_asgd", **DIGITS}),  # a row for each worker
+    "meter": ("train", "digits.py", {**DIGITS, "asynchrony": "queue", "momentum": 0.3}),
+    "dana_dc": ("train", "digits.py", {"algorithm": "dana_dc", **DIGITS}),
+    "closed_loop": ("train", "digits.py", {"algorithm": "closed_loop_momentum", **DIGITS}),
+    "batch_norm": ("train", "resnet20.py:fast", {**EVERY, "batch_size": 4, "eval_every": 100}),
+    "records": ("train", "imagenet_eight.py:fast", {**EVERY, "batch_size": 4, "eval_every": 100}),
+    "sweep": ("sweep", "figure3.py:fast", {**CELLS, "axes": AXES}),
+    "compare": ("compare", "closed_loop.py:fast", {**CELLS, "seeds": "(0, 1, 2)"}),
 }
 
 
-def command(workdir: pathlib.Path, updates: int) -> list[str]:
-    """The training, as a user starts it."""
-    overrides = {**SETTINGS, "num_updates": updates}
+def command(workdir: pathlib.Path, updates: int, kind: str = "multi_asgd") -> list[str]:
+    """What a user types."""
+    launcher, config, fields = KINDS[kind]
+    overrides = fields if launcher != "train" else {**fields, "num_updates": updates}
     flags = [f"--config.{name}={value}" for name, value in overrides.items()]
-    return [sys.executable, "launch/train.py", "--config=configs/digits.py", f"--workdir={workdir}", *flags]
+    return [sys.executable, f"launch/{launcher}.py", f"--config=configs/{config}", f"--workdir={workdir}", *flags]
 
 
-def start(workdir: pathlib.Path, updates: int) -> subprocess.Popen:
-    """The training as a process of its own, with one device and 32 bits whatever the tests have."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_ENABLE_X64": "0"}
+def start(
+    workdir: pathlib.Path, updates: int, kind: str = "multi_asgd", environment: Mapping[str, str] | None = None
+) -> subprocess.Popen:
+    """The command as a process of its own, with one device and 32 bits whatever the tests have."""
+    plain = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_ENABLE_X64": "0"}
+    env = {**os.environ, **plain, **(environment or {})}
     with (workdir.parent / f"{workdir.name}.log").open("a") as output:
-        return subprocess.Popen(command(workdir, updates), cwd=ROOT, env=environment, stdout=output, stderr=output)
+        return subprocess.Popen(command(workdir, updates, kind), cwd=ROOT, env=env, stdout=output, stderr=output)
 
 
-def finish(workdir: pathlib.Path, updates: int) -> None:
-    """Runs the training to its end."""
-    if start(workdir, updates).wait(timeout=600) != 0:
+def finish(workdir: pathlib.Path, updates: int, kind: str = "multi_asgd") -> None:
+    """Runs the command to its end."""
+    if start(workdir, updates, kind).wait(timeout=600) != 0:
         raise RuntimeError((workdir.parent / f"{workdir.name}.log").read_text()[-2000:])
 
 
-def kill(workdir: pathlib.Path, updates: int, when: str, rng: random.Random) -> str:
+def kill_at(workdir: pathlib.Path, updates: int, kind: str, call: int, library: pathlib.Path) -> str:
+    """Starts the command and has it killed at one of its writes in the folder, counted from 1.
+
+    Returns:
+      'inside a checkpoint write', 'at another write', or 'after the end' if it made fewer.
+    """
+    faults = {"LD_PRELOAD": library, "FAULTS_UNDER": workdir, "FAULTS_MODE": "kill", "FAULTS_AT": call}
+    status = start(workdir, updates, kind, {name: str(value) for name, value in faults.items()}).wait(timeout=600)
+    if status not in (0, -signal.SIGKILL):
+        raise RuntimeError((workdir.parent / f"{workdir.name}.log").read_text()[-2000:])
+    if status == 0:
+        return "after the end"
+    return "inside a checkpoint write" if partial(workdir / "checkpoints") else "at another write"
+
+
+def kill(workdir: pathlib.Path, updates: int, when: str, rng: random.Random, kind: str = "multi_asgd") -> str:
     """Starts the training and kills it: 'start' before its first checkpoint, 'write' inside one, 'later' any time.
 
     'folder' is a 'start' as early as can be, when the folder is there and perhaps nothing in it.
@@ -67,7 +105,7 @@ def kill(workdir: pathlib.Path, updates: int, when: str, rng: random.Random) -> 
       what the kill hit: 'before the first checkpoint', 'inside a checkpoint write', 'between' or 'after the end'.
     """
     folder, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
-    process = start(workdir, updates)
+    process = start(workdir, updates, kind)
     if when == "folder":
         wait_for(workdir.exists, process)
     elif when == "start":
@@ -121,13 +159,20 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 def results(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every array of the last checkpoint, every metric but the clock, and which checkpoints were kept."""
+    """Every array of the last checkpoint, every metric but the clock, and which checkpoints were kept; or all cells."""
     import jax
 
+    cells = workdir / "results.nc"
+    if cells.exists():
+        import xarray
+
+        with xarray.open_dataset(cells, engine="scipy") as found:
+            return {str(name): array.values for name, array in found.variables.items()}
     kept = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
     with warnings.catch_warnings(action="ignore"):  # without a description of the arrays, Orbax tells that it guesses
         state = orbax.load(workdir / "checkpoints" / str(kept[-1]) / "state")
-    arrays = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
+    name = lambda path: re.sub(r"\['(\d+)'\]", r"[\1]", jax.tree_util.keystr(path))
+    arrays = {name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         row.pop("wall_seconds"), row.pop("updates_per_second", None)
@@ -141,27 +186,40 @@ def differing(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> list
     return [*lost, *(n for n in left.keys() & right.keys() if content(left, n) != content(right, n))]
 
 
+def try_kind(kind: str, kills: int, updates: int, folder: pathlib.Path) -> list[str]:
+    """Kills one kind of command, finishes it, prints what was hit; returns what differs from the twin."""
+    rng, library = random.Random(kind), None if writes.why_not() else writes.library(folder)
+    twin, killed = folder / f"{kind}-twin", folder / f"{kind}-killed"
+    finish(twin, updates, kind)
+    trains, hits = KINDS[kind][0] == "train", collections.Counter()
+    while hits.total() - hits["after the end"] < kills:
+        if library is not None and (hits.total() % 2 or not trains):
+            hit = kill_at(killed, updates, kind, rng.randint(1, 250 if trains else 12), library)
+        else:
+            hit = kill(killed, updates, ["start", "later", "write"][hits.total() // 2 % 3], rng, kind)
+        hits[hit] += 1
+        if hits["after the end"] > kills:
+            raise RuntimeError(f"{kind}: the commands are too short to be killed")
+        if hit == "after the end":
+            shutil.rmtree(killed)  # once more from the start
+    finish(killed, updates, kind)
+    found = results(twin)
+    difference = differing(found, results(killed))
+    print(f"{kind}: {dict(hits)}; {len(found)} arrays, different: {difference or 'none'}", flush=True)
+    return difference
+
+
 def main() -> None:
     """Kills, finishes, compares, prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--updates", type=int, default=900)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; default all")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--updates", type=int, default=600)
     args = parser.parse_args()
-    rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
-        twin, killed = pathlib.Path(folder, "twin"), pathlib.Path(folder, "killed")
-        finish(twin, args.updates)
-        plan = ["folder", "start", *("later" if i % 2 else "write" for i in range(args.kills - 2))]
-        hits: dict[str, int] = {}
-        for when in plan:
-            hit = kill(killed, args.updates, when, rng)
-            hits[hit] = hits.get(hit, 0) + 1
-            print(f"kill {sum(hits.values()):2d}: {hit}", flush=True)
-        finish(killed, args.updates)
-        found = results(twin)
-        difference = differing(found, results(killed))
-        print(f"{hits}; {len(found)} arrays, different: {difference or 'none'}")
-        sys.exit(bool(difference))
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/xla")
+        tried = [try_kind(kind, args.kills, args.updates, pathlib.Path(folder)) for kind in args.kinds or KINDS]
+        sys.exit(any(tried))
 
 
 if __name__ == "__main__":
