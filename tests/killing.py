@@ -43,7 +43,7 @@ DIGITS = {
 }
 TRAINED = {"num_updates": 60, "eval_every": 20, "log_every": 10, "model": "Mlp"}
 CELLS = {**{f"train.{name}": value for name, value in TRAINED.items()}, "cells_at_once": 1}
-AXES = "momentum=(0.0, 0.3, 0.6), num_workers=(1, 2), seed=(0, 1)"
+AXES = "momentum=(0.0, 0.3, 0.6), learning_rate=(0.1,), num_workers=(1, 2), seed=(0, 1)"
 # A launcher, a config and its fields, by what is tried.
 KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
     "multi_asgd": ("train", "digits.py", {"algorithm": "multi_asgd", **DIGITS}),  # a row for each worker
@@ -194,7 +194,7 @@ def try_kind(kind: str, kills: int, updates: int, folder: pathlib.Path) -> list[
     trains, hits = KINDS[kind][0] == "train", collections.Counter()
     while hits.total() - hits["after the end"] < kills:
         if library is not None and (hits.total() % 2 or not trains):
-            hit = kill_at(killed, updates, kind, rng.randint(1, 250 if trains else 12), library)
+            hit = kill_at(killed, updates, kind, rng.randint(1, 250 if trains else 30), library)
         else:
             hit = kill(killed, updates, ["start", "later", "write"][hits.total() // 2 % 3], rng, kind)
         hits[hit] += 1
