@@ -167,7 +167,8 @@ def results(workdir: pathlib.Path) -> dict[str, np.ndarray]:
         import xarray
 
         with xarray.open_dataset(cells, engine="scipy") as found:
-            return {str(name): array.values for name, array in found.variables.items()}
+            plain = lambda values: values.astype(str) if values.dtype == object else values
+            return {str(name): plain(array.values) for name, array in found.variables.items()}
     kept = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
     with warnings.catch_warnings(action="ignore"):  # without a description of the arrays, Orbax tells that it guesses
         state = orbax.load(workdir / "checkpoints" / str(kept[-1]) / "state")
