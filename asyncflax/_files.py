@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -122,8 +123,8 @@ def verified(signed: bytes) -> bytes | None:
 def set_aside(path: pathlib.Path) -> pathlib.Path:
     """Renames a file or folder to 'NAME.corrupted' (or '.corrupted-2', ...), and returns the new path."""
     aside = path.with_name(f"{path.name}.corrupted")
-    names = (aside, *(aside.with_name(f"{aside.name}-{n}") for n in range(2, 10_000)))
-    free = next(name for name in names if not os.path.lexists(name))
+    numbered = (aside.with_name(f"{aside.name}-{n}") for n in itertools.count(2))
+    free = next(name for name in itertools.chain([aside], numbered) if not os.path.lexists(name))
     path.rename(free)
     return free
 

@@ -415,8 +415,8 @@ BY_HAND = [
     (
         "half-a-file-is-accepted",
         "asyncflax/train/checkpoint.py",
-        "            damage = _damage(path)\n",
-        "            damage = None\n",
+        "            fault = _fault(path, self.run)\n",
+        "            fault = None\n",
     ),
     (
         "another-config-goes-on",

@@ -52,7 +52,7 @@ class Records:
       labels: the file of the labels of all records, which is written when there are classes and no such file.
 
     Raises:
-      ValueError: the file of labels is damaged or that of other records.
+      ValueError: a record has a label that `labels` does not give it.
 
     Example:
       >>> from asyncflax.data.imagenet import Record, Records
@@ -124,7 +124,7 @@ def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Ite
     Raises:
       FileNotFoundError: the data set is not there; the message says how to get it.
       ValueError: it lacks a split or is in another format, `classes` are not distinct labels of it, or the kept labels
-        are damaged.
+        are those of other records.
 
     Source: O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115(3), 2015
       (arXiv:1409.0575).
@@ -220,17 +220,18 @@ def _read_split(builder: Any, split: str, classes: Sequence[int]) -> Records:
 
 def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
     """int32 [len(source)], from the file or, if there is none, from the records, and then written to it."""
-    kind = f"labels of {len(source)} records, format 1"
-    if path is not None and path.exists():
+    if path is None:
+        return _scan(source)
+    kind = f"{path.name} of {len(source)} records, format 1"
+    if path.exists():
         try:
             return read_arrays(path, kind=kind)["labels"]
         except CorruptedError as error:
             aside = set_aside(path).name
             print(f"note: {path} is corrupted or of other records ({error}); it is now {aside}, and is made again")
     labels = _scan(source)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, {"labels": labels}, kind=kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path, {"labels": labels}, kind=kind)
     return labels
 
 

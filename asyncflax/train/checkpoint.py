@@ -206,11 +206,11 @@ class Checkpoints:
                 self.warn(f"note: {path} is not a checkpoint, it is ignored")
         for update in reversed(self.updates()):
             path = self.folder / str(update)
-            damage = _damage(path, self.run)
-            if damage is None:
+            fault = _fault(path, self.run)
+            if fault is None:
                 return update
             aside.append(set_aside(path).name)
-            self.warn(f"note: checkpoint {path} is corrupted ({damage}); it is now {aside[-1]}")
+            self.warn(f"note: checkpoint {path} is corrupted ({fault}); it is now {aside[-1]}")
         if aside:
             raise ValueError(
                 f"{self.folder} has only corrupted checkpoints ({', '.join(aside)}); restore one from a backup, or "
@@ -284,9 +284,9 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
     folder = pathlib.Path(path).absolute()
     if not (folder / "state").is_dir():
         raise FileNotFoundError(f"{path} is no checkpoint; it must be a folder such as WORKDIR/checkpoints/4000.")
-    damage = _damage(folder)
-    if damage is not None:
-        raise ValueError(f"checkpoint {path} is corrupted ({damage}).")
+    fault = _fault(folder)
+    if fault is not None:
+        raise ValueError(f"checkpoint {path} is corrupted ({fault}).")
     saved = _info(folder)["arrays"]
     asked = {"params": params} if model_state is None else {"params": params, "model_state": model_state}
     leaves = {}
@@ -428,7 +428,7 @@ def _sums(folder: pathlib.Path) -> str:
     return "".join(lines)
 
 
-def _damage(folder: pathlib.Path, run: str | None = None) -> str | None:
+def _fault(folder: pathlib.Path, run: str | None = None) -> str | None:
     """Why a checkpoint is not to be trusted, None if it is. Files that it does not list do not matter."""
     try:
         stated = (folder / _SUMS).read_text().splitlines()

@@ -123,7 +123,8 @@ workdir, or the old config to go on.
           sources: digests by the name of a module, of code that is not the library's: see `changes`.
 
         Raises:
-          ValueError: the config or the trace is another one, or a file is damaged; other processes see another folder.
+          ValueError: the config or the trace is another one, or run.json is corrupted; other processes see another
+            folder.
         """
         self._sources = {**(sources or {})}
         if is_primary():
@@ -213,7 +214,7 @@ workdir, or the old config to go on.
             found = began.get("format")
             if found == _FORMAT and began["sha256"] != _digest(_text(began)):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(
                 f"{self._record} is corrupted or not of a run; restore it from a backup, or take a new workdir."
             ) from None

@@ -99,14 +99,14 @@ def test_a_subset_of_the_classes_is_renumbered(prepared, cache, monkeypatch):
 def test_kept_labels_that_are_wrong_are_read_again(prepared, cache, capsys):
     wanted = list(imagenet.imagenet2012(prepared, classes=[4]).train)
     path = cache / "imagenet2012-5.1.0-train-labels.npz"
-    labels = read_arrays(path, kind=(kind := "labels of 31 records, format 1"))["labels"]
+    labels = read_arrays(path, kind=(kind := f"{path.name} of 31 records, format 1"))["labels"]
     other = lambda kind, labels: write_arrays(path, {"labels": labels}, kind=kind)
     for spoil in (
         lambda: path.write_bytes(path.read_bytes()[:-3]),
         lambda: path.write_bytes(b"no array"),
         lambda: path.write_bytes(b""),
         lambda: np.savez(path, labels=labels),
-        lambda: other("labels of 30 records, format 1", labels[1:]),
+        lambda: other(f"{path.name} of 30 records, format 1", labels[1:]),
     ):
         spoil()
         assert list(imagenet.imagenet2012(prepared, classes=[4]).train) == wanted

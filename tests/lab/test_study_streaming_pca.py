@@ -333,6 +333,15 @@ def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
     again = run_study(SMALL, folder, command=COMMAND)
     assert (cell.read_bytes(), study.figure.read_bytes()) == before
     assert again.table == study.table
+    # A claim follows from the cells; where it was measured stays, the command is that of now.
+    claim = claims[0]
+    changed = dataclasses.replace(claim, machine="64 CPU cores", command="python launch/other.py")
+    changed.save(folder / "claims", overwrite=True)
+    run_study(SMALL, folder, command=COMMAND)
+    assert load_all(folder / "claims")[0] == dataclasses.replace(claim, machine="64 CPU cores")
+    dataclasses.replace(claim, paper="another").save(folder / "claims", overwrite=True)
+    run_study(SMALL, folder, command=COMMAND)
+    assert load_all(folder / "claims") == claims and list((folder / "claims").glob("*.json.corrupted"))
     with pytest.raises(RunError, match="seed was 0, now it is 1"):
         run_study(dataclasses.replace(SMALL, seed=1), folder, command=COMMAND)
 

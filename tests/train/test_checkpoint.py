@@ -68,7 +68,7 @@ def test_sha256sum_agrees(tmp_path):
     assert len(listed) == len(files(tmp_path / "1")) - 1 > 5
 
 
-def test_every_kind_of_damage_in_every_file_is_noticed(tmp_path):
+def test_every_corruption_of_every_file_is_noticed(tmp_path):
     """Also the flipped bit in an array, which Orbax reads without a word."""
     rng, state = random.Random(0), make_state()
     Checkpoints(tmp_path / "good").save(1, state, config={})

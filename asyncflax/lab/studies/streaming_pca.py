@@ -248,17 +248,18 @@ def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, co
 
 
 def _save_claim(claim: Claim, folder: pathlib.Path) -> None:
-    """Writes a claim, unless it is there; its machine and command are those of the first time."""
+    """Writes a claim; where it is there, its machine is the one on which it was measured."""
     path = folder / f"{claim.name}.json"
     if path.exists():
         try:
             before = Claim.load(path)
-            if dataclasses.replace(before, machine=claim.machine, command=claim.command) == claim:
-                return
         except (OSError, TypeError, ValueError):
-            pass
-        _say(f"note: {path} is not what was written; it is now {set_aside(path).name} and written again")
-    claim.save(folder)
+            before = None
+        if before and dataclasses.replace(before, machine=claim.machine, command=claim.command) == claim:
+            claim = dataclasses.replace(claim, machine=before.machine)
+        else:
+            _say(f"note: {path} is not what was written; it is now {set_aside(path).name} and written again")
+    claim.save(folder, overwrite=True)
 
 
 def _say(text: str) -> None:
