@@ -1,6 +1,14 @@
-"""Errors that a user can put right."""
+"""Errors that a user can put right, and what the operating system says behind other ones."""
 
-__all__ = ["RunError"]
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+__all__ = ["RunError", "of_system"]
+
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 
 
 class RunError(Exception):
@@ -8,3 +16,30 @@ class RunError(Exception):
 
     Example: see `asyncflax.train.train_and_evaluate`.
     """
+
+
+def of_system(error: BaseException | None) -> OSError | None:
+    """The error of the operating system behind an error, such as a full disk; None where there is none.
+
+    Orbax wraps it, also in groups, and TensorStore, which writes the arrays of checkpoints, raises a ValueError.
+
+    Args:
+      error: an OSError is returned as it is; behind other errors those count that disks give.
+
+    Example:
+      >>> from asyncflax.errors import of_system
+      >>> of_system(ExceptionGroup("save", [OSError(28, "No space left on device", "x")]))
+      OSError(28, 'No space left on device')
+      >>> of_system(ValueError("Failed writing: \"x\" [os_error_code='28']")).strerror
+      'No space left on device'
+      >>> of_system(ValueError("anything else"))
+    """
+    if error is None or isinstance(error, OSError):
+        return error
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    for inner in (error.__cause__, error.__context__, *members):
+        found = of_system(inner)
+        if found is not None and found.errno in _OF_DISKS:
+            return found
+    stated = re.search(r"\[os_error_code='(\d+)'", str(error))
+    return OSError(int(stated[1]), os.strerror(int(stated[1]))) if stated else None

@@ -8,6 +8,8 @@ What is in results/ is replaced with --overwrite only. The README's claims are n
 <!-- claims: NAME, NAME -->.
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 import pathlib
 
 from absl import flags
@@ -43,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launcher.launch(main)
+    launcher.launch(main, needs_device=False)

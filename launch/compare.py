@@ -10,6 +10,8 @@ checked, and each order becomes a claim in WORKDIR/claims, which `launch/claims.
 finished comparison nothing is trained for it.
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 import pathlib
 
 from absl import flags

@@ -8,6 +8,8 @@
 Prints a table and what follows from it; --workdir saves both as CSV and JSON, with a figure.
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 from absl import flags
 from tqdm import tqdm
 
@@ -56,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launcher.launch(main)
+    launcher.launch(main, needs_device=False)

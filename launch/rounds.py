@@ -7,6 +7,8 @@
 `--fixed` is the share of a gradient's time that does not grow with the work (launches, latencies).
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 import pathlib
 
 import jax
@@ -61,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launcher.launch(main)
+    launcher.launch(main, needs_device=False)

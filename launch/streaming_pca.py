@@ -7,6 +7,8 @@ Every field of asyncflax.lab.studies.streaming_pca.StreamingPcaConfig is a flag.
 that was stopped.
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 from absl import flags
 
 from asyncflax.lab.claims import portable

@@ -8,6 +8,8 @@ Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field 
 --config.train.FIELD. The same command goes on with a sweep that was stopped.
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 from absl import flags
 
 from asyncflax.lab import figures

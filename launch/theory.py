@@ -6,6 +6,8 @@
 Prints the table; WORKDIR/claims gets a JSON file a claim, and figures.
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 from absl import flags
 from tqdm import tqdm
 

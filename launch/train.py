@@ -8,6 +8,8 @@ Every field of asyncflax.train.config.TrainConfig is a flag. The same command go
 Several processes train together if each is told who it is: --coordinator=HOST:PORT --num_processes=2 --process_id=0.
 """
 
+import _stop  # isort: skip  # noqa: F401
+
 from absl import flags
 
 import asyncflax

@@ -239,10 +239,11 @@ def agree(folder: pathlib.Path) -> None:
     """Values that are the primary's, values that differ, an end that is in order."""
     assert distributed.broadcast(jax.process_index()) == 0
     distributed.same({"workdir": "same"})
-    distributed.sync("here")
     if distributed.is_primary():
-        (folder / "agreed").touch()
         time.sleep(1)  # the others wait for it
+        (folder / "agreed").touch()
+    distributed.sync("here")
+    assert (folder / "agreed").exists()
 
 
 def differ(folder: pathlib.Path) -> None:
@@ -273,6 +274,6 @@ def apart(folder: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    distributed.start(timeout=200, patience=15.0)
+    distributed.start(timeout=200, patience=10.0)
     print = functools.partial(print, flush=True)
     globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))

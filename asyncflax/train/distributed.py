@@ -1,12 +1,12 @@
 """One run in several processes, on one host or many: how they find each other, agree and end.
 
-`jax.distributed` connects them. Flags or environment variables say who is who, or Slurm, Open MPI or Kubernetes does.
-Process 0 is the primary: it alone writes and prints. In a single process nothing here does anything.
+`jax.distributed` connects them and watches over them. Flags or environment variables say who is who, or Slurm, Open
+MPI or Kubernetes does. Process 0 is the primary: it alone writes and prints. In a single process nothing here does
+anything.
 """
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import os
@@ -14,15 +14,13 @@ import re
 import sys
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, NoReturn
 
 import jax
-from jax._src.distributed import global_state  # JAX's coordination service has no public name
+import numpy as np
 from jax.experimental import multihost_utils
 
 from asyncflax import _check
-from asyncflax.train._lifeline import Lifeline, connect
 
 __all__ = ["broadcast", "end", "is_primary", "preempted", "same", "start", "sync"]
 
@@ -31,9 +29,8 @@ _VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
-_LONG = 7 * 24 * 3600 * 1000  # milliseconds: who does not come has ended, and the lifeline tells it sooner
-_numbers, _steps = itertools.count(), itertools.count()  # the same in all processes
-_lifeline: Lifeline | None = None
+_MOMENT = 5.0  # seconds in which the error of one process may turn out to be everybody's
+_steps = itertools.count()  # the same in all processes
 
 
 def start(
@@ -47,20 +44,20 @@ def start(
     """Joins the processes of a run; before anything else that JAX does.
 
     Where nothing is given and neither the environment nor a cluster tells of other processes, nothing happens; nor with
-    `num_processes=1`, which is how a process of a cluster stays alone. From here on an error that nobody catches, and
-    any other sudden end of a process, ends all of them.
+    `num_processes=1`, which is how a process of a cluster stays alone. From here on the sudden end of one process ends
+    all of them within about `patience` seconds, since JAX's health checking aborts the others. So let all come to their
+    end together (`sync`).
 
     Args:
       coordinator: 'HOST:PORT' of process 0; by default the environment variable JAX_COORDINATOR_ADDRESS.
       num_processes: how many there are; by default JAX_NUM_PROCESSES.
       process_id: which one this is, counted from 0; by default JAX_PROCESS_ID.
-      timeout: seconds in which all must have come.
-      patience: seconds of silence after which a process counts as ended.
+      timeout: seconds in which all must have connected.
+      patience: seconds without a heartbeat after which a process counts as ended, at least 1.
 
     Raises:
       TypeError, ValueError: a value is wrong, or one of the three is lacking.
       RuntimeError: JAX has computed already, or this has been called before.
-      OSError: the primary cannot be reached.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -72,8 +69,8 @@ def start(
         ...
       ValueError: coordinator='node7:1234' and num_processes=2 need process_id as well; pass it, or set JAX_PROCESS_ID.
     """
-    global _lifeline
     who = _identity(coordinator, num_processes, process_id)
+    _check.number("patience", patience, low=1.0)
     if who["num_processes"] == 1 or (set(who.values()) == {None} and not _in_cluster()):
         return
     late = threading.Timer(timeout, _too_late, [timeout])
@@ -85,11 +82,10 @@ def start(
             who["num_processes"],
             who["process_id"],
             cluster_detection_method=None if None in who.values() else "deactivate",
-            initialization_timeout=int(timeout) + 60,  # later than `late`, since JAX aborts
-            heartbeat_timeout_seconds=int(patience) + 20,  # later than the lifeline, for the same reason
+            initialization_timeout=int(timeout) + 60,  # later than `late`, since JAX aborts with a stack trace
+            heartbeat_timeout_seconds=int(patience),
+            shutdown_timeout_seconds=int(patience),  # after an error that nobody caught, the others do not come
         )
-        host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
-        others = connect(global_state.client, host, global_state.process_id, global_state.num_processes, timeout)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"JAX does not find the other processes ({error}); pass coordinator, num_processes and process_id, or "
@@ -97,9 +93,6 @@ def start(
         ) from error
     finally:
         late.cancel()
-    _lifeline = Lifeline(others, patience)
-    sys.excepthook = _on_error
-    atexit.register(_leave)
 
 
 def is_primary() -> bool:
@@ -107,22 +100,21 @@ def is_primary() -> bool:
 
     Example: see `start`.
     """
-    return global_state.process_id == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def sync(name: str) -> None:
     """Returns when all processes have come here.
 
     Args:
-      name: of the place, for logs.
+      name: of the place.
 
     Example:
       >>> from asyncflax.train import distributed
       >>> distributed.sync("saved")
     """
-    client: Any = global_state.client
-    if client is not None:
-        client.wait_at_barrier(f"asyncflax/{next(_numbers)}/{name}", _LONG)
+    if jax.distributed.is_initialized():
+        multihost_utils.sync_global_devices(name)
 
 
 def broadcast(value: Any) -> Any:
@@ -136,17 +128,18 @@ def broadcast(value: Any) -> Any:
       >>> distributed.broadcast({"update": 20})
       {'update': 20}
     """
-    client: Any = global_state.client
-    if client is None:
+    if not jax.distributed.is_initialized():
         return value
-    key = f"asyncflax/{next(_numbers)}"
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes, few programs
     if is_primary():
-        client.key_value_set(key, json.dumps(value))
-    return json.loads(client.blocking_key_value_get(key, _LONG))
+        padded[:size] = text
+    return json.loads(multihost_utils.broadcast_one_to_all(padded)[:size].tobytes())
 
 
 def same(values: Mapping[str, Any]) -> None:
-    """Refuses values that are not those of the primary.
+    """Raises in all processes if a value of one is not that of the primary.
 
     Args:
       values: JSON by name.
@@ -158,12 +151,20 @@ def same(values: Mapping[str, Any]) -> None:
       >>> from asyncflax.train import distributed
       >>> distributed.same({"workdir": "runs/digits"})
     """
+    if not jax.distributed.is_initialized():
+        return
     mine = json.loads(json.dumps(dict(values)))
     theirs = broadcast(mine)
-    for name in [name for name in mine if mine[name] != theirs.get(name)][:1]:
+    differing = [name for name in mine if mine[name] != theirs.get(name)]
+    wrong = np.flatnonzero(multihost_utils.process_allgather(np.int32(len(differing))))
+    if differing:
+        name = differing[0]
+        what = f"{name} is {mine[name]!r} here and {theirs.get(name)!r} in process 0"
+    else:
+        what = f"process {wrong[0] if len(wrong) else 0} was started with other values than process 0"
+    if len(wrong):
         raise ValueError(
-            f"{name} is {mine[name]!r} here and {theirs.get(name)!r} in process 0; start all processes of a run with "
-            "the same command, or each for itself with num_processes=1."
+            f"{what}; start all processes of a run with the same command, or each for itself with num_processes=1."
         )
 
 
@@ -181,11 +182,12 @@ def preempted() -> bool:
 
 
 def end(message: str, status: int = 1) -> NoReturn:
-    """Ends all processes of the run with an error, which the primary prints.
+    """Ends this process with an error, and with it all processes of the run; see `start`.
 
     Args:
       message: one clear sentence.
-      status: the exit status.
+      status: the exit status. Others that come to the end with an error of their own have theirs; those that wait for
+        this one are aborted.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -194,10 +196,22 @@ def end(message: str, status: int = 1) -> NoReturn:
         ...
       SystemExit: 3
     """
-    if _lifeline is not None:
-        _lifeline.end(message, status)
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)
+    if not jax.distributed.is_initialized():
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(status)
+    print(f"error: {_which()}{message}", file=sys.stderr, flush=True)
+    leave = threading.Thread(target=jax.distributed.shutdown, daemon=True)  # waits for the others, who may not come
+    leave.start()
+    leave.join(_MOMENT)
+    os._exit(status)
+
+
+def _which() -> str:
+    """Which process this is, if not the primary."""
+    try:
+        return "" if is_primary() else f"process {jax.process_index()}: "
+    except (RuntimeError, AssertionError):  # JAX has no device
+        return ""
 
 
 def _identity(coordinator: str | None, num_processes: int | None, process_id: int | None) -> dict[str, Any]:
@@ -236,21 +250,6 @@ def _in_cluster() -> bool:
 
 
 def _too_late(timeout: float) -> None:
-    why = f"not all processes of the run have come within {timeout:g} s; start all, with a coordinator that all reach"
-    print(f"error: {why}", file=sys.stderr, flush=True)
-    os._exit(1)  # JAX would abort, with a stack trace
-
-
-def _on_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Ends all processes after an error that nobody caught; the others would wait for this one."""
-    if _lifeline is not None:
-        _lifeline.wait_a_moment()
-    sys.__excepthook__(kind, error, traceback)
-    end(f"{kind.__name__}: {error}")
-
-
-def _leave() -> None:
-    """The end of a run that has gone well."""
-    sync("end")
-    if _lifeline is not None:
-        _lifeline.leave()
+    why = f"timed out after {timeout:g} s waiting for all processes to connect"
+    print(f"error: {why}; check that each was started and can reach the coordinator", file=sys.stderr, flush=True)
+    os._exit(1)  # JAX would abort with a stack trace

@@ -8,11 +8,14 @@ Needs absl-py and ml-collections (the extra `train`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
+import select
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,11 +23,12 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from jax.errors import JaxRuntimeError
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import config_flags
 
 from asyncflax import _check, queues
-from asyncflax.errors import RunError
+from asyncflax.errors import RunError, of_system
 from asyncflax.train import distributed
 from asyncflax.train.options import Items, makers, read
 
@@ -39,6 +43,7 @@ class _AsItIs(flags.ArgumentParser):
 
 
 config_flags.register_flag_parser_for_type(Items, _AsItIs())  # pyright: ignore[reportArgumentType]
+_FOLDERS = ("TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME")  # variables that say where data and caches are
 _EXAMPLES: dict[type, str] = {}  # a config file for each kind, for errors
 
 
@@ -65,12 +70,15 @@ def process_flags() -> None:
     flags.DEFINE_integer("process_id", None, "which one this is, from 0; by default $JAX_PROCESS_ID, or a cluster's")
 
 
-def launch(main: Callable[[], Any], kind: type | None = None) -> None:
+def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: bool = True) -> None:
     """Parses the flags and runs `main`; what a user can put right ends in one sentence and an exit status.
 
     Args:
-      main: the program; its `RunError` is printed and ends the process with status 1, or with its own exit_status.
+      main: the program. Its `RunError` is printed and ends the process with status 1, or with its own exit_status; so
+        do a lack of memory, a full disk and errors of JAX's backends. Ctrl-C is status 130, where `main` has no handler
+        of its own; a closed standard output is 141.
       kind: the dataclass of the config, None for a program that has only flags of its own.
+      needs_device: whether to end before `main` if JAX finds no device.
 
     Example: see `launch/train.py`.
     """
@@ -78,19 +86,26 @@ def launch(main: Callable[[], Any], kind: type | None = None) -> None:
     def run(arguments: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax tells much
+            logging.get_absl_logger().addFilter(lambda record: not record.exc_info)  # it raises as well what it logs
         if "coordinator" in flags.FLAGS:
             _start_processes()
         if len(arguments) > 1:
             _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --{_an_example(kind)}")
         if kind and not isinstance(flags.FLAGS.config, kind):
             path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
-            _stop(f"--config={path} cannot be read; it must be a file {_wanted(kind)}")
+            _stop(f"cannot load --config={path}; expected a Python file {_wanted(kind)}")
         try:
+            _refuse_names_that_are_not_utf8()
+            if needs_device:
+                _refuse_no_device()
             main()
-        except RunError as error:
-            _stop(str(error), getattr(error, "exit_status", 1))
-        except KeyboardInterrupt:
-            _stop("stopped; the same command goes on from what is saved" if kind else "stopped", 130)
+        except Exception as error:
+            if _nobody_reads():
+                raise BrokenPipeError from error
+            message = _about(error)
+            if message is None:
+                raise
+            _stop(message, getattr(error, "exit_status", 1))
 
     def parse(arguments: list[str]) -> list[str]:
         try:
@@ -98,7 +113,18 @@ def launch(main: Callable[[], Any], kind: type | None = None) -> None:
         except (flags.Error, KeyError, TypeError, ValueError, AttributeError) as error:
             return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
 
-    app.run(run, flags_parser=parse)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        hint = "; the same command resumes from what is saved" if kind else ""
+        signal.signal(signal.SIGINT, functools.partial(_interrupted, f"error: stopped{hint}\n".encode()))
+    try:
+        try:
+            app.run(run, flags_parser=parse)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # as after `| head`
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(141)  # 128 + SIGPIPE, as shells have it
 
 
 def command(*, workdir: str, **fields: Any) -> str:
@@ -140,7 +166,7 @@ def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) 
     try:
         return [kind(text) for text in texts]
     except ValueError:
-        raise ValueError(f"{name} must be a list of numbers such as 1,2,4, got {','.join(texts)!r}.") from None
+        raise ValueError(f"--{name} must be a list of numbers such as 1,2,4, got {','.join(texts)!r}.") from None
 
 
 def service_time(text: str | None) -> queues.ServiceTime | None:
@@ -157,7 +183,7 @@ def service_time(text: str | None) -> queues.ServiceTime | None:
       >>> launcher.service_time("gamma(cv=0.5)")
       gamma(cv=0.5, mean=1.0)
     """
-    return None if text is None else read("service_time", text, makers(queues, queues.ServiceTime)).make()
+    return None if text is None else read("--service_time", text, makers(queues, queues.ServiceTime)).make()
 
 
 def use_cache(folder: str | os.PathLike[str] | None) -> None:
@@ -183,11 +209,11 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
         tempfile.TemporaryFile(dir=path).close()
     except FileExistsError:
         raise RunError(
-            f"compilation_cache={os.fspath(folder)!r} is a file, it must be a folder or a new name."
+            f"--compilation_cache={os.fspath(folder)!r} is a file, it must be a folder or a new name."
         ) from None
     except OSError as error:
         raise RunError(
-            f"compilation_cache={os.fspath(folder)!r} cannot be written ({error.strerror}); take another folder."
+            f"--compilation_cache={os.fspath(folder)!r} cannot be written ({error.strerror}); take another folder."
         ) from error
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs make a start slow too
@@ -204,12 +230,75 @@ def _start_processes() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what libraries print as well
 
 
+def _interrupted(message: bytes, number: int, frame: Any) -> None:
+    """Ends at once, since all files appear whole, and since a KeyboardInterrupt may get lost in callbacks of JAX."""
+    del number, frame
+    os.write(2, message)
+    os._exit(130)
+
+
+def _nobody_reads() -> bool:
+    """Whether the standard output is a pipe that is closed at its other end."""
+    if not hasattr(select, "poll"):  # on Windows
+        return False
+    poll = select.poll()
+    poll.register(1, 0)
+    return bool(poll.poll(0))
+
+
+def _refuse_names_that_are_not_utf8() -> None:
+    """Refuses paths that JSON, Orbax and the terminal could not write."""
+    words = [(f"argument {word!a}", word) for word in sys.argv]
+    words += [(f"{name}={os.environ[name]!a}", os.environ[name]) for name in _FOLDERS if name in os.environ]
+    try:
+        words += [(f"the working folder {os.getcwd()!a}", os.getcwd())]
+    except FileNotFoundError:
+        raise RunError("the working folder has been removed; change to another one.") from None
+    for what, text in words:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RunError(f"{what} is not UTF-8; rename the file or folder.") from None
+
+
+def _refuse_no_device() -> None:
+    """Raises a RunError if JAX has no device to start on."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = f" on JAX_PLATFORMS={jax.config.jax_platforms}" if jax.config.jax_platforms else ""
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise RunError(
+            f"JAX cannot start{wanted}{why}; set JAX_PLATFORMS=cpu, or install what the device needs (for NVIDIA GPUs "
+            "their driver and pip install 'asyncflax[cuda]')."
+        ) from error
+
+
+def _about(error: Exception) -> str | None:
+    """A sentence about what a user can put right, None for a bug, whose traceback is wanted."""
+    if isinstance(error, RunError):
+        return str(error)
+    try:
+        _refuse_no_device()
+    except RunError as no_device:
+        return str(no_device)
+    of_disk = of_system(error)
+    if of_disk is not None:
+        return str(of_disk)
+    reason = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in reason):
+        return f"out of memory ({reason or 'of the host'}); use fewer or smaller arrays: batch, width, model, workers."
+    if isinstance(error, JaxRuntimeError):
+        return f"JAX: {reason}"
+    return None
+
+
 def _an_example(kind: type | None) -> str:
     return "config.num_workers=8" if kind else "help"
 
 
 def _wanted(kind: type) -> str:
-    return f"whose get_config() makes a {kind.__name__}, such as {_EXAMPLES.get(kind, 'configs/digits.py')}"
+    return f"whose get_config() returns a {kind.__name__}, such as {_EXAMPLES.get(kind, 'configs/digits.py')}"
 
 
 def _about_flags(error: Exception, kind: type) -> str:
@@ -222,7 +311,7 @@ def _about_flags(error: Exception, kind: type) -> str:
     if isinstance(error, flags.Error) and "Traceback" not in message:
         return message
     reason = message.splitlines()[-1].rstrip(".")
-    return f"--config cannot be taken: {reason}; it must be a file {_wanted(kind)}"
+    return f"cannot load --config: {reason}; expected a Python file {_wanted(kind)}"
 
 
 def _with_nested(kind: type) -> list[type]:

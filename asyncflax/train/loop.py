@@ -36,7 +36,7 @@ from tqdm import tqdm
 from asyncflax import plots
 from asyncflax._files import write_atomically
 from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
-from asyncflax.errors import RunError
+from asyncflax.errors import RunError, of_system
 from asyncflax.metrics import normalised_gap
 from asyncflax.theory.meter import MomentumMeter, Readout
 from asyncflax.train import distributed
@@ -121,11 +121,17 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
     try:
         with folder.owned(), contextlib.closing(experiment.feed):
             state, records = _train(experiment, folder)
-    except OSError as error:  # a full disk, a folder that went away
-        raise RunError(f"{error}; what is saved stays, the same command goes on from there") from error
-    figure = folder.path / "training.png"
-    if distributed.is_primary() and not figure.exists():
-        _draw(experiment, records, figure)
+            figure = folder.path / "training.png"
+            if distributed.is_primary() and not figure.exists():
+                _draw(experiment, records, figure)
+            distributed.sync("end")
+    except RunError:
+        raise
+    except Exception as error:
+        of_disk = of_system(error)  # a full disk, a folder that went away
+        if of_disk is None:
+            raise
+        raise RunError(f"{of_disk}; saved checkpoints stay, the same command resumes from the newest") from error
     return Summary(records.rows, state, figure, _table(experiment, records))
 
 
