@@ -30,7 +30,7 @@ def of_system(error: BaseException | None) -> OSError | None:
       >>> from asyncflax.errors import of_system
       >>> of_system(ExceptionGroup("save", [OSError(28, "No space left on device", "x")]))
       OSError(28, 'No space left on device')
-      >>> of_system(ValueError("Failed writing: \"x\" [os_error_code='28']")).strerror
+      >>> of_system(ValueError("Failed writing: x [os_error_code='28']")).strerror
       'No space left on device'
       >>> of_system(ValueError("anything else"))
     """

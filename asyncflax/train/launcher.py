@@ -282,10 +282,9 @@ def _about(error: Exception) -> str | None:
         _refuse_no_device()
     except RunError as no_device:
         return str(no_device)
-    of_disk = of_system(error)
-    if of_disk is not None:
-        return str(of_disk)
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(of_system(error) or error).split())
+    if of_system(error):
+        return reason
     if isinstance(error, MemoryError) or (isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in reason):
         return f"out of memory ({reason or 'of the host'}); use fewer or smaller arrays: batch, width, model, workers."
     if isinstance(error, JaxRuntimeError):

@@ -131,7 +131,8 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
         of_disk = of_system(error)  # a full disk, a folder that went away
         if of_disk is None:
             raise
-        raise RunError(f"{of_disk}; saved checkpoints stay, the same command resumes from the newest") from error
+        saved = "saved checkpoints stay, the same command resumes from the newest"
+        raise RunError(f"{' '.join(str(of_disk).split())}; {saved}") from error
     return Summary(records.rows, state, figure, _table(experiment, records))
 
 
