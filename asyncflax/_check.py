@@ -202,6 +202,23 @@ def batchable(name: str, key: jax.Array, advice: str = "take jax.random.key(seed
         raise ValueError(f"{name} is of the kind {kind}, whose numbers depend on what is computed together; {advice}.")
 
 
+def unbatched(name: str, key: jax.Array) -> jax.Array:
+    """The key; `jax.vmap` over it is refused if it is of a kind that gives other numbers there."""
+    if "rbg" not in str(jax.random.key_impl(key)):
+        return key
+
+    @jax.custom_batching.custom_vmap
+    def alone(key):
+        return key
+
+    @alone.def_vmap
+    def refuse(size, batched, key):
+        batchable(f"{name}, which jax.vmap batches,", key)
+        return key, batched[0]
+
+    return alone(key)
+
+
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:
     """Leaves with their paths; an iterator is one, which JAX is about to refuse otherwise."""
     return jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Iterator))

@@ -295,7 +295,7 @@ def _execute(
 ) -> tuple[RunState, RunOutput]:
     """All rounds of a chunk in one loop, versions on the device."""
     chunk = jax.tree.map(jnp.asarray, chunk)
-    rounds = Rounds(algorithm, gradient_fn, _unbatched(state.key), state.event, chunk, batches)
+    rounds = Rounds(algorithm, gradient_fn, _check.unbatched("key", state.key), state.event, chunk, batches)
     read = jax.eval_shape(take_row, state.slots, 0)
     rounds.check(state.params, state.algorithm, state.model_state, read)
     server = Server(state.params, state.algorithm, state.model_state, state.slots, rounds.no_output(read))
@@ -313,23 +313,6 @@ def _execute(
 
 
 _run_chunk = jax.jit(_execute, donate_argnums=2)
-
-
-def _unbatched(key: jax.Array) -> jax.Array:
-    """The key; `jax.vmap` over it is refused if it is of a kind that gives other numbers there."""
-    if "rbg" not in str(jax.random.key_impl(key)):
-        return key
-
-    @jax.custom_batching.custom_vmap
-    def alone(key):
-        return key
-
-    @alone.def_vmap
-    def refuse(size, batched, key):
-        _check.batchable("key, which jax.vmap batches,", key)
-        return key, batched[0]
-
-    return alone(key)
 
 
 def _check_slots(state: RunState, chunk: Chunk) -> None:

@@ -71,7 +71,8 @@ def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, see
         at, worker = event(values), event(staleness.worker)
         tail = lambda k: float((values > k).mean())
     elif isinstance(staleness, StalenessLaw) and staleness.tail(staleness.maximum - 1) < 1.0:
-        at = lambda t: staleness.sample(jax.random.fold_in(jax.random.key(seed), t))
+        key = lambda t: _check.unbatched("the key of the staleness", jax.random.fold_in(jax.random.key(seed), t))
+        at = lambda t: staleness.sample(key(t))
         needed, tail = staleness.bound(), staleness.tail
     else:
         is_law = isinstance(staleness, StalenessLaw)

@@ -240,6 +240,22 @@ def test_delay_under_vmap_of_the_delay():
         )
 
 
+def test_a_law_is_not_drawn_under_vmap_with_keys_that_depend_on_the_company():
+    law = staleness.uniform(1, 4)
+
+    def second(seed):
+        tx = delay_gradients(law, seed=seed)
+        _, state = tx.update(jnp.float64(1), tx.init(jnp.float64(0)))
+        return tx.update(jnp.float64(2), state)[0]
+
+    seeds = jnp.arange(8)
+    np.testing.assert_array_equal(jax.vmap(second)(seeds), [second(seed) for seed in seeds])
+    with jax.default_prng_impl("rbg"):
+        assert second(0) in (1.0, 2.0)
+        with pytest.raises(ValueError, match=r"the key of the staleness, which jax\.vmap batches, is of the kind rbg"):
+            jax.vmap(second)(seeds)
+
+
 def test_delay_under_shard_map():
     """Data parallelism around it: each device delays its own gradients, the mean is applied."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
