@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import os
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,9 @@ from asyncflax import _check
 from asyncflax._files import sign, verified, write_atomically
 
 _FORMAT = 1  # the version of the file format
+_ARRAYS = {"format", "num_workers", "worker", "read_version"}  # in a file; time may be there as well
+_OF_EVENTS = ("worker", "read_version", "time")
+_LARGEST = 2**40  # bytes, where the system does not tell how much memory it has
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,9 +180,11 @@ class Trace:
     def load(cls, path: str | os.PathLike[str]) -> Trace:
         """Reads what `save` wrote.
 
+        Nothing in the file is executed, and nothing is unpacked before its size is known.
+
         Raises:
           FileNotFoundError: there is no such file.
-          ValueError: the file is damaged, was not written by `save`, or has a newer format.
+          ValueError: the file is corrupted, was not written by `save`, has a newer format, or does not fit in memory.
 
         Example:
           >>> import asyncflax, tempfile, os
@@ -187,16 +194,25 @@ class Trace:
           Trace(5 events, 1 workers, staleness mean 0.80 max 1)
         """
         path = pathlib.Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"no trace at {path}.")
-        archive = verified(path.read_bytes())
-        if archive is None:
-            raise ValueError(f"{path} is damaged or not a trace: its content does not match its hash; make it anew.")
-        with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-        if content.get("format") != _FORMAT:
-            raise ValueError(f"{path} has trace format {content.get('format')}, this version reads {_FORMAT}.")
-        return cls(content["worker"], content["read_version"], content.get("time"), int(content["num_workers"]))
+        if not path.is_file():
+            raise FileNotFoundError(f"no trace at {path}; give the path of a file that Trace.save wrote.")
+        try:
+            content = _unpack(path)
+        except (OSError, MemoryError, _TooLargeError):
+            raise
+        except Exception as error:  # whatever the readers of zip and npy come to
+            raise ValueError(
+                f"{path} is corrupted or not a trace ({error}); restore it from a copy, or save the trace again."
+            ) from error
+        if content["format"] != _FORMAT:
+            raise ValueError(
+                f"{path} has trace format {content['format']}, this version reads {_FORMAT}; install the version of "
+                "asyncflax that wrote it."
+            )
+        try:
+            return cls(content["worker"], content["read_version"], content.get("time"), int(content["num_workers"]))
+        except ValueError as error:
+            raise ValueError(f"{path}, {error}") from error
 
     def _arrays(self) -> dict[str, Any]:
         arrays = {
@@ -207,6 +223,39 @@ class Trace:
         if self.time is not None:
             arrays["time"] = self.time
         return arrays
+
+
+class _TooLargeError(ValueError):
+    """A file holds more than the memory of this machine."""
+
+
+def _unpack(path: pathlib.Path) -> dict[str, Any]:
+    """The arrays of a file by name; it is made up of those of a trace, which have one length and fit in memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else _LARGEST
+    _refuse_larger(path, path.stat().st_size, memory)
+    archive = verified(path.read_bytes())
+    if archive is None:
+        raise ValueError("its content does not match its checksum")
+    with zipfile.ZipFile(io.BytesIO(archive)) as file:
+        members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
+        if len(members) != len(file.infolist()) or not _ARRAYS <= members.keys() <= _ARRAYS | {"time"}:
+            raise ValueError(f"it holds {[member.filename for member in file.infolist()][:9]}")
+        _refuse_larger(path, sum(member.file_size for member in members.values()), memory)
+        for name, member in members.items():
+            with file.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+                shape, _, dtype = read_header(stream)
+                size = stream.tell() + math.prod(shape) * dtype.itemsize
+            if dtype.kind not in "iuf" or len(shape) != (name in _OF_EVENTS) or member.file_size != size:
+                raise ValueError(f"{name} is {dtype}{list(shape)} in {member.file_size:,} bytes")
+    with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _refuse_larger(path: pathlib.Path, size: int, memory: int) -> None:
+    if size > memory:
+        raise _TooLargeError(f"{path} holds {size:,} bytes, more than the {memory:,} of this machine's memory.")
 
 
 def _integers(name: str, values: object) -> np.ndarray:

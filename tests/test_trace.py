@@ -1,6 +1,7 @@
 """Traces: what they refuse, and what survives a file."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -75,27 +76,27 @@ def test_a_file_is_not_overwritten_unasked(tmp_path, trace):
     assert len(Trace.load(path)) == 10
 
 
-def test_damaged_files_are_refused(tmp_path, trace):
+def test_corrupted_files_are_refused(tmp_path, trace):
     path = tmp_path / "trace.npz"
     with pytest.raises(FileNotFoundError, match="no trace at"):
         Trace.load(path)
     trace.save(path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="corrupted"):
         Trace.load(path)
     for position in range(0, len(content), 5):  # a byte anywhere
         changed = bytearray(content)
         changed[position] ^= 0x10
         path.write_bytes(changed)
-        with pytest.raises(ValueError, match=r"trace\.npz is damaged or not a trace"):
+        with pytest.raises(ValueError, match=r"trace\.npz is corrupted or not a trace"):
             Trace.load(path)
 
 
 def test_files_of_others_and_of_the_future_are_refused(tmp_path, trace):
     path = tmp_path / "trace.npz"
     np.savez(path, worker=[0], read_version=[0])
-    with pytest.raises(ValueError, match="does not match its hash"):
+    with pytest.raises(ValueError, match="does not match its checksum"):
         Trace.load(path)
     archive = io.BytesIO()
     np.savez(archive, format=99, **trace._arrays())
@@ -105,6 +106,75 @@ def test_files_of_others_and_of_the_future_are_refused(tmp_path, trace):
     trace.save(path, overwrite=True)
     with np.load(path) as file:  # an ordinary .npz for everybody else
         np.testing.assert_array_equal(file["worker"], trace.worker)
+
+
+def archive_of(trace, **arrays):
+    """An archive as `save` makes it, with other arrays."""
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **{"format": np.int64(1), **trace._arrays(), **arrays})
+    return archive.getvalue()
+
+
+def with_header(trace, shape):
+    """An archive in which an array claims a shape that it does not have."""
+    archive, array = io.BytesIO(archive_of(trace)), io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "<i4", "fortran_order": False, "shape": shape})
+    changed = io.BytesIO()
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, array.getvalue() if name == "worker.npy" else old.read(name))
+    return changed.getvalue()
+
+
+def with_byte(archive, signature, offset, value):
+    """The archive with another byte in all entries of its directory."""
+    changed, place = bytearray(archive), 0
+    while (place := archive.find(signature, place)) >= 0:
+        changed[place + offset] = value
+        place += 1
+    return bytes(changed)
+
+
+HOSTILE = {
+    "no zip": lambda trace: b"PK" * 100,
+    "half a zip": lambda trace: archive_of(trace)[:400] + archive_of(trace)[-22:],
+    "pickles": lambda trace: archive_of(trace, worker=np.array([print] * len(trace), object)),
+    "text": lambda trace: archive_of(trace, worker=np.array(["0"] * len(trace))),
+    "a table": lambda trace: archive_of(trace, worker=trace.worker[None]),
+    "a list for a number": lambda trace: archive_of(trace, num_workers=np.array([5])),
+    "another array": lambda trace: archive_of(trace, more=np.zeros(3)),
+    "an array too few": lambda trace: archive_of(trace).replace(b"read_version.npy", b"read_versiom.npy"),
+    "a name twice": lambda trace: archive_of(trace, twicer=trace.worker).replace(b"twicer.npy", b"worker.npy"),
+    "a header that claims more than there is": lambda trace: with_header(trace, (10**15,)),
+    "a header that claims a negative length": lambda trace: with_header(trace, (-1,)),
+    "encrypted": lambda trace: with_byte(archive_of(trace), b"PK\x01\x02", 8, 1),
+    "an unknown compression": lambda trace: with_byte(archive_of(trace), b"PK\x01\x02", 10, 77),
+    "an array of another length": lambda trace: archive_of(trace, read_version=trace.read_version[:-1]),
+    "a version of the future": lambda trace: archive_of(trace, read_version=trace.read_version + 500),
+    "workers who are not there": lambda trace: archive_of(trace, num_workers=np.int64(2)),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_files_whose_checksum_is_right_and_whose_content_is_not(content, tmp_path, trace):
+    path = tmp_path / "trace.npz"
+    path.write_bytes(asyncflax.trace._sign(content(trace)))
+    with pytest.raises(ValueError, match=r"trace\.npz") as error:
+        Trace.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_unpacked_that_does_not_fit_in_memory(tmp_path, trace, monkeypatch):
+    """A file of 2 kB that would unpack to 2 MB, on a machine with 1 MB."""
+    path = tmp_path / "trace.npz"
+    path.write_bytes(asyncflax.trace._sign(archive_of(trace, time=np.zeros(250_000))))
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 256, "SC_PAGE_SIZE": 4096}[name])
+    monkeypatch.setattr("numpy.load", None)
+    with pytest.raises(ValueError, match=r"trace\.npz holds 2,0\d\d,\d\d\d bytes, more than the 1,048,576 of this"):
+        Trace.load(path)
+    monkeypatch.setattr("os.sysconf", lambda name: 16)
+    with pytest.raises(ValueError, match=r"trace\.npz holds [1-9],\d\d\d bytes, more than the 256 of this machine's"):
+        Trace.load(path)
 
 
 def test_prefix_and_summary(trace):
