@@ -158,7 +158,7 @@ HOSTILE = {
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_files_whose_checksum_is_right_and_whose_content_is_not(content, tmp_path, trace):
     path = tmp_path / "trace.npz"
-    path.write_bytes(asyncflax.trace._sign(content(trace)))
+    path.write_bytes(sign(content(trace)))
     with pytest.raises(ValueError, match=r"trace\.npz") as error:
         Trace.load(path)
     assert "\n" not in str(error.value)
@@ -167,7 +167,7 @@ def test_files_whose_checksum_is_right_and_whose_content_is_not(content, tmp_pat
 def test_nothing_is_unpacked_that_does_not_fit_in_memory(tmp_path, trace, monkeypatch):
     """A file of 2 kB that would unpack to 2 MB, on a machine with 1 MB."""
     path = tmp_path / "trace.npz"
-    path.write_bytes(asyncflax.trace._sign(archive_of(trace, time=np.zeros(250_000))))
+    path.write_bytes(sign(archive_of(trace, time=np.zeros(250_000))))
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 256, "SC_PAGE_SIZE": 4096}[name])
     monkeypatch.setattr("numpy.load", None)
     with pytest.raises(ValueError, match=r"trace\.npz holds 2,0\d\d,\d\d\d bytes, more than the 1,048,576 of this"):

@@ -20,6 +20,7 @@ import numpy as np
 
 from asyncflax import _check
 from asyncflax._files import CorruptedError, cache_folder, data_folder, read_arrays, set_aside, write_arrays
+from asyncflax.data.imagenet import no_random_access
 
 __all__ = ["ImageData", "augment", "cifar10", "cifar100", "digits"]
 
@@ -221,10 +222,16 @@ def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False)
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
-    builder: Any = tfds.builder(name, data_dir=os.fspath(folder), file_format="array_record")
+    there = folder / name.replace(":", "/")
+    # What is there has its formats, which may be several.
+    new = {} if (there / "dataset_info.json").is_file() else {"file_format": "array_record"}
+    builder: Any = tfds.builder(name, data_dir=os.fspath(folder), **new)
     if download:
         builder.download_and_prepare()
-    source = builder.as_data_source(split=split)
+    try:
+        source = builder.as_data_source(split=split)
+    except NotImplementedError as error:
+        raise no_random_access(there) from error
     shape = builder.info.features["image"].shape
     images, labels = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
     for i in tqdm(range(len(source)), desc=f"decoding {name} {split}", unit="images", leave=False):

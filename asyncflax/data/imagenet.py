@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ class Records:
             if label not in self._renumbered:
                 raise ValueError(
                     f"record {index} ({name}) has label {label}, not one of {list(self._renumbered)}: "
-                    f"{self._labels} holds the labels of other records; delete it, it is made anew."
+                    f"{self._labels} holds the labels of other records; delete it to make it again."
                 )
             label = self._renumbered[label]
         return Record(example["image"], label, name)
@@ -137,7 +138,7 @@ def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Ite
       FileNotFoundError: ImageNet is not in nowhere (no nowhere/imagenet2012/5.1.0). No program can download it:
         1. Sign in at https://image-net.org/download-images and fetch ILSVRC2012_img_train.tar (138 GB) and
            ILSVRC2012_img_val.tar (6 GB) into nowhere/downloads/manual
-        2. pip install tensorflow   # to prepare it, not to read it
+        2. pip install tensorflow apache-beam mlcroissant   # to prepare it, not to read it
         3. tfds build imagenet2012 --data_dir=nowhere --file_format=array_record
       or set TFDS_DATA_DIR to where it is.
     """
@@ -148,7 +149,7 @@ def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Ite
         f"ImageNet is not in {folder} (no {folder}/imagenet2012/5.1.0). No program can download it:\n"
         "  1. Sign in at https://image-net.org/download-images and fetch ILSVRC2012_img_train.tar (138 GB) and\n"
         f"     ILSVRC2012_img_val.tar (6 GB) into {folder}/downloads/manual\n"
-        "  2. pip install tensorflow   # to prepare it, not to read it\n"
+        "  2. pip install tensorflow apache-beam mlcroissant   # to prepare it, not to read it\n"
         f"  3. tfds build imagenet2012 --data_dir={folder} --file_format=array_record\n"
         "or set TFDS_DATA_DIR to where it is.",
     )
@@ -207,15 +208,34 @@ def _read_split(builder: Any, split: str, classes: Sequence[int]) -> Records:
 
     info, there = builder.info, builder.data_path
     if split not in info.splits:
-        raise ValueError(f"{there} has no split {split!r}, only {sorted(info.splits)}; prepare it anew.")
+        raise ValueError(f"{there} has no split {split!r}, only {sorted(info.splits)}; prepare it again.")
     try:
         source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     except NotImplementedError as error:
-        raise ValueError(
-            f"{there} has no format with random access, only {info.file_format.value}. Convert it with\n"
-            f"  tfds convert_format --dataset_version_dir={there} --out_file_format=array_record"
-        ) from error
+        raise no_random_access(there) from error
     return Records(source, classes, cache_folder() / f"{info.name}-{info.version}-{split}-labels.npz")
+
+
+def no_random_access(folder: pathlib.Path) -> ValueError:
+    """The error about a data set in a format that is read from its start to its end, as TFRecord is.
+
+    Args:
+      folder: NAME/VERSION of TensorFlow Datasets.
+
+    Example:
+      >>> import pathlib
+      >>> from asyncflax.data.imagenet import no_random_access
+      >>> print(no_random_access(pathlib.Path("tfds/cifar10/3.0.2")))
+      tfds/cifar10/3.0.2 is in a format without random access, such as TFRecord. Convert it once with
+        pip install tensorflow apache-beam mlcroissant   # to convert it, not to read it
+        tfds convert_format --dataset_version_dir=tfds/cifar10/3.0.2 --out_file_format=array_record
+    """
+    place = shlex.quote(str(folder))
+    return ValueError(
+        f"{folder} is in a format without random access, such as TFRecord. Convert it once with\n"
+        "  pip install tensorflow apache-beam mlcroissant   # to convert it, not to read it\n"
+        f"  tfds convert_format --dataset_version_dir={place} --out_file_format=array_record"
+    )
 
 
 def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:

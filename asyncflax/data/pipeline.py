@@ -38,29 +38,32 @@ def decode(jpeg: bytes) -> np.ndarray:
     """The pixels of an encoded image.
 
     Args:
-      jpeg: a JPEG file; grey ones and CMYK become RGB, its EXIF orientation is not looked at.
+      jpeg: a JPEG file, or a PNG file of 8 bits (ImageNet has one that is named JPEG). Grey ones and CMYK become RGB,
+        transparency and EXIF orientation are ignored.
 
     Returns:
       uint8 [height, width, 3].
 
     Raises:
-      ValueError: it is damaged or truncated. Bits that are flipped within the image mostly decode to something, which
-        nobody notices.
+      ValueError: it is corrupted, truncated or in another format. Bits that are flipped within the image mostly decode
+        to something, which nobody notices.
 
     Example:
       >>> from asyncflax.data import pipeline
       >>> pipeline.decode(b"no image")
       Traceback (most recent call last):
         ...
-      ValueError: cannot be decoded (not a JPEG file)
+      ValueError: cannot be decoded (neither a JPEG nor a PNG file)
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG", "PNG"]) as image:
+            if image.mode[0] in "IF":  # more than 8 bits, which a conversion would cut off
+                raise ValueError(f"its pixels have the mode {image.mode}, not 8 bits")
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except UnidentifiedImageError:
-        raise ValueError("cannot be decoded (not a JPEG file)") from None
+        raise ValueError("cannot be decoded (neither a JPEG nor a PNG file)") from None
     except Exception as error:  # whatever a parser may come to with bytes that are not what they should be
         raise ValueError(f"cannot be decoded ({error})") from error
 
@@ -167,7 +170,7 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """The next batch. An error of its making comes again until what is wrong has been put right."""
+        """The next batch. If building it fails, the next call retries it."""
         if self._next == self._num_batches:
             self.close()
             raise StopIteration
@@ -435,13 +438,13 @@ def _decode_or_next(records: Records | Sequence[Record], index: int, on_corrupt:
         except ValueError as error:
             if on_corrupt == "stop":
                 raise _damaged(index, record, error, "takes the next one in its place") from error
-    raise ValueError(f"record {index} and the {_SUCCESSORS} after it cannot be decoded; prepare the data set anew.")
+    raise ValueError(f"record {index} and the {_SUCCESSORS} after it cannot be decoded; prepare the data set again.")
 
 
 def _damaged(index: int, record: Record, error: ValueError, skipping: str) -> ValueError:
     return ValueError(
-        f"record {index}, {record.name}, {error}. Prepare the data set anew from an intact file, or set on_corrupt to "
-        f"'skip', which {skipping}."
+        f"record {index}, {record.name}, {error}. Prepare the data set again with an intact JPEG file in its place, or "
+        f"set on_corrupt to 'skip', which {skipping}."
     )
 
 

@@ -175,6 +175,17 @@ def test_cifar100_from_made_up_records(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, same)
 
 
+@needs_cifar10
+def test_a_data_set_of_tfrecords_is_told_how_to_be_converted(tmp_path):
+    there = tmp_path / "cifar10" / "3.0.2"
+    there.mkdir(parents=True)
+    for path in pathlib.Path(TFDS_DATA_DIR, "cifar10", "3.0.2").glob("*.json"):
+        (there / path.name).write_text(path.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(ValueError, match=f"(?s)such as TFRecord. .*\n  tfds convert_format .*={there} --out"):
+        data.cifar10(tmp_path, cache=tmp_path / "cache.npz")
+    assert not (tmp_path / "cache.npz").exists()
+
+
 @pytest.mark.slow
 @needs_cifar10
 def test_cifar10_from_records(tmp_path):

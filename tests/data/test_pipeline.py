@@ -52,6 +52,23 @@ def test_every_photograph_becomes_rgb(mode):
     assert np.abs(pixels.astype(int) - expected).mean() < 3
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
+def test_a_png_that_is_named_jpeg_is_read(mode):
+    original, file = Image.open(io.BytesIO(jpeg(0))).convert(mode), io.BytesIO()
+    original.save(file, "PNG")
+    np.testing.assert_array_equal(pipeline.decode(file.getvalue()), original.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "format, array", [("PNG", np.full((4, 4), 999, np.uint16)), ("BMP", np.zeros((4, 4), np.uint8))]
+)
+def test_other_pictures_are_refused(format, array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format)
+    with pytest.raises(ValueError, match=r"cannot be decoded \((its pixels have the mode I|neither a JPEG nor a PNG)"):
+        pipeline.decode(file.getvalue())
+
+
 @given(st.integers(0, len(jpeg(1)) - 50), st.binary(max_size=30))
 def test_a_damaged_file_is_refused_or_decoded(position, junk):
     whole = jpeg(1)
@@ -277,7 +294,7 @@ def test_a_damaged_record_is_replaced_by_the_next_good_one():
         assert skipped["label"][event, i] == following.label
 
 
-@pytest.mark.parametrize("index, why", [(3, "not a JPEG file"), (7, "[Tt]runcated")])
+@pytest.mark.parametrize("index, why", [(3, "neither a JPEG nor a PNG file"), (7, "[Tt]runcated")])
 def test_a_damaged_record_stops(index, why):
     message = rf"record {index}, n0000000{index}\.JPEG, cannot be decoded .*{why}.*set on_corrupt to 'skip', which"
     source = some_records(damaged=[index])
@@ -291,7 +308,7 @@ def test_a_damaged_record_stops(index, why):
 
 
 def test_not_everything_is_skipped():
-    with pytest.raises(ValueError, match="and the 100 after it cannot be decoded; prepare the data set anew"):
+    with pytest.raises(ValueError, match="and the 100 after it cannot be decoded; prepare the data set again"):
         next(batches([Record(b"", 0, "empty.JPEG")] * 10, on_corrupt="skip"))
 
 
