@@ -38,6 +38,7 @@ def main() -> None:
     """Makes the plan, prints it, saves it."""
     try:
         if WORKDIR.value:
+            launcher.refuse_folder("workdir", WORKDIR.value)
             planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # refuses before anything is computed
         plan = planner.make(
             launcher.numbers("num_workers", WORKERS.value, int),

@@ -40,15 +40,17 @@ def main() -> None:
     """Chooses the width, prints what to expect, draws it."""
     try:
         folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
-        if folder and any((folder / name).exists() for name in ("rounds.txt", "rounds.png")):
-            raise ValueError(f"workdir={WORKDIR.value!r} has rounds.txt or rounds.png already; take another folder.")
+        if folder:
+            launcher.refuse_folder("workdir", folder)
+            if any((folder / name).exists() for name in ("rounds.txt", "rounds.png")):
+                raise ValueError(f"--workdir={WORKDIR.value!r} holds rounds.txt or rounds.png; take another folder.")
         law = launcher.service_time(SERVICE.value) or queues.exponential()
         simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
         trace = Trace.load(TRACE.value) if TRACE.value else simulated()
         costs = {"replicas": REPLICAS.value, "fixed": FIXED.value}
         best = engine.best_width(trace, GROUPS.value, **costs)
-        size = PARAMETERS.value and _check.integer("parameters", PARAMETERS.value, 1)
-        params = jax.ShapeDtypeStruct((size,), "float32") if size else None
+        size = PARAMETERS.value if PARAMETERS.value is None else _check.integer("parameters", PARAMETERS.value, 1)
+        params = None if size is None else jax.ShapeDtypeStruct((size,), "float32")
         plan = make_plan(trace, width=best.width, store=STORE.value)
         text = plan.summary(params, params, device_groups=GROUPS.value, server=SERVER.value, **costs)
         print(text)

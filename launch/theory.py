@@ -23,6 +23,7 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace an earlier study in t
 def main() -> None:
     """Runs all checks and prints what came out."""
     bar = lambda checks: tqdm(checks, desc="checks", leave=False, disable=None)
+    launcher.refuse_folder("workdir", WORKDIR.value)
     try:
         claims = theorems.study(WORKDIR.value, quick=QUICK.value, overwrite=OVERWRITE.value, progress=bar)
     except OSError as error:

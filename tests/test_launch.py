@@ -4,9 +4,13 @@ import json
 import os
 import pathlib
 import re
+import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import launching
 import numpy as np
@@ -115,7 +119,9 @@ def test_a_config_that_is_none(tmp_path):
     flags = [[f"--config={config}"] if config else [] for config in configs]
     for done in launching.launch_all([["launch/train.py", f"--workdir={tmp_path / 'run'}", *one] for one in flags]):
         assert done.status == 1 and done.err.count("\n") == 1, done.err
-        assert re.search(r"error: --config.* get_config\(\) makes a TrainConfig, such as configs/digits.py", done.err)
+        assert re.search(
+            r"error: .*--config.* get_config\(\) returns a TrainConfig, such as configs/digits.py", done.err
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,6 +147,149 @@ def test_workdirs_in_which_a_run_cannot_be(tmp_path):
     assert everything(tmp_path) == before
 
 
+STUDIES = {
+    "sweep": ["launch/sweep.py", "--config=configs/figure3.py:digits"],
+    "compare": ["launch/compare.py", "--config=configs/dana_table.py:digits"],
+    "streaming_pca": ["launch/streaming_pca.py", "--config=configs/streaming_pca.py:fast"],
+    "theory": ["launch/theory.py"],
+    "plan": ["launch/plan.py"],
+    "rounds": ["launch/rounds.py"],
+}
+
+
+def test_all_launchers_look_at_their_folder_before_they_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    workdirs = [tmp_path / "file", tmp_path / "file" / "below"]
+    commands = [[*words, f"--workdir={workdir}"] for words in STUDIES.values() for workdir in workdirs]
+    commands += [[*STUDIES[name], "--workdir=/proc/run"] for name in ("theory", "plan", "rounds")]
+    before = everything(tmp_path)
+    for command, done in zip(commands, launching.launch_all(commands), strict=True):
+        assert done.status == 1 and done.out == "" and done.err.count("\n") == 1, (command, done)
+        assert re.search(r"error: .*workdir='.*' (is a file|cannot be written)", done.err), (command, done)
+    assert everything(tmp_path) == before
+
+
+NESTED = {
+    "--config.train.momentum=7": r"config\.train\.momentum must be finite .* got config\.train\.momentum=7",
+    "--config.train.num_updates=0": r"config\.train\.num_updates must be",
+    "--config.train.algorithm=asgdd": r"config\.train\.algorithm must be one of",
+    "--config.trian.momentum=0": "config has no field 'trian'; did you mean 'train'",
+    "--config.train.momentun=0": "config has no field 'momentun'; did you mean 'momentum'",
+}
+
+
+@pytest.mark.parametrize("name, count", [("sweep", 5), ("compare", 2)])
+def test_fields_of_a_nested_config_are_named_as_their_flags(name, count, tmp_path):
+    flags = list(NESTED)[:count]
+    commands = [[*STUDIES[name], f"--workdir={tmp_path / 'run'}", flag] for flag in flags]
+    for flag, done in zip(flags, launching.launch_all(commands), strict=True):
+        assert done.status == 1 and done.err.count("\n") == 1 and re.search(f"error: .*({NESTED[flag]})", done.err), (
+            done
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    flags = [f"--workdir={name}", f"--config={name}.py", f"--config.data_dir={name}", f"--config.data_cache={name}"]
+    commands = [
+        ["launch/train.py", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *SHORT, flag]
+        for flag in flags
+    ]
+    commands += [["launch/plan.py", f"--workdir={name}"], ["launch/plan.py", "--workdir", name]]
+    for command, done in zip(commands, launching.launch_all(commands), strict=True):
+        assert done.status == 1 and done.err.count("\n") == 1, done
+        assert re.search(r"error: (argument '.*\\udcff.*' is not UTF-8|cannot load --config=.*\\udcff)", done.err), (
+            command
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there(platform, tmp_path):
+    if pathlib.Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU")
+    workdir = f"--workdir={tmp_path / 'run'}"
+    commands = [
+        [*words, workdir] for words in STUDIES.values() if words[0] not in ("launch/plan.py", "launch/rounds.py")
+    ]
+    commands += [["launch/train.py", "--config=configs/digits.py", workdir]]
+    for done in launching.launch_all(commands, JAX_PLATFORMS=platform):
+        assert done.status == 1 and done.out == "" and done.err.count("\n") == 1, done
+        assert done.err.startswith(f"error: JAX cannot start on JAX_PLATFORMS={platform}") and "set JAX_P" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+ENDS = {
+    "MemoryError()": "out of memory (of the host); use fewer or smaller arrays",
+    "MemoryError('Unable to allocate 7 TiB')": "out of memory (Unable to allocate 7 TiB); use fewer",
+    "JaxRuntimeError('RESOURCE_EXHAUSTED: Out of\\nmemory')": "out of memory (RESOURCE_EXHAUSTED: Out of memory); use",
+    "JaxRuntimeError('INTERNAL: the device\\nhas gone')": "JAX: INTERNAL: the device has gone",
+    "OSError(28, 'No space left on device')": "[Errno 28] No space left on device",
+    "ExceptionGroup('save', [ExceptionGroup('write', [OSError(28, 'No space')])])": "[Errno 28] No space",
+    "ValueError('Failed writing: \\\"x\\\" [os_error_code=\\'28\\']')": "[Errno 28] No space left on device",
+    "RunError('two\\nlines')": "two\nlines",
+}
+
+
+def test_what_a_user_can_put_right_is_said_in_a_line_and_a_bug_has_its_traceback(tmp_path):
+    scripts = []
+    for number, error in enumerate([*ENDS, "KeyError('a bug')", "ValueError('a bug')"]):
+        scripts.append(tmp_path / f"{number}.py")
+        imports = "from jax.errors import JaxRuntimeError\nfrom asyncflax.errors import RunError\n"
+        main = f"def main():\n    raise {error}\n"
+        scripts[-1].write_text(f"{imports}from asyncflax.train import launcher\n{main}launcher.launch(main)\n")
+    *clear, one, other = launching.launch_all([[str(script)] for script in scripts])
+    for done, message in zip(clear, ENDS.values(), strict=True):
+        assert done.status == 1 and done.err.startswith(f"error: {message}"), done
+        assert done.err.count("\n") == 1 + message.count("\n")
+    for bug in (one, other):
+        assert bug.status == 70 and "Traceback" in bug.err and "a bug" in bug.err
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="no /proc")
+@pytest.mark.parametrize("script", ["train.py", "theory.py"])
+def test_ctrl_c_while_packages_load_is_one_line(script, tmp_path):
+    command = [sys.executable, f"launch/{script}", f"--workdir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while b"jaxlib" not in pathlib.Path(f"/proc/{process.pid}/maps").read_bytes():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("error: stopped\n", 130)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_stdout_ends_a_command_without_a_word():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "launch/plan.py"], cwd=ROOT, env=ENVIRONMENT, **pipes) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 141)
+
+
+@pytest.mark.slow
+def test_a_training_whose_stdout_is_closed_resumes(tmp_path):
+    flags = [f"--workdir={tmp_path / 'run'}", *SHORT]
+    with start(*flags) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == ("", 141)
+    assert launch(*flags)[0] == 0 and rows(tmp_path / "run")[-1]["update"] == 40
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_within_a_checkpoint_is_one_line_and_the_run_resumes(tmp_path):
+    """The system refuses to let files grow beyond 8 kB, as it refuses all on a full disk: in Python and in C++."""
+    flags = [f"--workdir={tmp_path / 'run'}", *SHORT]
+    command = [sys.executable, "launch/train.py", "--config=configs/digits.py", *flags]
+    full = {name: value for name, value in ENVIRONMENT.items() if "CACHE" not in name}
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+    done = subprocess.run(command, cwd=ROOT, env=full, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: [Errno 27] File too large"), done.stderr
+    assert done.stderr.count("\n") == 1 and "the same command resumes" in done.stderr
+    assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
+    assert launch(*flags)[0] == 0
+
+
 def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     workdir = tmp_path / "run"
     flags = [f"--workdir={workdir}", *SHORT, "--config.num_workers=4"]
@@ -157,9 +306,16 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
 
     before = everything(workdir)
     replayed = [f"--config.asynchrony=recorded(path='{workdir / 'trace.npz'}')", f"--workdir={tmp_path / 'replay'}"]
-    command = ["launch/train.py", "--config=configs/digits.py", *flags]
-    again, other, replay = launching.launch_all([command, [*command, "--config.momentum=-0.09"], [*command, *replayed]])
+    command = ["launch/train.py", "--config", "configs/digits.py", *flags]  # in two words
+    next_one = shlex.split(out.splitlines()[-1].partition(": ")[2])
+    assert shutil.which(ROOT / next_one[0]) and next_one[1] == command[0]
+    again, other, replay, twice = launching.launch_all(
+        [command, [*command, "--config.momentum=-0.09"], [*command, *replayed], next_one[1:]]
+    )
     assert again.status == 0 and again.err == "" and "is complete at update 40" in again.out
+    assert again.out.splitlines()[-1] == out.splitlines()[-1]
+    assert twice.status == 0, twice.err
+    assert asyncflax.Trace.load(tmp_path / "run-8-workers" / "trace.npz").num_workers == 8
     same = {path: content for path, content in everything(workdir).items() if "tensorboard" not in str(path)}
     assert same == {path: content for path, content in before.items() if path in same}
     assert other.status == 1

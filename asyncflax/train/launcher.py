@@ -32,7 +32,7 @@ from asyncflax.errors import RunError, of_system
 from asyncflax.train import distributed
 from asyncflax.train.options import Items, makers, read
 
-__all__ = ["command", "config_flag", "launch", "numbers", "process_flags", "service_time", "use_cache"]
+__all__ = ["command", "config_flag", "launch", "numbers", "process_flags", "refuse_folder", "service_time", "use_cache"]
 
 
 class _AsItIs(flags.ArgumentParser):
@@ -92,8 +92,9 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
         if len(arguments) > 1:
             _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --{_an_example(kind)}")
         if kind and not isinstance(flags.FLAGS.config, kind):
-            path = config_flags.get_config_filename(flags.FLAGS["config"]) if flags.FLAGS["config"].present else None
-            _stop(f"cannot load --config={path}; expected a Python file {_wanted(kind)}")
+            flag = flags.FLAGS["config"]
+            what = f"cannot load --config={config_flags.get_config_filename(flag)}" if flag.present else "no --config"
+            _stop(f"{what}; expected a Python file {_wanted(kind)}")
         try:
             _refuse_names_that_are_not_utf8()
             if needs_device:
@@ -105,12 +106,12 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
             message = _about(error)
             if message is None:
                 raise
-            _stop(message, getattr(error, "exit_status", 1))
+            _stop(_of_flags(message, kind), getattr(error, "exit_status", 1))
 
     def parse(arguments: list[str]) -> list[str]:
         try:
             return flags.FLAGS(arguments)
-        except (flags.Error, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (flags.Error, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -186,6 +187,34 @@ def service_time(text: str | None) -> queues.ServiceTime | None:
     return None if text is None else read("--service_time", text, makers(queues, queues.ServiceTime)).make()
 
 
+def refuse_folder(flag: str, folder: str | os.PathLike[str]) -> None:
+    """Refuses a folder in which nothing can be written; leaves nothing behind.
+
+    Args:
+      flag: which names it.
+      folder: may be new.
+
+    Raises:
+      RunError: it is a file, or cannot be written.
+
+    Example:
+      >>> from asyncflax.train import launcher
+      >>> launcher.refuse_folder("workdir", "/dev/null/runs")
+      Traceback (most recent call last):
+        ...
+      asyncflax.errors.RunError: --workdir='/dev/null/runs' cannot be written (Not a directory: /dev/null); \
+take another folder.
+    """
+    path, named = pathlib.Path(folder).absolute(), f"--{flag}={os.fspath(folder)!r}"
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{named} is a file; take a folder or a new name.")
+    parent = next(place for place in (path, *path.parents) if place.exists())
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise RunError(f"{named} cannot be written ({error.strerror}: {parent}); take another folder.") from error
+
+
 def use_cache(folder: str | os.PathLike[str] | None) -> None:
     """Takes compiled programs from a folder, and keeps there what this process compiles from now on.
 
@@ -203,18 +232,9 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
     """
     if not folder:
         return
+    refuse_folder("compilation_cache", folder)
     path = pathlib.Path(folder).absolute()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except FileExistsError:
-        raise RunError(
-            f"--compilation_cache={os.fspath(folder)!r} is a file, it must be a folder or a new name."
-        ) from None
-    except OSError as error:
-        raise RunError(
-            f"--compilation_cache={os.fspath(folder)!r} cannot be written ({error.strerror}); take another folder."
-        ) from error
+    path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs make a start slow too
     compilation_cache.reset_cache()  # JAX goes on with the folder that it had, if it has begun to use one
@@ -302,15 +322,29 @@ def _wanted(kind: type) -> str:
 
 def _about_flags(error: Exception, kind: type) -> str:
     """A sentence about what absl or ml_collections raised, with the nearest names where a field is unknown."""
-    message = str(error.args[0] if error.args else error).strip()
-    unknown = re.search(r"Field (\w+) not found on dataclass", message)
+    message = str(error.args[0] if error.args and not isinstance(error, OSError) else error).strip()
+    unknown = re.search(r"Field (\w+) not found on dataclass|Attribute <class .*>\.(\w+) does not exist", message)
     if unknown:
+        name = unknown[1] or unknown[2]
         names = [name for one in _with_nested(kind) for name in (field.name for field in dataclasses.fields(one))]
-        return f"config has no field {unknown[1]!r}{_check.nearest(unknown[1], names)}"
+        return f"config has no field {name!r}{_check.nearest(name, names)}"
     if isinstance(error, flags.Error) and "Traceback" not in message:
         return message
     reason = message.splitlines()[-1].rstrip(".")
     return f"cannot load --config: {reason}; expected a Python file {_wanted(kind)}"
+
+
+def _of_flags(message: str, kind: type | None) -> str:
+    """The message with the fields of a nested config as their flags have them: config.train.momentum."""
+    if kind is None:
+        return message
+    prefix = {}
+    for nested in dataclasses.fields(kind):
+        if isinstance(nested.type, type) and dataclasses.is_dataclass(nested.type):
+            prefix |= {field.name: f"config.{nested.name}." for field in dataclasses.fields(nested.type)}
+    own = {field.name for field in dataclasses.fields(kind)}
+    full = lambda found: found[0] if found[1] in own else prefix.get(found[1], "config.") + found[1]
+    return re.sub(r"\bconfig\.(\w+)", full, message)
 
 
 def _with_nested(kind: type) -> list[type]:

@@ -1,5 +1,9 @@
 """The language of configs: what is read, what is refused and with which sentence."""
 
+import dataclasses
+import json
+import sys
+
 import optax
 import pytest
 from hypothesis import given
@@ -7,8 +11,12 @@ from hypothesis import strategies as st
 
 import asyncflax
 from asyncflax import models, queues
+from asyncflax.lab.compare import CompareConfig
+from asyncflax.lab.sweep import SweepConfig
 from asyncflax.train import asynchrony, options
 from asyncflax.train.asynchrony import Asynchrony
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.workdir import Workdir, differences
 
 METHODS = options.makers(asyncflax.algorithms, asyncflax.AsyncAlgorithm)
 KINDS = options.makers(asynchrony, Asynchrony)
@@ -182,3 +190,36 @@ def test_odd_texts_are_one_clear_error(text):
 
 def test_quotes_in_quotes_do_not_split_items():
     assert options.parse_items("field", r"momentum='\'\",', seed=1") == [("momentum", "'\","), ("seed", 1)]
+
+
+FIELDS = {
+    kind: [field for field in dataclasses.fields(kind) if isinstance(field.default, str | tuple)]
+    for kind in (TrainConfig, SweepConfig, CompareConfig)
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stranger.run(x=1)",
+        "stranger.run",
+        "queue(service_time=stranger.run(x=1))",
+        "label=stranger.run(x=1), other=stranger.run",
+        "__import__('stranger')",
+        "[stranger for x in y]",
+    ],
+)
+def test_what_a_run_folder_names_is_compared_and_never_imported(kind, text, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('this has run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config, names = kind(), [field.name for field in FIELDS[kind] if not field.metadata.get("free")]
+    began = json.loads(json.dumps(dataclasses.asdict(config)))
+    for name in names:
+        assert len(differences({**began, name: text}, config)) == 1
+    (tmp_path / "run").mkdir()
+    about = {"kind": kind.__name__, "config": {**began, **dict.fromkeys(names, text)}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="holds a run of another config"):
+        Workdir(tmp_path / "run", config)
+    assert names and "stranger" not in sys.modules
