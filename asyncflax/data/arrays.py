@@ -224,7 +224,7 @@ def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False)
 
     there = folder / name.replace(":", "/")
     # What is there has its formats, which may be several.
-    new = {} if (there / "dataset_info.json").is_file() else {"file_format": "array_record"}
+    new: dict[str, Any] = {} if (there / "dataset_info.json").is_file() else {"file_format": "array_record"}
     builder: Any = tfds.builder(name, data_dir=os.fspath(folder), **new)
     if download:
         builder.download_and_prepare()

@@ -286,7 +286,8 @@ def _refuse_no_device() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        wanted = f" on JAX_PLATFORMS={jax.config.jax_platforms}" if jax.config.jax_platforms else ""
+        platforms = os.environ.get("JAX_PLATFORMS")
+        wanted = f" on JAX_PLATFORMS={platforms}" if platforms else ""
         why = f" ({str(error).splitlines()[0]})" if str(error) else ""
         raise RunError(
             f"JAX cannot start{wanted}{why}; set JAX_PLATFORMS=cpu, or install what the device needs (for NVIDIA GPUs "
