@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -16,13 +15,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-import jax
 import numpy as np
 
 from asyncflax._files import set_aside, write_atomically
 from asyncflax.errors import RunError
 from asyncflax.trace import Trace
 from asyncflax.train.distributed import broadcast, is_primary, sync
+from asyncflax.train.environment import changes, environment
 
 __all__ = ["Workdir", "differences"]
 
@@ -146,7 +145,7 @@ workdir, or the old config to go on.
                 "inputs": {**(inputs or {})},
                 "trace": digest,
                 "sources": self._sources,
-                **_versions(),
+                "environment": environment(),
             }
             text = json.dumps(about | {"sha256": _digest(_text(about))}, indent=1) + "\n"
             write_atomically(self._record, lambda file: file.write(text.encode()))
@@ -177,15 +176,11 @@ workdir, or the old config to go on.
     def changes(self) -> list[str]:
         """What is not as it was, in words: versions, the code that is not the library's, a trace that was lost."""
         began = self.began
-        versions = [
-            f"{name} was {began.get(name)}, now it is {now}; the last bits may differ"
-            for name, now in _versions().items()
-            if began.get(name) != now
-        ]
         before = began["sources"]
         names = sorted(before.keys() | self._sources.keys())
         other = [name for name in names if before.get(name) != self._sources.get(name)]
-        return self._notes + versions + [f"the source of {name} has changed since the run began" for name in other]
+        sources = [f"the source of {name} has changed since the run began" for name in other]
+        return self._notes + changes(began["environment"], environment()) + sources
 
     def _refuse_other_config(self) -> None:
         began = self.began
@@ -269,9 +264,3 @@ def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[
         elif plain(before) != plain(now):
             lines.append(f"{name}.{field.name} was {before!r}, now it is {now!r}")
     return lines + [f"{name}.{other} no longer exists" for other in old if not hasattr(new, other)]
-
-
-def _versions() -> dict[str, str]:
-    """What the last bits of a run depend on."""
-    packages = ("asyncflax", "jax", "jaxlib", "numpy", "optax", "flax")
-    return {name: importlib.metadata.version(name) for name in packages} | {"device": jax.devices()[0].device_kind}

@@ -132,7 +132,7 @@ def train_cells(
                 for change in folder.changes():
                     _say(f"note: {change}")
             _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
-            results = _dataset(config, grid, finished, folder.began["device"])
+            results = _dataset(config, grid, finished, folder.began["environment"]["device"])
             path = folder.path / "results.nc"
             if summarize is not None:
                 results = summarize(results)
