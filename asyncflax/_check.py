@@ -16,9 +16,18 @@ import numpy as np
 from jax.core import Tracer
 
 
+LARGEST = 2**31 - 1  # of int32, in which traces, plans and counters are kept
+
+
 def is_traced(value: Any) -> bool:
     """True for a value that only exists while JAX traces a function."""
     return isinstance(value, Tracer)
+
+
+def shown(value: Any) -> str:
+    """How a message shows a value: on one line, and not all of a long one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def is_array(value: Any) -> bool:
@@ -28,24 +37,33 @@ def is_array(value: Any) -> bool:
     return isinstance(value, jax.Array | bool | int | float | complex) or hasattr(value, "__jax_array__")
 
 
-def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
-    """`value` as an int that is at least `minimum`, and at most `maximum` if there is one."""
+def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) -> int:
+    """`value` as an int that is at least `minimum` and at most `maximum`; None is for what is never an int32."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name} must be a concrete integer, got {value!r} ({type(value).__name__}){_as_static(name, value)}."
+            f"{name} must be a concrete integer, got {shown(value)} ({type(value).__name__}){_as_static(name, value)}."
         ) from None
-    if isinstance(value, bool) or number < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {name}={value!r}.")
+    if isinstance(value, bool) or _kind(value) == "b" or number < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {name}={shown(value)}.")
     if maximum is not None and number > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {name}={value!r}.")
+        raise ValueError(f"{name} must be at most {maximum}, got {name}={shown(value)}.")
     return number
 
 
 def _as_static(name: str, value: Any) -> str:
     """How a wrapper that traces arguments is told not to; nothing for a value that is not traced."""
     return f"; under optax.inject_hyperparams pass static_args=({name!r},)" if is_traced(value) else ""
+
+
+def boolean(name: str, value: Any) -> bool:
+    """`value` as a bool; a text such as 'False', which Python takes for true, is refused, and so is a number."""
+    if is_traced(value) or np.ndim(value) != 0 or not (isinstance(value, bool) or _kind(value) == "b"):
+        raise TypeError(
+            f"{name} must be True or False, got {shown(value)} ({type(value).__name__}){_as_static(name, value)}."
+        )
+    return bool(value)
 
 
 def number(
@@ -61,21 +79,46 @@ def number(
     """Refuses numbers (or arrays of them) that are not finite or not in [low, high], whose ends may be excluded."""
     if is_traced(value):
         return
-    try:
-        values = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}).") from None
+    values = numbers(name, value)
     below = values <= low if exclusive_low else values < low
     above = values >= high if exclusive_high else values > high
     if not np.all(np.isfinite(values)) or np.any(below) or np.any(above):
         interval = f"{'(' if exclusive_low else '['}{low:g}, {high:g}{')' if exclusive_high else ']'}"
-        raise ValueError(f"{name} must be finite and in {interval}, got {name}={value!r}.{hint}")
+        raise ValueError(f"{name} must be finite and in {interval}, got {name}={shown(value)}.{hint}")
+
+
+def numbers(name: str, value: Any, what: str = "a number") -> np.ndarray:
+    """A real number, an array or a list of them as float64; text, truth values and objects are none."""
+    try:
+        if _are_numbers(value):
+            return np.asarray(value, dtype=np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got {name}={shown(value)}.") from None
+    except (TypeError, ValueError):  # lists of different lengths
+        pass
+    raise TypeError(f"{name} must be {what}, got {shown(value)} ({type(value).__name__}).")
+
+
+def _are_numbers(value: Any) -> bool:
+    if isinstance(value, list | tuple | range):
+        return isinstance(value, range) or all(map(_are_numbers, value))
+    if isinstance(value, bool) or is_traced(value):
+        return False
+    return isinstance(value, int | float) or _kind(value) in ("i", "u", "f")
+
+
+def _kind(value: Any) -> str:
+    """Of an array or a scalar of NumPy or JAX: 'b' for truth values, 'i', 'u' or 'f' for numbers; '' of all else."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__jax_array__"):
+        dtype = value.dtype
+        return "f" if jnp.issubdtype(dtype, jnp.floating) else dtype.kind  # bfloat16 has a kind of its own in NumPy
+    return ""
 
 
 def scalar(name: str, value: Any, **bounds: Any) -> float:
     """`value` as a float, concrete and single, within the bounds of `number`."""
-    if is_traced(value) or np.ndim(value) != 0:
-        raise TypeError(f"{name} must be a single concrete number, got {value!r}.")
+    if is_traced(value) or isinstance(value, list | tuple | range) or np.ndim(value) != 0:
+        raise TypeError(f"{name} must be a single concrete number, got {shown(value)}.")
     number(name, value, **bounds)
     return float(value)
 
@@ -83,7 +126,13 @@ def scalar(name: str, value: Any, **bounds: Any) -> float:
 def instance(name: str, value: Any, kind: type, hint: str) -> None:
     """Refuses what is not of a class; the hint says what to pass."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {hint}, got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"{name} must be {hint}, got {shown(value)} ({type(value).__name__}).")
+
+
+def function(name: str, value: Any, hint: str = "") -> None:
+    """Refuses what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function{hint}, got {shown(value)} ({type(value).__name__}).")
 
 
 def momentum(value: Any, name: str = "momentum") -> None:
@@ -99,9 +148,9 @@ def learning_rate(value: Any) -> None:
 
 def choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuses what is not one of the named options."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         hint = nearest(value, choices)
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}{hint}")
 
 
 def nearest(value: Any, choices: Sequence[str]) -> str:
@@ -133,7 +182,7 @@ def arrays(name: str, tree: Any, hint: str = _TRAINED) -> None:
     for path, leaf in _leaves(tree):
         if not is_array(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct):
             path = name + jax.tree_util.keystr(path)
-            raise TypeError(f"{path} must be an array, got {_short(leaf)} ({type(leaf).__name__}); {hint}")
+            raise TypeError(f"{path} must be an array, got {shown(leaf)} ({type(leaf).__name__}); {hint}")
 
 
 def parameters(name: str, tree: Any) -> None:
@@ -141,12 +190,12 @@ def parameters(name: str, tree: Any) -> None:
     arrays(name, tree)
     leaves = _leaves(tree)
     if not leaves:
-        raise TypeError(f"{name} must be a PyTree of floating arrays, got {_short(tree)}, which has none.")
+        raise TypeError(f"{name} must be a PyTree of floating arrays, got {shown(tree)}, which has none.")
     for path, leaf in leaves:
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.floating):
             continue
-        shown = f"{dtype}{list(_shape(leaf))}" if hasattr(leaf, "dtype") else repr(leaf)
+        shown = f"{dtype}{list(_shape(leaf))}" if hasattr(leaf, "dtype") else shown(leaf)
         if jnp.issubdtype(dtype, jnp.complexfloating):
             why = (
                 "JAX's gradient of a real loss is the conjugate of the direction in which it grows, along which a "
@@ -174,7 +223,7 @@ def rows(name: str, tree: Any, count: int) -> None:
         if not is_array(leaf) and not hasattr(leaf, "shape"):
             raise TypeError(
                 f"{name}{jax.tree_util.keystr(path)} must be an array with one row for each of the {count} events, got "
-                f"{_short(leaf)} ({type(leaf).__name__}); if it yields batches, {_STACK}"
+                f"{shown(leaf)} ({type(leaf).__name__}); if it yields batches, {_STACK}"
             )
         shape = _shape(leaf)
         if shape[:1] == (count,):
@@ -192,7 +241,7 @@ def key(name: str, value: Any) -> None:
     """Refuses what is not one typed key."""
     is_key = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     if not is_key or value.ndim > 0:
-        raise TypeError(f"{name} must be one typed key as jax.random.key makes it, got {_short(value)}.")
+        raise TypeError(f"{name} must be one typed key as jax.random.key makes it, got {shown(value)}.")
 
 
 def batchable(name: str, key: jax.Array, advice: str = "take jax.random.key(seed, impl='threefry2x32')") -> None:
@@ -222,11 +271,6 @@ def unbatched(name: str, key: jax.Array) -> jax.Array:
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:
     """Leaves with their paths; an iterator is one, which JAX is about to refuse otherwise."""
     return jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Iterator))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _shape(leaf: Any) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.staleness import StalenessLaw, geometric
 from asyncflax.trace import Trace
 
@@ -48,6 +48,9 @@ class ServiceTime:
         asked for blocks of any size; what it draws must depend on its place in the stream only, not on the blocks.
       memoryless: whether the factors are exponential.
 
+    Raises:
+      TypeError: name is no text, machine or task no function, or memoryless no bool.
+
     Example:
       >>> import asyncflax
       >>> import numpy as np
@@ -62,6 +65,12 @@ class ServiceTime:
     task: Callable[[np.random.Generator, int], np.ndarray]
     memoryless: bool = False
 
+    def __post_init__(self):
+        _check.instance("name", self.name, str, "a text")
+        for name in ("machine", "task"):
+            _check.function(name, getattr(self, name))
+        object.__setattr__(self, "memoryless", _check.boolean("memoryless", self.memoryless))
+
     def staleness(self, num_workers: int) -> StalenessLaw | None:
         """The distribution of the staleness in a queue, where it is known: equal machines with memoryless work.
 
@@ -73,16 +82,32 @@ class ServiceTime:
         >>> asyncflax.queues.gamma().staleness(num_workers=8) is None
         True
         """
-        equal = np.ptp(self.machine(np.random.default_rng([0, 0]), num_workers)) == 0
-        return geometric(mean=num_workers - 1.0) if self.memoryless and equal else None
+        if not self.memoryless:
+            return None
+        equal = np.ptp(mean_seconds(self, num_workers)) == 0
+        return geometric(mean=num_workers - 1.0) if equal else None
 
     def __repr__(self) -> str:
         return self.name
 
 
+def mean_seconds(service_time: ServiceTime, num_workers: int, seed: int = 0) -> np.ndarray:
+    """float64 [num_workers], positive: the mean seconds of a task on each worker's machine."""
+    num_workers = _check.integer("num_workers", num_workers, 1)
+    _memory.need("num_workers", num_workers, 64 * num_workers, "their machines")
+    mean = np.asarray(service_time.machine(np.random.default_rng([seed, 0]), num_workers))
+    if mean.shape != (num_workers,) or not np.all((mean >= _SHORTEST) & np.isfinite(mean)):
+        raise ValueError(
+            f"machine of {service_time} must give {num_workers} positive numbers, got {_check.shown(mean)}."
+        )
+    return mean
+
+
 def _equal_machines(mean: float | Sequence[float]) -> Callable[[np.random.Generator, int], np.ndarray]:
     _check.number("mean", mean, low=0.0, exclusive_low=True)
     means = np.array(mean, dtype=np.float64)
+    if means.ndim > 1 or not means.size:
+        raise ValueError(f"mean must be one number or one a worker, got mean={_check.shown(mean)}.")
 
     def machine(rng: np.random.Generator, num_workers: int) -> np.ndarray:
         del rng
@@ -160,7 +185,7 @@ def heterogeneous_gamma(machine_cv: float = 0.6, task_cv: float = 0.1, mean: flo
     """
     machine_cv = _check.scalar("machine_cv", machine_cv, low=0.0, exclusive_low=True)
     task_cv = _check.scalar("task_cv", task_cv, low=0.0, exclusive_low=True)
-    _check.number("mean", mean, low=0.0, exclusive_low=True)
+    mean = _check.scalar("mean", mean, low=0.0, exclusive_low=True)
     machines = _gamma_tasks(machine_cv)
     return ServiceTime(
         f"heterogeneous_gamma({machine_cv=}, {task_cv=}, {mean=})",
@@ -294,11 +319,12 @@ def simulate(
         _check.choice("policy", policy, ("restart", "discard"))
         if max_staleness is None:
             raise ValueError(f"policy={policy!r} needs max_staleness: which gradients are too stale?")
-    tasks = _Tasks(service_time, num_workers, seed)
     if max_staleness is None:
-        return _merge(tasks, num_updates)
+        _need_trace(num_workers, 2000, num_updates, 120)
+        return _merge(_Tasks(service_time, num_workers, seed), num_updates)
     max_staleness = _check.integer("max_staleness", max_staleness, 0)
-    return _serve(tasks, num_updates, max_staleness, restart=policy != "discard")
+    _need_trace(num_workers, 10_000, num_updates, 160)
+    return _serve(_Tasks(service_time, num_workers, seed), num_updates, max_staleness, restart=policy != "discard")
 
 
 def barrier(*, num_workers: int, num_updates: int, service_time: ServiceTime, seed: int = 0) -> Trace:
@@ -317,6 +343,7 @@ def barrier(*, num_workers: int, num_updates: int, service_time: ServiceTime, se
     """
     num_workers = _check.integer("num_workers", num_workers, 1)
     num_updates = _check.integer("num_updates", num_updates, 1)
+    _need_trace(num_workers, 2000, num_updates, 90)
     tasks = _Tasks(service_time, num_workers, seed)
     rounds = -(-num_updates // num_workers)
     seconds = np.stack([tasks.draw(i, rounds) for i in range(num_workers)], axis=1)
@@ -333,6 +360,7 @@ def _gamma_tasks(cv: float) -> Callable[[np.random.Generator, int], np.ndarray]:
     return lambda rng, n: rng.standard_gamma(shape, n) / shape
 
 
+_SHORTEST = np.finfo(np.float64).tiny  # seconds that still have all digits
 _MANY = 16  # how many tasks are drawn at once at least, where many are needed
 
 
@@ -341,11 +369,9 @@ class _Tasks:
 
     def __init__(self, service_time: ServiceTime, num_workers: int, seed: int):
         _check.instance("service_time", service_time, ServiceTime, "a law of asyncflax.queues such as exponential()")
-        seed = _check.integer("seed", seed, 0)
+        seed = _check.integer("seed", seed, 0, None)
         self.law = service_time
-        self.mean = np.asarray(service_time.machine(np.random.default_rng([seed, 0]), num_workers))
-        if self.mean.shape != (num_workers,) or not np.all((self.mean > 0) & np.isfinite(self.mean)):
-            raise ValueError(f"machine of {service_time} must give {num_workers} positive numbers, got {self.mean}.")
+        self.mean = mean_seconds(service_time, num_workers, seed)
         self._streams = [np.random.default_rng([seed, i + 1]) for i in range(num_workers)]
 
     @property
@@ -357,10 +383,11 @@ class _Tasks:
         """The next n service times of a worker, in seconds."""
         factors = np.asarray(self.law.task(self._streams[worker], n))
         if factors.shape != (n,) or not np.all((factors >= 0) & np.isfinite(factors)):
-            raise ValueError(f"task of {self.law} must give {n} non-negative numbers, got {factors}.")
-        if n >= _MANY and not factors.any():
+            raise ValueError(f"task of {self.law} must give {n} non-negative numbers, got {_check.shown(factors)}.")
+        seconds = self.mean[worker] * factors
+        if n >= _MANY and not seconds.any():
             raise ValueError(f"task of {self.law} gave {n} zeros in a row: with such work time never passes.")
-        return self.mean[worker] * factors
+        return seconds
 
     def one_by_one(self, worker: int) -> Iterator[float]:
         """The service times of a worker, in seconds, without end."""
@@ -368,22 +395,48 @@ class _Tasks:
             yield from self.draw(worker, 256).tolist()
 
 
+def _need_trace(num_workers: int, of_worker: int, num_updates: int, of_update: int) -> None:
+    """Refuses more workers or updates than fit into memory, by the bytes that one of them takes."""
+    _memory.need("num_workers", num_workers, of_worker * num_workers, "their service times")
+    _memory.need("num_updates", num_updates, of_worker * num_workers + of_update * num_updates, "the trace")
+
+
+@np.errstate(over="ignore")  # the horizon, or the trace, refuses what is infinite
 def _merge(tasks: _Tasks, num_updates: int) -> Trace:
-    """Without restarts the workers are independent renewal processes: sum their service times and merge by time."""
+    """Without restarts the workers are independent renewal processes: sum their service times and merge by time.
+
+    All finish times up to a horizon are drawn. It begins as the mean time of the updates and grows until there are
+    enough of them. Where that is far too much, as in laws of which the mean is a few enormous times, it shrinks to what
+    the times that are known bear: no worker makes more than all the updates, nor do those together that have been drawn.
+    """
     finish = [np.zeros(1) for _ in range(tasks.num_workers)]  # finish times, from a start at 0
-    horizon = num_updates / np.sum(1.0 / tasks.mean)
+    fastest = tasks.mean.min()
+    horizon = num_updates * fastest / np.sum(fastest / tasks.mean)
+    until = lambda times: int(np.searchsorted(times, horizon, side="right")) - 1  # how many updates by the horizon
     while True:
+        if not np.isfinite(horizon):
+            raise ValueError(f"service_time={tasks.law} takes too long: {num_updates} updates end beyond a double.")
+        counts, total = [], 0
         for i in range(tasks.num_workers):
-            while finish[i][-1] <= horizon:
+            while finish[i][-1] <= horizon and len(finish[i]) <= num_updates:
+                made = len(finish[i]) - 1
                 n = int((horizon - finish[i][-1]) / tasks.mean[i] * 1.05) + _MANY
-                seconds = tasks.draw(i, n)
+                seconds = tasks.draw(i, max(min(n, num_updates - made), made // 4, _MANY))
                 # One running sum from the start, so that the rounding does not depend on the horizon.
                 more = np.cumsum(np.concatenate([finish[i][-1:], seconds]))[1:]
                 finish[i] = np.concatenate([finish[i], more])
-        counts = [int(np.searchsorted(times, horizon, side="right")) - 1 for times in finish]
-        if sum(counts) >= num_updates:
+            horizon = min(horizon, finish[i][num_updates]) if len(finish[i]) > num_updates else horizon
+            counts.append(until(finish[i]))
+            total += counts[-1]
+            if total > 2 * num_updates:
+                times = np.concatenate([times[1 : 1 + n] for times, n in zip(finish, counts, strict=False)])
+                horizon = min(horizon, np.partition(times, num_updates - 1)[num_updates - 1])
+                counts = [until(times) for times in finish[: i + 1]]
+                total = sum(counts)
+        if total >= num_updates:
             break
-        horizon *= 1.1 * num_updates / max(sum(counts), num_updates // 4, 1)
+        horizon *= 1.1 * num_updates / max(total, num_updates // 4, 1)
+    counts = [until(times) for times in finish]
     time = np.concatenate([times[1 : 1 + n] for times, n in zip(finish, counts, strict=True)])
     worker = np.repeat(np.arange(tasks.num_workers, dtype=np.int32), counts)
     order = np.argsort(time, kind="stable")  # the workers stand in order of id: ties go to the lower one

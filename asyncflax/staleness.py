@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.trace import Trace
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _LARGEST_TABLE = 2**24
+_MEAN_TOLERANCE = 1e-6  # relative, of what a table leaves out and rounding
 NEGLIGIBLE_MASS = 1e-6  # what a store of past versions may cut off a law without being told
 
 
@@ -44,7 +45,9 @@ class StalenessLaw:
       mean: E tau, in closed form.
 
     Raises:
-      ValueError: an entry of the table is negative or not finite, or the entries do not sum to 1 within 1e-9.
+      TypeError: name is no text, or a number is none.
+      ValueError: an entry of the table is negative or not finite, the entries do not sum to 1 within 1e-9, or the mean
+        is not that of the table.
 
     Example:
       >>> import asyncflax
@@ -58,12 +61,21 @@ class StalenessLaw:
     mean: float
 
     def __post_init__(self):
+        _check.instance("name", self.name, str, "a text")
+        table = _check.numbers("table", self.table, "a list of probabilities")
+        if table.ndim != 1 or len(table) == 0:
+            raise ValueError(f"table must be a list of probabilities, got an array of shape {table.shape}.")
+        object.__setattr__(self, "table", table)
         bad = ~np.isfinite(self.table) | (self.table < 0)
         if bad.any():
             worst = int(np.argmax(bad))
             raise ValueError(f"{self.name}: pmf[{worst}]={self.table[worst]} is not a probability.")
         if abs(self.table.sum() - 1.0) > 1e-9:
             raise ValueError(f"{self.name}: pmf sums to {self.table.sum():.12g}, not to 1; divide it by its sum.")
+        object.__setattr__(self, "mean", _check.scalar("mean", self.mean, low=0.0))
+        of_table = float(np.sum(np.arange(len(table)) * table))
+        if abs(self.mean - of_table) > _MEAN_TOLERANCE * (1.0 + of_table):
+            raise ValueError(f"mean must be that of the table, {of_table:.9g}, got mean={self.mean!r}.")
 
     def __repr__(self) -> str:
         return self.name
@@ -98,30 +110,51 @@ class StalenessLaw:
     def pmf(self, staleness) -> np.ndarray:
         """P(tau = staleness) for integers of any shape; float64.
 
+        Args:
+          staleness: int [...]; of what is negative or beyond the table the probability is 0.
+
+        Raises:
+          TypeError: it is no integer.
+
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 3).pmf([0, 3, 4])
         array([0.25, 0.25, 0.  ])
         """
-        k = np.asarray(staleness)
+        k = _check.numbers("staleness", staleness, "integers")
+        if not np.all(k == np.floor(k)):
+            raise TypeError(f"staleness must be integers, got {_check.shown(staleness)}.")
         inside = (k >= 0) & (k <= self.maximum)
-        return np.where(inside, self.table[np.where(inside, k, 0)], 0.0)
+        return np.where(inside, self.table[np.where(inside, k, 0).astype(np.int64)], 0.0)
 
     def tail(self, staleness: int) -> float:
         """P(tau > staleness): the mass that a store of versions 0..staleness old does not hold.
+
+        Args:
+          staleness: k >= -1; P(tau > -1) is everything.
+
+        Raises:
+          TypeError, ValueError: it is no integer, or below -1.
 
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 3).tail(1)
         0.5
         """
-        return float(np.sum(self.table[max(int(staleness) + 1, 0) :][::-1]))
+        return float(np.sum(self.table[_check.integer("staleness", staleness, -1) + 1 :][::-1]))
 
     def bound(self, mass: float = NEGLIGIBLE_MASS) -> int:
         """The smallest k with P(tau > k) <= mass: the staleness up to which a store has to reach.
+
+        Args:
+          mass: in [0, 1].
+
+        Raises:
+          TypeError, ValueError: it is no number, or out of its range.
 
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 14).bound(), asyncflax.staleness.geometric(7.0).bound()
         (14, 103)
         """
+        mass = _check.scalar("mass", mass, low=0.0, high=1.0)
         tails = np.append(np.cumsum(self.table[::-1])[::-1], 0.0)  # tails[k] = P(tau >= k)
         return int(np.argmax(tails[1:] <= mass))
 
@@ -171,10 +204,11 @@ class StalenessLaw:
           array([2., 3., 4.])
         """
         num_updates = _check.integer("num_updates", num_updates, 1)
-        seed = _check.integer("seed", seed, 0)
+        seed = _check.integer("seed", seed, 0, None)
         num_workers = _check.integer("num_workers", num_workers, 1)
         _check.choice("assign", assign, ("uniform", "round_robin"))
         _check.choice("before_start", before_start, ("clamp", "drop"))
+        _memory.need("num_updates", num_updates, 80 * num_updates + 40 * self.maximum, "the trace")
         ticks = np.arange(num_updates)
         if before_start == "clamp":
             read_version, time = np.maximum(ticks - self._draw(num_updates, seed), 0), None
@@ -212,6 +246,7 @@ def constant(staleness: int) -> StalenessLaw:
     array([0., 1.])
     """
     staleness = _check.integer("staleness", staleness, 0)
+    _need_table("staleness", staleness)
     table = np.zeros(staleness + 1)
     table[-1] = 1.0
     return StalenessLaw(f"constant({staleness})", table, float(staleness))
@@ -235,7 +270,9 @@ def pipeline(num_stages: int) -> tuple[int, ...]:
     >>> asyncflax.staleness.pipeline(num_stages=4)
     (3, 2, 1, 0)
     """
-    return tuple(reversed(range(_check.integer("num_stages", num_stages, 1))))
+    num_stages = _check.integer("num_stages", num_stages, 1)
+    _memory.need("num_stages", num_stages, 40 * num_stages, "the tuple")
+    return tuple(reversed(range(num_stages)))
 
 
 def uniform(low: int, high: int) -> StalenessLaw:
@@ -250,6 +287,7 @@ def uniform(low: int, high: int) -> StalenessLaw:
     """
     low = _check.integer("low", low, 0)
     high = _check.integer("high", high, low)
+    _need_table("high", high)
     table = np.where(np.arange(high + 1) >= low, 1.0 / (high - low + 1), 0.0)
     return StalenessLaw(f"uniform({low}, {high})", table, (low + high) / 2)
 
@@ -320,13 +358,15 @@ def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
     >>> asyncflax.staleness.empirical([0.25, 0.5, 0.25]).mean
     1.0
     """
-    try:
-        table = np.array(pmf, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"pmf must be a list of probabilities, got {pmf!r}.") from None
+    table = np.array(_check.numbers("pmf", pmf, "a list of probabilities"))
     if table.ndim != 1 or len(table) == 0:
         raise ValueError(f"pmf must be a list of probabilities, got an array of shape {table.shape}.")
     return StalenessLaw(f"empirical({len(table)} values)", table, float(np.sum(np.arange(len(table)) * table)))
+
+
+def _need_table(name: str, largest: int) -> None:
+    """A table up to the largest staleness, and what a law computes from it."""
+    _memory.need(name, largest, 40 * largest, "the table of the law")
 
 
 def _from_ratio(name: str, first: float, ratio: Callable[[np.ndarray], np.ndarray], mean: float) -> StalenessLaw:

@@ -65,9 +65,12 @@ class Trace:
         if len(worker) != len(read_version):
             raise ValueError(f"worker has {len(worker)} events, read_version has {len(read_version)}; they must agree.")
         if len(worker) == 0:
-            raise ValueError("a trace needs at least one event, got none.")
+            raise ValueError("worker must have at least one event, got none.")
+        if len(worker) > _check.LARGEST:
+            raise ValueError(f"worker must have at most {_check.LARGEST} events, got {len(worker)}.")
         num_workers = self.num_workers
         if num_workers is None:
+            _refuse_first(worker >= _check.LARGEST, lambda t: f"worker={worker[t]} is not in 0..{_check.LARGEST - 1}.")
             num_workers = max(int(worker.max()), 0) + 1
         num_workers = _check.integer("num_workers", num_workers, 1)
         _refuse_first(
@@ -83,10 +86,7 @@ class Trace:
         )
         time = self.time
         if time is not None:
-            try:
-                time = np.array(time, dtype=np.float64)
-            except (TypeError, ValueError):
-                raise TypeError(f"time must be a list of seconds, got {time!r}.") from None
+            time = np.array(_check.numbers("time", time, "a list of seconds"))
             if time.shape != worker.shape:
                 raise ValueError(f"time has shape {time.shape}, the trace has {len(worker)} events.")
             _refuse_first(~np.isfinite(time), lambda t: f"time={time[t]} is not finite.")
@@ -169,7 +169,7 @@ class Trace:
 
         Example: see `load`.
         """
-        path = pathlib.Path(path)
+        path, overwrite = pathlib.Path(path), _check.boolean("overwrite", overwrite)
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; pass overwrite=True to replace it.")
         archive = io.BytesIO()
@@ -259,11 +259,13 @@ def _refuse_larger(path: pathlib.Path, size: int, memory: int) -> None:
 
 
 def _integers(name: str, values: object) -> np.ndarray:
-    array = np.array(values)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(
-            f"{name} must be a list of integers, got an array of shape {array.shape} and type {array.dtype}."
-        )
+    try:
+        array = np.array(values)
+    except (TypeError, ValueError):  # lists of different lengths
+        array = np.array(None)
+    has_bools = isinstance(values, list | tuple) and any(isinstance(value, bool) for value in values)
+    if has_bools or array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"{name} must be a list of integers, got {_check.shown(values)}.")
     return array
 
 

@@ -1,0 +1,74 @@
+"""What would not fit into memory is refused at the door, before anything is computed or written."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from asyncflax import _check
+
+_PROC, _CGROUPS = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
+
+
+def available() -> int | None:
+    """Bytes that this process could still have, by what the system and its control group say; None if nobody says."""
+    found = [size for size in (_of_system(), _of_group()) if size is not None]
+    return min(found, default=None)
+
+
+def need(name: str, value: Any, size: float, what: str) -> None:
+    """Refuses an argument for which more bytes would be needed than there are.
+
+    Args:
+      name: of the argument.
+      value: of it, to be shown.
+      size: an estimate, in bytes.
+      what: needs them.
+
+    Raises:
+      ValueError: there are fewer bytes.
+    """
+    there_are = available()
+    if there_are is not None and size > there_are:
+        raise ValueError(
+            f"{name}={_check.shown(value)} is too large: {what} would take about {_text(size)} of memory, "
+            f"{_text(there_are)} are available; take less."
+        )
+
+
+def _text(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
+
+
+def _of_system() -> int | None:
+    """What Linux could give without swapping; elsewhere what is free, or all that is built in."""
+    for line in _lines(_PROC / "meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    names = getattr(os, "sysconf_names", {})
+    pages = next((name for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES") if name in names), None)
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE") if pages else None
+
+
+def _of_group() -> int | None:
+    """What is left of the limit of the control group (version 2), and of those above it."""
+    own = next((line[3:].strip("/") for line in _lines(_PROC / "self" / "cgroup") if line.startswith("0::")), None)
+    if own is None:
+        return None
+    left = []
+    for folder in (_CGROUPS / own, *(_CGROUPS / own).parents):
+        limit, used = _lines(folder / "memory.max"), _lines(folder / "memory.current")
+        if limit and used and limit[0].isdigit():
+            files = [line.split()[1] for line in _lines(folder / "memory.stat") if line.startswith("inactive_file ")]
+            left.append(int(limit[0]) - int(used[0]) + sum(map(int, files)))  # pages of files give way
+        if folder == _CGROUPS:
+            break
+    return max(min(left), 0) if left else None
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
