@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -50,6 +50,13 @@ def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) 
     if maximum is not None and number > maximum:
         raise ValueError(f"{name} must be at most {maximum}, got {name}={shown(value)}.")
     return number
+
+
+def integers(name: str, values: Any, minimum: int) -> list[int]:
+    """A list of integers, each at least `minimum`; text is none."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable) or (hasattr(values, "ndim") and values.ndim != 1):
+        raise TypeError(f"{name} must be a list of integers, got {shown(values)}.")
+    return [integer(name, value, minimum) for value in values]
 
 
 def _as_static(name: str, value: Any) -> str:
@@ -129,6 +136,9 @@ def instance(name: str, value: Any, kind: type, hint: str) -> None:
         raise TypeError(f"{name} must be {hint}, got {shown(value)} ({type(value).__name__}).")
 
 
+GRADIENT = ", such as jax.value_and_grad(loss_fn)"
+
+
 def function(name: str, value: Any, hint: str = "") -> None:
     """Refuses what cannot be called."""
     if not callable(value):
@@ -195,7 +205,7 @@ def parameters(name: str, tree: Any) -> None:
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.floating):
             continue
-        shown = f"{dtype}{list(_shape(leaf))}" if hasattr(leaf, "dtype") else shown(leaf)
+        what = f"{dtype}{list(_shape(leaf))}" if hasattr(leaf, "dtype") else shown(leaf)
         if jnp.issubdtype(dtype, jnp.complexfloating):
             why = (
                 "JAX's gradient of a real loss is the conjugate of the direction in which it grows, along which a "
@@ -203,7 +213,7 @@ def parameters(name: str, tree: Any) -> None:
             )
         else:
             why = "write numbers as floats; what gradients do not train belongs in model_state or in the batches."
-        raise TypeError(f"{name}{jax.tree_util.keystr(path)} must be real and floating, got {shown}; {why}")
+        raise TypeError(f"{name}{jax.tree_util.keystr(path)} must be real and floating, got {what}; {why}")
 
 
 def real(name: str, tree: Any) -> None:

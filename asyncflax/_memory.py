@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from asyncflax import _check
 
@@ -17,7 +21,16 @@ def available() -> int | None:
     return min(found, default=None)
 
 
-def need(name: str, value: Any, size: float, what: str) -> None:
+def on_devices() -> int | None:
+    """Bytes that arrays on all devices together could still have; on CPUs those of the processes."""
+    found = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("bytes_limit" in stats for stats in found):
+        return jax.process_count() * sum(stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in found)
+    here = available()
+    return None if here is None else jax.process_count() * here
+
+
+def need(name: str, value: Any, size: float, what: str, *, there_are: int | None = None) -> None:
     """Refuses an argument for which more bytes would be needed than there are.
 
     Args:
@@ -25,16 +38,32 @@ def need(name: str, value: Any, size: float, what: str) -> None:
       value: of it, to be shown.
       size: an estimate, in bytes.
       what: needs them.
+      there_are: how many there are; by default those of this process.
 
     Raises:
       ValueError: there are fewer bytes.
     """
-    there_are = available()
+    there_are = available() if there_are is None else there_are
     if there_are is not None and size > there_are:
         raise ValueError(
             f"{name}={_check.shown(value)} is too large: {what} would take about {_text(size)} of memory, "
             f"{_text(there_are)} are available; take less."
         )
+
+
+def need_rows(name: str, value: Any, num_rows: int, row: Any) -> None:
+    """Refuses an argument that makes more rows like `row`, PyTree of arrays, than fit on the devices.
+
+    Where arrays are traced, none are made: a state may be that of another machine, whose shapes are asked for.
+    """
+    leaves = jax.tree.leaves(row)
+    if not any(map(_check.is_traced, (*leaves, jnp.zeros(())))):
+        need(name, value, num_rows * num_bytes(leaves), f"{num_rows} rows of arrays", there_are=on_devices())
+
+
+def num_bytes(tree: Any) -> int:
+    """Of all arrays."""
+    return sum(math.prod(jnp.shape(x)) * jnp.result_type(x).itemsize for x in jax.tree.leaves(tree))
 
 
 def _text(size: float) -> str:

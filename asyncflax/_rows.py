@@ -8,9 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from asyncflax import _memory
 
-def fill_rows(row: Any, num_rows: int) -> Any:
-    """A store of `num_rows` copies of a row: each leaf gets a leading axis [num_rows], in memory of its own."""
+
+def fill_rows(row: Any, num_rows: int, name: str = "num_rows") -> Any:
+    """A store of `num_rows` copies of a row: each leaf gets a leading axis [num_rows], in memory of its own.
+
+    Args:
+      row: PyTree of arrays.
+      num_rows: how many.
+      name: of the argument that says how many, for the error if they do not fit into memory.
+    """
+    _memory.need_rows(name, num_rows, num_rows, row)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *jnp.shape(x))), row)
 
 

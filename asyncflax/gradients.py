@@ -114,7 +114,7 @@ def from_loss(
       has_model_update: it returns a `ModelUpdate`.
 
     Raises:
-      TypeError: `loss_fn` is not a function.
+      TypeError: `loss_fn` is not a function, or an option neither True nor False.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp
@@ -129,9 +129,9 @@ def from_loss(
       >>> jax.tree.leaves(gradient_fn)[0].shape
       (10,)
     """
-    if not callable(loss_fn):
-        raise TypeError(f"loss_fn must be a function of (params, batch), got {loss_fn!r}.")
-    return _LossGradient(as_partial(loss_fn), has_aux, has_model_update)
+    _check.function("loss_fn", loss_fn, " of (params, batch)")
+    has_aux = _check.boolean("has_aux", has_aux)
+    return _LossGradient(as_partial(loss_fn), has_aux, _check.boolean("has_model_update", has_model_update))
 
 
 @functools.partial(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax._rows import fill_rows
 from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
 
@@ -186,6 +186,7 @@ class Ring:
         (3, 2)
         """
         _check.arrays("params", template)
+        _memory.need_rows("capacity", self.capacity, self.capacity, template)
 
         shardings = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(template)]
         mesh = next((sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)), None)

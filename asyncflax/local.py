@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -66,11 +66,10 @@ def local_sgd(
       >>> bool(abs(result.params - 3.0) < 0.5)
       True
     """
-    if not callable(gradient_fn):
-        raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")
+    _check.function("gradient_fn", gradient_fn, _check.GRADIENT)
     optimizer = as_optax("optimizer", optimizer)
-    many = np.ndim(steps) > 0
-    each = tuple(_check.integer("steps", step, 1) for step in (steps if many else [steps]))  # pyright: ignore
+    many = isinstance(steps, Iterable) and getattr(steps, "ndim", 1) > 0
+    each = tuple(_check.integers("steps", steps, 1)) if many else (_check.integer("steps", steps, 1),)
     if not each:
         raise ValueError(f"steps must hold one number a worker, got {steps!r}.")
     return _LocalSgd(as_partial(gradient_fn), optimizer, each, many)

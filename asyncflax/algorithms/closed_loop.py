@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asyncflax import _check, _coordinates
+from asyncflax import _check, _coordinates, _memory
 from asyncflax._dtypes import wide_dtype, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, from_optax, method
@@ -148,6 +148,7 @@ def closed_loop_momentum(
     def init_loop(params):
         count = sum(map(len, _coordinates.draw(params, coordinates, seed=0)))
         dtype = wide_dtype(*jax.tree.leaves(params))
+        _memory.need_rows("num_workers", num_workers, 2 * rows * count, jax.ShapeDtypeStruct((), dtype))
         zero, store = lambda: jnp.zeros((), dtype), lambda: jnp.zeros((rows, count), dtype)
         return ClosedLoopState(jnp.zeros((), jnp.int32), zero(), zero(), store(), store(), zero(), zero())
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax._dtypes import wide, wide_dtype, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed
 from asyncflax.base import AsyncAlgorithm, from_optax, method
@@ -128,6 +128,7 @@ def yellowfin(
         _check.real("yellowfin", params)
         dtype = wide_dtype(*jax.tree.leaves(params))
         number = lambda value: jnp.array(value, dtype)
+        _memory.need_rows("window", window, window, jax.ShapeDtypeStruct((), dtype))
         return YellowFinState(
             updates=jnp.zeros((), jnp.int32),
             learning_rate=number(initial_learning_rate),

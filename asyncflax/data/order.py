@@ -40,7 +40,7 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, see
         raise ValueError(f"events must be a range of consecutive events, got {events}.")
     first_event = _check.integer("events.start", events.start or 0, 0)
     stop_event = _check.integer("events.stop", events.stop, first_event)
-    seed = _check.integer("seed", seed, 0)
+    seed = _check.integer("seed", seed, 0, None)
     start, stop = first_event * batch_size, stop_event * batch_size
     first, last = start // num_examples, -(-stop // num_examples)
     if start == stop:

@@ -202,10 +202,12 @@ def _divided(name: str, tree: Any, parts: int) -> tuple[int, int]:
             leaf = jax.eval_shape(lambda x: x, leaf)
         except TypeError:
             path = name + jax.tree_util.keystr(path)
-            raise TypeError(f"{path} must be an array or a jax.ShapeDtypeStruct, got {leaf!r}.") from None
+            raise TypeError(f"{path} must be an array or a jax.ShapeDtypeStruct, got {_check.shown(leaf)}.") from None
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         if parts and any(length and length % parts == 0 for length in leaf.shape):
             divided += size
         else:
             whole += size
+    if name == "params" and not divided + whole:
+        raise ValueError(f"params must hold numbers, got {_check.shown(tree)}.")
     return divided, whole

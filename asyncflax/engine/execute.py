@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax._rows import fill_rows, take_row
 from asyncflax.base import AsyncAlgorithm, as_partial
 from asyncflax.engine import host_store
+from asyncflax.engine.bytes import memory
 from asyncflax.engine.host_store import to_host
 from asyncflax.engine.placement import Placement
 from asyncflax.engine.plan import Chunk, Plan, make_plan
@@ -193,10 +194,35 @@ def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, m
         )
     key = jax.random.key(0) if key is None else key
     _check.key("key", key)
+    _need_memory(algorithm, params, plan, model_state)
     if plan.width > 1 or plan.placement.mesh is not None:
         threefry = "take jax.random.key(seed, impl='threefry2x32')"
         _check.batchable("key", key, f"{threefry}, or width=1 without a mesh instead of width={plan.width}")
     return key
+
+
+def _need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state: Any) -> None:
+    """Refuses a run that keeps more than fits; one inside of a transformation of JAX is the caller's to plan."""
+    if any(map(_check.is_traced, jax.tree.leaves((algorithm, params, model_state)))):
+        return
+    place, handed_out = plan.placement, (params, model_state)
+    state = jax.eval_shape(algorithm.init, params)
+    kept = memory(
+        handed_out,
+        width=plan.width,
+        num_slots=plan.num_slots,
+        state=state,
+        device_groups=place.groups,
+        replicas=place.replicas,
+        server=place.server,
+        store=place.store,
+    )
+    width = kept.gradients + kept.reads + kept.work + (kept.versions if place.store == "host" else 0)
+    versions = kept.host if place.store == "host" else kept.versions
+    parts = (versions, "num_slots", plan.num_slots), (width, "width", plan.width), (kept.state, "algorithm", algorithm)
+    _, name, value = max((*parts, (kept.params, "params", params)), key=lambda part: part[0])
+    _memory.need(name, value, kept.device * place.devices, "the run", there_are=_memory.on_devices())
+    _memory.need(name, value, kept.host * place.devices / jax.process_count(), "the run's versions on the host")
 
 
 _METHOD = "an AsyncAlgorithm (asyncflax.from_optax lifts an Optax optimizer)"
@@ -208,8 +234,7 @@ def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batch
     _check.rows("batches", batches, chunk.worker.shape[-1])
     _check.arrays("batches", batches, "pass arrays of JAX or NumPy.")
     chunk.placement.check_batches(batches)
-    if not callable(gradient_fn):
-        raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")
+    _check.function("gradient_fn", gradient_fn, _check.GRADIENT)
     for name, made in (("the algorithm", algorithm), ("gradient_fn", gradient_fn)):
         num_workers = getattr(made, "num_workers", None)  # such as that of `local.local_sgd`
         if num_workers is not None and not _check.is_traced(chunk.worker) and np.max(chunk.worker) >= num_workers:

@@ -196,9 +196,7 @@ def check_trace(trace: Any) -> None:
 
 def integers(name: str, values: Any) -> list[int]:
     """Positive integers, each once and in order."""
-    if not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a list of integers, got {values!r}.")
-    numbers = sorted({_check.integer(name, value, 1) for value in values})
+    numbers = sorted({*_check.integers(name, values, 1)})
     if not numbers:
         raise ValueError(f"{name} must have at least one integer, got none.")
     return numbers

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.engine.forecasts import best_width, round_ends
 from asyncflax.engine.placement import Placement
 from asyncflax.trace import Trace
@@ -302,9 +302,7 @@ def make_plan(
             f"width={width} cannot be divided over the device_groups={placement.groups} of the mesh; take a multiple, "
             "or None for one gradient a group (config.width=0)."
         )
-    if not isinstance(cuts, Iterable):
-        raise TypeError(f"cuts must be a list of event indices, got {cuts!r}.")
-    cuts = sorted({_check.integer("cuts", cut, 0) for cut in cuts})
+    cuts = sorted({*_check.integers("cuts", cuts, 0)})
     if cuts and cuts[-1] > len(trace):
         raise ValueError(f"cuts={cuts[-1]} lies beyond the {len(trace)} events of the trace.")
     bounds = np.array([0, *(cut for cut in cuts if 0 < cut < len(trace)), len(trace)])
@@ -319,6 +317,10 @@ def make_plan(
     num_rounds = np.diff(first_round, append=len(starts))
     first_event = starts[first_round]
     num_events = np.diff(first_event, append=len(trace))
+    stretches = "cuts" if rounds_per_chunk is None else "rounds_per_chunk"
+    shape = len(first_round), rounds, int(num_events.max())  # of chunks that are all as long as the longest
+    size = 20 * len(trace) + 4 * shape[0] * (2 * rounds + 5 * shape[2]) + 24 * shape[0] * max(shape[1:])
+    _memory.need(stretches, shape[0], size, f"a plan of {shape[0]} chunks of up to {shape[2]} events")
 
     num_slots = None if num_slots is None else _check.integer("num_slots", num_slots, 1)
     slot, needed = _in_a_ring(trace, num_slots) if store == "ring" else _allocate_slots(trace.read_version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.theory._model import (
     FORMS,
     ExponentialQueue,
@@ -63,6 +63,7 @@ def mean_iterates(
     h, momentum = checked_step(h), checked_momentum(momentum)
     num_updates = _check.integer("num_updates", num_updates, 1)
     _check.choice("before_start", before_start, ("clamp", "drop"))
+    _memory.need("num_updates", num_updates, 50 * num_updates, "the iterates")
     if isinstance(staleness, ExponentialQueue):
         if before_start == "drop":
             raise ValueError("before_start='drop' needs a law: every worker of a queue starts with x_0.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.theory._model import (
     ExponentialQueue,
     Staleness,
@@ -67,6 +67,7 @@ def mean_square_iterates(
     h, momentum = checked_step(h), checked_momentum(momentum)
     num_updates = _check.integer("num_updates", num_updates, 1)
     sigma = _check.scalar("sigma", sigma, low=0.0)
+    _memory.need("num_updates", num_updates, 100 * num_updates, "the iterates")
     if isinstance(staleness, ExponentialQueue) and staleness.num_workers > 1:
         matrix, noise = _queue_mean_square(staleness.num_workers, h, momentum)
         start = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0])

@@ -105,12 +105,11 @@ def watch(
       >>> jax.tree.map(jnp.shape, watched(params, jnp.ones((5, 100))).aux)
       {'meter': Readout(params=(16,), grads=(16,))}
     """
-    if not callable(gradient_fn):
-        raise TypeError(f"gradient_fn must be a function, such as jax.value_and_grad(loss_fn), got {gradient_fn!r}.")
-    if applied is not None and not callable(applied):
-        raise TypeError(f"applied must be a function of (grads, read_params) or None, got {applied!r}.")
+    _check.function("gradient_fn", gradient_fn, _check.GRADIENT)
+    if applied is not None:
+        _check.function("applied", applied, " of (grads, read_params) or None")
     coordinates = _check.integer("coordinates", coordinates, 1)
-    seed = _check.integer("seed", seed, 0)
+    seed = _check.integer("seed", seed, 0, None)
     if not sum(int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(params)):
         raise ValueError(f"params must hold numbers, got {params!r}.")
     places = tuple(map(jnp.asarray, _coordinates.draw(params, coordinates, seed)))

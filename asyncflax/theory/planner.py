@@ -171,11 +171,11 @@ def make(
     law = queues.exponential() if service_time is None else service_time
     _check.instance("service_time", law, ServiceTime, "a law of asyncflax.queues such as exponential()")
     if trace is None:
-        workers = [_check.integer("num_workers", m, 1) for m in (_WORKERS if num_workers is None else num_workers)]
+        workers = _check.integers("num_workers", _WORKERS if num_workers is None else num_workers, 1)
         if not workers or workers != sorted(set(workers)):
             raise ValueError(f"num_workers must be a list of increasing numbers, got {workers}.")
         asynchrony = lambda m: _of_queue(law, m)
-        one = float(np.mean(law.machine(np.random.default_rng([0, 0]), max(workers))))  # seconds of an average worker
+        one = float(np.mean(queues.mean_seconds(law, max(workers))))  # seconds of an average worker
     else:
         _check.instance("trace", trace, Trace, "a Trace, see Trace.load")
         for name, value in {"service_time": service_time, "num_workers": num_workers}.items():
@@ -385,7 +385,7 @@ def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pa
       >>> [path.name for path in planner.files("runs/no-plan")]
       ['plan.csv', 'plan.json', 'plan.png']
     """
-    folder = pathlib.Path(folder)
+    folder, overwrite = pathlib.Path(folder), _check.boolean("overwrite", overwrite)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, it must be a folder or a new name.")
     paths = [folder / f"plan.{suffix}" for suffix in ("csv", "json", "png")]
@@ -457,7 +457,7 @@ def _kappa(target: float | None, kappa: float | None, smallest: float | None, la
 
 def _of_queue(law: ServiceTime, num_workers: int) -> tuple[theory.ExponentialQueue | StalenessLaw, float, float]:
     """The staleness, the seconds per update and the seconds per gradient with barriers of so many workers."""
-    means = np.asarray(law.machine(np.random.default_rng([0, 0]), num_workers))
+    means = queues.mean_seconds(law, num_workers)
     seconds = float(1 / np.sum(1 / means))  # exact in the long run, for any law
     rounds = queues.barrier(num_workers=num_workers, num_updates=_ROUNDS * num_workers, service_time=law)
     barrier = _clock(rounds)[0] if num_workers > 1 else seconds
@@ -490,8 +490,10 @@ def _seconds_of_one(trace: Trace) -> float:
 
 def _measured(seconds: Sequence[float] | None, workers: list[int]) -> dict[int, float]:
     """Measured seconds per update by number of workers."""
-    if not seconds:
+    if seconds is None:
         return {}
+    if np.ndim(seconds) != 1:
+        raise TypeError(f"update_seconds must be a list of numbers, got {_check.shown(seconds)}.")
     if len(seconds) != len(workers):
         raise ValueError(
             f"update_seconds has {len(seconds)} values for the {len(workers)} numbers of workers {workers}."

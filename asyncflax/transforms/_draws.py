@@ -49,14 +49,14 @@ def poison(tree: Any, condition: jax.Array) -> Any:
 def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, seed: int) -> Draws:
     """Checks the arguments that `delay_gradients` and `store_versions` share, and sizes the ring."""
     _check.choice("beyond", beyond, ("error", "clip"))
-    seed = seed if _check.is_traced(seed) else _check.integer("seed", seed, 0)
+    seed = seed if _check.is_traced(seed) else _check.integer("seed", seed, 0, 2**32 - 1)  # JAX keeps 32 bits
     if _check.is_traced(max_staleness):
         raise TypeError(
             "max_staleness is the size of a ring and cannot be traced; "
             "under optax.inject_hyperparams pass static_args=('max_staleness', 'seed')."
         )
     if max_staleness is not None:
-        max_staleness = _check.integer("max_staleness", max_staleness, 0)
+        max_staleness = _check.integer("max_staleness", max_staleness, 0, _check.LARGEST - 1)
     if _check.is_traced(staleness):
         if max_staleness is None:
             raise ValueError("max_staleness must be given for a traced staleness: it sizes the ring.")
@@ -76,7 +76,7 @@ def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, see
         needed, tail = staleness.bound(), staleness.tail
     else:
         is_law = isinstance(staleness, StalenessLaw)
-        delay = staleness.maximum if is_law else _check.integer("staleness", staleness, 0)
+        delay = staleness.maximum if is_law else _check.integer("staleness", staleness, 0, _check.LARGEST - 1)
         at, worker = lambda t: jnp.asarray(delay, jnp.int32), _round_robin(delay)
         needed, tail = delay, lambda k: float(k < delay)
     if max_staleness is None:

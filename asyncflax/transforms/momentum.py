@@ -82,6 +82,8 @@ def explicit_momentum(
       -0.25
       -0.375
     """
+    nesterov = _check.boolean("nesterov", nesterov)
+    _check_dtype(accumulator_dtype)
     is_scheduled = callable(momentum)
     if not is_scheduled:
         _check.momentum(momentum)
@@ -100,6 +102,16 @@ def explicit_momentum(
         return _put_out(out, updates, accumulator_dtype), new
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _check_dtype(dtype: Any) -> None:
+    """Refuses what is no floating or complex type, nor None."""
+    try:
+        found = None if dtype is None else jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"accumulator_dtype must be a type such as jnp.float32, got {_check.shown(dtype)}.") from None
+    if found is not None and not jnp.issubdtype(found, jnp.inexact):
+        raise TypeError(f"accumulator_dtype must be floating or complex, got {found.name}.")
 
 
 def _zeros(params: Any, dtype: Any) -> Any:
@@ -173,10 +185,11 @@ def summed_momentum(
     """
     _check.momentum(momentum)
     num_workers = _check.integer("num_workers", num_workers, 1)
+    _check_dtype(accumulator_dtype)
 
     def init_fn(params):
         zeros = _zeros(params, accumulator_dtype)
-        return SummedMomentumState(fill_rows(zeros, num_workers), zeros)
+        return SummedMomentumState(fill_rows(zeros, num_workers, "num_workers"), zeros)
 
     @with_promotion
     def update_fn(updates, state, params=None, *, worker=None, **extra):

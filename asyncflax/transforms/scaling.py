@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from asyncflax import _check
 from asyncflax._dtypes import with_promotion
 from asyncflax.transforms._trees import given
 
@@ -35,7 +36,7 @@ def scale_by_staleness(
     """
     if not callable(fn):
         raise TypeError(
-            f"fn must be a function of the staleness, got {fn!r}; "
+            f"fn must be a function of the staleness, got {_check.shown(fn)}; "
             "under optax.inject_hyperparams pass static_args=('fn',)."
         )
 

@@ -61,7 +61,7 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
     inner = optax.with_extra_args_support(as_optax("tx", tx))
 
     def init_fn(params):
-        return PerWorkerState(fill_rows(inner.init(params), num_workers))
+        return PerWorkerState(fill_rows(inner.init(params), num_workers, "num_workers"))
 
     def update_fn(updates, state, params=None, *, worker=None, **extra):
         worker = worker_of("per_worker", worker, num_workers)

@@ -108,5 +108,5 @@ def test_a_chunk_that_does_not_exist():
         plan[2]
     with pytest.raises(TypeError, match="the index of a chunk must be a concrete integer"):
         plan[0:1]
-    with pytest.raises(TypeError, match="cuts must be a list of event indices, got 5"):
+    with pytest.raises(TypeError, match="cuts must be a list of integers, got 5"):
         asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=10), cuts=5)

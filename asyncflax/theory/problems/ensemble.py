@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.staleness import StalenessLaw
 from asyncflax.theory import ExponentialQueue
 from asyncflax.theory._model import Staleness
@@ -111,7 +111,7 @@ def simulate(
 ) -> Ensemble:
     """Runs an ensemble; see `NoisyQuadratic.ensemble`."""
     if not isinstance(staleness, StalenessLaw | ExponentialQueue):
-        staleness = _check.integer("staleness", staleness, 0)
+        staleness = _check.integer("staleness", staleness, 0, 2**30 - 1)
     _check.number("learning_rate", learning_rate, low=0.0)
     _check.momentum(momentum)
     num_updates = _check.integer("num_updates", num_updates, 1)
@@ -120,9 +120,17 @@ def simulate(
     seed = _check.integer("seed", seed, 0, 2**32 - 1)  # JAX keeps 32 bits
     if num_updates % every:
         raise ValueError(f"every must divide num_updates, got {every=} and {num_updates=}.")
-    start = jnp.asarray(start, jnp.zeros(()).dtype)
+    start = jnp.asarray(_check.numbers("start", start), jnp.zeros(()).dtype)
     if start.shape != problem.sample_shape:
         raise ValueError(f"start must have the shape {problem.sample_shape}, got {start.shape}.")
+    slots, records = _versions.num_slots(staleness), num_updates // every
+    one = start.size * start.dtype.itemsize
+    for name, value, size in (
+        ("staleness", staleness, slots * one),
+        ("num_updates", num_updates, 2 * (records + 1) * one),
+        ("num_trajectories", num_trajectories, num_trajectories * (slots + 2 * (records + 1) + 4) * one),
+    ):
+        _memory.need(name, value, size, "the ensemble", there_are=_memory.on_devices())
     delay, law = _number_or_law(staleness)
     paths = _simulate(
         problem,
@@ -133,8 +141,8 @@ def simulate(
         every,
         delay,
         law=law,
-        slots=_versions.num_slots(staleness),
-        records=num_updates // every,
+        slots=slots,
+        records=records,
         trajectories=num_trajectories,
     )
     return Ensemble(np.arange(0, num_updates + 1, every), np.asarray(paths), problem, staleness, seed)

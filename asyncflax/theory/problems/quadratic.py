@@ -118,7 +118,7 @@ class NoisyQuadratic:
         """
         return simulate(
             self,
-            jnp.asarray(start),
+            start,
             staleness,
             learning_rate=learning_rate,
             momentum=momentum,
