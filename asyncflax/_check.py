@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-
 LARGEST = 2**31 - 1  # of int32, in which traces, plans and counters are kept
 
 
@@ -37,6 +36,11 @@ def is_array(value: Any) -> bool:
     return isinstance(value, jax.Array | bool | int | float | complex) or hasattr(value, "__jax_array__")
 
 
+def is_leaf(value: Any) -> bool:
+    """True for what JAX puts into a field of a PyTree: an array, a traced value, or a placeholder of its own."""
+    return not isinstance(value, bool | int | float | complex | str | bytes | list | tuple | dict | set)
+
+
 def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) -> int:
     """`value` as an int that is at least `minimum` and at most `maximum`; None is for what is never an int32."""
     try:
@@ -54,7 +58,11 @@ def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) 
 
 def integers(name: str, values: Any, minimum: int) -> list[int]:
     """A list of integers, each at least `minimum`; text is none."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable) or (hasattr(values, "ndim") and values.ndim != 1):
+    if (
+        isinstance(values, str | bytes)
+        or not isinstance(values, Iterable)
+        or (hasattr(values, "ndim") and values.ndim != 1)
+    ):
         raise TypeError(f"{name} must be a list of integers, got {shown(values)}.")
     return [integer(name, value, minimum) for value in values]
 
@@ -128,6 +136,13 @@ def scalar(name: str, value: Any, **bounds: Any) -> float:
         raise TypeError(f"{name} must be a single concrete number, got {shown(value)}.")
     number(name, value, **bounds)
     return float(value)
+
+
+def minutes(name: str, value: Any) -> None:
+    """Refuses what is no time: infinity is one."""
+    if isinstance(value, float) and value == np.inf:
+        return
+    scalar(name, value, low=0.0)
 
 
 def instance(name: str, value: Any, kind: type, hint: str) -> None:

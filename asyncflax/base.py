@@ -309,6 +309,7 @@ def method(factory: Factory) -> Factory:
       >>> jax.tree.structure(clipped_sgd(0.5)) == jax.tree.structure(clipped_sgd(0.25))
       True
     """
+    _check.function("factory", factory, " that makes an AsyncAlgorithm")
     signature = inspect.signature(factory)
     for parameter in signature.parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):

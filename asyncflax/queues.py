@@ -407,7 +407,7 @@ def _merge(tasks: _Tasks, num_updates: int) -> Trace:
 
     All finish times up to a horizon are drawn. It begins as the mean time of the updates and grows until there are
     enough of them. Where that is far too much, as in laws of which the mean is a few enormous times, it shrinks to what
-    the times that are known bear: no worker makes more than all the updates, nor do those together that have been drawn.
+    the times that are known bear: no worker makes more than all the updates, nor do all together.
     """
     finish = [np.zeros(1) for _ in range(tasks.num_workers)]  # finish times, from a start at 0
     fastest = tasks.mean.min()

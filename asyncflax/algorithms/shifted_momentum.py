@@ -39,7 +39,9 @@ def _velocity_of_version(momentum: float | jax.Array, max_staleness: int):
     rows = _check.integer("max_staleness", max_staleness, 0) + 1
 
     def init_fn(params):
-        return PastVelocitiesState(jnp.zeros((), jnp.int32), fill_rows(jax.tree.map(jnp.zeros_like, params), rows, "max_staleness"))
+        return PastVelocitiesState(
+            jnp.zeros((), jnp.int32), fill_rows(jax.tree.map(jnp.zeros_like, params), rows, "max_staleness")
+        )
 
     @with_promotion
     def update_fn(updates, state, params=None, *, staleness=None, **extra):

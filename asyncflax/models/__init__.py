@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.gradients import ModelUpdate
 from asyncflax.models.caffenet import CaffeNet
 from asyncflax.models.cifar10_quick import Cifar10Quick
@@ -184,6 +184,9 @@ def initialized(network: Callable[..., nnx.Module], key: jax.Array, **arguments:
       ((64, 10), 650)
     """
     model = nnx.eval_shape(lambda key: network(**arguments, rngs=nnx.Rngs(key)), key)
+    size = 2 * _memory.num_bytes(nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat))))
+    what = f"{network.__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+    _memory.need("network", what, size, "its parameters", there_are=_memory.on_devices())
     nnx.update(model, _drawing(jax.default_backend())(network, tuple(arguments.items()), key))
     return model
 

@@ -11,7 +11,14 @@ import jax
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import conv_by_name, local_response_norm, max_pool, pooled_size
+from asyncflax.models.layers import (
+    checked_classes,
+    conv_by_name,
+    image_sides,
+    local_response_norm,
+    max_pool,
+    pooled_size,
+)
 
 
 class CaffeNet(nnx.Module):
@@ -55,11 +62,8 @@ class CaffeNet(nnx.Module):
         rngs: nnx.Rngs,
         conv: str = "auto",
     ):
-        if len(image_shape) != 3:
-            raise ValueError(f"image_shape must be (height, width, channels), got image_shape={image_shape}.")
-        for i, low in enumerate((39, 39, 1)):
-            _check.integer(f"image_shape[{i}]", image_shape[i], low)
-        num_classes = _check.integer("num_classes", num_classes, 1)
+        image_shape = image_sides(image_shape, 39, 39)
+        num_classes = checked_classes(num_classes, 4096)
         dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
         convolve = conv_by_name(conv)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from asyncflax import _check
-from asyncflax.models.layers import conv_by_name, max_pool, mean_pool
+from asyncflax.models.layers import checked_classes, conv_by_name, max_pool, mean_pool
 
 
 class Cifar10Quick(nnx.Module):
@@ -34,7 +33,7 @@ class Cifar10Quick(nnx.Module):
     """
 
     def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs, conv: str = "auto"):
-        num_classes = _check.integer("num_classes", num_classes, 1)
+        num_classes = checked_classes(num_classes, 64)
         convolve = conv_by_name(conv)
 
         def convolution(features_in: int, features: int, std: float) -> nnx.Conv:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _FEW_GROUPS = 4  # of a convolution, which are computed one by one
@@ -172,6 +172,23 @@ CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {
     "im2col": functools.partial(_general, _Way(_product, _product_kernel_gradient)),
 }
 """The convolutions by name."""
+
+
+def checked_classes(num_classes: int, features: int) -> int:
+    """The number of classes, for which a last layer with so many features in fits into memory."""
+    num_classes = _check.integer("num_classes", num_classes, 1)
+    _memory.need_rows("num_classes", num_classes, num_classes, jax.ShapeDtypeStruct((features + 1,), "float32"))
+    return num_classes
+
+
+def image_sides(image_shape: Any, *least: int) -> tuple[int, int, int]:
+    """(height, width, channels), each at least so large."""
+    sides = _check.integers("image_shape", image_shape, 1)
+    if len(sides) != 3:
+        raise ValueError(f"image_shape must be (height, width, channels), got {_check.shown(image_shape)}.")
+    for i, low in enumerate(least):
+        _check.integer(f"image_shape[{i}]", sides[i], low)
+    return sides[0], sides[1], sides[2]
 
 
 def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
-from asyncflax import _check
+from asyncflax import _check, _memory
+from asyncflax.models.layers import checked_classes, image_sides
 
 
 class Mlp(nnx.Module):
@@ -39,11 +40,12 @@ class Mlp(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        num_classes = _check.integer("num_classes", num_classes, 1)
         hidden = _check.integer("hidden", hidden, 0)
         dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
-        height, width, channels = image_shape
+        height, width, channels = image_sides(image_shape)
         features = height * width * channels
+        _memory.need_rows("hidden", hidden, hidden, jax.ShapeDtypeStruct((features + 2,), "float32"))
+        num_classes = checked_classes(num_classes, hidden or features)
         self.hidden = nnx.Linear(features, hidden, rngs=rngs) if hidden else None
         self.dropout = nnx.Dropout(dropout)
         self.dense = nnx.Linear(hidden or features, num_classes, rngs=rngs)

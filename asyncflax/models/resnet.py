@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import conv_by_name
+from asyncflax.models.layers import checked_classes, conv_by_name, image_sides
 
 SHORTCUTS = ("identity", "projection")
 STATISTICS = ("batch", "frozen")
@@ -132,10 +132,9 @@ class Layers:
         conv: str,
         fan: Literal["fan_in", "fan_out"] = "fan_in",
     ):
-        for name, size, low in zip(("height", "width", "channels"), image_shape, (4, 4, 1), strict=True):
-            _check.integer(name, size, low)
+        image_sides(image_shape, 4, 4)
         _check.choice("statistics", statistics, STATISTICS)
-        self._classes = _check.integer("num_classes", num_classes, 1)
+        self._classes = checked_classes(num_classes, 2048 if fan == "fan_out" else 256)
         self._decay = _check.scalar("statistics_decay", statistics_decay, low=0.0, high=1.0)
         self._frozen, self._rngs, self._convolve = statistics == "frozen", rngs, conv_by_name(conv)
         self._he_normal = nnx.initializers.variance_scaling(2.0, fan, "normal")  # over the inputs or the outputs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
+from asyncflax import _check
 from asyncflax.models.layers import max_pool
 from asyncflax.models.resnet import Layers, running_statistics
 
@@ -68,6 +69,7 @@ class ResNet50(nnx.Module):
         rngs: nnx.Rngs,
         conv: str = "auto",
     ):
+        zero_init = _check.boolean("zero_init", zero_init)
         layers = Layers(image_shape, num_classes, statistics_decay, statistics, rngs, conv, fan="fan_out")
         last_scale = nnx.initializers.constant(0.0 if zero_init else 1.0)
         self.conv = layers.conv(image_shape[2], 64, size=7, stride=2)

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import conv_by_name, mean_pool, pooled_size
+from asyncflax.models.layers import checked_classes, conv_by_name, image_sides, mean_pool, pooled_size
 
 
 class SmallCnn(nnx.Module):
@@ -40,15 +40,13 @@ class SmallCnn(nnx.Module):
         rngs: nnx.Rngs,
         conv: str = "auto",
     ):
-        height, width, channels = image_shape
-        _check.integer("height", height, 4)
-        _check.integer("width", width, 4)
-        num_classes = _check.integer("num_classes", num_classes, 1)
+        height, width, channels = image_sides(image_shape, 4, 4)
         dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
         convolve = conv_by_name(conv)
         self.conv1 = nnx.Conv(channels, 16, (3, 3), conv_general_dilated=convolve, rngs=rngs)
         self.conv2 = nnx.Conv(16, 32, (3, 3), conv_general_dilated=convolve, rngs=rngs)
         rows, columns = (pooled_size(pooled_size(size)) for size in (height, width))
+        num_classes = checked_classes(num_classes, rows * columns * 32)
         self.dropout = nnx.Dropout(dropout)
         self.dense = nnx.Linear(rows * columns * 32, num_classes, rngs=rngs)
 

@@ -55,7 +55,7 @@ class ExponentialQueue:
     num_workers: int
 
     def __post_init__(self):
-        _check.integer("num_workers", self.num_workers, 1)
+        object.__setattr__(self, "num_workers", _check.integer("num_workers", self.num_workers, 1))
 
 
 Staleness = int | StalenessLaw | ExponentialQueue

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import _check, data, models, transforms
+from asyncflax import _check, _memory, data, models, transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
@@ -146,6 +146,9 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     algorithm, schedule = make_algorithm(config), _make_schedule(config, config.learning_rate)
     images = load_data(config) if images is None else images
     feed = make_feed(config, images, plan)
+    batches = _memory.num_bytes(feed.example) * plan.chunks.worker.shape[-1]
+    batches //= jax.process_count() if feed.of_process else 1
+    _memory.need("config.batch_size", config.batch_size, 2 * batches, "the batches of a chunk, and of the next,")
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     network, arguments = _network(config, feed)
     apply, params, model_state = _make_model(config, network, arguments, init_key)

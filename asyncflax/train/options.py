@@ -18,7 +18,6 @@ import hashlib
 import importlib
 import inspect
 import math
-import numbers
 import os
 import pathlib
 import re
@@ -28,12 +27,15 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from asyncflax import _check
+import numpy as np
+
+from asyncflax import _check, _memory
 
 __all__ = ["Items", "Spec", "makers", "named", "parse_items", "plain_call", "plain_items", "read", "typed"]
 
 Items = Annotated[Any, "items: a mapping, a sequence, or the text of a flag"]
 
+_BYTES_OF_VALUE = 200  # of a field, as its numbers are copied and compared
 _PLAIN = (float, int, bool, str)
 _NONE = (frozenset[str](), frozenset[str]())
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -372,16 +374,18 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         return value
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, tuple | list | range):
-            raise TypeError(f"{name} must be a tuple of numbers, got {value!r} ({type(value).__name__}).")
-        items = [one for item in value for one in in_range(item)]
+            raise TypeError(f"{name} must be a tuple of numbers, got {_check.shown(value)} ({type(value).__name__}).")
+        items = [one for item in value for one in in_range(name, item)]
         return tuple(typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(items))
-    if not isinstance(value, bool):  # an int for a float, and NumPy's numbers
-        if kind is float and isinstance(value, numbers.Real):
-            return float(value)
-        if kind is int and isinstance(value, numbers.Integral):
-            return int(value)
+    number = not isinstance(value, bool) and isinstance(value, int | float | np.integer | np.floating)
+    if kind is float and number:  # an int for a float, and NumPy's numbers
+        return _check.numbers(name, value).item()
+    if kind is int and number and not isinstance(value, float | np.floating):
+        return int(value)
+    if kind is bool and isinstance(value, np.bool_):
+        return bool(value)
     if type(value) is not kind:
-        raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"{name} must be of type {kind.__name__}, got {_check.shown(value)} ({type(value).__name__}).")
     return value
 
 
@@ -553,7 +557,21 @@ def _makes(function: Any, kind: type) -> bool:
     return says is kind or (isinstance(says, str) and says.rpartition(".")[2] == kind.__name__)
 
 
-def in_range(item: Any) -> Iterable[Any]:
-    """The numbers of 'range(8)', which is how a flag has it; anything else as it is."""
-    found = re.fullmatch(r"range\((\d+(?:,\s*\d+(?:,\s*[1-9]\d*)?)?)\)", item) if isinstance(item, str) else None
-    return (range(*map(int, found[1].split(","))) if found else None) or [item]
+def in_range(name: str, item: Any) -> Iterable[Any]:
+    """The numbers of 'range(8)', which is how a flag has it; anything else as it is.
+
+    Args:
+      name: what to call it in errors.
+      item: of a field.
+
+    Raises:
+      ValueError: there are more than fit into memory.
+    """
+    number = r"\d{1,18}"
+    pattern = rf"range\(({number}(?:,\s*{number}(?:,\s*(?!0){number})?)?)\)"
+    found = re.fullmatch(pattern, item) if isinstance(item, str) else None
+    if found is None:
+        return [item]
+    numbers = range(*map(int, found[1].split(",")))
+    _memory.need(name, item, _BYTES_OF_VALUE * len(numbers), "its numbers")
+    return numbers or [item]

@@ -281,11 +281,11 @@ def test_other_keys_share_the_program_that_draws():
         (lambda: models.CaffeNet((64, 32, 3), rngs=nnx.Rngs(0)), r"image_shape\[1\] must be an integer >= 39"),
         (
             lambda: models.CaffeNet((64, 64, 3, 1), rngs=nnx.Rngs(0)),
-            r"image_shape must be \(height, width, channels\), got image_shape=\(64, 64, 3, 1\)",
+            r"image_shape must be \(height, width, channels\), got \(64, 64, 3, 1\)",
         ),
         (lambda: models.CaffeNet((64, 64), rngs=nnx.Rngs(0)), r"image_shape must be \(height, width, channels\), got"),
         (lambda: models.CaffeNet((64, 64, 3), dropout=-0.1, rngs=nnx.Rngs(0)), "dropout must be finite and in"),
-        (lambda: models.ResNet50((64, 3, 3), rngs=nnx.Rngs(0)), "width must be an integer >= 4, got width=3"),
+        (lambda: models.ResNet50((64, 3, 3), rngs=nnx.Rngs(0)), r"image_shape\[1\] must be an integer >= 4"),
         (
             lambda: models.ResNet50((64, 64, 3), statistics="froze", rngs=nnx.Rngs(0)),
             "statistics must be one of 'batch', 'frozen', got 'froze'; did you mean 'frozen'",

@@ -295,14 +295,14 @@ def test_functional_parameters_are_the_models():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: models.SmallCnn((1, 1, 1), rngs=nnx.Rngs(0)), "height must be an integer >= 4"),
+        (lambda: models.SmallCnn((1, 1, 1), rngs=nnx.Rngs(0)), r"image_shape\[0\] must be an integer >= 4"),
         (lambda: models.SmallCnn((8, 8, 1), dropout=1.5, rngs=nnx.Rngs(0)), "dropout must be finite and in"),
         (
             lambda: models.SmallCnn((8, 8, 1), rngs=nnx.Rngs(0), conv="im2cal"),
             "conv must be one of 'auto', 'native', 'forward_gradients', 'im2col', got 'im2cal'; did you mean 'im2col'",
         ),
         (lambda: models.Cifar10Quick(rngs=nnx.Rngs(0), conv="natve"), "got 'natve'; did you mean 'native'"),
-        (lambda: models.ResNet20((3, 8, 1), rngs=nnx.Rngs(0)), "height must be an integer >= 4, got height=3"),
+        (lambda: models.ResNet20((3, 8, 1), rngs=nnx.Rngs(0)), r"image_shape\[0\] must be an integer >= 4"),
         (
             lambda: models.ResNet20((8, 8, 1), statistics_decay=1.1, rngs=nnx.Rngs(0)),
             "statistics_decay must be finite and in",

@@ -136,6 +136,7 @@ class Comparison(Cells):
         if not config.learning_rate_scales:
             del axes["learning_rate_scale"]
         self.axes = axes
+        self.need(len(self), self._train)
         self._fields = {label: self._method(label) for label in self.methods}
         self._check_cells()
 
@@ -151,9 +152,9 @@ class Comparison(Cells):
                     _check.scalar(f"config.{name}", value, low=0.0, exclusive_low=True)
                 else:
                     _check.integer(f"config.{name}", value, 1 if name == "num_workers" else 0, 2**31 - 1)
-            twice = [value for i, value in enumerate(values) if value in values[:i]]
-            if twice:
-                raise ValueError(f"config.{name} has the value {twice[0]!r} twice.")
+            if len(set(values)) < len(values):
+                twice = next(value for i, value in enumerate(values) if value in values[:i])
+                raise ValueError(f"config.{name} has the value {twice!r} twice.")
         _check.choice("config.pick", config.pick, list(RULES))
         for name in ("failed_below", "target"):
             _check.scalar(f"config.{name}", getattr(config, name), low=0.0, high=1.0)

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import make_algorithm
 from asyncflax.train.options import Items, in_range, parse_items, plain_call, plain_items
 
 HYPER = ("learning_rate", "momentum")
 ENVIRONMENT = ("seed",)
+_BYTES_OF_CELL, _BYTES_OF_ROW = 4000, 128  # what a sweep keeps of a cell, and of each row of its metrics
 _DATA = ("dataset", "data_dir", "data_cache", "classes")  # which data are loaded, once for all cells
 _NO_AXES = ("num_updates", "width", "log_every", "eval_every", "eval_batch_size", "checkpoint_every")
 
@@ -95,6 +96,15 @@ class Cells:
         """What all cells of one program have in common, as (name, value)."""
         raise NotImplementedError
 
+    def need(self, count: int, train: TrainConfig) -> None:
+        """Raises where the results of so many cells do not fit into memory."""
+        updates, *every = (
+            _check.integer(f"config.train.{name}", getattr(train, name), 1)
+            for name in ("num_updates", "log_every", "eval_every")
+        )
+        rows = sum(updates // interval for interval in every)
+        _memory.need("axes", count, count * (_BYTES_OF_CELL + _BYTES_OF_ROW * rows), f"the results of {count} cells")
+
     def check(self, field: str = "") -> None:
         """Raises where a cell cannot be trained, in a sentence that begins with the field."""
         for index in self:
@@ -144,6 +154,9 @@ class Grid(Cells):
         names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*free, *_NO_AXES)]
         if not self.axes:
             raise ValueError("axes is empty; a sweep needs one at least, such as seed=(0, 1, 2).")
+        _check.instance("train", self.train, TrainConfig, "a TrainConfig")
+        _check.instance("axes", self.axes, Mapping, "a mapping from fields to tuples of values")
+        self.need(math.prod(len(values) for values in self.axes.values() if isinstance(values, Sequence)), self.train)
         axes = {}
         for name, values in self.axes.items():
             if name in _DATA:
@@ -156,18 +169,22 @@ class Grid(Cells):
                     f"axes: {name!r} is no field of the config that can vary in a sweep{_check.nearest(name, names)}"
                 )
             if isinstance(values, str) or not isinstance(values, Sequence):
-                raise ValueError(f"axes: {name} must be a tuple of values, got {values!r}.")
+                raise ValueError(f"axes: {name} must be a tuple of values, got {_check.shown(values)}.")
             if not values:
                 raise ValueError(f"axes: {name} is empty, so the grid has no cell.")
             values = tuple(float(v) if name in HYPER and type(v) is int else v for v in values)
             for value in values:  # what a coordinate of the results can be
                 if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value >= 2**31):
-                    raise ValueError(f"axes: {name} must have numbers below 2^31 or texts as values, got {value!r}.")
+                    raise ValueError(
+                        f"axes: {name} must have numbers below 2^31 or texts as values, got {_check.shown(value)}."
+                    )
             # A recorded trace is known by its content, which nobody has looked at yet.
             plain = [value if "recorded" in str(value) else plain_call(value) for value in values]
-            twice = [value for i, value in enumerate(values) if plain[i] in plain[:i]]
-            if twice:
-                raise ValueError(f"axes: {name} has the value {twice[0]!r} twice.")
+            before: set[Any] = set()
+            for value, meaning in zip(values, plain, strict=True):
+                if meaning in before:
+                    raise ValueError(f"axes: {name} has the value {value!r} twice.")
+                before.add(meaning)
             axes[name] = values
         object.__setattr__(self, "axes", axes)
         self.check("axes: ")
@@ -208,5 +225,5 @@ def _parse_axes(value: Any) -> dict[str, tuple[Any, ...]]:
             raise ValueError(f"{example}, got {name} twice.")
         values = values.tolist() if isinstance(values, np.ndarray | np.generic) else values
         listed = values if isinstance(values, tuple | list | range) else (values,)
-        axes[name] = tuple(one for value in listed for one in in_range(value))
+        axes[name] = tuple(one for value in listed for one in in_range(f"axes: {name}", value))
     return axes

@@ -114,6 +114,7 @@ def train_cells(
       RunError, SweepUnfinishedError: see `run_sweep`.
     """
     try:
+        _check.minutes("stop_after_minutes", stop_after_minutes)
         folder = Workdir(workdir, config)
         images = load_data(config.train)
         made = [  # all that names and options stand for

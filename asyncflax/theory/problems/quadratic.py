@@ -13,7 +13,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from asyncflax import _check
 from asyncflax.theory._model import Staleness
@@ -55,8 +54,9 @@ class NoisyQuadratic:
     stream: str = "signs"
 
     def __post_init__(self):
-        if isinstance(self.curvature, int | float) and isinstance(self.noise, int | float):  # no leaves of JAX's own
+        if not _check.is_leaf(self.curvature):
             _check.number("curvature", self.curvature, low=0.0, exclusive_low=True)
+        if not _check.is_leaf(self.noise):
             _check.number("noise", self.noise, low=0.0)
         _check.choice("stream", self.stream, _streams.LAWS)
 

@@ -65,10 +65,10 @@ class StreamingPca:
     stream: str = "signs"
 
     def __post_init__(self):
-        concrete = isinstance(self.eigenvalues, tuple) and all(isinstance(v, int | float) for v in self.eigenvalues)
-        if isinstance(self.eigenvalues, list | np.ndarray):
-            raise TypeError(f"eigenvalues must be a tuple of numbers, got {self.eigenvalues!r}.")
-        if concrete:  # inside a transformation of JAX they may be anything
+        values = self.eigenvalues
+        if isinstance(values, np.ndarray) or not (isinstance(values, tuple) or _check.is_leaf(values)):
+            raise TypeError(f"eigenvalues must be a tuple of numbers, got {_check.shown(values)}.")
+        if isinstance(values, tuple) and not any(map(_check.is_leaf, values)):  # which JAX may put there
             _check.number("eigenvalues", self.eigenvalues, low=0.0, exclusive_low=True)
             if (
                 len(self.eigenvalues) < 2
