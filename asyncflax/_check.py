@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
+import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -38,7 +40,7 @@ def is_array(value: Any) -> bool:
 
 def is_leaf(value: Any) -> bool:
     """True for what JAX puts into a field of a PyTree: an array, a traced value, or a placeholder of its own."""
-    return not isinstance(value, bool | int | float | complex | str | bytes | list | tuple | dict | set)
+    return not isinstance(value, np.generic | bool | int | float | complex | str | bytes | list | tuple | dict | set)
 
 
 def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) -> int:
@@ -149,6 +151,13 @@ def instance(name: str, value: Any, kind: type, hint: str) -> None:
     """Refuses what is not of a class; the hint says what to pass."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {hint}, got {shown(value)} ({type(value).__name__}).")
+
+
+def path(name: str, value: Any) -> pathlib.Path:
+    """`value`, a text or a path, as a path."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {shown(value)} ({type(value).__name__}).")
+    return pathlib.Path(value)
 
 
 GRADIENT = ", such as jax.value_and_grad(loss_fn)"

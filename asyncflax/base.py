@@ -79,8 +79,7 @@ class AsyncAlgorithm:
     def __post_init__(self):
         for name in ("init", "update", "view"):
             function = getattr(self, name)
-            if isinstance(function, bool | int | float | str | list | tuple | dict | None):
-                raise TypeError(f"{name} must be a function, got {_check.shown(function)}.")
+            _check.function(name, function)
             if not isinstance(function, Partial | _Callable):  # it is one already where JAX makes the tree again
                 object.__setattr__(self, name, as_partial(function))
         if self.num_workers is not None:

@@ -22,6 +22,7 @@ from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
 __all__ = ["Ring", "RingState", "Sample"]
 
 Space = jax.memory.Space
+_STATE = "a RingState (Ring.init makes the first)"
 
 
 class RingState(NamedTuple):
@@ -217,6 +218,7 @@ class Ring:
 
         Example: see `read`.
         """
+        _check.instance("state", state, RingState, _STATE)
         rows = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), state.rows)
         _check.like("params", params, "what the ring was made for", rows)
         index = state.pushed % self.capacity
@@ -246,6 +248,7 @@ class Ring:
           >>> float(ring.read(state, 0)), float(ring.read(state, 2))
           (3.0, 1.0)
         """
+        _check.instance("state", state, RingState, _STATE)
         if not _check.is_traced(staleness):
             _check.integer("staleness", staleness, 0, self.capacity - 1)
         return read_ring(state, staleness)
@@ -258,6 +261,8 @@ class Ring:
 
         Example: see `Ring`.
         """
+        _check.instance("state", state, RingState, _STATE)
+        _check.key("key", key)
         self.check(law)
         wanted = law.sample(key)
         held = jnp.maximum(jnp.minimum(state.pushed, self.capacity), 1)

@@ -7,7 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from asyncflax import _check
+
 __all__ = ["gap", "normalised_gap", "rms"]
+
+_HINT = "pass arrays of JAX or NumPy."
 
 
 def rms(tree: Any) -> jax.Array:
@@ -21,6 +25,8 @@ def rms(tree: Any) -> jax.Array:
       >>> asyncflax.metrics.rms({"w": jnp.array([3.0, 4.0]), "b": jnp.zeros(2)})
       Array(2.5, dtype=float32)
     """
+
+    _check.arrays("tree", tree, _HINT)
 
     def square(x):
         x = jnp.abs(jnp.asarray(x))
@@ -44,6 +50,9 @@ def gap(params: Any, read_params: Any) -> jax.Array:
       >>> asyncflax.metrics.gap({"w": jnp.array([1.0, 3.0])}, {"w": jnp.array([1.0, 1.0])}).round(4)
       Array(1.4142, dtype=float32)
     """
+    _check.arrays("params", params, _HINT)
+    _check.arrays("read_params", read_params, _HINT)
+    _check.like("read_params", read_params, "params", params)
     return rms(jax.tree.map(lambda now, read: jnp.asarray(now) - jnp.asarray(read), params, read_params))
 
 
@@ -63,5 +72,7 @@ def normalised_gap(gap: Any, gradient_rms: Any) -> jax.Array:
       >>> asyncflax.metrics.normalised_gap(jnp.array([0.0, 0.2]), jnp.array([0.0, 0.5]))
       Array([0. , 0.4], dtype=float32)
     """
+    _check.arrays("gap", gap, _HINT)
+    _check.arrays("gradient_rms", gradient_rms, _HINT)
     gap, gradient_rms = jnp.asarray(gap), jnp.asarray(gradient_rms)
     return jnp.where(gap == 0.0, 0.0, gap / jnp.where(gap == 0.0, 1.0, gradient_rms))

@@ -107,7 +107,7 @@ class StalenessLaw:
         powers = self.table[0] * mu ** np.arange(len(self.table))
         return float(mu) if np.allclose(self.table, powers, rtol=1e-9, atol=0.0) else None
 
-    def pmf(self, staleness) -> np.ndarray:
+    def pmf(self, staleness: int | Sequence[int] | np.ndarray) -> np.ndarray:
         """P(tau = staleness) for integers of any shape; float64.
 
         Args:
@@ -167,6 +167,8 @@ class StalenessLaw:
         >>> asyncflax.staleness.constant(3).sample(jax.random.key(0), (2,))
         Array([3, 3], dtype=int32)
         """
+        _check.key("key", key)
+        shape = tuple(_check.integers("shape", shape, 0))
         uniforms = jax.random.uniform(key, shape)
         # P(tau >= k) for k = K..1, which rises: tau is how many exceed u. So small masses keep their digits.
         tails = jnp.asarray(np.cumsum(self.table[::-1])[:-1], uniforms.dtype)

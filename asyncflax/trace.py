@@ -169,7 +169,7 @@ class Trace:
 
         Example: see `load`.
         """
-        path, overwrite = pathlib.Path(path), _check.boolean("overwrite", overwrite)
+        path, overwrite = _check.path("path", path), _check.boolean("overwrite", overwrite)
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; pass overwrite=True to replace it.")
         archive = io.BytesIO()

@@ -36,6 +36,7 @@ def decayed(weight_decay: float, decay_at: str) -> optax.GradientTransformation:
         ...
       ValueError: weight_decay must be finite and in [0, inf], got weight_decay=-1.0.
     """
+    _check.choice("decay_at", decay_at, ("read", "server"))
     decay = decay_weights(weight_decay, at=decay_at)
     is_zero = not _check.is_traced(weight_decay) and weight_decay == 0.0
     return optax.identity() if is_zero else decay
@@ -79,6 +80,7 @@ def with_step(
       >>> tx = parts.with_step(0.5, transforms.explicit_momentum(0.9), "inside")
     """
     _check.choice("form", form, ("inside", "outside"))
+    _check.instance("velocity", velocity, optax.GradientTransformation, "an optax.GradientTransformation")
     blocks = [step(learning_rate), velocity]
     return optax.chain(*(blocks if form == "inside" else reversed(blocks)))
 
@@ -114,7 +116,10 @@ def compensation(
       ValueError: mean_square='per_worker' needs num_workers, got num_workers=None.
     """
     _check.choice("mean_square", mean_square, ("none", "shared", "per_worker"))
+    _check.number("mean_square_decay", mean_square_decay, low=0.0, high=1.0, exclusive_high=True)
     adapted = compensate_delay(strength, curvature=curvature, mean_square_decay=mean_square_decay)  # checks its numbers
+    if num_workers is not None:
+        num_workers = _check.integer("num_workers", num_workers, 1)
     if mean_square == "none":
         return compensate_delay(strength, curvature=curvature)
     if mean_square == "shared":
@@ -138,4 +143,8 @@ def ahead(params: Any, updates: Any, steps: float | jax.Array) -> Any:
       >>> parts.ahead(jnp.ones(2), jnp.full(2, -0.25), steps=2.0)
       Array([0.5, 0.5], dtype=float32)
     """
+    _check.arrays("params", params)
+    _check.arrays("updates", updates)
+    _check.like("updates", updates, "params", params)
+    _check.number("steps", steps)
     return jax.tree.map(lambda w, u: (w + steps * u).astype(w.dtype), params, updates)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax._files import CorruptedError, cache_folder, data_folder, read_arrays, set_aside, write_arrays
 from asyncflax.data.imagenet import no_random_access
 
@@ -172,6 +172,13 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = Tru
       >>> asyncflax.data.augment(jax.random.key(0), jnp.ones((2, 32, 32, 3))).shape
       (2, 32, 32, 3)
     """
+    _check.key("key", key)
+    if not isinstance(images, jax.Array | np.ndarray) or images.ndim != 4 or not jnp.isrealobj(images):
+        raise TypeError(f"images must be an array [n, height, width, channels], got {_check.shown(images)}.")
+    pad, flip = _check.integer("pad", pad, 0), _check.boolean("flip", flip)
+    count, height, width, channels = images.shape
+    size = count * (height + 2 * pad) * (width + 2 * pad) * channels * images.dtype.itemsize
+    _memory.need("pad", pad, size, "the padded images", there_are=_memory.on_devices())
     crop_key, flip_key = jax.random.split(key)
     if pad > 0:
         padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 
 __all__ = ["batch_rows"]
 
@@ -36,12 +36,16 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, see
     batch_size = _check.integer("batch_size", batch_size, 1)
     if batch_size > num_examples:
         raise ValueError(f"batch_size={batch_size} is larger than the {num_examples} examples.")
+    if not isinstance(events, range | slice):
+        raise TypeError(f"events must be a range of consecutive events, got {_check.shown(events)}.")
     if events.step not in (None, 1) or events.stop is None:
         raise ValueError(f"events must be a range of consecutive events, got {events}.")
     first_event = _check.integer("events.start", events.start or 0, 0)
     stop_event = _check.integer("events.stop", events.stop, first_event)
     seed = _check.integer("seed", seed, 0, None)
     start, stop = first_event * batch_size, stop_event * batch_size
+    _memory.need("num_examples", num_examples, 12 * num_examples, "an order of them")
+    _memory.need("events", events, 8 * (stop - start + 2 * num_examples), "their rows")
     first, last = start // num_examples, -(-stop // num_examples)
     if start == stop:
         return np.zeros((0, batch_size), np.int32)

@@ -232,6 +232,10 @@ def markdown_table(claims: Sequence[Claim], folder: str = "results", *, short: b
       | claim | paper | ours (95 % interval) | seeds | command |
       |---|---|---|---|---|
     """
+    short = _check.boolean("short", short)
+    _check.instance("folder", folder, str, "a text")
+    if not isinstance(claims, Sequence) or not all(isinstance(claim, Claim) for claim in claims):
+        raise TypeError(f"claims must be a list of Claim, got {_check.shown(claims)}.")
     columns = ["claim", "paper", "ours (95 % interval)", *(() if short else ("seeds", "command"))]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for claim in claims:

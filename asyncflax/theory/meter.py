@@ -110,6 +110,7 @@ def watch(
         _check.function("applied", applied, " of (grads, read_params) or None")
     coordinates = _check.integer("coordinates", coordinates, 1)
     seed = _check.integer("seed", seed, 0, None)
+    _check.arrays("params", params)
     if not sum(int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(params)):
         raise ValueError(f"params must hold numbers, got {params!r}.")
     places = tuple(map(jnp.asarray, _coordinates.draw(params, coordinates, seed)))

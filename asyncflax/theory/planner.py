@@ -33,6 +33,7 @@ __all__ = ["ClusterPlan", "Forecast", "advice", "condition_number_of", "draw", "
 
 _EVENTS = 20_000  # of a simulated queue, from which its law of staleness is counted
 _ROUNDS = 4_000  # of simulated barriers
+_PLAN = "a ClusterPlan (planner.make makes one)"
 _WORKERS = (1, 2, 4, 8, 16)
 _MOMENTA = (-0.6, -0.3, 0.0, 0.3, 0.6)  # what is tried where no momentum is best to more digits
 
@@ -167,6 +168,7 @@ def make(
       What to set, for curvatures from L/9 to L (mu* = 0.25), exponential(1.0)
       ...
     """
+    _check.function("progress", progress, ", such as tqdm")
     kappa = _kappa(target_momentum, condition_number, curvature_min, curvature_max)
     law = queues.exponential() if service_time is None else service_time
     _check.instance("service_time", law, ServiceTime, "a law of asyncflax.queues such as exponential()")
@@ -230,6 +232,7 @@ def table(plan: ClusterPlan) -> str:
 
     Example: see `make`.
     """
+    _check.instance("plan", plan, ClusterPlan, _PLAN)
     kappa, target = plan.condition_number, plan.target_momentum
     known = plan.curvature_max == plan.curvature_max
     lines = [
@@ -270,6 +273,7 @@ def advice(plan: ClusterPlan) -> str:
       >>> print(planner.advice(planner.make([1, 2], condition_number=1.5)).splitlines()[0])  # doctest: +ELLIPSIS
       Asynchrony alone has the momentum mu* at 1.01 workers; with more, the mean wants negative explicit momentum.
     """
+    _check.instance("plan", plan, ClusterPlan, _PLAN)
     forecasts, sentences = plan.forecasts, []
     if math.isfinite(forecasts[-1].implicit_momentum):
         workers = theory.turning_point(plan.target_momentum)
@@ -385,7 +389,7 @@ def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pa
       >>> [path.name for path in planner.files("runs/no-plan")]
       ['plan.csv', 'plan.json', 'plan.png']
     """
-    folder, overwrite = pathlib.Path(folder), _check.boolean("overwrite", overwrite)
+    folder, overwrite = _check.path("folder", folder), _check.boolean("overwrite", overwrite)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, it must be a folder or a new name.")
     paths = [folder / f"plan.{suffix}" for suffix in ("csv", "json", "png")]
@@ -417,6 +421,7 @@ def save(plan: ClusterPlan, folder: str | os.PathLike[str], *, overwrite: bool =
     """
     from matplotlib.figure import Figure
 
+    _check.instance("plan", plan, ClusterPlan, _PLAN)
     paths = files(folder, overwrite=overwrite)
     rows = [[_number(value) for value in forecast] for forecast in plan.forecasts]
     lines = [Forecast._fields, *(["" if value is None else repr(value) for value in row] for row in rows)]
@@ -492,7 +497,7 @@ def _measured(seconds: Sequence[float] | None, workers: list[int]) -> dict[int, 
     """Measured seconds per update by number of workers."""
     if seconds is None:
         return {}
-    if np.ndim(seconds) != 1:
+    if _check.numbers("update_seconds", seconds, "a list of numbers").ndim != 1:
         raise TypeError(f"update_seconds must be a list of numbers, got {_check.shown(seconds)}.")
     if len(seconds) != len(workers):
         raise ValueError(

@@ -59,9 +59,11 @@ def ode(
       array([[0.1  , 0.995],
              [0.984, 0.18 ]])
     """
-    values, start = _eigenvalues(eigenvalues), np.asarray(start, np.float64)
+    values, start = _eigenvalues(eigenvalues), _check.numbers("start", start)
     if start.shape != values.shape or not np.all(np.isfinite(start)) or not np.any(start):
-        raise ValueError(f"start must be {len(values)} finite numbers that are not all zero, got start={start}.")
+        raise ValueError(
+            f"start must be {len(values)} finite numbers that are not all zero, got start={_check.shown(start)}."
+        )
     _check.number("time", time, low=0.0)
     slow = np.asarray(time, np.float64)[..., None] / (1.0 - _momentum(momentum))
     with np.errstate(divide="ignore"):
@@ -96,6 +98,9 @@ class Sde(NamedTuple):
         >>> streaming_pca.sde([4.0, 3.0, 2.0, 1.0]).variance(float("inf"))[1:]
         array([6.        , 2.        , 0.66666667])
         """
+        time = _check.numbers("time", time)
+        if not np.all(time >= 0):
+            raise ValueError(f"time must be >= 0, got time={_check.shown(time)}.")
         _check.number("start", start, low=0.0)
         start = np.asarray(start, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):

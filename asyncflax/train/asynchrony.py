@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 from typing import NamedTuple
 
-from asyncflax import queues
+from asyncflax import _check, queues
 from asyncflax.queues import ServiceTime
 from asyncflax.staleness import StalenessLaw
 from asyncflax.trace import Trace
@@ -114,6 +114,7 @@ def law(
       >>> found.trace.staleness
       array([0, 1, 2, 2], dtype=int32)
     """
+    _check.instance("distribution", distribution, StalenessLaw, "a law of asyncflax.staleness")
     common = {"num_workers": num_workers, "num_updates": num_updates, "seed": seed}
     return Asynchrony(distribution.trace(assign=assign, before_start=before_start, **common), distribution)
 

@@ -122,6 +122,9 @@ def for_each_part(
     else:
         raise TypeError(f"labels need a staleness for each label, a mapping or a tuple, got staleness={staleness!r}.")
 
+    if not of_label:
+        raise ValueError(f"staleness must have a value for one part at least, got {_check.shown(staleness)}.")
+
     def checked(tree: Any) -> Any:
         for label in jax.tree.leaves(tree):
             if label not in of_label:

@@ -113,6 +113,8 @@ class Comparison(Cells):
     """
 
     def __init__(self, config: CompareConfig):
+        _check.instance("config", config, CompareConfig, "a CompareConfig")
+        _check.instance("config.train", config.train, TrainConfig, "a TrainConfig")
         self._config, self._train = config, dataclasses.replace(config.train)
         self._queue = read("config.train.asynchrony", config.train.asynchrony, makers(asynchrony, Asynchrony))
         self._check_fields()

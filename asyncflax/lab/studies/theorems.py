@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncflax import plots, queues, staleness, theory
+from asyncflax import _check, plots, queues, staleness, theory
 from asyncflax._files import write_atomically
 from asyncflax.lab.claims import Claim
 from asyncflax.theory import planner
@@ -76,7 +76,9 @@ def study(
 
     Example: see `launch/theory.py`.
     """
-    folder = pathlib.Path(workdir) / "claims"
+    folder, quick = _check.path("workdir", workdir) / "claims", _check.boolean("quick", quick)
+    overwrite = _check.boolean("overwrite", overwrite)
+    _check.function("progress", progress, ", such as tqdm")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds an earlier study; pass overwrite=True to replace it.")
     folder.mkdir(parents=True, exist_ok=True)

@@ -196,6 +196,7 @@ class Grid(Cells):
         Raises:
           ValueError: as the class, or another field cannot be read.
         """
+        _check.instance("config", config, SweepConfig, "a SweepConfig")
         _check.integer("cells_at_once", config.cells_at_once, 0)
         _check.scalar("memory_gb", config.memory_gb, low=0.0)
         return cls(config.train, _parse_axes(config.axes))

@@ -54,6 +54,8 @@ def updates_to_target(results: xarray.Dataset, target: float, metric: str = "tes
       >>> updates_to_target(results, 0.7).values
       array([150.,  nan])
     """
+    _check.instance("results", results, xarray.Dataset, "an xarray.Dataset, of run_sweep")
+    target = _check.scalar("target", target)
     metrics = [str(name) for name in results.data_vars if str(name).endswith(("accuracy", "loss"))]
     _check.choice("metric", metric, metrics)
     axis = "trained" if "trained" in results[metric].dims else "update"
@@ -96,9 +98,12 @@ def best_cells(score: xarray.DataArray, *, largest: bool = False, over: tuple[st
       >>> float(best.momentum), float(best.score)
       (0.0, 100.0)
     """
+    _check.instance("score", score, xarray.DataArray, "an xarray.DataArray")
+    largest = _check.boolean("largest", largest)
+    _check.instance("over", over, tuple, "a tuple of axes")
     axes = [name for name in over if name in score.dims]
     if not axes:
-        raise ValueError(f"score must have one of the axes {over}, it has {score.dims}.")
+        raise ValueError(f"score must have one of the axes over={over}, it has {score.dims}.")
     mean = score.mean("seed", skipna=False) if "seed" in score.dims else score
     worst = -np.inf if largest else np.inf
     flat = mean.stack(cell=axes)
@@ -131,6 +136,9 @@ def paired_change(new: xarray.DataArray, old: xarray.DataArray, *, confidence: f
       >>> round(change.value, 3), round(change.low, 3), round(change.high, 3), change.seeds
       (0.15, 0.026, 0.274, 3)
     """
+    for name, value in {"new": new, "old": old}.items():
+        _check.instance(name, value, xarray.DataArray, "an xarray.DataArray")
+    confidence = _check.scalar("confidence", confidence, low=0.0, high=1.0, exclusive_low=True, exclusive_high=True)
     if new.dims != ("seed",) or old.dims != ("seed",) or not np.array_equal(new.seed, old.seed) or len(new) < 2:
         raise ValueError(f"new and old must have the same seeds, two at least; they are {new.coords}, {old.coords}.")
     changes = 1 - new.values / old.values

@@ -120,7 +120,8 @@ def simulate(
     seed = _check.integer("seed", seed, 0, 2**32 - 1)  # JAX keeps 32 bits
     if num_updates % every:
         raise ValueError(f"every must divide num_updates, got {every=} and {num_updates=}.")
-    start = jnp.asarray(_check.numbers("start", start), jnp.zeros(()).dtype)
+    _check.number("start", start)
+    start = jnp.asarray(start, jnp.zeros(()).dtype)
     if start.shape != problem.sample_shape:
         raise ValueError(f"start must have the shape {problem.sample_shape}, got {start.shape}.")
     slots, records = _versions.num_slots(staleness), num_updates // every
