@@ -324,7 +324,8 @@ def method(factory: Factory) -> Factory:
                 numbers[name] = _as_leaf(given[name])
                 continue
             value = given.get(name, parameter.default)
-            value = value.item() if isinstance(value, np.generic) else value
+            is_one = isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
+            value = value.item() if is_one else value
             static.append((name, value))
             try:
                 hash(value)

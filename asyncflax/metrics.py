@@ -72,7 +72,10 @@ def normalised_gap(gap: Any, gradient_rms: Any) -> jax.Array:
       >>> asyncflax.metrics.normalised_gap(jnp.array([0.0, 0.2]), jnp.array([0.0, 0.5]))
       Array([0. , 0.4], dtype=float32)
     """
-    _check.arrays("gap", gap, _HINT)
-    _check.arrays("gradient_rms", gradient_rms, _HINT)
+    for name, value in {"gap": gap, "gradient_rms": gradient_rms}.items():
+        if not _check.is_traced(value):
+            _check.numbers(name, value, "an array of numbers")
+    if jnp.shape(gap) != jnp.shape(gradient_rms):
+        raise ValueError(f"gap and gradient_rms must have one shape, got {jnp.shape(gap)}, {jnp.shape(gradient_rms)}.")
     gap, gradient_rms = jnp.asarray(gap), jnp.asarray(gradient_rms)
     return jnp.where(gap == 0.0, 0.0, gap / jnp.where(gap == 0.0, 1.0, gradient_rms))

@@ -56,7 +56,7 @@ _NO_INTEGERS = (*_NO_NUMBERS, 2.5, 2.0, NAN, INF, np.array([1, 2]), np.float64(2
 _TOO_LARGE = (2**31, 2**40, 2**64, -(2**40), np.int64(2**40))
 
 KINDS = {
-    "int": Kind((*_NO_INTEGERS, [1], *_TOO_LARGE), (np.int64, np.uint8, np.array, jnp.int32)),
+    "int": Kind((*_NO_INTEGERS, [1], *_TOO_LARGE), (np.int64, np.int16, np.array, jnp.int32)),
     "float": Kind(
         (*_NO_NUMBERS, NAN, INF, -INF, 10**400, np.array([0.5, NAN]), ["0.5"], [True], np.float32(NAN)),
         (np.float64, np.float32, np.array, jnp.float32, lambda x: int(x) if x == int(x) else x),
@@ -66,11 +66,12 @@ KINDS = {
     "text": Kind((None, 0, True, b"bytes", [], THING), (str,)),
     "path": Kind((0.5, [], THING, None), (pathlib.Path,)),
     "floats": Kind(
-        ("0.5", b"1", True, THING, None, ["0.5"], [True], [NAN], [0.5, INF], [[0.5], [0.5, 0.5]], [THING], {0.5: 1}, 1j),
+        ("0.5", b"1", True, THING, None, 1j, ["0.5"], [True], [NAN], [0.5, INF], [THING], [[0.5], [0.5, 0.5]], {1: 1}),
         (np.array, jnp.asarray),
     ),
     "ints": Kind(
-        ("1", b"1", True, THING, None, ["1"], [True], [1.5], [NAN], [[1], [1, 2]], [2**40], [-1], 1.5), (np.array, list)
+        ("1", b"1", True, THING, None, ["1"], [True], [1.5], [NAN], [[1], [1, 2]], [2**40], [-1], 1.5),
+        (np.array, lambda x: list(x) if isinstance(x, tuple | range) else x),
     ),
     "staleness": Kind((*_NO_INTEGERS, *_TOO_LARGE, -1, [1.5]), (np.int64, np.array, staleness.constant)),
     "names": Kind(("text", b"1", 0, True, None, ("no such",), THING)),
@@ -107,7 +108,7 @@ BY_NAME = {
     **dict.fromkeys(("params", "read_params", "template", "updates", "batches", "tree", "model_state"), "tree"),
     **dict.fromkeys(("grads", "start", "gap", "gradient_rms"), "floats"),
     "accumulator_dtype": "dtype",
-    "staleness": "staleness",
+    "staleness": "int",
     "read_version": "ints",
 }
 
@@ -123,7 +124,7 @@ def kind_of(parameter: inspect.Parameter) -> tuple[str, bool]:
         kind = "path"
     elif "tuple[str" in text:
         kind = "names"
-    elif "Sequence[Claim" in text:
+    elif "Sequence[Claim" in text or "Sequence[Any" in text:
         kind = "objects"
     elif {"Sequence", "Iterable", "tuple"} & {*types}:
         kind = "ints" if "int" in text else "floats"
@@ -143,6 +144,7 @@ QUEUE = queues.exponential()
 TRACE = queues.simulate(num_workers=4, num_updates=24, service_time=QUEUE)
 LAW = staleness.geometric(3.0)
 PLAN = asyncflax.make_plan(TRACE)
+KEY = jax.random.key(0)
 RING = asyncflax.history.Ring(4)
 SGD = algorithms.asgd(0.5)
 W = np.arange(3.0)
@@ -165,7 +167,9 @@ def _of_methods() -> dict[str, dict[str, Any]]:
     for name in algorithms.__all__:
         if inspect.isfunction(getattr(algorithms, name)) and name != "citation":
             needed = inspect.signature(getattr(algorithms, name)).parameters
-            made[f"algorithms.{name}"] = {"learning_rate": 0.5} | ({"num_workers": 4} if "num_workers" in needed else {})
+            made[f"algorithms.{name}"] = {"learning_rate": 0.5} | (
+                {"num_workers": 4} if "num_workers" in needed else {}
+            )
     return made
 
 
@@ -179,7 +183,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "Trace": {"worker": [0, 1, 0], "read_version": [0, 0, 1], "time": [1.0, 1.5, 2.0], "num_workers": 2},
     "Trace.load": {"path": "none"},
     "Trace.prefix": {"self": TRACE, "num_events": 3},
-    "Trace.save": {"self": TRACE, "path": "trace.npz"},
+    "Trace.save": {"self": TRACE, "path": "trace.npz", "overwrite": True},
     "from_loss": {"loss_fn": lambda w, batch: jnp.sum(w)},
     "from_optax": {"tx": TX},
     "init_run": {"algorithm": SGD, "params": W, "plan": PLAN},
@@ -194,7 +198,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "history.Ring.init": {"self": RING, "params": W},
     "history.Ring.push": {"self": RING, "state": RING.init(W), "params": W},
     "history.Ring.read": {"self": RING, "state": RING.init(W), "staleness": 1},
-    "history.Ring.sample": {"self": RING, "state": RING.init(W), "law": staleness.constant(2), "key": jax.random.key(0)},
+    "history.Ring.sample": {"self": RING, "state": RING.init(W), "law": staleness.constant(2), "key": KEY},
     "local.local_sgd": {"gradient_fn": LOSS, "optimizer": TX, "steps": 2},
     "local.steps_by_speed": {"speeds": [4.0, 2.0], "steps": 4},
     "metrics.gap": {"params": W, "read_params": W},
@@ -213,7 +217,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "staleness.StalenessLaw": {"name": "own", "table": [0.5, 0.5], "mean": 0.5},
     "staleness.StalenessLaw.bound": {"self": LAW, "mass": 0.5},
     "staleness.StalenessLaw.pmf": {"self": LAW, "staleness": 3},
-    "staleness.StalenessLaw.sample": {"self": LAW, "key": jax.random.key(0), "shape": (3,)},
+    "staleness.StalenessLaw.sample": {"self": LAW, "key": KEY, "shape": (3,)},
     "staleness.StalenessLaw.tail": {"self": LAW, "staleness": 3},
     "staleness.StalenessLaw.trace": {"self": LAW, "num_updates": 9},
     "staleness.constant": {"staleness": 3},
@@ -267,7 +271,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "theory.planner.condition_number_of": {"target_momentum": 0.5},
     "theory.planner.files": {"folder": "plan"},
     "theory.planner.make": {"num_workers": [1, 2], "condition_number": 1.5},
-    "theory.planner.save": {"plan": FORECAST, "folder": "plan"},
+    "theory.planner.save": {"plan": FORECAST, "folder": "plan", "overwrite": True},
     "theory.problems.NoisyQuadratic": {},
     "theory.problems.NoisyQuadratic.ensemble": {
         "self": problems.NoisyQuadratic(), "staleness": 2, "learning_rate": 0.5, "num_updates": 4, "num_trajectories": 2
@@ -291,7 +295,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "models.SmallCnn": IMAGES,
     "models.WideResNet16x4": IMAGES,
     "algorithms.parts.ahead": {"params": W, "updates": W, "steps": 2.0},
-    "data.augment": {"key": jax.random.key(0), "images": jnp.ones((2, 8, 8, 1), jnp.float32)},
+    "data.augment": {"key": KEY, "images": jnp.ones((2, 8, 8, 1), jnp.float32)},
     "data.batch_rows": {"num_examples": 10, "batch_size": 2, "events": range(4)},
     "data.digits": {},
     "lab.claims.Claim": {
@@ -305,7 +309,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "lab.compare.run_comparison": {"config": CompareConfig(), "workdir": "run"},
     "lab.studies.theorems.study": {"workdir": "study"},
     "metrics.normalised_gap": {"gap": W, "gradient_rms": W},
-    "models.initialized": {"network": models.Mlp, "key": jax.random.key(0), "image_shape": (8, 8, 1)},
+    "models.initialized": {"network": models.Mlp, "key": KEY, "image_shape": (8, 8, 1)},
     "run_chunk": {
         "algorithm": SGD, "gradient_fn": LOSS, "state": STATE, "chunk": PLAN[0], "batches": BATCHES
     },
@@ -321,7 +325,6 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "train.asynchrony.barrier": {"num_workers": 4, "num_updates": 9, "seed": 0},
     "train.asynchrony.law": {"num_workers": 4, "num_updates": 9, "seed": 0, "distribution": LAW},
     "train.asynchrony.queue": {"num_workers": 4, "num_updates": 9, "seed": 0},
-    "train.options.typed": {"name": "name", "value": 1.0, "kind": float},
 }  # fmt: skip
 
 # Values for parameters whose default is None, or says nothing; with what else they need.
@@ -351,17 +354,22 @@ GIVEN: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
+_NUMPY = (
+    "queues.barrier", "queues.simulate", "train.asynchrony.barrier", "train.asynchrony.law", "train.asynchrony.queue",
+    "theory.meter.watch", "data.batch_rows", "staleness.StalenessLaw.trace"
+)  # fmt: skip
+_JAX = (
+    "transforms.delay_gradients", "transforms.store_versions", "transforms.with_delay",
+    "theory.problems.NoisyQuadratic.ensemble", "theory.problems.StreamingPca.ensemble"
+)  # fmt: skip
+
 # What a parameter takes although its kind does not, and why.
 EXCEPTIONS: dict[tuple[str, str], tuple[tuple[Any, ...], str]] = {
+    **{(name, "seed"): (_TOO_LARGE[:3] + _TOO_LARGE[4:], "NumPy takes a seed of any size") for name in _NUMPY},
+    **{(name, "seed"): ((2**31,), "JAX keeps 32 bits") for name in _JAX},
     **{
-        (name, "seed"): (_TOO_LARGE[:3] + _TOO_LARGE[4:], "NumPy takes a seed of any size")
-        for name in CALLS
-        if name.startswith(("queues.", "train.asynchrony.", "theory.meter.", "data.")) or name.endswith("StalenessLaw.trace")
-    },
-    **{
-        (name, "seed"): ((2**31,), "JAX keeps 32 bits")
-        for name in CALLS
-        if name.startswith("transforms.") or name.endswith(".ensemble")
+        ("metrics.normalised_gap", name): (([NAN], [0.5, INF]), "a run may have diverged")
+        for name in ("gap", "gradient_rms")
     },
     ("Trace", "num_workers"): ((None,), "its default, the largest id + 1"),
     ("staleness.StalenessLaw.pmf", "staleness"): (([2**40], [-1]), "of what cannot be, the probability is 0"),
@@ -385,11 +393,26 @@ EXCEPTIONS: dict[tuple[str, str], tuple[tuple[Any, ...], str]] = {
     ("Trace.load", "path"): (KINDS["path"].refused, "pathlib says it"),
 }  # fmt: skip
 
+# Of which no other spelling is the same: why.
+ONE_SPELLING = {
+    ("theory.problems.NoisyQuadratic.ensemble", "staleness"): "the result keeps the staleness itself",
+    ("theory.problems.StreamingPca.ensemble", "staleness"): "the result keeps the staleness itself",
+    ("theory.problems.StreamingPca.ensemble", "start"): "the default is the saddle",
+    ("theory.problems.StreamingPca", "eigenvalues"): "a tuple, which is a PyTree",
+    ("lab.claims.Claim", "interval"): "a pair",
+    ("lab.claims.Claim", "machine"): "its default is this machine",
+    ("theory.meter.MomentumMeter.add", "read_version"): "a meter remembers",
+}
+
 # What a message calls a parameter.
 ALIASES = {("history.Ring.empty", "template"): "params", ("staleness.StalenessLaw", "table"): "table|pmf"}
 
 # Called with what is refused alone: they take long, or need what is not here.
-REFUSED_ONLY = {"run_chunk", "Trace.load", "lab.sweep.run_sweep", "lab.compare.run_comparison", "lab.studies.theorems.study"}
+REFUSED_ONLY = {
+    "run_chunk", "Trace.load", "lab.sweep.run_sweep", "lab.compare.run_comparison", "lab.studies.theorems.study"
+}  # fmt: skip
+# Seconds of compilation for each value that is accepted.
+SLOW = {"models.CaffeNet", "models.ResNet20", "models.ResNet50", "models.WideResNet16x4", "theory.planner.make"}
 
 # Public, and not called here, by the beginning of the name.
 NOT_CALLED = {
@@ -397,9 +420,10 @@ NOT_CALLED = {
         "lab.compare.figures.", "lab.compare.draw_comparison"),
     "records that the library makes": ("Chunk", "Plan", "engine.placement.Placement.", "theory.problems.Ensemble"),
     "errors": ("errors.", "train.RunInterruptedError", "lab.sweep.SweepUnfinishedError"),
-    "they take whatever there is": ("server_params", "AsyncAlgorithm.view", "citation", "models.functional",
+    "they take whatever there is": ("AsyncAlgorithm.view", "citation", "models.functional",
         "models.count_parameters", "transforms.partition_spec"),
-    "gradients of problems, which the engine calls": ("theory.problems.NoisyQuadratic.", "theory.problems.StreamingPca."),
+    "gradients of problems, which the engine calls": ("theory.problems.NoisyQuadratic.",
+        "theory.problems.StreamingPca."),
     "files, in the tests of each reader": ("data.cifar", "data.imagenet", "data.Records", "data.pipeline.",
         "lab.claims.", "train.checkpoint.", "train.records.", "train.workdir.", "train.asynchrony.recorded"),
     "processes and launchers, in tests/train and test_launch": ("train.distributed.", "train.launcher."),

@@ -183,6 +183,8 @@ def initialized(network: Callable[..., nnx.Module], key: jax.Array, **arguments:
       >>> model.dense.kernel.shape, models.count_parameters(model)
       ((64, 10), 650)
     """
+    _check.function("network", network, ", such as a class of asyncflax.models")
+    _check.key("key", key)
     model = nnx.eval_shape(lambda key: network(**arguments, rngs=nnx.Rngs(key)), key)
     size = 2 * _memory.num_bytes(nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat))))
     what = f"{network.__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

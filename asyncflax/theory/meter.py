@@ -214,7 +214,8 @@ class MomentumMeter:
         Raises:
           ValueError: shapes do not agree, or a version comes twice.
         """
-        versions = np.asarray(read_version)
+        _check.instance("readout", readout, Readout, "a Readout, the entry 'meter' of what events report")
+        versions = np.array(_check.integers("read_version", read_version, 0), np.int64)
         params, grads = (np.asarray(part) for part in readout)
         if versions.ndim != 1 or params.ndim != 2 or params.shape != grads.shape or len(params) != len(versions):
             raise ValueError(
