@@ -60,11 +60,8 @@ def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) 
 
 def integers(name: str, values: Any, minimum: int) -> list[int]:
     """A list of integers, each at least `minimum`; text is none."""
-    if (
-        isinstance(values, str | bytes)
-        or not isinstance(values, Iterable)
-        or (hasattr(values, "ndim") and values.ndim != 1)
-    ):
+    is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+    if not is_list or getattr(values, "ndim", 1) != 1:
         raise TypeError(f"{name} must be a list of integers, got {shown(values)}.")
     return [integer(name, value, minimum) for value in values]
 

@@ -19,6 +19,10 @@ LAWS = [
     queues.heterogeneous_gamma(),
     queues.lognormal(),
     queues.pareto(),
+    queues.pareto(1 + 1e-9),
+    queues.pareto(1.01, mean=1e-9),
+    queues.exponential(mean=1e-305),
+    queues.lognormal(cv=1e6),
     queues.stragglers(),
     queues.stragglers(2, 3.0, queues.exponential()),
     queues.ServiceTime("ties", lambda rng, m: np.ones(m), lambda rng, n: rng.integers(0, 3, n).astype(float)),
@@ -215,3 +219,28 @@ def test_bad_input_is_one_clear_error(call, error, message):
 def test_bad_laws_are_refused(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [1 + 1e-9, 1 + 1e-6, 1.01])
+def test_a_mean_of_a_few_enormous_times_draws_no_more_than_is_needed(shape):
+    """The mean time of 10^4 updates would be 10^9 draws or more; the updates come long before."""
+    drawn = []
+    law = queues.pareto(shape)
+    counted = queues.ServiceTime("counted", law.machine, lambda rng, n: drawn.append(n) or law.task(rng, n))
+    trace = queues.simulate(num_workers=64, num_updates=10_000, service_time=counted)
+    assert sum(drawn) < 10 * 10_000
+    assert (
+        trace.worker.tolist() == queues.simulate(num_workers=64, num_updates=10_000, service_time=law).worker.tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "law, message",
+    [
+        (queues.exponential(5e-324), "must give 2 positive numbers"),
+        (queues.exponential(1e308), "takes too long: 9 updates end beyond a double"),
+    ],
+)
+def test_times_beyond_the_range_of_a_double_are_refused(law, message):
+    with pytest.raises(ValueError, match=message):
+        queues.simulate(num_workers=2, num_updates=9, service_time=law)

@@ -114,6 +114,12 @@ def test_identities():
         (lambda: staleness.geometric(np.array([1.0, 2.0])), "mean must be a single concrete number"),
         (lambda: staleness.geometric(1e8), "reaches beyond a staleness of 16,777,216"),
         (lambda: staleness.StalenessLaw("x", np.array([np.nan, 2.0]), 0.0), r"x: pmf\[0\]=nan is not a probability"),
+        (
+            lambda: staleness.StalenessLaw("x", np.array([0.5, 0.5]), 7.0),
+            "mean must be that of the table, 0.5, got mean=7.0",
+        ),
+        (lambda: staleness.uniform(0, 3).bound(-1), "mass must be finite and in"),
+        (lambda: staleness.uniform(0, 3).bound(np.nan), "mass must be finite and in"),
         (lambda: staleness.empirical(["a"]), "pmf must be a list of probabilities"),
         (lambda: staleness.constant(1).trace(num_updates=5, seed=-1), "seed must be an integer >= 0"),
         (lambda: staleness.poisson(1e4), "mean must be finite and in"),

@@ -20,6 +20,11 @@ from asyncflax._files import sign
         ({"worker": [0, 3], "read_version": [0, 0], "num_workers": 3}, r"event 1: worker=3 is not in 0..2"),
         ({"worker": [0], "read_version": [0, 0]}, "worker has 1 events, read_version has 2"),
         ({"worker": [], "read_version": []}, "at least one event"),
+        ({"worker": [2**40], "read_version": [0]}, "event 0: worker=1099511627776 is not in 0..2147483646"),
+        ({"worker": [2**31 - 1], "read_version": [0]}, "event 0: worker=2147483647 is not in 0..2147483646"),
+        ({"worker": [0], "read_version": [2**32]}, "event 0: read_version=4294967296 is not in 0..0"),
+        ({"worker": [0], "read_version": [0], "num_workers": 2**40}, "num_workers must be at most 2147483647"),
+        ({"worker": [True], "read_version": [0]}, "worker must be a list of integers"),
         ({"worker": [0.5], "read_version": [0]}, "worker must be a list of integers"),
         ({"worker": [[0]], "read_version": [0]}, "worker must be a list of integers"),
         (

@@ -136,6 +136,7 @@ def _spec(config: SweepConfig) -> Spec:
     folder = pathlib.Path(__file__).parent
     names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
     library = {name: getattr(importlib.import_module(f"asyncflax.lab.figures.{name}"), name) for name in names}
+    _check.instance("config.figure", config.figure, str, "a text")
     spec = read("config.figure", config.figure or "grid", library, _GIVEN)
     if "metric" in spec.options:  # on the test data, as the clock is
         falls = [] if spec.name == "negative_momentum" else ["test_loss"]
