@@ -43,7 +43,7 @@ def gap(params: Any, read_params: Any) -> jax.Array:
       params: PyTree of arrays with d numbers in all, the server's parameters when the gradient arrives.
       read_params: the same structure, the parameters at which the gradient was computed.
 
-    Source: Hakimi et al. 2019 (arXiv:1907.11612), the gap G = RMSE(Delta).
+    Source: Hakimi et al. 2019 (arXiv:1907.11612), the gap G = RMSE(Delta), second-hand.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp
@@ -65,7 +65,7 @@ def normalised_gap(gap: Any, gradient_rms: Any) -> jax.Array:
       gap: float [...], see `gap`; `result.gap` of a run.
       gradient_rms: the same shape, the root mean square of the gradients; `result.gradient_rms`.
 
-    Source: Hakimi et al. 2019 (arXiv:1907.11612), the normalised gap G*.
+    Source: Hakimi et al. 2019 (arXiv:1907.11612), the normalised gap G*, second-hand.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp

@@ -7,7 +7,7 @@ whose update made it; version 0 is read by all. Whatever the service-time law, t
 Each worker draws from a random stream of its own, so that a longer trace of the same seed begins with the shorter one.
 Simultaneous deliveries (equal floating-point times) are served in the order of the worker ids.
 
-Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Hakimi et al. 2019 (arXiv:1907.11612), execution times.
+Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; gamma times as in rafi-cohen/SMEGA2.
 """
 
 from __future__ import annotations
@@ -156,7 +156,8 @@ def gamma(cv: float = 0.1, mean: float | Sequence[float] = 1.0) -> ServiceTime:
     Raises:
       ValueError: cv or a mean is not positive.
 
-    Source: the homogeneous machines of Hakimi et al. 2019 (arXiv:1907.11612), cv = 0.1.
+    Source: the machines of rafi-cohen/SMEGA2, cv = 0.1; said to be the homogeneous ones of Hakimi et al. 2019
+    (arXiv:1907.11612).
 
     >>> import asyncflax
     >>> asyncflax.queues.gamma(cv=0.5)
@@ -177,7 +178,8 @@ def heterogeneous_gamma(machine_cv: float = 0.6, task_cv: float = 0.1, mean: flo
     Raises:
       ValueError: an argument is not positive.
 
-    Source: Ali et al. 2000 (the CVB method), as used by Hakimi et al. 2019 for DANA.
+    Source: Ali et al. 2000 (the CVB method); 0.6 and 0.1 are said to be the numbers of Hakimi et al. 2019
+    (arXiv:1907.11612).
 
     >>> import asyncflax
     >>> asyncflax.queues.heterogeneous_gamma()
@@ -246,7 +248,7 @@ def stragglers(
       ValueError: num_slow is negative, slowdown not positive, or share outside of [0, 1]; both are given. `simulate`
         refuses more slow workers than there are.
 
-    Source: Shi et al. 2024 (arXiv:2407.19234): 1 of 16 or 4 of 64 workers about ten times slower.
+    Source: said of Shi et al. 2024 (arXiv:2407.19234): 1 of 16 or 4 of 64 workers about ten times slower.
 
     >>> import asyncflax
     >>> import numpy as np

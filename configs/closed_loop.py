@@ -1,4 +1,4 @@
-"""Closed-loop momentum against fixed explicit momentum: the future work of Mitliagkas et al. 2016 (arXiv:1605.09774).
+"""Closed-loop momentum (Zhang and Mitliagkas 2017, arXiv:1706.03471, Appendix G) against fixed explicit momentum.
 
     python launch/compare.py --config=configs/closed_loop.py --workdir=runs/closed-loop
 
@@ -16,7 +16,8 @@ methods of a seed and a number of workers have the same trace, data and initial 
 | `fast` | digits, 3 methods, 40 updates: for trying things | 2 cores, 1 minute |
 
 Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 workers, beside 37.5 and 34.5 % of the best fixed momentum,
-which is 0; all differences are within their intervals.
+which is 0; all differences are within their intervals. The paper compares another thing: closed-loop with open-loop
+YellowFin, on CIFAR-100 with a ResNet-164 and 16 workers in turn (a delay of 15), where it is 20.1 times as fast.
 
 With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on. Two processes, one for
 each `--config.num_workers`, with `--config.train.model='Cifar10Quick(conv=forward_gradients)'`, use two cores better
@@ -41,8 +42,8 @@ def get_config(variant: str = "") -> CompareConfig:
         failed_below=0.2,
         target=0.3,
         orders={"closed-loop": ("closed_loop_momentum", "fixed *")},
-        source="Mitliagkas et al. 2016, future work",
-        paper="named as future work, taken up by Zhang and Mitliagkas 2017 (closed-loop YellowFin); no number known",
+        source="Zhang and Mitliagkas 2017 (arXiv:1706.03471), Appendix G",
+        paper="20.1 times as fast as open-loop YellowFin (CIFAR-100, 16 workers in turn); nothing on fixed momenta",
         cells_at_once=1,
     )
     if variant == "long":

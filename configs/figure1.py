@@ -5,17 +5,18 @@
     python launch/sweep.py --config=configs/figure1.py:digits --workdir=runs/figure1-digits
 
 Claim: the time of an update falls almost linearly with the number of workers, and with tuned momentum the number of
-updates to a target hardly grows, if one does not look at the start: the paper begins at a checkpoint of 4,000 updates.
-So there are two figures, from a warm start and from a cold one; on digits the cold one is another view of the sweep of
-Figure 3 (`--config=configs/figure3.py:digits --config.figure='efficiency(target=0.9)'`). The
-time is that of the queue: a gradient takes 1 on average (exponential); gradient_seconds=0.15 in the options of the
+updates to a target hardly grows, if one does not look at the start: the paper begins at a checkpoint of 4,000 updates,
+on ImageNet, and has penalties of 1.00, 0.918, 0.995, 0.932 at 1, 2, 4, 8 workers (Figure 5 of its longer version,
+Allerton, October 2016). So there are two figures, from a warm start and from a cold one; on digits the cold one is
+another view of the sweep of Figure 3 (`--config=configs/figure3.py:digits --config.figure='efficiency(target=0.9)'`).
+The time is that of the queue: a gradient takes 1 on average (exponential); gradient_seconds=0.15 in the options of the
 figure makes seconds of it.
 
 | variant | what | where |
 |---|---|---|
 | none | CIFAR-10 from a cold start: 1, 2, 4, 8 workers, 5 momenta, 3 learning rates, 3 seeds | one GPU; not run yet |
 | `warm` | the same in 2,000 updates from a checkpoint, to 74 % (see below) | one GPU; not run yet |
-| `eight` | CaffeNet on imagenet_eight, from its checkpoint 2000, the paper's grid | one GPU; not run yet |
+| `eight` | CaffeNet on imagenet_eight, from its checkpoint 2000, the first version's grid | one GPU; not run yet |
 | `eight_small` | SmallCnn on imagenet_eight, from its checkpoint 200, 1 and 8 workers | 2 cores, 9 minutes of CPU |
 | `digits` | digits from runs/warm/checkpoints/200, the training above, to 97.5 % | 2 cores, 4 minutes of CPU time |
 | `fast` | digits from a cold start, 1 and 8 workers, 100 updates | 2 cores, 1 minute |
@@ -25,8 +26,8 @@ figure makes seconds of it.
 --config=configs/imagenet_eight.py:caffenet --config.num_workers=1 --config.momentum=0.9 --workdir=runs/warm-eight`, and
 `eight_small` with `launch/train.py --config=configs/imagenet_eight.py --config.num_workers=1 --config.momentum=0.6
 --config.num_updates=200 --workdir=runs/warm-eight-small`. Their cold figures are views of the sweeps of Figure 3,
-`configs/figure3.py:eight` and `:eight_small`. The classes of imagenet_eight are not the paper's, the first eight of
-ImageNet.
+`configs/figure3.py:eight` and `:eight_small`. The classes of imagenet_eight are not those of the first version,
+the first eight of ImageNet.
 """
 
 from asyncflax.lab.sweep import SweepConfig

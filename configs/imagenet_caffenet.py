@@ -3,8 +3,9 @@
     python launch/train.py --config=configs/imagenet_caffenet.py --workdir=runs/caffenet \
         --config.num_workers=8 --config.momentum=0.3 --config.classes='range(8)'
 
-Omnivore's solver: learning rate 0.001, momentum 0.9, weight decay 0.0005, batch 256. `--config.classes='range(8)'` are
-the first eight classes of ImageNet, on which the paper has its Figure 3. The figure itself is a sweep,
+Omnivore's solver: learning rate 0.001, momentum 0.9, weight decay 0.0005; batch 256, as in the longer version of the
+paper (Allerton, October 2016). `--config.classes='range(8)'` are the first eight classes of ImageNet, on which the
+first version has this half of Figure 3; the longer one does not mention them. The figure itself is a sweep,
 `launch/sweep.py --config=configs/figure3.py:imagenet`.
 
 `:steps` behind the file name is Caffe's own solver: 450,000 updates, learning rate 0.01, times 0.1 every 100,000.

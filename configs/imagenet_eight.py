@@ -3,7 +3,7 @@
     python launch/train.py --config=configs/imagenet_eight.py --workdir=runs/eight
 
 The sample `imagenet_eight` has 3,200 training and 800 validation images of eight classes, which are not ImageNet's
-first eight (those of the paper's Figure 3). Eight workers, no explicit momentum: with exponential work times
+first eight (those of Figure 3 in the paper's first version). Eight workers, no explicit momentum: with exponential work
 that of the asynchrony is 0.875. `resnet50` has the equal machines of its recipe, for which there is no such number.
 
 | variant | what | where |

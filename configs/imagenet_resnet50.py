@@ -1,4 +1,4 @@
-"""ResNet-50 on ImageNet by 16 to 64 asynchronous workers, in the setting of DANA (arXiv:1907.11612).
+"""ResNet-50 on ImageNet by 16 to 64 asynchronous workers, as DANA is said to be trained (arXiv:1907.11612).
 
     python launch/train.py --config=configs/imagenet_resnet50.py --workdir=runs/resnet50 \
         --config.num_workers=64 --config.store=host
@@ -6,8 +6,8 @@
 90 epochs, batches of 256 a worker, learning rate 0.1 (times 0.1 after 30, 60 and 80 epochs), 5 epochs of warm-up,
 momentum 0.9, weight decay 0.0001, computed in bfloat16; DANA-Slim, 16 workers unless you say otherwise.
 
-Claim: with 32 workers DANA-DC is within about 1 % of one worker's 75.64 % (second-hand numbers). What is trained
-here is DANA-Slim, DANA without the compensation of DC-ASGD, of which no number is at hand.
+Claim: the final accuracy hardly falls up to a total batch of 16K on 64 asynchronous workers (abstract). No number of
+the paper is at hand, and the settings are second-hand.
 
 The versions that 64 workers hold are 6.5 GB, and the velocities of DANA-Slim as much again: `--config.store=host` keeps
 the versions in host memory. `--config.decode_processes` are the processes that decode, 8 unless you say otherwise.

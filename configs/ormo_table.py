@@ -4,7 +4,8 @@
 
 Claim: with 16 and 64 workers OrMo and OrMo-DA are the best of the asynchronous methods and naive momentum is the worst
 at 64, with equal machines and with stragglers (1 of 16 and 4 of 64 ten times slower); in time OrMo is faster than
-synchronous momentum SGD, most of all with stragglers. The paper's numbers are not known here, only this order.
+synchronous momentum SGD, most of all with stragglers. We have read the abstract; this order and the settings are
+second-hand, and no number of the paper is known here.
 
 ResNet-20 on CIFAR-10, batch 64 a worker, momentum 0.9, weight decay 0.0001, 160 epochs, learning rate times 0.1 after
 80 and 120. The paper's learning rates and warm-up are not known here: there is no warm-up, and each cell has the best

@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10 in the setting of DANA, Hakimi et al. 2019 (arXiv:1907.11612), Table 2.
+"""ResNet-20 on CIFAR-10 in the setting of SMEGA2's code, by the group of DANA (Hakimi et al. 2019, arXiv:1907.11612).
 
     python launch/train.py --config=configs/resnet20.py --workdir=runs/resnet20 \
         --config.num_workers=16 --config.algorithm=dana_slim
@@ -8,18 +8,11 @@ epochs of warm-up from 0.1 / num_workers, momentum 0.9, weight decay 0.0001, gam
 (coefficient of variation 0.1). BatchNorm statistics are updated by the server in the order of the events
 (docs/batch_norm.md).
 
-Claim: from 16 workers on it matters where momentum is; one velocity for all of them (nag_asgd) fails, one for each
-(multi_asgd) fails later. Test accuracy in the paper (second-hand numbers):
+Claim: with many workers it matters where momentum is: DANA outperforms the methods before it, with up to 64 workers
+(abstract). No number of the paper is at hand.
 
-| workers | nag_asgd | multi_asgd | dc_asgd | ssgd |
-|---|---|---|---|---|
-| 1 | 91.63 % | | | |
-| 8 | 91.18 % | 91.17 % | 91.20 % | 91.50 % |
-| 16 | fails | 90.34 % | | 90.71 % |
-| 32 | fails | fails | fails | 87.28 % |
-
-`:16k` behind the file name is the paper's largest total batch, 64 workers with batches of 256, by DANA-Slim, and a
-warm-up of 5 epochs: 31,250 updates. (The paper has it on ImageNet.)
+`:16k` behind the file name is the largest total batch of the abstract, 64 workers with batches of 256, by DANA-Slim,
+and a warm-up of 5 epochs: 31,250 updates. (On which data set the paper has it we do not know.)
 
 Not run at full length here: 62,500 updates are for one GPU. Needs CIFAR-10 in the format of TensorFlow Datasets
 (`--config.data_dir` or TFDS_DATA_DIR). `:fast` behind the file name is the same network on scikit-learn's digits, 60

@@ -1,4 +1,4 @@
-"""WRN-16-4 on CIFAR-100 in the setting of DANA, Hakimi et al. 2019 (arXiv:1907.11612).
+"""WRN-16-4 on CIFAR-100 as DANA is said to be trained, Hakimi et al. 2019 (arXiv:1907.11612).
 
     python launch/train.py --config=configs/wrn16_4.py --workdir=runs/wrn16_4 \
         --config.num_workers=8 --config.algorithm=multi_asgd

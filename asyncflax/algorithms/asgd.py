@@ -1,8 +1,8 @@
 """Asynchronous SGD, plain, with steps that depend on the delay, and its synchronous counterpart.
 
 Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6; Zhang et al. 2015 (arXiv:1511.05950) and Mishchenko et
-al. 2022 (arXiv:2206.07638) for steps by the delay; Hakimi et al. 2019 (arXiv:1907.11612) for synchronous SGD as the
-baseline.
+al. 2022 (arXiv:2206.07638) for steps by the delay, the first of them second-hand; Hakimi et al. 2019 (arXiv:1907.11612)
+for synchronous SGD as the baseline.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def staleness_aware_asgd(
     Raises:
       ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
-    Source: Zhang et al. 2015, Staleness-aware Async-SGD for Distributed Deep Learning (arXiv:1511.05950).
+    Source: Zhang et al. 2015, Staleness-aware Async-SGD for Distributed Deep Learning (arXiv:1511.05950),
+      second-hand.
 
     Example:
       >>> import asyncflax

@@ -11,8 +11,8 @@ by then both others are known. All are noisy, so mu_S is a ratio of products wit
 predicts g_v - G_{v-1} and has its noise from elsewhere: the running average of what arrived until update v - 2. A few
 dozen coordinates do.
 
-Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5 for mu_S, and its future work; Zhang and Mitliagkas 2017
-(arXiv:1706.03471), section 4 and Algorithm 5 for the loop. The estimator is derived here.
+Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5 for mu_S; Zhang and Mitliagkas 2017 (arXiv:1706.03471),
+Appendix G with Algorithm 5 for the loop. The estimator is derived here.
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ def closed_loop_momentum(
     Raises:
       ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
-    Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), closed-loop YellowFin, for the rule; its estimator needs
-      gradients at past versions of all coordinates, this one does not.
+    Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), closed-loop YellowFin (Appendix G, Algorithm 5), for the rule
+      and its gain of 0.01. Their estimator of the total, eq. 35, is a median over all coordinates of ratios of past
+      parameters and the gradient there, for a delay of exactly tau; this one needs neither.
 
     Example: 8 workers on a noisy quadratic; their own momentum is 7/8, the target 0.6.
       >>> import asyncflax, jax, jax.numpy as jnp, optax

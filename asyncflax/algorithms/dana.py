@@ -1,7 +1,8 @@
 """DANA: workers compute where the server will be when they deliver.
 
 Source: Hakimi, Barkai, Gabel and Schuster 2019, Taming Momentum in a Distributed Asynchronous Environment
-(arXiv:1907.11612). No code of the authors is known.
+(arXiv:1907.11612). We have read its abstract, no code of the authors is known, and the rules are second-hand: those of
+DANA-Zero and DANA-Slim have all the properties that they should have, what is uncertain of DANA-DC is an option.
 """
 
 from __future__ import annotations

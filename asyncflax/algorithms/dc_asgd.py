@@ -39,7 +39,7 @@ def dc_asgd(
       strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
       mean_square: 'none' keeps lambda as it is; 'shared' adapts it with one running mean of g * g at the server,
-        'per_worker' with one for each worker, as Multiverso's updater does. Two is then said to be a good strength.
+        'per_worker' with one for each worker, as the authors' code does. Two is then said to be a good strength.
       mean_square_decay: of that mean, in [0, 1); 0.95 is not checked against the paper.
       num_workers: M >= 1; 'per_worker' needs it.
       form: 'inside' or 'outside', see `momentum_asgd`.

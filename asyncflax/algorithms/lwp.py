@@ -1,6 +1,7 @@
 """Linear weight prediction: workers compute where the velocity will have taken the server.
 
-Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612); Kosson et al. 2020 (arXiv:2003.11666) for pipelines.
+Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; Kosson et al. 2020 (arXiv:2003.11666)
+for pipelines.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def lwp(
       learning_rate: eta >= 0, a number or a schedule of the number of server updates.
       momentum: gamma in [-1, 1].
       num_workers: N >= 1.
-      lag: tau >= 0, in updates; default N, the paper's. (The mean staleness of a queue is N - 1.)
+      lag: tau >= 0, in updates; default N, said to be the paper's. (The mean staleness of a queue is N - 1.)
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 

@@ -1,7 +1,7 @@
 """Momentum in asynchronous training: shared by all workers, with a look-ahead, or one velocity a worker.
 
 Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3; Hakimi et al. 2019 (arXiv:1907.11612), the baselines NAG-ASGD
-and Multi-ASGD.
+and Multi-ASGD, whose rules are second-hand.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def momentum_asgd(
     Raises:
       ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
-    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3 with the stale gradient of eq. 6; section 4 for mu_L < 0.
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3 with the stale gradient of eq. 6; section 4 and, in the
+      Allerton version, Figure 8 for mu_L < 0.
 
     Example:
       >>> import asyncflax
@@ -81,7 +82,7 @@ def nag_asgd(
     Raises:
       ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
-    Source: the baseline NAG-ASGD of Hakimi et al. 2019 (arXiv:1907.11612); which variant it had is not known.
+    Source: the baseline NAG-ASGD of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; its variant is not known.
 
     Example:
       >>> import asyncflax
@@ -128,7 +129,7 @@ def multi_asgd(
     Raises:
       ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
-    Source: the baseline Multi-ASGD of Hakimi et al. 2019 (arXiv:1907.11612).
+    Source: the baseline Multi-ASGD of Hakimi et al. 2019 (arXiv:1907.11612), second-hand.
 
     Example:
       >>> import asyncflax

@@ -4,7 +4,8 @@ Gradients are sorted into buckets of K by the version on which they were compute
 order, u is the momentum of synchronous training over the buckets: a gradient D buckets late enters it with beta^D, and
 the parameters make up for the momentum steps it has missed.
 
-Source: Shi, Yang and Li 2024, Ordered Momentum for Asynchronous SGD (arXiv:2407.19234).
+Source: Shi, Yang and Li 2024, Ordered Momentum for Asynchronous SGD (arXiv:2407.19234). We have read its abstract; the
+rules are second-hand, and have the properties that they should have.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def ormo(
         the plain step eta g. They differ for D > 0 only.
       bucket: 'ceil' or 'floor', for t and s alike. In a synchronous order 'floor' is SSGD with heavy-ball momentum and
         'ceil' is SSGD at Nesterov's look-ahead, both with K times the step. (A floor for t alone, with which some of
-        the paper's sentences fit, would give D = -1 under asynchrony.)
+        what is said of the paper fits, would give D = -1 under asynchrony.)
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
@@ -142,7 +143,7 @@ def ormo_da(
       learning_rate: eta >= 0, a number or a schedule of the number of server updates.
       momentum: beta in [-1, 1].
       num_workers: K >= 1.
-      rule: 'ratio', for practice (its constant is not known to us), or 'bound', for which the paper has a theorem.
+      rule: 'ratio', for practice (its constant is not known to us), or 'bound', that of the theory; both second-hand.
       scale: c > 0 of 'ratio'.
       smoothness: L > 0 of 'bound', the Lipschitz constant of the gradient.
       late_step: see `ormo`.

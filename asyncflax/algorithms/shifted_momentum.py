@@ -1,7 +1,7 @@
 """Shifted momentum: the velocity is as old as the gradient.
 
-Source: Giladi, Nacson, Hoffer and Soudry 2020, At Stability's Edge (arXiv:1909.12340); the authors' code is
-paper-submissions/delay_stability.
+Source: Giladi, Nacson, Hoffer and Soudry 2020, At Stability's Edge (arXiv:1909.12340). The equation is second-hand; the
+authors' code is paper-submissions/delay_stability, which has workers take turns.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def shifted_momentum(
         made. 'version' keeps those of the newest versions, which is the equation for every trace.
       max_staleness: the largest staleness for which 'version' has room, (max_staleness + 1) d numbers; a staler
         gradient gives NaN, which ends a training. Needed with 'version', and only there.
-      dampening: d in [0, 1]; the authors' regime for long delays has d = mu = 0.9.
+      dampening: d in [0, 1]; the regime 'async2' of the authors' code has d = mu = 0.9.
       form: 'inside' or 'outside', see `momentum_asgd`.
       weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+      decay_at: 'read' or 'server' (the code's), see `transforms.decay_weights`.
 
     Raises:
       ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.

@@ -99,7 +99,7 @@ def yellowfin(
     Args:
       learning_rate: what the tuned learning rate is multiplied by, >= 0, a number or a schedule of the number of
         server updates.
-      initial_learning_rate: > 0; 1e-4 is the code's, the paper is said to use 1.
+      initial_learning_rate: > 0; 1e-4 is that of the code and of the paper's Algorithm 5.
       initial_momentum: in [-1, 1].
       delta_momentum: added to the tuned momentum; the sum is kept in [-1, 1].
       window: over how many gradients extremes are taken.

@@ -119,7 +119,7 @@ def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Ite
       data_dir: the folder of TensorFlow Datasets, in which there is imagenet2012/5.1.0; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
       classes: the labels to keep, which become 0, 1, ... in this order; default all. range(8) are the eight classes
-        of Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 3. The first time all records are read for their labels,
+        of Mitliagkas et al. 2016 (arXiv:1605.09774v1), Figure 3. The first time all records are read for their labels,
         which are kept in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
 
     Raises:

@@ -1,4 +1,4 @@
-"""ResNet-20 of He et al. 2016 for small images, the network of the CIFAR-10 experiments of DANA.
+"""ResNet-20 of He et al. 2016 for small images, the network of SMEGA2's code and, as is said, of DANA on CIFAR-10.
 
 Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), section 4.2; initial weights of He et al. 2015
 (arXiv:1502.01852), eq. 10.

@@ -1,4 +1,4 @@
-"""WRN-16-4 of Zagoruyko and Komodakis 2016, the network of the CIFAR-100 experiments of DANA.
+"""WRN-16-4 of Zagoruyko and Komodakis 2016, said to be the network of DANA on CIFAR-100.
 
 Source: S. Zagoruyko, N. Komodakis 2016, Wide Residual Networks (arXiv:1605.07146), Table 1; the order of norm, relu
 and convolution is that of He et al. 2016b (arXiv:1603.05027).

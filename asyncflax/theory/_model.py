@@ -18,7 +18,7 @@ closed form :math:`(1 - \mu_S) z / (z - \mu_S)`. Growth factors z of the mean ar
 .. math:: (z - 1)(z - \mu_L) + h z Q(z) = 0
 
 Source: derived; Mitliagkas et al. 2016 (arXiv:1605.09774) for the model and its mean, Giladi et al. 2020
-(arXiv:1909.12340) for shifted momentum.
+(arXiv:1909.12340) for shifted momentum, second-hand.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ def best_hyper_parameters(
       TypeError: staleness is nothing of the above.
       ValueError: a number is out of range, an unknown form, or a table too long for the roots of its polynomial.
 
-    Source: derived; the optimum behind Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 2, without its first-order
-    reading.
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorems 6 and 7 of the Allerton version for the recurrence; its
+    Figure 6 has the best momenta for condition numbers 5 and 20, 20 points of which none is further than 0.011 from
+    what comes out here. The search is derived.
 
     Example: synchronous heavy ball, mu* = ((sqrt(kappa) - 1) / (sqrt(kappa) + 1))^2, and with 8 workers.
       >>> from asyncflax import theory

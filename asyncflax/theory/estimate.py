@@ -6,7 +6,8 @@ let
 .. math::
     y_t = Dx_{t+1} - m Dx_t + \alpha g_t, \qquad z_t = Dx_t - m Dx_{t-1} + \alpha g_t, \qquad Dx_{t+1} = x_{t+1} - x_t .
 
-Then :math:`E y_t = \mu_S E z_t`: eq. 8 of Mitliagkas et al. 2016, with explicit momentum. Along one run more is true:
+Then :math:`E y_t = \mu_S E z_t`: eq. 8 of Mitliagkas et al. 2016, with explicit momentum (on a quadratic the recurrence
+of Theorems 6 and 7 of their Allerton version). Along one run more is true:
 
 .. math:: E[y_t - \mu_S z_t \mid \text{all events that made } x_{t-1}] = 0 ,
 
@@ -86,7 +87,8 @@ def estimate_momentum(
       ValueError: shapes differ, there are fewer than 12 versions, a number is out of range or not finite, or nothing in
         the gradients predicts z_t (nothing moves).
 
-    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 8, for the relation; the instruments are derived.
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 8, and Theorems 6 and 7 of the Allerton version, for
+    the relation; the instruments are derived.
 
     Example: the mean of 4 workers' runs with explicit momentum 0.3 shows the momentum of asynchrony, 3/4.
       >>> from asyncflax import theory

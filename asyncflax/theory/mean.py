@@ -98,7 +98,8 @@ def queue_mean_matrix(num_workers: int, h: float, momentum: float = 0.0) -> np.n
     Raises:
       ValueError: a number is out of range.
 
-    Source: derived; without momentum it is Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5.
+    Source: derived; E x follows Theorems 6 and 7 of Mitliagkas et al. 2016 (arXiv:1605.09774), Allerton version, and
+    without momentum Theorem 5.
 
     Example:
       >>> from asyncflax import theory
@@ -128,7 +129,7 @@ def mean_radius(staleness: Staleness, h: float, *, momentum: float = 0.0, form: 
       TypeError: staleness is nothing of the above.
       ValueError: a number is out of range, an unknown form, or a table too long for the roots of its polynomial.
 
-    Source: derived; shifted momentum after Giladi et al. 2020 (arXiv:1909.12340).
+    Source: derived; shifted momentum after Giladi et al. 2020 (arXiv:1909.12340), whose equation is second-hand.
 
     Example: momentum makes a fresh iteration faster and a stale one unstable.
       >>> from asyncflax import theory
@@ -161,7 +162,7 @@ def stability_limit(staleness: Staleness, momentum: float = 0.0, *, form: str = 
       TypeError: staleness is nothing of the above.
       ValueError: a number is out of range, an unknown form, or a table too long for the roots of its polynomial.
 
-    Source: derived; Giladi et al. 2020 (arXiv:1909.12340) for constant staleness.
+    Source: derived; Giladi et al. 2020 (arXiv:1909.12340) conclude that steps have to shrink like 1 / tau.
 
     Example:
       >>> from asyncflax import theory

@@ -10,7 +10,8 @@ do. `watch` makes a gradient function report them, `MomentumMeter` collects them
 mu_L is known, mu_S is measured. Total momentum, mu_L + mu_S, is the first-order reading of this operator: the product
 -mu_L mu_S B^2 remains.
 
-Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5 and section 4; the estimator is that of `theory`.
+Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5, and Theorems 6 and 7 of the Allerton version for the
+operator; the estimator is that of `theory`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ For the geometric law :math:`q_l = (1 - \mu_S) \mu_S^l` this is momentum SGD, Th
 .. math:: E[w_{t+1} - w_t] = \mu_S E[w_t - w_{t-1}] - (1 - \mu_S) \alpha E \nabla f(w_t)
 
 and M workers with exponential work have :math:`\mu_S = 1 - 1/M`, Theorem 5, eq. 9. All are statements about expected
-iterates and expected gradients, not about gradients at the expected iterate.
+iterates and expected gradients, not about gradients at the expected iterate. Explicit momentum on top of it is in
+Theorems 6 and 7 of the longer version of the paper (Allerton, October 2016).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def implicit_momentum(num_workers: int) -> float:
     .. math:: \mu_S = 1 - 1/M
 
     Args:
-      num_workers: M, the number of workers or of workers.
+      num_workers: M, the number of workers.
 
     Raises:
       ValueError: num_workers is below 1.
@@ -131,7 +132,8 @@ def total_momentum_operator(explicit: float, implicit: float) -> TotalMomentum:
     Raises:
       ValueError: a momentum is out of range.
 
-    Source: derived; Mitliagkas et al. 2016 (arXiv:1605.09774) keep the first-order term, mu_L + mu_S.
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorems 6 and 7 of the Allerton version, the same recurrence;
+    their Figures 2 and 3 keep its first order, mu_L + mu_S.
 
     Example:
       >>> from asyncflax import theory

@@ -13,7 +13,7 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
 
     Learning rate 0.001 and momentum 0.9 with the step size inside, weight decay 0.004 in the gradient, at the
     parameters that were read, twice the learning rate for biases. With these pixels and this initialisation learning
-    rates mean what they mean in the paper.
+    rates mean what they mean in Caffe. The batch is Caffe's; in the Allerton version of the paper it is 128.
 
     Args:
       fields: of `TrainConfig`, instead of the recipe's.
@@ -52,12 +52,12 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
 
 
 def resnet20(**fields: Any) -> TrainConfig:
-    """ResNet-20 on CIFAR-10 as the DANA papers train it: 160 epochs of batches of 128, crops and mirror images.
+    """ResNet-20 on CIFAR-10 as the code of SMEGA2 trains it: 160 epochs of batches of 128, crops and mirror images.
 
     Learning rate 0.1, times 0.1 after 80 and 120 epochs, risen to in 5 epochs, update by update, from 0.1 /
     num_workers; momentum 0.9; weight decay 0.0001 of all parameters, in the gradient, at the parameters that were read
     (the code below has it at the server's: decay_at=server); gamma service times of equal machines. The learning rate
-    does not grow with the workers.
+    does not grow with the workers. DANA, by the same group, is said to be trained so as well.
 
     Pixels are less the mean image and times 1/64, about one over their standard deviation. (Others subtract one mean
     and divide by one standard deviation a channel. What the first convolution is given differs by that, and BatchNorm
@@ -69,8 +69,8 @@ def resnet20(**fields: Any) -> TrainConfig:
     Args:
       fields: of `TrainConfig`, instead of the recipe's.
 
-    Source: Hakimi, Barkai, Gabel, Schuster 2019 (arXiv:1907.11612), in the settings of the same group's code
-      (github.com/rafi-cohen/SMEGA2); augmentation and weight decay of He et al. 2016 (arXiv:1512.03385), section 4.2.
+    Source: github.com/rafi-cohen/SMEGA2, the code of Cohen, Hakimi, Schuster 2022 (doi:10.1145/3545008.3545010);
+      augmentation and weight decay of He et al. 2016 (arXiv:1512.03385), section 4.2.
 
     Example:
       >>> from asyncflax.train.recipes import resnet20
@@ -107,7 +107,7 @@ def resnet20(**fields: Any) -> TrainConfig:
 
 
 def wrn16_4(**fields: Any) -> TrainConfig:
-    """WRN-16-4 on CIFAR-100 as the DANA papers train it: 200 epochs of batches of 128, crops and mirror images.
+    """WRN-16-4 on CIFAR-100 as DANA is said to train it: 200 epochs of batches of 128, crops and mirror images.
 
     As `resnet20`, but for the learning rate, which is 0.1 times 0.2 after 60, 120 and 160 epochs, and the weight decay,
     0.0005. CIFAR-100 itself has not been trained on; the settings are second-hand.
@@ -115,8 +115,8 @@ def wrn16_4(**fields: Any) -> TrainConfig:
     Args:
       fields: of `TrainConfig`, instead of the recipe's.
 
-    Source: Hakimi, Barkai, Gabel, Schuster 2019 (arXiv:1907.11612); Zagoruyko and Komodakis 2016 (arXiv:1605.07146),
-      section 3.
+    Source: Hakimi, Barkai, Gabel, Schuster 2019 (arXiv:1907.11612), second-hand; Zagoruyko and Komodakis 2016
+      (arXiv:1605.07146), section 3.
 
     Example:
       >>> from asyncflax.train.recipes import wrn16_4
@@ -140,8 +140,8 @@ def caffenet(**fields: Any) -> TrainConfig:
 
     Momentum 0.9 with the step size inside, weight decay 0.0005 in the gradient, at the parameters that were read, twice
     the learning rate for biases, dropout. Caffe crops 227x227 of images scaled to 256x256; here the crops have that
-    share of the area, and aspect ratios from 3/4 to 4/3. The batch is Caffe's; the paper's is not stated. 50,000
-    updates, ten epochs, are a choice of ours.
+    share of the area, and aspect ratios from 3/4 to 4/3. The batch is Caffe's and that of the Allerton version of
+    Mitliagkas et al. 50,000 updates, ten epochs, are a choice of ours.
 
     Args:
       fields: of `TrainConfig`, instead of the recipe's.
@@ -218,7 +218,7 @@ def imagenet_eight_small(**fields: Any) -> TrainConfig:
 
 
 def resnet50(**fields: Any) -> TrainConfig:
-    """ResNet-50 on ImageNet as the DANA papers train it: 90 epochs, batches of 256 a worker, computed in bfloat16.
+    """ResNet-50 on ImageNet as DANA is said to train it: 90 epochs, batches of 256 a worker, computed in bfloat16.
 
     Learning rate 0.1, times 0.1 after 30, 60 and 80 epochs, risen to in 5 epochs from 0.1 / num_workers; momentum 0.9;
     weight decay 0.0001 of all parameters, at the parameters that were read; gamma service times of equal machines.

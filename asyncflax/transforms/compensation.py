@@ -28,7 +28,7 @@ class MeanSquareState(NamedTuple):
     mean_square: Any
 
 
-_EPSILON = 1e-10  # below the root of the mean square, as in Multiverso's updater
+_EPSILON = 1e-10  # below the root of the mean square; the authors' code has 1e-7
 
 
 def compensate_delay(
@@ -42,10 +42,11 @@ def compensate_delay(
 
     Args:
       strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
-      curvature: 'squared', c(g) = g * g (the paper's form), or 'absolute', c(g) = |g| (found in public copies of
-        Multiverso's updater).
+      curvature: 'squared', c(g) = g * g (the paper's form), or 'absolute', c(g) = |g| (in public copies of
+        the authors' code, not in the code itself).
       mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + 1e-10) with
-        m <- rho m + (1 - rho) g * g, the present gradient included; None keeps it constant (DC-ASGD-c).
+        m <- rho m + (1 - rho) g * g, the present gradient included (the authors' code has 1e-7 for 1e-10); None keeps
+        it constant (DC-ASGD-c).
 
     The update needs `params` and the extra argument `read_params`; with a further one, `origin`, the way back begins
     there instead of at the server's parameters.

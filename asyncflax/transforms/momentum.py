@@ -69,7 +69,8 @@ def explicit_momentum(
       ValueError: a concrete momentum is outside [-1, 1] or not finite.
       TypeError: later, parameters are complex and the accumulator's dtype is real.
 
-    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3 and section 4 (negative momentum).
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3, and for negative momentum section 4 and Figure 8 of
+    the Allerton version.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, optax

@@ -26,7 +26,7 @@ def scale_by_staleness(
     Raises:
       TypeError: `fn` is not a function. ValueError: later, staleness is missing.
 
-    Source: Zhang et al. 2015 (staleness-aware learning rates); Mishchenko et al. 2022 (arXiv:2206.07638).
+    Source: Zhang et al. 2015 (staleness-aware learning rates, second-hand); Mishchenko et al. 2022 (arXiv:2206.07638).
 
     Example:
       >>> import asyncflax, jax.numpy as jnp

@@ -17,14 +17,15 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
       weight_decay: a number >= 0.
       at: 'read', the parameters at which the gradient was computed: the gradient of a loss with an L2 term, as stale as
         the rest, which keeps the theorems about asynchrony true; or 'server', the parameters at the moment of applying,
-        as several public codes do.
+        as the codes of SMEGA2, of shifted momentum and of MXNet's DCASGD do.
 
     The update needs the extra argument `read_params` ('read') or `params` ('server').
 
     Raises:
       ValueError: weight_decay is negative or `at` unknown; later, the parameters are missing.
 
-    Source: the L2 term in the gradient of Mitliagkas et al. 2016 (arXiv:1605.09774), whose theorems hold with it.
+    Source: derived: the theorems of Mitliagkas et al. 2016 (arXiv:1605.09774) hold with an L2 term in the stale
+    gradient; decay at the server's parameters breaks eq. 8.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Orders of methods that papers claim, such as dana_slim > multi_asgd > nag_asgd, checked in pairs.
+"""Orders of methods, such as dana_slim > multi_asgd > nag_asgd, checked in pairs.
 
 With one seed, service time and number of workers two methods have the same trace, data and initial weights. So their
 test accuracies at the end are subtracted seed by seed, and the difference has Student's interval over the seeds.
