@@ -100,8 +100,8 @@ def _findings(results, best, tuned, single, target, metric):
         "statement": f"The tuned explicit momentum falls as workers are added ({dataset}, updates to "
         f"{words(metric)} {target:g}, momenta {results.momentum.values.min():g} to {results.momentum.values.max():g}).",
         "source": "Mitliagkas et al. 2016, Figure 3",
-        "paper": "follows mu* - (1 - 1/M): 0.7, 0.6, 0.2, 0.1 at 1, 2, 4, 8 workers on CIFAR-10; 0.6, 0.6, 0.6, 0.6, "
-        "0.3, 0 at 1 to 32 on ImageNet (updates to a loss; values of the Allerton version)",
+        "paper": "0.7, 0.6, 0.2, 0.1 at 1, 2, 4, 8 workers on CIFAR-10; 0.6, 0.6, 0.6, 0.6, 0.3, 0 at 1 to 32 on "
+        "ImageNet (Allerton version)",
         "ours": f"{text} at {', '.join(map(str, workers))} workers; falls by {fell.value:.2f} "
         f"({fell.low:.2f} to {fell.high:.2f}) from {workers[0]} to {workers[-1]}",
         "value": fell.value,
