@@ -253,8 +253,8 @@ def phases(
         N_2 = \frac{1 - \mu}{\eta g} \log \frac{1 - \delta^2}{\delta^2}, \qquad
         N_3 = \frac{1 - \mu}{2 \eta g} \log \frac{\delta^2 - q}{\epsilon - q}
 
-    Each is :math:`(1 - \mu) / (\eta g)` times a logarithm, as the paper has it; the logarithms are derived here. With
-    eta chosen for an accuracy, :math:`\eta \propto (1 - \mu) \epsilon`, momentum drops out.
+    Each is :math:`(1 - \mu) / (\eta g)` times a logarithm, as the paper is said to have it; the logarithms are derived.
+    With eta chosen for an accuracy, :math:`\eta \propto (1 - \mu) \epsilon`, momentum drops out.
 
     Args:
       eigenvalues: float [d], from the largest down.
