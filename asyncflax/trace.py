@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _memory
 from asyncflax._files import sign, verified, write_atomically
 
 _FORMAT = 1  # the version of the file format
 _ARRAYS = {"format", "num_workers", "worker", "read_version"}  # in a file; time may be there as well
 _OF_EVENTS = ("worker", "read_version", "time")
-_LARGEST = 2**40  # bytes, where the system does not tell how much memory it has
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -231,7 +230,7 @@ class _TooLargeError(ValueError):
 
 def _unpack(path: pathlib.Path) -> dict[str, Any]:
     """The arrays of a file by name; it is made up of those of a trace, which have one length and fit in memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else _LARGEST
+    memory = _memory.available()
     _refuse_larger(path, path.stat().st_size, memory)
     archive = verified(path.read_bytes())
     if archive is None:
@@ -253,9 +252,9 @@ def _unpack(path: pathlib.Path) -> dict[str, Any]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _refuse_larger(path: pathlib.Path, size: int, memory: int) -> None:
-    if size > memory:
-        raise _TooLargeError(f"{path} holds {size:,} bytes, more than the {memory:,} of this machine's memory.")
+def _refuse_larger(path: pathlib.Path, size: int, memory: int | None) -> None:
+    if memory is not None and size > memory:
+        raise _TooLargeError(f"{path} holds {size:,} bytes, more than the {memory:,} of memory that are available.")
 
 
 def _integers(name: str, values: object) -> np.ndarray:

@@ -428,9 +428,11 @@ NOT_CALLED = {
         "lab.claims.", "train.checkpoint.", "train.records.", "train.workdir.", "train.asynchrony.recorded"),
     "processes and launchers, in tests/train and test_launch": ("train.distributed.", "train.launcher."),
     "configs, whose fields are looked at below": ("train.TrainConfig", "train.recipes.", "train.train_and_evaluate",
-        "train.experiment.", "train.feeds.", "lab.sweep.SweepConfig", "lab.sweep.Grid", "lab.compare.", "lab.studies."),
+        "train.environment.", "train.experiment.", "train.feeds.",
+        "lab.sweep.SweepConfig", "lab.sweep.Grid", "lab.compare.", "lab.studies."),
     "the language of configs, in tests/train/test_options.py": ("train.options.", "train.asynchrony.inputs"),
-    "functions of results that are there": ("lab.sweep.updates_to_target", "theory.meter.MomentumMeter.restore",
+    "functions of results that are there, in tests/lab": ("lab.statistics.", "lab.sweep.updates_to_target",
+        "theory.meter.MomentumMeter.restore",
         "train.precision."),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import asyncflax
 from asyncflax import models, queues
 from asyncflax.lab.compare import CompareConfig
 from asyncflax.lab.sweep import SweepConfig
-from asyncflax.train import asynchrony, options
+from asyncflax.train import asynchrony, options, workdir
 from asyncflax.train.asynchrony import Asynchrony
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.workdir import Workdir, differences
@@ -217,8 +217,10 @@ def test_what_a_run_folder_names_is_compared_and_never_imported(kind, text, tmp_
     began = json.loads(json.dumps(dataclasses.asdict(config)))
     for name in names:
         assert len(differences({**began, name: text}, config)) == 1
-    (tmp_path / "run").mkdir()
-    about = {"kind": kind.__name__, "config": {**began, **dict.fromkeys(names, text)}}
+    with Workdir(tmp_path / "run", config).owned() as folder:
+        folder.begin()
+    about = {**folder.began, "config": {**began, **dict.fromkeys(names, text)}}
+    about["sha256"] = workdir._digest(workdir._text(about))
     (tmp_path / "run" / "run.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="holds a run of another config"):
         Workdir(tmp_path / "run", config)
