@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncflax import _check
+from asyncflax import _check, _style
 from asyncflax.staleness import StalenessLaw
 from asyncflax.trace import Trace
 
@@ -39,12 +39,15 @@ def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None
     staleness = trace.staleness[burn_in:]
     if len(staleness) == 0:
         raise ValueError(f"burn_in={burn_in} leaves nothing of the {len(trace)} events.")
-    last = max(int(np.quantile(staleness, 0.995)), 1)
+    last = int(np.quantile(staleness, 0.995))
     values = np.arange(last + 1)
     share = np.bincount(staleness, minlength=last + 1)[: last + 1] / len(staleness)
-    axes.bar(values, share, width=0.9, color="0.75", label=f"{trace.num_workers} workers, mean {staleness.mean():.1f}")
+    label = f"{_style.workers(trace.num_workers)}, mean {staleness.mean():.1f}"
+    axes.bar(values, share, width=0.9, color="0.75", label=label)
     if law is not None:
-        axes.plot(values, law.pmf(values), color="C3", marker=".", label=str(law))
+        axes.plot(values, law.pmf(values), **_style.look(1, len(values)), label=str(law))
+    axes.set_xlim(-0.7, max(last, 1) + 0.7)
+    _style.integer_ticks(axes.xaxis)
     axes.set_xlabel("staleness (updates)")
     axes.set_ylabel("share of the gradients")
     axes.legend()
@@ -54,6 +57,9 @@ def curves(
     axes: Any, x: Mapping[str, Sequence[float]], y: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str
 ) -> None:
     """One line a run, for example the loss against updates or against simulated seconds.
+
+    Colours can be told apart by colour-blind people; short runs have a marker at each point. Runs without points are
+    left out.
 
     Args:
       axes: `matplotlib.axes.Axes`.
@@ -77,11 +83,13 @@ def curves(
     """
     if x.keys() != y.keys():
         raise ValueError(f"x has the runs {sorted(x)}, y has {sorted(y)}; they must agree.")
-    for name in x:
-        axes.plot(x[name], y[name], label=name)
+    for k, name in enumerate(x):
+        if len(x[name]):
+            axes.plot(x[name], y[name], **_style.look(k, len(x[name])), label=name)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
 
 
 def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | None = None) -> None:
@@ -109,63 +117,80 @@ def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | N
     updates, implicit = column("update"), column("implicit_momentum")
     low, high = column("implicit_momentum_low"), column("implicit_momentum_high")
     explicit = column("total_momentum") - implicit
-    drawn = {"implicit": (0.0, "C0"), "total, to first order": (explicit, "C1")}
-    for label, (shift, color) in drawn.items() if np.any(explicit) else list(drawn.items())[:1]:
-        axes.plot(updates, implicit + shift, color=color, marker=".", label=label)
-        axes.fill_between(updates, low + shift, high + shift, color=color, alpha=0.2, linewidth=0)
+    drawn = {"implicit": 0.0, "total, to first order": explicit}
+    for k, (label, shift) in enumerate(list(drawn.items())[: 2 if np.any(explicit) else 1]):
+        look = _style.look(k, len(updates))
+        axes.plot(updates, implicit + shift, **look, label=label)
+        axes.fill_between(updates, low + shift, high + shift, color=look["color"], alpha=0.2, linewidth=0)
     theory = None if law is None else law.implicit_momentum
     if theory is not None:
-        axes.axhline(theory, color="C3", linestyle="--", label=f"implicit, in theory: {theory:.3g}")
-    axes.set_xlabel("updates of the server")
-    axes.set_ylabel("momentum over the window that ends there")
+        axes.axhline(theory, color="black", linestyle="--", label=f"implicit, in theory: {theory:.3g}")
+    _style.integer_ticks(axes.xaxis)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("momentum of the window before")
     axes.legend()
 
 
 def training(
     figure: Any, rows: Sequence[Mapping[str, Any]], trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0
 ) -> None:
-    """A whole run: loss and accuracy against updates and against simulated time, gap, staleness, momentum.
+    """A whole run: loss and accuracy against updates and against simulated time, gap, momentum, staleness.
+
+    What the rows do not have has no panel: accuracy, momentum (see `momentum`), time if the trace has none.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
       rows: the metrics, see `records.Records`.
-      trace: what the run replayed; without times, the panels against time are left out.
+      trace: what the run replayed.
       law: of its staleness, see `staleness_histogram`.
       burn_in: see `staleness_histogram`.
-
-    Momentum has a panel if it was measured, see `momentum`.
 
     Example:
       >>> import asyncflax, matplotlib
       >>> matplotlib.use("agg")
       >>> import matplotlib.pyplot as plt
       >>> rows = [{"update": 10, "train_loss": 2.0, "gap": 0.1}, {"update": 20, "train_loss": 1.0, "test_loss": 1.2}]
-      >>> figure = plt.figure(figsize=(18, 4))
+      >>> figure = plt.figure(figsize=(15, 4))
       >>> asyncflax.plots.training(figure, rows, asyncflax.staleness.constant(1).trace(20))
-      >>> len(figure.axes)
-      4
+      >>> [axes.get_ylabel() for axes in figure.axes]
+      ['loss', 'gap of server and worker (RMS)', 'share of the gradients']
       >>> plt.close(figure)
     """
-    against = {"update": "updates of the server"}
+    has = lambda *names: any(name in row for row in rows for name in names)
+    kinds = [kind for kind in ("loss", "accuracy") if has(f"train_{kind}", f"test_{kind}")]
+    against = {"update": "updates"}
     if trace.time is not None:
         against["simulated_time"] = "simulated time (seconds)"
-        layout = [["loss", "accuracy", "staleness"], ["loss, time", "accuracy, time", "gap"]]
-    else:
-        layout = [["loss", "accuracy", "gap", "staleness"]]
-    measured = [row for row in rows if "implicit_momentum" in row]
-    panels = figure.subplot_mosaic([[*line, *["momentum"] * bool(measured)] for line in layout])
-    pairs = [[panels[f"{kind}{suffix}"] for kind in ("loss", "accuracy")] for suffix in ("", ", time")[: len(against)]]
-    gap, histogram = panels["gap"], panels["staleness"]
-    if measured:
-        momentum(panels["momentum"], measured, law)
-    for pair, (abscissa, xlabel) in zip(pairs, against.items(), strict=True):
-        for axes, kind in zip(pair, ("loss", "accuracy"), strict=True):
+    rest = [*["gap"] * has("gap"), *["momentum"] * has("implicit_momentum"), "staleness"]
+    columns = [[f"{kind} {abscissa}" for kind in kinds] for abscissa in against if kinds]
+    columns += [rest] if len(rest) < 3 else [rest[:2], rest[2:]]
+    figure.set_layout_engine("constrained")
+    panels = figure.subplot_mosaic([[column[0] for column in columns], [column[-1] for column in columns]])
+    for abscissa, xlabel in against.items():
+        for kind in kinds:
+            axes = panels[f"{kind} {abscissa}"]
             names = {f"train_{kind}": "training, at what the workers read", f"test_{kind}": "test, at the server"}
             x = {label: [row[abscissa] for row in rows if name in row] for name, label in names.items()}
             y = {label: [row[name] for row in rows if name in row] for name, label in names.items()}
             curves(axes, x, y, xlabel=xlabel, ylabel=kind)
-    gap.plot(*zip(*((row["update"], row["gap"]) for row in rows if "gap" in row), strict=True), color="C2")
-    gap.set_xlabel("updates of the server")
-    gap.set_ylabel("gap between server and worker")
-    staleness_histogram(histogram, trace, law, burn_in=burn_in)
-    figure.tight_layout()
+            _style.integer_ticks(axes.xaxis)
+            if kind != kinds[-1]:
+                axes.set_xlabel("")
+                panels[f"{kinds[-1]} {abscissa}"].sharex(axes)
+            if abscissa != "update":
+                axes.set_ylabel("")
+            if (kind, abscissa) != (kinds[0], "update"):
+                axes.get_legend().remove()
+    if has("gap"):
+        x, y = zip(*((row["update"], row["gap"]) for row in rows if "gap" in row), strict=True)
+        panels["gap"].plot(x, y, **_style.look(2, len(x)))
+        top = 1.1 * max(filter(np.isfinite, y), default=0.0) or 1.0
+        panels["gap"].set_ylim(-0.03 * top, top)
+        _style.integer_ticks(panels["gap"].xaxis)
+        panels["gap"].set_xlabel("" if has("implicit_momentum") else "updates")
+        panels["gap"].set_ylabel("gap of server and worker (RMS)")
+    if has("implicit_momentum"):
+        if has("gap"):
+            panels["momentum"].sharex(panels["gap"])
+        momentum(panels["momentum"], rows, law)
+    staleness_histogram(panels["staleness"], trace, law, burn_in=burn_in)

@@ -13,9 +13,8 @@ import pathlib
 
 import jax
 from absl import flags
-from matplotlib.figure import Figure
 
-from asyncflax import _check, engine, queues
+from asyncflax import _check, _style, engine, queues
 from asyncflax._files import write_atomically
 from asyncflax.engine.plan import make_plan
 from asyncflax.errors import RunError
@@ -55,11 +54,11 @@ def main() -> None:
         text = plan.summary(params, params, device_groups=GROUPS.value, server=SERVER.value, **costs)
         print(text)
         if folder:
-            figure, widths = Figure(figsize=(10, 4.5), layout="constrained"), [GROUPS.value * 2**k for k in range(5)]
+            figure, widths = _style.new_figure(11, 4.5), [GROUPS.value * 2**k for k in range(5)]
             engine.draw(figure, trace, device_groups=sorted({1, GROUPS.value}), widths=widths, **costs)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / "rounds.txt", lambda file: file.write(f"{text}\n".encode()))
-            write_atomically(folder / "rounds.png", lambda file: figure.savefig(file, dpi=110, format="png"))
+            _style.save(figure, folder / "rounds.png")
     except (OSError, TypeError, ValueError) as error:
         raise RunError(str(error)) from error
 

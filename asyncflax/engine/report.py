@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from asyncflax import _check
+from asyncflax import _check, _style
 from asyncflax.engine.bytes import memory, traffic
 from asyncflax.engine.forecasts import Cost, check_trace, count_rounds, integers, round_ends
 from asyncflax.engine.placement import SERVERS, STORES
 from asyncflax.trace import Trace
-
-# Okabe and Ito's colours, which those who do not tell red from green tell apart, and markers for print without colour.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = "osD^vP"
 
 
 def summary(
@@ -172,26 +168,25 @@ def draw(
     counts = {width: count_rounds(ends, width) for width in widths}
     filled, speed = figure.subplots(1, 2)
     share = [100 * len(trace) / (width * counts[width]) for width in widths]
-    filled.plot(widths, share, color="0.2", marker="o", markersize=5)
+    filled.plot(widths, share, **_style.look(0) | {"color": "0.2"})
     for width, value in zip(widths, share, strict=True):
-        filled.annotate(f"{value:.0f}", (width, value), (4, 3), textcoords="offset points", fontsize="small")
-    filled.set_ylim(0, 108)
+        filled.annotate(f"{value:.0f}", (width, value), (6, 4), textcoords="offset points")
+    filled.set_ylim(0, 112)
+    filled.margins(x=0.12)
     filled.set_ylabel("lanes that hold an event (%)")
     filled.set_title(f"{_counted(len(trace), 'event')} of {_counted(trace.num_workers, 'worker')}", fontsize="medium")
     for i, cost in enumerate(costs):
         own = [width for width in widths if width % cost.groups == 0]
-        color, each = _COLORS[i % len(_COLORS)], cost.devices // cost.groups
-        label = _counted(cost.groups, "group") + (f" of {each} devices" if each > 1 else "")
+        look, each = _style.look(i), cost.devices // cost.groups
+        label = _counted(cost.groups, "device group") + (f" of {each} devices" if each > 1 else "")
         speed.plot(
             own,
             [cost.of(len(trace), width, counts[width]).speed_up for width in own],
-            color=color,
-            marker=_MARKERS[i % len(_MARKERS)],
-            markersize=5,
+            **look,
             label=label,
         )
         full = [cost.of(width, width, 1).speed_up for width in own]
-        speed.plot(own, full, ":", color=color, linewidth=1)
+        speed.plot(own, full, ":", color=look["color"], linewidth=1)
     speed.plot([], [], ":", color="0.4", linewidth=1, label="all lanes filled")
     speed.set_ylim(bottom=0)
     speed.set_ylabel("expected speed-up over one device")

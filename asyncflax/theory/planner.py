@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asyncflax import _check, queues, theory
+from asyncflax import _check, _style, queues, theory
 from asyncflax._files import write_atomically
 from asyncflax.queues import ServiceTime
 from asyncflax.staleness import StalenessLaw, empirical
@@ -316,61 +316,54 @@ def draw(figure: Any, plan: ClusterPlan) -> None:
       >>> len(figure.axes)
       3
     """
-    momentum, step, time = figure.subplots(1, 3)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, 3)
     column = lambda name: np.array([getattr(f, name) for f in plan.forecasts])
-    workers = column("num_workers")
-    momentum.axhline(0.0, color="0.8", linewidth=1)
-    for axes, lines in (
-        (
-            momentum,
-            {
-                "implicit, 1 - 1/M": ("implicit_momentum", "0.6", "--"),
-                "rule: mu* - (1 - 1/M)": ("rule_momentum", "C3", "-"),
-                "best for the mean": ("mean_momentum", "C0", "-"),
-                "best for a run": ("run_momentum", "C2", "-"),
-            },
-        ),
-        (
-            step,
-            {
-                "limit of the mean, E x": ("mean_limit", "C0", "--"),
-                "best for the mean": ("mean_step_size", "C0", "-"),
-                "limit of a run, E x^2": ("run_limit", "C2", "--"),
-                "best for a run": ("run_step_size", "C2", "-"),
-            },
-        ),
-        (
-            time,
-            {
-                "seconds per update": ("hardware", "0.6", "--"),
-                "seconds per gradient with barriers": ("barrier", "0.6", ":"),
-                "time to the target, mean": ("mean_time", "C0", "-"),
-                "time to the target, a run": ("run_time", "C2", "-"),
-            },
-        ),
-    ):
-        for label, (name, color, style) in lines.items():
+    workers, mean, run = column("num_workers"), _style.look(0), _style.look(1)
+    limits, grey = {"linestyle": "--", "marker": ""}, {"color": _style.GREY, "linestyle": "--"}
+    what = (
+        {
+            "implicit, 1 - 1/M": ("implicit_momentum", grey),
+            "rule: mu* - (1 - 1/M)": ("rule_momentum", _style.look(2)),
+            "best for the mean": ("mean_momentum", mean),
+            "best for a run": ("run_momentum", run),
+        },
+        {
+            "limit of the mean, E x": ("mean_limit", mean | limits),
+            "best for the mean": ("mean_step_size", mean),
+            "limit of a run, E x^2": ("run_limit", run | limits),
+            "best for a run": ("run_step_size", run),
+        },
+        {
+            "seconds per update": ("hardware", grey),
+            "seconds per gradient with barriers": ("barrier", grey | {"linestyle": ":"}),
+            "time to the target, mean": ("mean_time", mean),
+            "time to the target, a run": ("run_time", run),
+        },
+    )
+    for axes, lines in zip(panels, what, strict=True):
+        for label, (name, look) in lines.items():
             if np.isfinite(column(name)).any():
-                axes.plot(workers, column(name), style, color=color, marker="o", markersize=4, label=label)
+                axes.plot(workers, column(name), **look, label=label)
         axes.set_xscale("log", base=2)
         axes.set_xticks(workers, [str(m) for m in workers])
         axes.minorticks_off()
         axes.set_xlabel("workers M")
         axes.grid(alpha=0.25)
-    step.set_yscale("log")
-    time.set_yscale("log")
-    momentum.set_ylabel("momentum")
-    step.set_ylabel("step size times the largest curvature")
-    time.set_ylabel("relative to one worker")
-    for name, color in (("mean_time", "C0"), ("run_time", "C2")):
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2, frameon=False)
+    momentum, step, time = panels
+    momentum.axhline(0.0, color="0.8", linewidth=1, zorder=0)
+    momentum.set(title="what to set", ylabel="momentum")
+    step.set(title="how large a step", ylabel="step size times the largest curvature")
+    time.set(title="what it buys (stars: best)", ylabel="relative to one worker")
+    for name, look in (("mean_time", mean), ("run_time", run)):
         if np.isfinite(column(name)).all():
             best = int(np.argmin(column(name)))
-            time.plot(workers[best], column(name)[best], marker="*", color=color, markersize=14, zorder=3)
-    for axes, title in ((momentum, "what to set"), (step, "how large a step"), (time, "what it buys (stars: best)")):
-        axes.set_title(title)
-        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2, frameon=False)
-    figure.suptitle(f"{plan.source}, condition number {plan.condition_number:.4g}, mu* = {plan.target_momentum:.3g}")
-    figure.tight_layout()
+            time.plot(workers[best], column(name)[best], marker="*", color=look["color"], markersize=14, zorder=3)
+    for axes in (step, time):
+        _style.plain_log(axes, "y")
+    condition = f"condition number {plan.condition_number:.4g}, mu* = {plan.target_momentum:.3g}"
+    _style.title(figure, f"{plan.source}, {condition}")
 
 
 def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pathlib.Path]:
@@ -419,15 +412,13 @@ def save(plan: ClusterPlan, folder: str | os.PathLike[str], *, overwrite: bool =
       >>> [path.name for path in planner.save(planner.make([1, 2], condition_number=9.0), tempfile.mkdtemp())]
       ['plan.csv', 'plan.json', 'plan.png']
     """
-    from matplotlib.figure import Figure
-
     _check.instance("plan", plan, ClusterPlan, _PLAN)
     paths = files(folder, overwrite=overwrite)
     rows = [[_number(value) for value in forecast] for forecast in plan.forecasts]
     lines = [Forecast._fields, *(["" if value is None else repr(value) for value in row] for row in rows)]
     about = {name: _number(value) for name, value in plan._asdict().items() if name != "forecasts"}
     content = {**about, "forecasts": [dict(zip(Forecast._fields, row, strict=True)) for row in rows]}
-    figure = Figure(figsize=(15, 5.4), dpi=100)
+    figure = _style.new_figure(15, 5.4)
     draw(figure, plan)
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     text = "".join(",".join(line) + "\n" for line in lines)
@@ -435,7 +426,7 @@ def save(plan: ClusterPlan, folder: str | os.PathLike[str], *, overwrite: bool =
     write_atomically(
         paths[1], lambda file: file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     )
-    write_atomically(paths[2], lambda file: figure.savefig(file, format="png"))
+    _style.save(figure, paths[2])
     return paths
 
 

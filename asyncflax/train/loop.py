@@ -33,8 +33,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from asyncflax import plots
-from asyncflax._files import write_atomically
+from asyncflax import _style, plots
 from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
 from asyncflax.errors import RunError, of_system
 from asyncflax.metrics import normalised_gap
@@ -380,19 +379,16 @@ def _say(text: str) -> None:
 
 
 def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
-    from matplotlib.figure import Figure
-
-    width, height = (15, 7.5) if experiment.trace.time is not None else (18, 4)
-    width += 5 if any("implicit_momentum" in row for row in records.rows) else 0
-    figure = Figure(figsize=(width, height))
-    config, workers = experiment.config, experiment.config.num_workers
+    width = 15 + 5 * any("implicit_momentum" in row for row in records.rows)
+    figure = _style.new_figure(width if experiment.trace.time is not None else width - 5, 7.5)
+    config = experiment.config
     title = (
-        f"{config.dataset}, {config.model}, {workers} worker{'s' * (workers > 1)}, {config.algorithm}, "
+        f"{config.dataset}, {config.model}, {_style.workers(config.num_workers)}, {config.algorithm}, "
         f"learning rate {config.learning_rate:g}, explicit momentum {config.momentum:g}"
     )
-    figure.suptitle(title.replace("$", r"\$"))
+    _style.title(figure, title)
     plots.training(figure, records.rows, experiment.trace, experiment.law)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+    _style.save(figure, path)
 
 
 def _table(experiment: Experiment, records: Records) -> str:

@@ -256,8 +256,8 @@ def test_the_figure_has_the_numbers():
     np.testing.assert_allclose(filled.lines[0].get_xydata(), np.transpose([[2, 4, 8], share]))
     lines = {line.get_label(): line for line in speed.lines}
     four = [engine.forecast(trace, width, device_groups=4, fixed=0.2).speed_up for width in (4, 8)]
-    np.testing.assert_allclose(lines["4 groups"].get_xydata(), np.transpose([[4, 8], four]))
-    assert {"1 group", "4 groups", "all lanes filled"} <= lines.keys()
+    np.testing.assert_allclose(lines["4 device groups"].get_xydata(), np.transpose([[4, 8], four]))
+    assert {"1 device group", "4 device groups", "all lanes filled"} <= lines.keys()
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
 
 

@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from looks import check, kept
 from problems import assert_close
 
 import asyncflax
@@ -313,7 +314,9 @@ def test_the_interval_covers_the_mean():
 
 def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
     folder = tmp_path / "study"
-    study = run_study(SMALL, folder, command=COMMAND)
+    with kept() as figures:
+        study = run_study(SMALL, folder, command=COMMAND)
+    check(figures["streaming_pca.png"])
     results = study.results
     assert results.tolerable.shape == results.optimal.shape == (1, 2, 5)
     assert np.all(np.diff(results.tolerable.mean(axis=-1)[0]) < 0)  # more momentum, less delay

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from looks import check, kept
 
 from asyncflax import theory
 from asyncflax.lab import claims
@@ -18,7 +19,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("study")
-    return workdir, {claim.name: claim for claim in theorems.study(workdir, quick=True)}
+    with kept() as figures:
+        found = {claim.name: claim for claim in theorems.study(workdir, quick=True)}
+    return workdir, found, figures
+
+
+def test_figures_can_be_read(study):
+    names = ["figure-2.png", "measured-momentum.png", "stability.png", "staleness.png", "theorem-5.png"]
+    assert sorted(study[2]) == names
+    for figure in study[2].values():
+        check(figure)
 
 
 def test_identities_hold_to_rounding(study):
@@ -45,7 +55,7 @@ def test_other_claims(study):
 
 
 def test_claims_are_files_with_figures_and_the_command_that_was_run(study, tmp_path):
-    workdir, found = study
+    workdir, found, _ = study
     assert {claim.name: claim for claim in claims.collect(workdir / "claims", tmp_path / "results")} == found
     assert {claim.command for claim in found.values()} == {"python launch/theory.py --workdir=runs/theory --quick"}
     with pytest.raises(FileExistsError, match=r"claims holds an earlier study; pass overwrite=True"):

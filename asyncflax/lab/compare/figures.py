@@ -1,27 +1,25 @@
 """Figures of a comparison of methods: a table in colours, accuracy against workers, the runs, their gaps.
 
-Colours are those of Okabe and Ito, which colour-blind people can tell apart, and each has a marker of its own. More
-than six methods go on several rows or pages, where the others are grey. The axis of the accuracy is even in the
-logarithm of the error, so that 98 % and 99 % can be told apart beside 50 %.
+Each method has a colour and a marker of its own. More than six methods go on several rows or pages, where the others
+are grey. The axis of the accuracy is even in the logarithm of the error, so that 98 % and 99 % can be told apart beside
+50 %.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax.lab.compare.summary import with_picked_rates
 
 __all__ = ["accuracy_by_workers", "accuracy_figure", "accuracy_table", "all_figures", "curves", "pages"]
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
 _TICKS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 _GREY = "0.85"
 
@@ -38,18 +36,16 @@ def all_figures(results: xarray.Dataset) -> Iterator[tuple[str, Any]]:
 
     Example: see `launch/compare.py`.
     """
-    from matplotlib.figure import Figure
-
     panels, rows = results.sizes["service_time"], len(pages(results))
     columns = results.sizes["num_workers"]
     size = (2.2 + panels * max(0.85 * columns, 1.6), 1.3 + 0.4 * results.sizes["method"])
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _style.new_figure(*size)
     accuracy_table(figure, results)
     yield "table", figure
     yield "accuracy", accuracy_figure(results)
     for label in map(str, results.service_time.values):
         for page, methods in enumerate(pages(results), start=1):
-            figure = Figure(figsize=(16, 0.9 + 3.1 * columns), layout="constrained")
+            figure = _style.new_figure(16, 1.1 + 3.1 * columns)
             curves(figure, results, label, methods)
             name = "-".join(["curves", *re.findall(r"\w+", label), *([str(page)] if rows > 1 else [])])
             yield name, figure
@@ -63,10 +59,8 @@ def accuracy_figure(results: xarray.Dataset) -> Any:
 
     Example: see `compare.draw_comparison`.
     """
-    from matplotlib.figure import Figure
-
     size = (2.4 + 4.2 * results.sizes["service_time"], 0.5 + 3.6 * len(pages(results)))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _style.new_figure(*size)
     accuracy_by_workers(figure, results)
     return figure
 
@@ -84,7 +78,7 @@ def pages(results: xarray.Dataset) -> list[list[str]]:
       [4, 4]
     """
     methods = [str(method) for method in results.method.values]
-    count = -(-len(methods) // len(_COLORS))
+    count = -(-len(methods) // len(_style.COLORS))
     size = -(-len(methods) // max(count, 1))
     return [methods[i : i + size] for i in range(0, len(methods), size)]
 
@@ -127,8 +121,8 @@ def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
         axes.set_title(str(label), fontsize=11)
-        axes.set_xlabel("workers")
-    figure.suptitle(f"test accuracy (%) after {_count(results)} gradients, mean over {seeds} seeds", fontsize=11)
+    figure.supxlabel("workers", fontsize="medium")
+    _style.title(figure, f"{_trained(results)}: test accuracy (%), mean over {seeds} seeds")
 
 
 def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
@@ -159,29 +153,28 @@ def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
                 cell = part.sel({"method": method})
                 failed = cell.failed.sum("seed").values
                 x = places + 0.07 * (k - (len(methods) - 1) / 2)
-                look = {"color": _COLORS[k], "zorder": 3}
-                axes.plot(x, cell["mean"], linewidth=1.5, label=method, marker=_MARKERS[k], markersize=6, **look)
+                look = _style.look(k) | {"markersize": 6}
+                color, marker = look["color"], look["marker"]
                 bars = np.nan_to_num([cell["mean"] - cell.low, cell.high - cell["mean"]])
-                axes.errorbar(x, cell["mean"], yerr=bars, linestyle="", capsize=2.5, elinewidth=1, **look)
+                axes.errorbar(x, cell["mean"], yerr=bars, **look, label=method, capsize=2.5, elinewidth=1, zorder=3)
                 some = (failed > 0) & (failed < seeds)
-                axes.plot(x[some], cell["mean"][some], _MARKERS[k], markersize=6, mfc="w", color=_COLORS[k], zorder=4)
+                axes.plot(x[some], cell["mean"][some], marker, markersize=6, mfc="w", color=color, zorder=4)
                 lost = np.full((failed == seeds).sum(), 0.045)
                 at = axes.get_xaxis_transform()
-                axes.plot(x[failed == seeds], lost, "x", transform=at, color=_COLORS[k], mew=2, zorder=4)
+                axes.plot(x[failed == seeds], lost, "x", transform=at, color=color, mew=2, zorder=4)
             axes.add_patch(Rectangle((0, 0), 1, 0.09, transform=axes.transAxes, color="0.95", zorder=0))
             axes.text(0.01, 0.045, "FAIL", transform=axes.transAxes, va="center", fontsize=7, color="0.45")
             axes.set_xticks(places, [str(m) for m in workers])
             _accuracy_axis(axes, limits)
             if axes in panels[0]:
                 axes.set_title(str(label))
-            if axes in panels[-1]:
-                axes.set_xlabel("workers")
-        row[0].set_ylabel("test accuracy (%)")
         row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
-    note = f"after {_count(results)} gradients, mean and 95 % interval over {seeds} seeds"
+    figure.supxlabel("workers", fontsize="medium")
+    figure.supylabel("test accuracy (%)", fontsize="medium")
+    note = f"{_trained(results)}; mean and 95 % interval over {seeds} seeds"
     if (results.failed.sum("seed") % seeds > 0).any():
         note += "; hollow: some seeds failed, the mean is that of the others"
-    figure.suptitle(textwrap.fill(note, int(13 * figure.get_figwidth())), fontsize=10)
+    _style.title(figure, note)
 
 
 def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: list[str]) -> None:
@@ -199,46 +192,57 @@ def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: lis
     """
     workers = results.num_workers.values
     part = with_picked_rates(results, "test_accuracy", "simulated_time", "gap").sel(service_time=service_time)
-    panels = figure.subplots(len(workers), 3, squeeze=False)
+    synchronous = [str(name) == "ssgd" for name in part.algorithm.sel({"method": methods}).values]
+    stale = [method for method, one in zip(methods, synchronous, strict=True) if not one]
+    gaps = bool((part.gap.sel({"method": stale}) > 0).any())
+    panels = figure.subplots(len(workers), 3 if gaps else 2, squeeze=False)
     limits = _limits(part.test_accuracy.sel({"method": methods}).values)
     for row, m in zip(panels, workers, strict=True):
         cell = part.sel(num_workers=m)
         ends = cell.simulated_time.isel(update=-1).sel({"method": methods}).mean("seed").values
+        seen = cell.test_accuracy.sel({"method": methods}).where(cell.simulated_time > 0).notnull()
+        logarithmic = ends.max() > 4 * ends.min() > 0 and bool(seen.any())
         for k, method in enumerate(methods):
-            run, look = cell.sel({"method": method}), {"color": _COLORS[k], "marker": _MARKERS[k], "markersize": 4}
+            run, look = cell.sel({"method": method}), _style.look(k)
             mean = lambda name, run=run: run[name].mean("seed", skipna=False)
             accuracy, time, gap = mean("test_accuracy"), mean("simulated_time"), mean("gap")
+            time = time.where(time > 0) if logarithmic else time
             low, high = run.test_accuracy.min("seed", skipna=False), run.test_accuracy.max("seed", skipna=False)
-            synchronous = str(run.algorithm.values) == "ssgd"
-            label = f"{method} (a step is M gradients)" if synchronous else method
+            label = f"{method} (a step is M gradients)" if synchronous[k] else method
             for axes, x in ((row[0], accuracy["update"]), (row[1], time)):
-                every = max(len(accuracy) // 8, 1)
-                axes.plot(x, accuracy, **look, markevery=(k * every // len(methods), every), label=label)
-                axes.fill_between(x.values, low, high, color=_COLORS[k], alpha=0.12, linewidth=0)
+                axes.plot(x, accuracy, **look | _every(accuracy, k, methods), label=label)
+                axes.fill_between(x.values, low, high, color=look["color"], alpha=0.12, linewidth=0)
                 if (last := int(accuracy.notnull().sum())) < len(accuracy):  # a seed has diverged
-                    axes.plot(x[last - 1], accuracy[last - 1], "x", color=_COLORS[k], markersize=9, mew=2, zorder=4)
-            if not synchronous:
-                every = max(len(gap) // 8, 1)
-                row[2].plot(gap.trained, gap, **look, markevery=(k * every // len(methods), every))
+                    axes.plot(x[last - 1], accuracy[last - 1], "x", color=look["color"], markersize=9, mew=2, zorder=4)
+            if gaps and not synchronous[k]:
+                row[2].plot(gap.trained, gap.where(gap > 0), **look | _every(gap, k, methods))
         for axes in row[:2]:
             _accuracy_axis(axes, limits)
-        if ends.max() > 4 * ends.min() > 0:
-            first = cell.simulated_time.sel({"method": methods})
-            row[1].set_xscale("log")
-            row[1].set_xlim(float(first.where(first > 0).min()), 1.1 * ends.max())
-        if cell.gap.sel({"method": methods}).max() > 0:
-            row[2].set_yscale("log")
-        row[0].set_ylabel(f"{m} worker{'s' if m > 1 else ''}\ntest accuracy (%)")
-    for axes, title in zip(panels[0], ("per gradient", "in simulated time", "gap of server and worker"), strict=True):
-        axes.set_title(title)
-    seconds = "simulated time (one gradient of a machine of average speed takes 1)"
-    for axes, label in zip(panels[-1], ("gradients", seconds, "gradients"), strict=True):
-        axes.set_xlabel(label)
-    for axes in panels[:, 2]:
-        axes.set_ylabel("RMS over parameters")
+        if logarithmic:
+            _style.plain_log(row[1], "x")
+        if gaps:
+            row[2].sharex(row[0])
+        if gaps and bool((cell.gap.sel({"method": stale}) > 0).any()):
+            _style.plain_log(row[2], "y")
+        row[0].set_ylabel(_style.workers(int(m)))
+        for axes in row[::2]:
+            _style.integer_ticks(axes.xaxis)
+    titles = ("test accuracy (%)", "test accuracy (%)", "gap of server and worker (RMS over parameters)")
+    abscissae = ("gradients", "simulated time (seconds)", "gradients")
+    for first, last, title, label in zip(panels[0], panels[-1], titles, abscissae, strict=False):
+        first.set_title(title)
+        last.set_xlabel(label)
+    for axes in panels[:, 2:].ravel():
         axes.grid(color="0.93")
     handles, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, title=service_time)
+    title = f"{_trained(results)}; {service_time}; lines are means and bands ranges over {results.sizes['seed']} seeds"
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, title=title)
+
+
+def _every(values: xarray.DataArray, k: int, methods: list[str]) -> dict[str, Any]:
+    """About eight markers a line, not at the places of the other methods."""
+    every = max(len(values) // 8, 1)
+    return {"markevery": (k * every // len(methods), every)}
 
 
 def _stretch(accuracy: Any) -> Any:
@@ -260,13 +264,20 @@ def _limits(accuracy: np.ndarray, *, strip: bool = False) -> tuple[float, float]
 
 
 def _accuracy_axis(axes: Any, limits: tuple[float, float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_yscale("function", functions=(_stretch, _unstretch))
-    ticks = [tick for tick in _TICKS if max(limits[0], 0.0) <= tick <= limits[1]]
-    axes.set_yticks(ticks, [f"{100 * tick:g}" for tick in ticks])
+    within = lambda ticks: [tick for tick in ticks if max(limits[0], 0.0) <= tick <= limits[1]]
+    ticks = within(_TICKS)
+    if len(ticks) < 3:
+        ticks = within(MaxNLocator(5).tick_values(*limits))
+    axes.set_yticks(ticks, [f"{100 * tick:.4g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(limits)
     axes.grid(axis="y", color="0.93")
 
 
-def _count(results: xarray.Dataset) -> str:
-    return f"{json.loads(results.attrs['config'])['train']['num_updates']:,}"
+def _trained(results: xarray.Dataset) -> str:
+    """'digits, SmallCnn after 2,500 gradients'."""
+    train = json.loads(results.attrs["config"])["train"]
+    return f"{train['dataset']}, {train['model']} after {train['num_updates']:,} gradients"

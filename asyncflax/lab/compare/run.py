@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax._files import write_atomically
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim, portable
@@ -119,7 +120,7 @@ def draw_comparison(results: xarray.Dataset, workdir: str | os.PathLike[str], *,
         write_atomically(folder / "table.md", lambda file: file.write(f"{table}\n".encode()))
         for name, figure in figures.all_figures(results):
             paths.append(folder / f"{name}.png")
-            _save(figure, paths[-1], dpi=110)
+            _style.save(figure, paths[-1])
         for finding in findings if command else ():
             if finding.claim:
                 claims.append(_write_claim(results, finding, folder / "claims", command))
@@ -150,13 +151,9 @@ def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path
     claim = Claim(**finding.claim, command=portable(command), figure=name)
     folder.mkdir(exist_ok=True)
     shown = results.sel({"method": finding.methods, "service_time": [finding.service_time]})
-    _save(figures.accuracy_figure(shown), folder / name, dpi=90)
+    _style.save(figures.accuracy_figure(shown), folder / name)
     claim.save(folder, overwrite=True)  # follows from the results, which are kept
     return claim
-
-
-def _save(figure: Any, path: pathlib.Path, dpi: int) -> None:
-    write_atomically(path, lambda file: figure.savefig(file, dpi=dpi, format="png"))
 
 
 def _describe(results: xarray.Dataset, comparison: Comparison) -> xarray.Dataset:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import xarray
 
-from asyncflax import _check
-from asyncflax._files import write_atomically
+from asyncflax import _check, _style
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim, portable
+from asyncflax.lab.figures._words import title
 from asyncflax.lab.sweep import Grid, SweepConfig
 from asyncflax.train.options import Spec, read
 
@@ -110,19 +110,19 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
       >>> figures.draw(results, config, workdir).path.name
       'grid.png'
     """
-    from matplotlib.figure import Figure
-
     check(config)
     spec = _spec(config)
-    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    figure = _style.new_figure(15, 4.8)
     try:
         findings = spec.function(**spec.arguments(figure=figure, results=results))
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"the figure cannot be drawn ({error}); the results are in {workdir}/results.nc") from error
+    if not figure.get_suptitle():
+        _style.title(figure, title(results))
     name = findings.claims[0]["name"] if findings.claims else spec.name.rpartition(".")[2].replace("_", "-")
     path = pathlib.Path(workdir) / "claims" / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=100, format="png"))
+    _style.save(figure, path)
     claims = []
     for fields in findings.claims if command else ():
         claim = Claim(**fields, command=portable(command), figure=path.name)

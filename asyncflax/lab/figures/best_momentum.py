@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
+from asyncflax.lab.figures._runs import closest, draw_runs
 from asyncflax.lab.figures._words import train_config
-from asyncflax.lab.figures._words import workers as name_of
-from asyncflax.lab.statistics import student
+from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells
+from asyncflax.lab.sweep.grid import HYPER
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
 
@@ -47,18 +49,22 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
                 shown.append(float(mu))
                 accuracy.append(student(last.sel(num_workers=m, momentum=mu, learning_rate=at).values))
         value, low, high = (np.array([getattr(a, part) for a in accuracy]) for part in ("value", "low", "high"))
-        left.errorbar(
-            shown, value, yerr=[value - low, high - value], color=f"C{k}", marker="o", capsize=3, label=name_of(m)
-        )
+        if shown:
+            bars = [value - low, high - value]
+            left.errorbar(shown, value, yerr=bars, **_style.look(k), capsize=3, label=_style.workers(m))
         text = ", ".join(f"{mu:g}: {100 * v:.1f} %" for mu, v in zip(shown, value, strict=True))
         rows.append(f"{m:7d} {best[m].text():>22} {text}")
-    left.set_xlabel("explicit momentum")
-    left.set_ylabel("test accuracy after the last update, learning rate tuned")
+    if left.lines:
+        left.set_ylim(max(left.get_ylim()[0], -0.05), min(left.get_ylim()[1], 1.05))  # of an accuracy
+        left.set_xlabel("explicit momentum")
+        left.set_ylabel("test accuracy after the last update, learning rate tuned")
+        _draw_best(right, best)
+    else:
+        runs = closest(results, "test_accuracy", HYPER)
+        for axes, against in ((left, "update"), (right, "simulated_time")):
+            draw_runs(axes, results, runs, "test_accuracy", against=against)
+        left.set_title("all trainings diverged: the best until they did")
     left.legend()
-    means, low, high = (np.array([getattr(best[m], part) for m in workers]) for part in ("value", "low", "high"))
-    right.errorbar(workers, means, yerr=[means - low, high - means], marker="o", capsize=4)
-    right.set_xlabel("workers")
-    right.set_ylabel("best explicit momentum")
     fell = student((single.sel(num_workers=workers[0]) - single.sel(num_workers=workers[-1])).values)
     if not np.isfinite(fell.low):
         return Findings("\n".join(rows))
@@ -75,3 +81,13 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
         "seeds": len(results.seed),
     }
     return Findings("\n".join(rows), [claim])
+
+
+def _draw_best(axes: Any, best: dict[int, Interval]) -> None:
+    """The best momentum against workers."""
+    workers = list(best)
+    means, low, high = (np.array([getattr(best[m], part) for m in workers]) for part in ("value", "low", "high"))
+    axes.errorbar(workers, means, yerr=[means - low, high - means], **_style.look(0), capsize=4)
+    axes.set_xticks(workers, [str(m) for m in workers])
+    axes.set_xlabel("workers")
+    axes.set_ylabel("best explicit momentum")

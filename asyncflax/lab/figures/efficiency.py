@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
+from asyncflax.lab.figures._runs import closest, draw_runs
 from asyncflax.lab.figures._words import refuse_no_updates, train_config, words
-from asyncflax.lab.figures._words import workers as name_of
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
+from asyncflax.lab.sweep.grid import HYPER
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
 
@@ -28,7 +30,8 @@ def efficiency(
     """Draws, against the number of workers, relative to the fewest (geometric means over seeds, with intervals):
 
     the time of an update on the queue's clock (hardware efficiency), the updates to a target with tuned momentum and
-    learning rate (statistical efficiency), and the time to the target, their product.
+    learning rate (statistical efficiency), and the time to the target, their product. If the target is
+    not reached with the fewest workers, or with no others, the runs that come closest are drawn instead.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -69,21 +72,21 @@ def efficiency(
         "statistical": f"updates to {words(metric)} {target:g}",
         "time to target": "their product: time to the target",
     }
-    for axes, (name, intervals) in zip(figure.subplots(1, 3), relative.items(), strict=True):
-        value, low, high = (
-            np.array([getattr(i, part) for i in intervals.values()]) for part in ("value", "low", "high")
-        )
-        axes.errorbar(workers, value, yerr=[value - low, high - value], marker="o", capsize=4, label="measured")
-        ideal = np.ones(len(workers)) if name == "statistical" else workers[0] / workers
-        axes.plot(workers, ideal, color="black", linestyle="--", label="without any loss")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log", base=2)
-        axes.set_xticks(workers, [str(m) for m in workers])
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-        axes.set_xlabel("workers")
-        axes.set_ylabel(f"relative to {name_of(fewest)}")
-        axes.set_title(f"{titles[name]} ({start} start)")
-        axes.legend()
+    panels = dict(zip(relative, figure.subplots(1, 3), strict=True))
+    compared = sum(np.isfinite(interval.value) for interval in relative["statistical"].values()) > 1
+    for name in relative if compared else ["hardware"]:
+        _draw_relative(panels[name], workers, relative[name], constant=name == "statistical")
+        panels[name].set_title(titles[name])
+    panels["hardware"].set_ylabel(f"relative to {_style.workers(fewest)} ({start} start)")
+    panels["hardware"].legend()
+    if not compared:
+        runs = {"target": target, "gradient_seconds": gradient_seconds}
+        cells = closest(results, metric, HYPER)
+        for name, against in (("statistical", "update"), ("time to target", "simulated_time")):
+            draw_runs(panels[name], results, cells, metric, against=against, **runs)
+            panels[name].set_title(f"the runs closest to {target:g}")
+        panels["time to target"].set_ylabel("")
+        panels["statistical"].legend()
 
     rows = [
         f"{'workers':>7} {'momentum':>9} {'rate':>6} {'s/update':>9} {'updates':>8} "
@@ -107,9 +110,10 @@ def efficiency(
         f"; not reached by {' and '.join(lost)} workers in {int(results['update'][-1]):,} updates" if lost else ""
     )
     name, dataset = trained_on(train_config(results))
+    of = _style.workers(fewest)
     claim = {
         "name": f"efficiency-{start}-{name}-{metric}".replace("_", "-"),
-        "statement": f"What {last} workers buy: time to {words(metric)} {target:g} relative to {name_of(fewest)} "
+        "statement": f"What {last} workers buy: time to {words(metric)} {target:g} relative to {of} "
         f"({dataset}, {start} start, momentum and learning rate tuned).",
         "source": "Mitliagkas et al. 2016, Figure 1",
         "paper": "hardware efficiency close to linear; from a warm start on ImageNet a statistical penalty of 1.00, "
@@ -120,6 +124,20 @@ def efficiency(
         "seeds": len(results.seed),
     }
     return Findings("\n".join(rows), [claim])
+
+
+def _draw_relative(axes: Any, workers: np.ndarray, intervals: dict[int, Interval], *, constant: bool) -> None:
+    """Ratios with their intervals, and what they are without any loss: constant, or falling as 1/M."""
+    value, low, high = (np.array([getattr(i, part) for i in intervals.values()]) for part in ("value", "low", "high"))
+    axes.errorbar(workers, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="measured")
+    ideal = np.ones(len(workers)) if constant else workers[0] / workers
+    axes.plot(workers, ideal, color="black", linestyle="--", label="without any loss")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(workers, [str(m) for m in workers])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:.3g}")
+    axes.set_xlabel("workers")
 
 
 def trained_on(train: dict[str, Any]) -> tuple[str, str]:

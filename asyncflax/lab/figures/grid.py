@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.sweep import best_cells
 from asyncflax.lab.sweep.grid import HYPER
 
 
 def grid(figure: Any, results: xarray.Dataset) -> Findings:
-    """Draws the mean test accuracy over seeds after the last update; cells that diverged stay white.
+    """Draws the mean test accuracy over seeds after the last update; cells that diverged are grey.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -21,6 +22,8 @@ def grid(figure: Any, results: xarray.Dataset) -> Findings:
 
     Example: see `draw`.
     """
+    from matplotlib import colormaps
+
     last = results.test_accuracy.isel(update=-1, drop=True)
     diverged = int((results.diverged_at >= 0).sum())
     mean = last.mean("seed", skipna=False) if "seed" in last.dims else last
@@ -29,25 +32,33 @@ def grid(figure: Any, results: xarray.Dataset) -> Findings:
     flat = mean.expand_dims([name for name in HYPER if name not in hyper])
     flat = flat.stack(panel=rest) if rest else flat.expand_dims("panel")
     count = flat.sizes["panel"]
-    panels = np.ravel(figure.subplots(1, count, squeeze=False))
+    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    colors = colormaps["viridis"].with_extremes(bad="0.8")
     image = None
     for k, axes in enumerate(panels):
         values = flat.isel(panel=k).transpose("momentum", "learning_rate").values
-        image = axes.imshow(values, vmin=0, vmax=1, origin="lower", aspect="auto", cmap="viridis")
+        image = axes.imshow(values, vmin=0, vmax=1, origin="lower", aspect="auto", cmap=colors)
         for name, axis in (("learning_rate", axes.xaxis), ("momentum", axes.yaxis)):
             labels = [f"{value:g}" for value in results[name].values] if name in hyper else [""]
             axis.set_ticks(range(len(labels)), labels)
-            axis.set_label_text(name.replace("_", " ") if name in hyper else "")
         if rest:
             labels = np.atleast_1d(np.array(flat.panel.values[k], dtype=object)).tolist()
             labels = labels[0] if isinstance(labels[0], tuple) else labels
-            axes.set_title(", ".join(f"{name} {value}" for name, value in zip(rest, labels, strict=True)))
-    figure.colorbar(image, ax=panels.tolist(), label="test accuracy")
+            axes.set_title(", ".join(_named(*pair) for pair in zip(rest, labels, strict=True)), wrap=True)
+    for name, label in (("learning_rate", figure.supxlabel), ("momentum", figure.supylabel)):
+        if name in hyper:
+            label(name.replace("_", " "), fontsize="medium")
+    label = f"test accuracy after the last update{' (grey: diverged)' if diverged else ''}"
+    figure.colorbar(image, ax=panels.tolist(), label=label)
     table = f"{last.size} cells, {diverged} of them diverged"
     if hyper:
         best = best_cells(last, largest=True)
         table += "\n" + (best.to_dataframe().to_string() if best.sizes else _line(best))
     return Findings(table)
+
+
+def _named(name: str, value: Any) -> str:
+    return _style.workers(value) if name == "num_workers" else f"{name.replace('_', ' ')} {value}"
 
 
 def _line(best: xarray.Dataset) -> str:

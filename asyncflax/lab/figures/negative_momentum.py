@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._words import refuse_no_updates, train_config, words
 from asyncflax.lab.statistics import student
@@ -22,7 +23,7 @@ def negative_momentum(
 
     The improvement is 1 - updates(mu) / updates(0), with the learning rate that is best for each momentum, paired over
     seeds, with Student's interval. Where a seed does not reach the target there is none; the metric after the last
-    update is compared then, and it is said how many seeds did not reach it.
+    update is compared then, and it is said how many seeds did not reach it. What is known of no momentum has no panel.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -45,33 +46,32 @@ def negative_momentum(
     highest = best_cells(last, largest=True, over=("learning_rate",)).learning_rate
     rate = fastest.fillna(highest)
     momenta = results.momentum.values[np.isfinite(rate.values)]  # not those with which all diverged
+    if 0.0 not in momenta:
+        raise ValueError("with momentum 0 some seed diverges at each learning rate; add lower ones to compare with")
     at = {mu: {"momentum": mu, "learning_rate": float(rate.sel(momentum=mu))} for mu in momenta}
     needed = {mu: updates.sel(at[mu], drop=True) for mu in momenta}
     ends = {mu: last.sel(at[mu], drop=True) for mu in momenta}
     faster = {mu: paired_change(needed[mu], needed[0.0]) for mu in momenta}
     better = {mu: student((ends[mu] - ends[0.0]).values) for mu in momenta}
 
-    left, middle, right = figure.subplots(1, 3)
-    for axes, changes, label in (
-        (left, faster, f"fewer updates to {words(metric)} {target:g} than with 0"),
-        (middle, better, f"{words(metric)} at the end less that with 0"),
-    ):
-        shown = [mu for mu in momenta if np.isfinite(changes[mu].value)]
-        value, low, high = (np.array([getattr(changes[mu], n) for mu in shown]) for n in ("value", "low", "high"))
-        axes.errorbar(shown, 100 * value, yerr=100 * np.array([value - low, high - value]), marker="o", capsize=4)
-        axes.axhline(0.0, color="0.8", linewidth=1)
-        axes.set_xlim(momenta.min() - 0.02, momenta.max() + 0.02)
-        axes.set_xlabel("explicit momentum")
-        axes.set_ylabel(f"{label} (%)")
-        if not [mu for mu in shown if mu != 0.0]:
-            axes.text(0.5, 0.5, "not reached", transform=axes.transAxes, ha="center", color="0.5")
+    changes = {
+        f"fewer updates to {words(metric)} {target:g} than with 0 (%)": faster,
+        f"{words(metric)} at the end less that with 0 (points)": better,
+    }
+    known = lambda change: any(np.isfinite(interval.value) for mu, interval in change.items() if mu != 0.0)
+    changes = {label: change for label, change in changes.items() if known(change)}
+    *panels, right = figure.subplots(1, len(changes) + 1, squeeze=False)[0]
+    for axes, (label, change) in zip(panels, changes.items(), strict=True):
+        _draw_changes(axes, change)
+        axes.set_ylabel(label)
     for k, mu in enumerate(momenta):
         curve = results[metric].sel(at[mu]).mean("seed")
-        right.plot(
-            curve[curve.dims[0]], curve, color=f"C{k}", label=f"{mu:g} (learning rate {at[mu]['learning_rate']:g})"
-        )
-    right.axhline(target, color="0.8", linewidth=1)
-    right.set_xlabel("updates of the server")
+        label = f"{mu:g} (learning rate {at[mu]['learning_rate']:g})"
+        right.plot(curve[curve.dims[0]], curve, **_style.look(k, curve.size), label=label)
+    note = "" if known(faster) else ", not reached by all"
+    right.axhline(target, color=_style.GREY, linewidth=1, label=f"target {target:g}{note}")
+    _style.integer_ticks(right.xaxis)
+    right.set_xlabel("updates")
     right.set_ylabel(f"{words(metric)}, mean over seeds")
     right.legend(title="explicit momentum")
 
@@ -88,6 +88,16 @@ def negative_momentum(
         )
     rows.append(f"target {words(metric)} {target:g}; {int((results.diverged_at >= 0).sum())} cells diverged")
     return Findings("\n".join(rows), [_claim(results, target, metric, compared, needed, faster, better)])
+
+
+def _draw_changes(axes: Any, changes: dict[float, Any]) -> None:
+    """Changes against momentum 0 in hundredths, with their intervals."""
+    shown = [mu for mu, change in changes.items() if np.isfinite(change.value)]
+    value, low, high = (np.array([getattr(changes[mu], name) for mu in shown]) for name in ("value", "low", "high"))
+    axes.errorbar(shown, 100 * value, yerr=100 * np.array([value - low, high - value]), **_style.look(0), capsize=4)
+    axes.axhline(0.0, color="0.8", linewidth=1, zorder=0)
+    axes.set_xlim(min(changes) - 0.02, max(changes) + 0.02)
+    axes.set_xlabel("explicit momentum")
 
 
 def _claim(results, target, metric, compared, needed, faster, better) -> dict[str, Any]:

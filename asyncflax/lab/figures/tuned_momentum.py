@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
+from asyncflax.lab.figures._runs import closest, draw_runs
 from asyncflax.lab.figures._words import train_config, words
-from asyncflax.lab.figures._words import workers as name_of
 from asyncflax.lab.figures.efficiency import trained_on
-from asyncflax.lab.statistics import student
+from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
+from asyncflax.lab.sweep.grid import HYPER
 from asyncflax.theory import implicit_momentum
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
@@ -21,8 +23,9 @@ AXES = ("num_workers", "momentum", "learning_rate", "seed")
 def tuned_momentum(figure: Any, results: xarray.Dataset, *, target: float, metric: str = "test_accuracy") -> Findings:
     """Draws updates to a target against momentum, the tuned momentum against workers, and the tuned runs in time.
 
-    The learning rate is tuned for each momentum. A cell in which a seed does not reach the target is not drawn. The
-    tuned momentum has an interval over seeds (Student's, of the momenta tuned for each seed alone).
+    The learning rate is tuned for each momentum. A cell in which a seed does not reach the target has no number of
+    updates. Of workers that never reach it the run that comes closest is drawn; if none do, the best evaluations
+    are, and the runs. The tuned momentum is the mean of those tuned for each seed alone.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -42,38 +45,48 @@ def tuned_momentum(figure: Any, results: xarray.Dataset, *, target: float, metri
     tuned = {int(m): student(single.sel(num_workers=m).values) for m in workers}
 
     left, middle, right = figure.subplots(1, 3)
+    runs, none = closest(results, metric, HYPER), bool(by_momentum.isnull().all())
+    lines = closest(results, metric, ("learning_rate",)).score if none else by_momentum
+    large = runs if none else best
     for k, m in enumerate(workers):
-        line = by_momentum.sel(num_workers=m)
-        left.plot(line.momentum, line, color=f"C{k}", marker=".", label=name_of(m))
-        at = best.sel(num_workers=m)
-        if np.isfinite(at.score):
-            left.plot(at.momentum, at.score, color=f"C{k}", marker="o", markersize=9)
-            curve = results.sel(num_workers=m, momentum=at.momentum, learning_rate=at.learning_rate)
-            right.plot(curve.simulated_time.mean("seed"), curve[metric].mean("seed"), color=f"C{k}", label=name_of(m))
-    left.set_yscale("log")
-    for axis in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
-        axis(lambda y, _: f"{y:,.0f}")
-    left.set_xlabel("explicit momentum (dots: tuned)")
-    left.set_ylabel(f"updates to {words(metric)} {target:g}, learning rate tuned")
-    left.legend()
-    first = tuned[int(workers[0])].value + implicit_momentum(int(workers[0]))
-    means = np.array([tuned[int(m)].value for m in workers])
-    middle.plot(workers, means, marker="o", label="tuned, mean over seeds")
-    for run in single.run:
-        middle.plot(workers, single.sel(run=run), color="C0", marker="x", linestyle="", alpha=0.6)
-    finer = np.arange(workers.min(), workers.max() + 1)
-    theory = [first - implicit_momentum(int(m)) for m in finer]
-    middle.plot(finer, theory, color="black", linestyle="--", label=r"$\mu^* - (1 - 1/M)$")
-    middle.axhline(0.0, color="0.8", linewidth=1)
-    middle.set_xlabel("workers")
-    middle.set_ylabel("tuned explicit momentum (crosses: each seed alone)")
-    middle.legend()
-    right.axhline(target, color="0.8", linewidth=1)
-    right.set_xscale("log")
-    right.set_xlabel("simulated time (one gradient takes 1 on average)")
-    right.set_ylabel(words(metric))
+        line, at, look = lines.sel(num_workers=m), large.sel(num_workers=m), _style.look(k)
+        if bool(line.notnull().any()):
+            left.plot(line.momentum, line, **look)
+            left.plot(at.momentum, at.score, **look | {"markersize": 10})
+    left.set_xlabel("explicit momentum (large: tuned)")
+    if none:
+        left.set_ylabel(f"best {words(metric)} of a run, learning rate tuned")
+        draw_runs(middle, results, runs, metric, target=target)
+        middle.set_title("target not reached: the runs that come closest")
+    else:
+        left.set_ylabel(f"updates to {words(metric)} {target:g}, learning rate tuned")
+        _style.plain_log(left, "y")
+        _draw_tuned(middle, tuned, single)
+    draw_runs(right, results, best.fillna(runs), metric, target=target, against="simulated_time")
     right.legend()
+    if none:
+        right.set_ylabel("")
     return Findings(*_findings(results, best, tuned, single, target, metric))
+
+
+def _draw_tuned(axes: Any, tuned: dict[int, Interval], single: xarray.DataArray) -> None:
+    """The tuned momentum against workers, and the rule of Figure 2 from that of the fewest workers."""
+    workers = np.array(list(tuned))
+    means = np.array([interval.value for interval in tuned.values()])
+    for run in single.run:
+        label = "of each seed alone" if run == single.run[0] else None
+        axes.plot(workers, single.sel(run=run), "x", color=_style.GREY, label=label)
+    axes.plot(workers, means, **_style.look(0) | {"markersize": 7}, label="tuned, mean over seeds")
+    first = means[0] + implicit_momentum(int(workers[0]))
+    if np.isfinite(first):
+        finer = np.arange(workers.min(), workers.max() + 1)
+        theory = [first - implicit_momentum(int(m)) for m in finer]
+        axes.plot(finer, theory, color="black", linestyle="--", label=r"$\mu^* - (1 - 1/M)$")
+    axes.axhline(0.0, color="0.8", linewidth=1, zorder=0)
+    axes.set_xticks(workers, [str(m) for m in workers])
+    axes.set_xlabel("workers M")
+    axes.set_ylabel("tuned explicit momentum")
+    axes.legend()
 
 
 def _findings(results, best, tuned, single, target, metric):

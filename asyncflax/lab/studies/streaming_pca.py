@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asyncflax import _check, theory
-from asyncflax._files import CorruptedError, read_arrays, set_aside, write_arrays, write_atomically, write_once
+from asyncflax import _check, _style, theory
+from asyncflax._files import CorruptedError, read_arrays, set_aside, write_arrays, write_once
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim
 from asyncflax.theory.problems import StreamingPca
@@ -517,16 +517,14 @@ def _table(config: StreamingPcaConfig, results: Results) -> str:
 
 def _draw(config: StreamingPcaConfig, results: Results, path: pathlib.Path) -> None:
     """Error against delay; delays against momentum; the fit; asynchrony against momentum."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 8.6))
+    figure = _style.new_figure(12, 8.6)
     (errors, delays), (fit, curves) = figure.subplots(2, 2)
     eta, momenta, rest = results.learning_rates[0], results.momenta, 1 - results.momenta
     spread = lambda values: np.abs(np.array([_interval(row) for row in values]).T[1:] - values.mean(axis=-1))
 
     for m, mu in enumerate(momenta):
         mean = results.error[0, m].mean(axis=-1)
-        errors.plot(results.delays[0, m], mean / mean[0], color=f"C{m}", marker=".", label=f"momentum {mu:g}")
+        errors.plot(results.delays[0, m], mean / mean[0], **_style.look(m), label=f"momentum {mu:g}")
     errors.axhline(1 + config.tolerance, color="0.5", linewidth=1, linestyle="--")
     errors.text(
         0.98, 1 + config.tolerance, "tolerated", transform=errors.get_yaxis_transform(), ha="right", va="bottom"
@@ -535,9 +533,9 @@ def _draw(config: StreamingPcaConfig, results: Results, path: pathlib.Path) -> N
     errors.set_title(f"more momentum bears less delay (step size {eta:g})")
     errors.legend()
 
-    for values, name, color in (("tolerable", "tolerable", "C0"), ("optimal", "optimal, in time", "C1")):
+    for k, (values, name) in enumerate((("tolerable", "tolerable"), ("optimal", "optimal, in time"))):
         part = getattr(results, values)[0]
-        delays.errorbar(momenta, part.mean(axis=-1), spread(part), color=color, marker="o", capsize=3, label=name)
+        delays.errorbar(momenta, part.mean(axis=-1), spread(part), **_style.look(k), capsize=3, label=name)
     delays.plot(momenta, results.margin[0], color="0.3", linestyle="--", label="linear theory")
     delays.set(
         xlabel="momentum", ylabel="delay (updates)", title="the delay that is tolerable, and the one that is best"
@@ -549,8 +547,9 @@ def _draw(config: StreamingPcaConfig, results: Results, path: pathlib.Path) -> N
         mean = part.mean(axis=-1)
         line = np.exp(np.polyval(np.polyfit(np.log(rest), np.log(mean), 1), np.log(rest)))
         label = f"step size {rate:g}: exponent {_said(results.exponent[e], 3)}"
-        fit.errorbar(rest, mean, spread(part), color=f"C{e}", marker="o", linestyle="none", capsize=3, label=label)
-        fit.plot(rest, line, color=f"C{e}")
+        look = _style.look(e)
+        fit.errorbar(rest, mean, spread(part), **look | {"linestyle": ""}, capsize=3, label=label)
+        fit.plot(rest, line, color=look["color"])
     low, high = rest.min(), rest.max()
     top = results.tolerable.mean(axis=-1).max() * 1.3
     for power, style in ((1, ":"), (2, "-.")):
@@ -570,15 +569,16 @@ def _draw(config: StreamingPcaConfig, results: Results, path: pathlib.Path) -> N
         "queue": f"{config.workers} workers, exponential work",
         "constant": f"{config.workers} workers in turn",
     }
-    colors = ("0.6", "C0", "C2", "C3")
-    for kind, color, curve in zip(results.kinds, colors, results.curves, strict=True):
+    for k, (kind, curve) in enumerate(zip(results.kinds, results.curves, strict=True)):
         kind = str(kind)
         label = names[kind]
         if kind in ("queue", "constant"):
             label += f": {_said(_ratio(results, kind))} times the error"
-        curves.plot(results.updates, curve.mean(axis=-1), color=color, label=label)
-    curves.set(yscale="log", xlabel="updates of the server", ylabel="mean squared distance to the optimum")
+        curves.plot(results.updates, curve.mean(axis=-1), **_style.look(k, len(results.updates)), label=label)
+    curves.set(yscale="log", xlabel="updates", ylabel="mean squared distance to the optimum")
     curves.set_title(f"asynchrony is not momentum (step size {config.asynchronous_learning_rate:g})")
     curves.legend(fontsize="small")
-    figure.tight_layout()
-    write_atomically(path, lambda file: figure.savefig(file, dpi=80, format="png"))
+    values = ", ".join(f"{value:g}" for value in config.eigenvalues)
+    runs = f"{config.replicates} replicates of {config.trajectories} trajectories"
+    _style.title(figure, f"streaming PCA, eigenvalues {values}, {runs}, 95 % intervals")
+    _style.save(figure, path)

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncflax import _check, plots, queues, staleness, theory
-from asyncflax._files import write_atomically
+from asyncflax import _check, _style, plots, queues, staleness, theory
 from asyncflax.lab.claims import Claim
 from asyncflax.theory import planner
 
@@ -176,26 +175,26 @@ def _theorem_5(folder: pathlib.Path, size: _Size) -> list[Claim]:
     want = 1 - 1 / np.array(workers)
     hits = int(np.sum((low <= want + 1e-9) & (want - 1e-9 <= high)))
 
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), dpi=100)
+    figure = _style.new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
-    left.plot(workers, want, color="C3", label="Theorem 5: 1 - 1/M", zorder=1)
+    left.plot(workers, want, color="black", linestyle="--", label="Theorem 5: 1 - 1/M", zorder=1)
     bars = np.maximum([value - low, high - value], 0.0)
-    left.errorbar(workers, value, bars, fmt="o", color="black", markersize=4, capsize=4, label="simulated, 95 %")
+    left.errorbar(workers, value, bars, **_style.look(0) | {"linestyle": ""}, capsize=4, label="simulated, 95 %")
     left.set_xlabel("workers M")
     left.set_ylabel("implicit momentum")
     left.legend()
-    for m, color in ((2, "C2"), (8, "C0")):
+    for k, m in enumerate((2, 8)):
         h, x = courses[m]
-        half = 1.96 * x.std(axis=0) / math.sqrt(len(x))
-        right.errorbar(range(31), x.mean(axis=0), half, fmt=".", color=color, label=f"M = {m}, mean of {len(x):,} runs")
-        right.plot(theory.mean_iterates(theory.ExponentialQueue(m), h, 30), color=color, label=f"M = {m}, eq. 9")
+        half, look = 1.96 * x.std(axis=0) / math.sqrt(len(x)), _style.look(k)
+        label = f"{m} workers, mean of {len(x):,} runs"
+        right.errorbar(range(31), x.mean(axis=0), half, **look | {"linestyle": ""}, label=label)
+        curve = theory.mean_iterates(theory.ExponentialQueue(m), h, 30)
+        right.plot(curve, color=look["color"], label=f"{m} workers, eq. 9")
     right.axhline(0.0, color="0.8", linewidth=1, zorder=0)
     right.set_xlabel("updates")
     right.set_ylabel("mean of x, from 1, on a quadratic")
     right.legend()
-    _save(figure, folder / "theorem-5.png")
+    _style.save(figure, folder / "theorem-5.png")
     simulated = Claim(
         name="theorem-5-simulated",
         statement="The mean of simulated queues moves with momentum 1 - 1/M.",
@@ -225,9 +224,7 @@ def _staleness(folder: pathlib.Path, size: _Size) -> list[Claim]:
 
     p = float(gammaincc(degrees / 2, chi2 / 2))
 
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), dpi=100)
+    figure = _style.new_figure(11, 4.2)
     panels = figure.subplots(1, 2)
     for axes, law, line in (
         (panels[0], queues.exponential(), staleness.geometric(7.0)),
@@ -236,8 +233,8 @@ def _staleness(folder: pathlib.Path, size: _Size) -> list[Claim]:
         trace = queues.simulate(num_workers=8, num_updates=20_000, service_time=law)
         plots.staleness_histogram(axes, trace, line, burn_in=200)
         axes.set_title("exponential work" if line else "nearly equal work (gamma, cv 0.1)")
-    figure.tight_layout()
-    _save(figure, folder / "staleness.png")
+    panels[1].set_ylabel("")
+    _style.save(figure, folder / "staleness.png")
     geometric = Claim(
         name="staleness-geometric",
         statement="With exponential work staleness is geometric with mean M - 1, so mu_S = 1 - 1/M (M = 8).",
@@ -296,11 +293,9 @@ def _stability(folder: pathlib.Path, size: _Size) -> list[Claim]:
     brackets = {name: _bracket(laws[name], limit) for name, limit in limits.items()}
     ordered = all(a[1] < b[0] for a, b in itertools.pairwise(brackets.values()))
 
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), dpi=100)
+    figure = _style.new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
-    left.barh(list(limits), list(limits.values()), color=["C3", "C1", "C0", "C2"], height=0.6)
+    left.barh(list(limits), list(limits.values()), color=_style.COLORS[: len(limits)], height=0.6)
     left.invert_yaxis()
     for i, (name, limit) in enumerate(limits.items()):
         low, high = brackets[name]
@@ -310,14 +305,14 @@ def _stability(folder: pathlib.Path, size: _Size) -> list[Claim]:
     left.set_xlabel("largest stable step size times curvature, E x²")
     left.set_title("4 workers, mean staleness 3")
     h = np.linspace(0.02, 1.0, 36)
-    for (name, law), color in zip(laws.items(), ["C3", "C1", "C0", "C2"], strict=True):
-        right.plot(h, [theory.mean_square_radius(law, step) for step in h], color=color, label=name)
+    for k, (name, law) in enumerate(laws.items()):
+        right.plot(h, [theory.mean_square_radius(law, step) for step in h], **_style.look(k, len(h)), label=name)
     right.axhline(1.0, color="0.6", linewidth=1, zorder=0)
     right.set_ylim(0.3, 1.3)
     right.set_xlabel("step size times curvature")
     right.set_ylabel("factor of E x² per update")
     right.legend()
-    _save(figure, folder / "stability.png")
+    _style.save(figure, folder / "stability.png")
     low, high = brackets["queue, exponential"]
     order = Claim(
         name="stability-order",
@@ -356,22 +351,22 @@ def _estimate(folder: pathlib.Path, size: _Size) -> list[Claim]:
     centre, spread = (share + 1.92 / total) / (1 + 3.84 / total), 1.96 / (1 + 3.84 / total)
     spread *= math.sqrt(share * (1 - share) / total + 0.96 / total**2)  # Wilson's interval
 
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4.2), dpi=100)
+    figure = _style.new_figure(13, 4.2)
     for axes, m in zip(figure.subplots(1, 3), (2, 4, 8), strict=True):
         value, low, high = found[m, 0.0][np.argsort(found[m, 0.0][:, 0])].T
         outside = (low > truth(m)) | (truth(m) > high)
-        for chosen, color, label in ((~outside, "0.4", "holds 1 - 1/M"), (outside, "C3", "does not")):
+        for chosen, color, what in ((~outside, "0.4", "hold 1 - 1/M"), (outside, _style.COLORS[1], "do not")):
             bars = [(value - low)[chosen], (high - value)[chosen]]
             runs = np.arange(len(value))[chosen]
-            axes.errorbar(runs, value[chosen], bars, fmt=".", color=color, linewidth=1, label=f"{len(runs)}: {label}")
-        axes.axhline(truth(m), color="C0", zorder=0)
-        axes.set_title(f"M = {m}, 1 - 1/M = {truth(m):g}")
-        axes.set_xlabel("single runs, sorted")
+            label = f"{len(runs)} {what}"
+            if len(runs):
+                axes.errorbar(runs, value[chosen], bars, fmt=".", color=color, linewidth=1, label=label)
+        axes.axhline(truth(m), color=_style.COLORS[0], zorder=0)
+        axes.set_title(f"{m} workers, 1 - 1/M = {truth(m):g}")
         axes.legend(fontsize="small", loc="lower right")
+    figure.supxlabel("single runs, sorted", fontsize="medium")
     figure.axes[0].set_ylabel("implicit momentum, 95 % interval")
-    _save(figure, folder / "measured-momentum.png")
+    _style.save(figure, folder / "measured-momentum.png")
     eight = np.concatenate([e[:, 0] for (m, _), e in found.items() if m == 8])
     error = 1.96 * eight.std(ddof=1) / math.sqrt(len(eight))
     return [
@@ -413,22 +408,20 @@ def _figure_2(folder: pathlib.Path, size: _Size) -> list[Claim]:
     column = lambda name: np.array([getattr(forecast, name) for forecast in plan.forecasts])
     rule = np.linspace(1, max(workers), 200)
 
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.8), dpi=110)
+    figure = _style.new_figure(7.5, 4.8)
     axes = figure.subplots()
     axes.axhline(0.0, color="0.7", linewidth=1)
     axes.axvline(5.0, color="0.7", linewidth=1, linestyle=":")
-    axes.plot(rule, 0.8 - (1 - 1 / rule), color="C3", label="Figure 2: 0.8 - (1 - 1/M)")
-    axes.plot(workers, column("mean_momentum"), "o-", color="C0", label="best for the mean, exact recursion of E x")
-    axes.plot(workers, column("run_momentum"), "s-", color="C2", label="best for a run, exact recursion of E x²")
+    axes.plot(rule, 0.8 - (1 - 1 / rule), color="black", linestyle="--", label="Figure 2: 0.8 - (1 - 1/M)")
+    axes.plot(workers, column("mean_momentum"), **_style.look(0), label="best for the mean, exact recursion of E x")
+    axes.plot(workers, column("run_momentum"), **_style.look(1), label="best for a run, exact recursion of E x²")
     axes.annotate("M = 5 = 1/(1 - 0.8)", (5, 0.62), xytext=(6, 0), textcoords="offset points", color="0.4")
     axes.set_xticks(workers)
-    axes.set_xlabel("asynchronous workers M")
+    axes.set_xlabel("workers M")
     axes.set_ylabel("explicit momentum")
     axes.set_title("The momentum to set, when 0.8 is best for one worker")
     axes.legend()
-    _save(figure, folder / "figure-2.png")
+    _style.save(figure, folder / "figure-2.png")
 
     mean, near = (
         column("mean_momentum"),
@@ -586,8 +579,3 @@ def _crossing(workers: np.ndarray, momentum: np.ndarray) -> float:
 
 def _with_interval(value: float, low: float, high: float, *, digits: int) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _save(figure: Any, path: pathlib.Path) -> None:
-    figure.tight_layout()
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))

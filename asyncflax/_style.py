@@ -1,0 +1,70 @@
+"""The look of all figures: colours, markers, titles, resolution, and how a figure is saved. Needs matplotlib."""
+
+from __future__ import annotations
+
+import pathlib
+import textwrap
+from typing import Any
+
+from asyncflax._files import write_atomically
+
+# Okabe and Ito's colours, which colour-blind people can tell apart; markers for print without colour.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY = "0.6"
+_LINES = ("-", "--", ":")
+_SHORT = 25  # points of a line that has a marker at each
+_DPI = 100
+
+
+def look(k: int, points: int | None = None) -> dict[str, Any]:
+    """Colour, marker and line of the k-th series. A line of many `points` has about ten markers, a short one all."""
+    many = points is not None and points > _SHORT
+    return {
+        "color": COLORS[k % len(COLORS)],
+        "marker": MARKERS[k % len(MARKERS)],
+        "markersize": 4,
+        "markevery": points // 10 if points and many else None,
+        "linestyle": _LINES[k // len(COLORS) % len(_LINES)],
+    }
+
+
+def workers(m: int) -> str:
+    """'1 worker', '8 workers'."""
+    return f"{m} worker{'s' * (m != 1)}"
+
+
+def integer_ticks(axis: Any) -> None:
+    """No ticks between integers, on a linear axis of updates or of staleness."""
+    axis.get_major_locator().set_params(integer=True)
+
+
+def plain_log(axes: Any, which: str) -> None:
+    """Makes the 'x' or 'y' axis of what is drawn logarithmic, with ticks such as 10, 20, 50 instead of 2 x 10^1."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    low, high = axis.get_view_interval()
+    each = (1.0, 2.0, 5.0) if high < 1e4 * low else (1.0,)
+    axis.set_major_locator(MaxNLocator(6) if high < 12 * low else LogLocator(subs=each))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
+
+
+def title(figure: Any, text: str) -> None:
+    """The title of a whole figure, in as many lines as its width needs."""
+    lines = textwrap.wrap(text, int(11 * figure.get_figwidth()), break_long_words=True)
+    figure.suptitle("\n".join(lines).replace("$", r"\$"), fontsize=11)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure without axes, in inches, that makes room for labels, legends and titles."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Any, path: pathlib.Path) -> None:
+    """Writes a PNG, whole or not at all."""
+    write_atomically(path, lambda file: figure.savefig(file, dpi=_DPI, format="png"))
