@@ -36,7 +36,7 @@ def workers(m: int) -> str:
 
 def integer_ticks(axis: Any) -> None:
     """No ticks between integers, on a linear axis of updates or of staleness."""
-    axis.get_major_locator().set_params(integer=True)
+    axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def plain_log(axes: Any, which: str) -> None:

@@ -100,19 +100,21 @@ def draw(grids: dict[int, Grid], path: pathlib.Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2))
-    time, loss = {}, {}
-    for index, (workers, grid) in enumerate(grids.items()):
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
+    figure.suptitle(f"digits, softmax regression, 1 to 16 workers, {UPDATES} updates, {SEEDS} seeds")
+    momenta, tuned, best, time, loss = {}, {}, [], {}, {}
+    for workers, grid in grids.items():
         name = f"{workers} worker{'s' * (workers > 1)}"
-        by_momentum, row, column = best_cells(grid)
-        left.plot(MOMENTA, by_momentum, color=f"C{index}", label=name)
-        left.plot(MOMENTA[row], by_momentum[row], color=f"C{index}", marker="o", markersize=9)
+        momenta[name] = MOMENTA
+        tuned[name], row, column = best_cells(grid)
+        best.append((MOMENTA[row], tuned[name][row]))
         time[name] = grid.time.reshape(-1, 10)[:, -1]
         loss[name] = grid.path[row, column].reshape(-1, 10).mean(axis=1)
-    left.set_xlabel("explicit momentum (dots: the best)")
-    left.set_ylabel(f"training loss after {UPDATES} updates, best learning rate")
+    ylabel = f"training loss after {UPDATES} updates, best learning rate"
+    plots.curves(left, momenta, tuned, xlabel="explicit momentum (large: the best)", ylabel=ylabel)
+    for line, place in zip(list(left.lines), best, strict=True):
+        left.plot(*place, color=line.get_color(), marker=line.get_marker(), markersize=10)
     left.set_title("the more workers, the less explicit momentum")
-    left.legend()
     plots.curves(middle, time, loss, xlabel="simulated time (one gradient takes 1 on average)", ylabel="training loss")
     middle.set_xscale("log")
     middle.set_yscale("log")
@@ -120,8 +122,7 @@ def draw(grids: dict[int, Grid], path: pathlib.Path) -> None:
     trace = queues.simulate(num_workers=8, num_updates=20_000, service_time=queues.exponential())
     plots.staleness_histogram(right, trace, asyncflax.staleness.geometric(mean=7.0), burn_in=100)
     right.set_title("exponential work: geometric staleness")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 

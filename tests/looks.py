@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.container import BarContainer
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.text import Text
 
 from asyncflax import _style
@@ -36,10 +36,18 @@ def check(figure):
         in_data = lambda line, axes=axes: line.get_transform().contains_branch(axes.transData)
         level = lambda line, axes=axes: line.get_transform() == axes.get_yaxis_transform()
         lines = [line for line in axes.lines if not level(line)]
-        seen = [line for line in lines if in_data(line) and np.isfinite(line.get_xydata().astype(float)).all(1).any()]
+        there = lambda line: bool(np.isfinite(line.get_xydata().astype(float)).all(1).any())
+        measured = [line for line in lines if in_data(line) and to_hex(line.get_color()) != "#000000"]  # black: theory
+        seen = [line for line in measured if there(line)]
         failed = [line for line in lines if line.get_marker() == "x" and len(line.get_xdata())]  # in the strip FAIL
         bars = [bar for bar in axes.containers if isinstance(bar, BarContainer)]
         assert seen or failed or bars or axes.images or axes.collections, f"{axes.get_ylabel()} is empty"
+        named = [line for line in axes.lines if line.get_label()[0] != "_"]
+        named += [bars.lines[0] for bars in axes.containers if isinstance(bars, ErrorbarContainer)]
+        crosses = {line.get_color() for line in failed}
+        for line in named:
+            if to_hex(line.get_color()).upper() in _style.COLORS and line.get_color() not in crosses:
+                assert there(line), f"the legend of {axes.get_ylabel()} names a line without points"
         for line in seen:
             if line.get_marker() in ("_", "|"):  # the ends of intervals may lie outside
                 continue
