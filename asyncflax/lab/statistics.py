@@ -184,7 +184,7 @@ def decide_difference(
     not decided otherwise                                       otherwise
     =========== =============================================== ==================================
 
-    Without any difference a claim is 'seen' in 2.5 % of experiments.
+    If there is no difference, 2.5 % of experiments see one.
 
     Args:
       differences: float [seeds], better arm minus worse arm as the claim has it: accuracies (shares, 0.01 is a point),
@@ -341,9 +341,10 @@ def decide_updates(
     """Whether one arm reaches a target in fewer updates than another; trainings end after T = `horizon` updates.
 
     **If at most a fifth of either arm misses**, the paired t interval of log(second / first) decides, as in
-    `decide_difference` with the bound log(`bound`). Who misses counts with T, so what is compared are the means of
-    log min(t, T). Where the slower arm misses at least as often, the difference only shrinks, and 'seen' and 'refuted'
-    are conservative. Equivalence is not: two that miss differ by 0. So an experiment with a miss is never 'equivalent'.
+    `decide_difference` with the bound log(`bound`). A training that misses counts with T, so the arms are compared in
+    the mean of log min(t, T), which makes a miss less late than it is. Where the slower arm misses more often this is
+    conservative: its disadvantage is understated. Where the faster arm does it is not: its advantage is overstated. For
+    equivalence it is not either, since two that miss differ by 0: an experiment with a miss is never 'equivalent'.
 
     **If more miss**, Gehan's test decides. All trainings are censored at the same T, so his scores are the ranks among
     both arms, those that miss sharing the last. The differences of the ranks within a seed, divided by the number of
@@ -351,10 +352,10 @@ def decide_updates(
 
         U / n^2 = P(first is sooner) - P(second is sooner),
 
-    over all n^2 couples of a training of the one and one of the other arm, and the paired t interval decides. This uses
-    the pairing; the interval is exact in the limit only where the arms are equal, else approximate. Shown beside it is
-    the log-rank test, which takes the arms as independent: if trainings of a seed are alike, it is conservative. Ranks
-    know no ratio: nothing is 'equivalent', and the claim 'equal' stays 'not decided'. Take a larger T.
+    over all n^2 couples of a training of the one and one of the other arm, and the paired t interval of the differences
+    decides (with 16 seeds it holds the truth in 93 to 96 % of simulations). The log-rank test, shown beside it, takes
+    the arms as independent: if trainings of a seed are alike, it is conservative. Ranks know no ratio: nothing is
+    'equivalent', and the claim 'equal' is 'not decided'; take a larger T.
 
     Args:
       first: float [seeds], updates to the target of the arm that the claim says is sooner, > 0; NaN, infinity, or more

@@ -209,8 +209,9 @@ def test_an_order_takes_more_than_each_pair_alone():
     order = decide_order(differences)
     assert [pair.verdict for pair in order.pairs] == ["seen"] * 3
     np.testing.assert_allclose(order.p_holm, 0.12)
-    assert order.verdict == "not decided"
+    assert order.verdict == decide_order(-differences).verdict == "not decided"
     assert decide_order(differences[:, :1]).verdict == "seen"
+    assert decide_order(-differences[:, :1]).verdict == "refuted"
 
 
 # --- trends
