@@ -285,7 +285,8 @@ def test_a_disk_that_is_full_within_a_checkpoint_is_one_line_and_the_run_resumes
     assert done.returncode == 1 and done.stderr.startswith("error: [Errno 27] File too large"), done.stderr
     assert done.stderr.count("\n") == 1 and "the same command resumes" in done.stderr
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
-    assert launch(*flags)[0] == 0
+    status, _, err = launch(*flags)
+    assert status == 0, err
 
 
 def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
