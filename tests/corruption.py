@@ -521,7 +521,8 @@ def read_by_commands(name: str, kinds: Sequence[Kind], flips: int, rng: random.R
         for (kind, done), folder in zip(cases, folders, strict=True):
             shutil.copytree(kind.whole, folder)
             done.apply(folder)
-        ended = launch([command(name, folder) for folder in folders])
+        parts = [folders[i : i + 30] for i in range(0, len(folders), 30)]  # a process has ten minutes
+        ended = [end for part in parts for end in launch([command(name, folder) for folder in part])]
         for (kind, done), folder, end in zip(cases, folders, ended, strict=True):
             found = end.err.strip() if end.status == 1 else f"status {end.status}\n{end.err}" if end.status else ""
             table.add(kind, done, judge(kind, done, folder, end.out, found or kind.read(folder)))
