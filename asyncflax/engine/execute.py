@@ -194,14 +194,14 @@ def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, m
         )
     key = jax.random.key(0) if key is None else key
     _check.key("key", key)
-    _need_memory(algorithm, params, plan, model_state)
+    need_memory(algorithm, params, plan, model_state)
     if plan.width > 1 or plan.placement.mesh is not None:
         threefry = "take jax.random.key(seed, impl='threefry2x32')"
         _check.batchable("key", key, f"{threefry}, or width=1 without a mesh instead of width={plan.width}")
     return key
 
 
-def _need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state: Any) -> None:
+def need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state: Any) -> None:
     """Refuses a run that keeps more than fits; one inside of a transformation of JAX is the caller's to plan."""
     if any(map(_check.is_traced, jax.tree.leaves((algorithm, params, model_state)))):
         return

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from asyncflax import _check, _memory, data, models, transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients
+from asyncflax.engine.execute import need_memory
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
 from asyncflax.gradients import GradientResult, from_loss
@@ -160,6 +161,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
     if named.algorithm.imported:
         _try_method(named.algorithm, algorithm, params)
+    need_memory(algorithm, params, plan, model_state)
     sums = _make_sums(config, apply, feed, mean)
     gradient_fn, params, model_state, run_key, sums = plan.place((gradient_fn, params, model_state, run_key, sums))
     spread = functools.partial(plan.placement.put_spread, of_process=feed.of_process)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asyncflax import _check, _style, theory
+from asyncflax import _check, _memory, _style, theory
 from asyncflax._files import CorruptedError, read_arrays, set_aside, write_arrays, write_once
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim
@@ -102,6 +102,9 @@ class StreamingPcaConfig:
         _check.integer("config.replicates", self.replicates, 2)
         _check.integer("config.trajectories", self.trajectories, 1)
         _check.integer("config.workers", self.workers, 2)
+        rows = 4 * len(self.eigenvalues) * self.replicates * self.trajectories  # bytes of one version
+        _memory.need("config.trajectories", self.trajectories, 3 * (self.records + 2) * rows, "an ensemble")
+        _memory.need("config.workers", self.workers, (self.workers + 3 * (self.records + 2)) * rows, "an ensemble")
         _check.integer("config.seed", self.seed, 0, 2**32 - 1)  # JAX keeps 32 bits
         _check.integer("config.threads", self.threads, 0)
         for eta in self.learning_rates:
