@@ -1,51 +1,8 @@
-"""Compares methods on the same traces, data and initial weights, and draws the figures.
+"""`asyncflax compare` in a checkout; what it does is in asyncflax/commands/compare.py."""
 
-    python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/dana-digits
-    python launch/compare.py --config=configs/dana_table.py:digits --workdir=runs/mine --config.num_workers=16 \
-        --config.methods='asgd, dana_zero, gentle=dana_zero(momentum=0.5)'
+import sys
 
-Every field of asyncflax.lab.compare.CompareConfig is a flag, and so is every field of the trainings, as
---config.train.FIELD. The same command goes on with a comparison that was stopped. What `orders` of the config says is
-checked, and each order becomes a claim in WORKDIR/claims, which `launch/claims.py --from=WORKDIR` collects; with a
-finished comparison nothing is trained for it.
-"""
-
-import _stop  # isort: skip  # noqa: F401
-
-import pathlib
-
-from absl import flags
-
-import asyncflax
-from asyncflax.lab.compare import CompareConfig, draw_comparison, run_comparison
-from asyncflax.train import launcher
-
-CONFIG = launcher.config_flag(CompareConfig, "configs/dana_table.py")
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the comparison", required=True)
-CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
-MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
-CITATION = flags.DEFINE_bool("citation", False, "print the BibTeX of the papers behind all methods")
-flags.declare_key_flag("config")
-
-
-def main() -> None:
-    """Trains, draws, prints the table."""
-    workdir = WORKDIR.value
-    launcher.use_cache(CACHE.value)
-    limit = float("inf") if MINUTES.value is None else MINUTES.value
-    results = run_comparison(CONFIG.value, workdir, stop_after_minutes=limit)
-    # A claim names no folder of this machine.
-    named = f"runs/{pathlib.Path(workdir).name}" if pathlib.Path(workdir).is_absolute() else workdir
-    compared = draw_comparison(results, workdir, command=launcher.command(workdir=named))
-    print(f"\n{compared.table}\n\nfigures:")
-    print("\n".join(f"  {path}" for path in compared.figures))
-    if compared.claims:
-        print("claims:")
-        print("\n".join(f"  {workdir}/claims/{claim.name}.json" for claim in compared.claims))
-    if CITATION.value:
-        print(f"\n{asyncflax.citation(CONFIG.value)}\n")
-    print(f"table: {workdir}/table.md\nresults: {workdir}/results.nc")
-
+from asyncflax.commands import run
 
 if __name__ == "__main__":
-    launcher.launch(main, CompareConfig)
+    run("compare", sys.argv)

@@ -1,62 +1,8 @@
-"""Says, before anything is trained, what asynchrony will cost and buy, and which momentum and step size to set.
+"""`asyncflax plan` in a checkout; what it does is in asyncflax/commands/plan.py."""
 
-    python launch/plan.py --target_momentum=0.8 --num_workers=1,2,4,5,8,16
-    python launch/plan.py --curvature_min=0.01 --curvature_max=3 --service_time='gamma(cv=0.5)' \
-        --workdir=runs/plan
-    python launch/plan.py --trace=runs/digits/trace.npz --condition_number=100
+import sys
 
-Prints a table and what follows from it; --workdir saves both as CSV and JSON, with a figure.
-"""
-
-import _stop  # isort: skip  # noqa: F401
-
-from absl import flags
-from tqdm import tqdm
-
-from asyncflax.errors import RunError
-from asyncflax.theory import planner
-from asyncflax.trace import Trace
-from asyncflax.train import launcher
-
-WORKERS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,2,4,8,16)")
-TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_workers and service_time")
-SERVICE = flags.DEFINE_string(
-    "service_time",
-    None,
-    "how long a gradient takes, such as 'heterogeneous_gamma(machine_cv=0.6)' (default exponential)",
-)
-TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of one worker (default 0.8)")
-KAPPA = flags.DEFINE_float("condition_number", None, "the largest curvature over the smallest, instead of mu*")
-LOW = flags.DEFINE_float("curvature_min", None, "the smallest curvature, instead of mu*")
-HIGH = flags.DEFINE_float("curvature_max", None, "the largest curvature; gives the largest step size as it is")
-SECONDS = flags.DEFINE_list("update_seconds", None, "measured seconds per update, one for each of num_workers")
-WORKDIR = flags.DEFINE_string("workdir", None, "a folder for plan.csv, plan.json and plan.png")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the files of an earlier plan")
-
-
-def main() -> None:
-    """Makes the plan, prints it, saves it."""
-    try:
-        if WORKDIR.value:
-            launcher.refuse_folder("workdir", WORKDIR.value)
-            planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # refuses before anything is computed
-        plan = planner.make(
-            launcher.numbers("num_workers", WORKERS.value, int),
-            service_time=launcher.service_time(SERVICE.value),
-            trace=Trace.load(TRACE.value) if TRACE.value else None,
-            target_momentum=TARGET.value,
-            condition_number=KAPPA.value,
-            curvature_min=LOW.value,
-            curvature_max=HIGH.value,
-            update_seconds=launcher.numbers("update_seconds", SECONDS.value, float),
-            progress=lambda workers: tqdm(workers, desc="workers", leave=False, disable=None),
-        )
-        print(f"{planner.table(plan)}\n\n{planner.advice(plan)}")
-        if WORKDIR.value:
-            print("\nsaved:", *planner.save(plan, WORKDIR.value, overwrite=OVERWRITE.value))
-    except (OSError, TypeError, ValueError) as error:
-        raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
-
+from asyncflax.commands import run
 
 if __name__ == "__main__":
-    launcher.launch(main, needs_device=False)
+    run("plan", sys.argv)

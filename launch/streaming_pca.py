@@ -1,31 +1,8 @@
-"""Measures how much delay momentum leaves in streaming PCA, and where asynchrony is not momentum.
+"""`asyncflax streaming-pca` in a checkout; what it does is in asyncflax/commands/streaming_pca.py."""
 
-    python launch/streaming_pca.py --config=configs/streaming_pca.py --workdir=runs/streaming_pca
-    python launch/streaming_pca.py --config=configs/streaming_pca.py:fast --workdir=runs/streaming_pca-fast
+import sys
 
-Every field of asyncflax.lab.studies.streaming_pca.StreamingPcaConfig is a flag. The same command goes on with a study
-that was stopped.
-"""
-
-import _stop  # isort: skip  # noqa: F401
-
-from absl import flags
-
-from asyncflax.lab.claims import portable
-from asyncflax.lab.studies.streaming_pca import StreamingPcaConfig, run_study
-from asyncflax.train import launcher
-
-CONFIG = launcher.config_flag(StreamingPcaConfig, "configs/streaming_pca.py")
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
-flags.declare_key_flag("config")
-
-
-def main() -> None:
-    """Runs the study and prints its results."""
-    command = portable(launcher.command(workdir="runs/streaming_pca"))
-    study = run_study(CONFIG.value, WORKDIR.value, command=command)
-    print(f"\n{study.table}\n\nfigure: {study.figure}\nclaims: {study.figure.parent / 'claims'}")
-
+from asyncflax.commands import run
 
 if __name__ == "__main__":
-    launcher.launch(main, StreamingPcaConfig)
+    run("streaming-pca", sys.argv)

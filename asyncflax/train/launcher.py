@@ -1,6 +1,6 @@
-"""What the launchers share: a config flag with overrides, a workdir flag, and errors as one clear sentence.
+"""What the commands share: a config flag with overrides, a workdir flag, and errors as one clear sentence.
 
-    --config=configs/digits.py --config.num_workers=8 --workdir=runs/digits
+    --config=digits --config.num_workers=8 --workdir=runs/digits
 
 Needs absl-py and ml-collections (the extra `train`).
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import re
@@ -30,9 +31,21 @@ from ml_collections import config_flags
 from asyncflax import _check, queues
 from asyncflax.errors import RunError, of_system
 from asyncflax.train import distributed
+from asyncflax.train._help import describe
 from asyncflax.train.options import Items, makers, read
 
-__all__ = ["command", "config_flag", "launch", "numbers", "process_flags", "refuse_folder", "service_time", "use_cache"]
+__all__ = [
+    "command",
+    "config_flag",
+    "config_folder",
+    "launch",
+    "numbers",
+    "plain",
+    "process_flags",
+    "refuse_folder",
+    "service_time",
+    "use_cache",
+]
 
 
 class _AsItIs(flags.ArgumentParser):
@@ -47,14 +60,41 @@ _FOLDERS = ("TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME")  # variables that say whe
 _EXAMPLES: dict[type, str] = {}  # a config file for each kind, for errors
 
 
-def config_flag(kind: type, example: str = "configs/digits.py") -> flags.FlagHolder[Any]:
-    """Defines `--config`, a Python file whose `get_config()` makes a dataclass, and `--config.FIELD=...`.
+def config_folder() -> pathlib.Path:
+    """Where the configs are that --config takes by name: in the package, or in the checkout that is installed.
+
+    Example:
+      >>> from asyncflax.train import launcher
+      >>> (launcher.config_folder() / "digits.py").is_file()
+      True
+    """
+    package = pathlib.Path(__file__).parents[1]
+    return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
+
+
+def _located(argument: str) -> str:
+    """--config=figure3:digits with the path of the config that has this name; any other argument as it is."""
+    flag, _, value = argument.partition("=")
+    name, colon, variant = value.partition(":")
+    if flag not in ("--config", "-config") or not name or name.endswith(".py") or "/" in name or os.sep in name:
+        return argument
+    path = config_folder() / f"{name}.py"
+    if not path.is_file():
+        names = sorted(path.stem for path in config_folder().glob("*.py"))
+        raise flags.Error(
+            f"there is no config {name!r}{_check.nearest(name, names)} 'asyncflax list configs' has all; a path has .py"
+        )
+    return f"{flag}={path}{colon}{variant}"
+
+
+def config_flag(kind: type, example: str = "digits") -> flags.FlagHolder[Any]:
+    """Defines `--config`, a config by name or a Python file whose `get_config()` makes a dataclass, and its fields.
 
     Args:
       kind: the dataclass.
-      example: a file that makes one.
+      example: a config that is one.
 
-    Example: see `launch/train.py`.
+    Example: see `asyncflax.commands.train`.
     """
     _EXAMPLES[kind] = example
     return config_flags.DEFINE_config_file("config", help_string=f"a file {_wanted(kind)}")
@@ -63,7 +103,7 @@ def config_flag(kind: type, example: str = "configs/digits.py") -> flags.FlagHol
 def process_flags() -> None:
     """Defines the flags of a program that may run in several processes, which `launch` starts; see `distributed.start`.
 
-    Example: see `launch/train.py`.
+    Example: see `asyncflax.commands.train`.
     """
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; by default $JAX_COORDINATOR_ADDRESS")
     flags.DEFINE_integer("num_processes", None, "how many run together; by default $JAX_NUM_PROCESSES, or a cluster's")
@@ -80,7 +120,7 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
       kind: the dataclass of the config, None for a program that has only flags of its own.
       needs_device: whether to end before `main` if JAX finds no device.
 
-    Example: see `launch/train.py`.
+    Example: see `asyncflax.commands.train`.
     """
 
     def run(arguments: list[str]) -> None:
@@ -110,7 +150,13 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
 
     def parse(arguments: list[str]) -> list[str]:
         try:
-            return flags.FLAGS(arguments)
+            if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in arguments[1:]):
+                print(describe(sys.modules[main.__module__], kind))
+                sys.exit(0)
+            two_words = [f"{a}={b}" if a in ("--config", "-config") else "" for a, b in itertools.pairwise(arguments)]
+            for i in reversed([i for i, both in enumerate(two_words) if both]):
+                arguments = [*arguments[:i], two_words[i], *arguments[i + 2 :]]
+            return flags.FLAGS([arguments[0], *map(_located, arguments[1:])])
         except (flags.Error, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
 
@@ -128,6 +174,32 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
         sys.exit(141)  # 128 + SIGPIPE, as shells have it
 
 
+def plain(main: Callable[[list[str]], Any], arguments: list[str], doc: str | None) -> None:
+    """Runs a program that takes names and no flags, with errors as `launch` has them.
+
+    Args:
+      main: of the names.
+      arguments: what was typed.
+      doc: what --help prints.
+
+    Example: see `asyncflax.commands.list`.
+    """
+    if any(argument.startswith("-") for argument in arguments):
+        if not any(argument in ("--help", "-help", "-h") for argument in arguments):
+            _stop(f"unknown flag {' '.join(arguments)!r}; --help says what is known")
+        print(doc)
+        sys.exit(0)
+    try:
+        main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
 def command(*, workdir: str, **fields: Any) -> str:
     """The command that was typed, with another folder and other fields of the config.
 
@@ -135,12 +207,18 @@ def command(*, workdir: str, **fields: Any) -> str:
       workdir: the folder.
       fields: of the config.
 
-    Example: see `launch/train.py`.
+    Example: see `asyncflax.commands.train`.
     """
     config = flags.FLAGS["config"]
     overrides = {**config_flags.get_override_values(config), **fields}
     words = [f"--config.{name}={value}" for name, value in overrides.items()]
-    file = f"--config={config_flags.get_config_filename(config)}"
+    typed = config_flags.get_config_filename(config)
+    path, colon, variant = typed.partition(":")
+    if pathlib.Path(path).parent == config_folder():
+        typed = f"{pathlib.Path(path).stem}{colon}{variant}"
+    file = f"--config={typed}"
+    if not sys.argv[0].endswith(".py"):
+        return shlex.join([*sys.argv[0].split(), file, *words, f"--workdir={workdir}"])
     activated = shutil.which("python") == sys.executable
     python = "python" if activated else os.path.relpath(sys.executable)
     return shlex.join([python, sys.argv[0], file, *words, f"--workdir={workdir}"])
@@ -228,7 +306,7 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
     Raises:
       RunError: it is not a folder, or cannot be written.
 
-    Example: see `launch/train.py`.
+    Example: see `asyncflax.commands.train`.
     """
     if not folder:
         return
@@ -318,7 +396,7 @@ def _an_example(kind: type | None) -> str:
 
 
 def _wanted(kind: type) -> str:
-    return f"whose get_config() returns a {kind.__name__}, such as {_EXAMPLES.get(kind, 'configs/digits.py')}"
+    return f"whose get_config() returns a {kind.__name__}, such as {_EXAMPLES.get(kind, 'digits')}"
 
 
 def _about_flags(error: Exception, kind: type) -> str:

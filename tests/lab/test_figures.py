@@ -170,7 +170,11 @@ def test_momenta_that_diverge_with_every_learning_rate_are_left_out():
     "axes, figure, message",
     [
         ("seed=(0, 1)", "tuned_momenta", "did you mean 'tuned_momentum'"),
-        ("seed=(0, 1)", "tuned_momentum(target=0.9)", "needs the axis num_workers"),
+        (
+            "seed=(0, 1)",
+            "tuned_momentum(target=0.9)",
+            "needs the axes num_workers, momentum, learning_rate; config",
+        ),
         ("seed=(0, 1)", "tuned_momentum", r"tuned_momentum needs target, as in 'tuned_momentum\(target=...\)'"),
         ("seed=(0, 1)", "efficiency(targets=0.9)", "has no option 'targets'.*did you mean 'target'"),
         (ALL, "tuned_momentum(target=0.9, metric=accuracy)", "metric must be one of 'test_accuracy', 'test_loss'"),

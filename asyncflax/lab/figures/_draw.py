@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import xarray
@@ -74,9 +74,10 @@ def check(config: SweepConfig) -> None:
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
     needed = _needed_axes(spec.function)
-    for name in needed:
-        if name not in axes:
-            raise RunError(f"config.figure={config.figure!r} needs the axis {name}, config.axes has {', '.join(axes)}.")
+    missing = [name for name in needed if name not in axes]
+    if missing:
+        what = f"the ax{'e' if len(missing) > 1 else 'i'}s {', '.join(missing)}"
+        raise RunError(f"config.figure={config.figure!r} needs {what}; config.axes has {', '.join(axes)}.")
     for name in axes:
         if needed and name not in needed:
             raise RunError(f"config.figure={config.figure!r} has no place for the axis {name}; set config.figure=''.")
@@ -131,13 +132,23 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
     return Drawn(path, findings.table, claims)
 
 
-def _spec(config: SweepConfig) -> Spec:
-    """The figure that a config names."""
+def library() -> dict[str, Callable[..., Findings]]:
+    """The figures of this package by name, one a file.
+
+    Example:
+      >>> from asyncflax.lab import figures
+      >>> list(figures.library())
+      ['best_momentum', 'efficiency', 'grid', 'negative_momentum', 'tuned_momentum']
+    """
     folder = pathlib.Path(__file__).parent
     names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    library = {name: getattr(importlib.import_module(f"asyncflax.lab.figures.{name}"), name) for name in names}
+    return {name: getattr(importlib.import_module(f"asyncflax.lab.figures.{name}"), name) for name in names}
+
+
+def _spec(config: SweepConfig) -> Spec:
+    """The figure that a config names."""
     _check.instance("config.figure", config.figure, str, "a text")
-    spec = read("config.figure", config.figure or "grid", library, _GIVEN)
+    spec = read("config.figure", config.figure or "grid", library(), _GIVEN)
     if "metric" in spec.options:  # on the test data, as the clock is
         falls = [] if spec.name == "negative_momentum" else ["test_loss"]
         _check.choice("config.figure: metric", spec.options["metric"], ["test_accuracy", *falls])

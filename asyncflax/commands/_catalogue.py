@@ -1,0 +1,43 @@
+"""What a config can name, by kind."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from asyncflax import algorithms, data, models, queues, staleness
+from asyncflax.base import AsyncAlgorithm
+from asyncflax.lab import figures
+from asyncflax.train import asynchrony, launcher
+from asyncflax.train.options import makers
+
+
+def catalogue() -> dict[str, dict[str, Callable[..., Any]]]:
+    """The library's functions and classes that a field of a config names, by kind and name."""
+    networks = {name: getattr(models, name) for name in models.__all__}
+    return {
+        "methods": makers(algorithms, AsyncAlgorithm),
+        "networks": {name: made for name, made in networks.items() if inspect.isclass(made)},
+        "datasets": {**makers(data, data.ImageData), **makers(data, data.ImageRecords)},
+        "asynchrony": makers(asynchrony, asynchrony.Asynchrony),
+        "service_times": makers(queues, queues.ServiceTime),
+        "distributions": makers(staleness, staleness.StalenessLaw),
+        "figures": figures.library(),
+    }
+
+
+def configs() -> dict[str, str]:
+    """The first sentence of each config that --config takes by name."""
+    found = {}
+    for path in sorted(launcher.config_folder().glob("*.py")):
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = first_sentence(doc)
+    return found
+
+
+def first_sentence(doc: str | None) -> str:
+    """Of a docstring, on one line."""
+    paragraph = " ".join((doc or "").strip().partition("\n\n")[0].split())
+    return paragraph if len(paragraph) <= 110 else f"{paragraph[:107]}..."

@@ -1,0 +1,45 @@
+"""Describes what a config can name: its options with their defaults, what it is, its equation and its source.
+
+asyncflax describe dc_asgd
+asyncflax describe 'gamma(cv=0.5)' figure3
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+
+from asyncflax import _check
+from asyncflax.commands._catalogue import catalogue, configs
+from asyncflax.train import launcher
+
+
+def main(names: list[str]) -> None:
+    """Prints each."""
+    found = {name: (kind, made) for kind, of_kind in catalogue().items() for name, made in of_kind.items()}
+    if not names:
+        raise ValueError("describe what? 'asyncflax list' has all names.")
+    asked = [name.partition("(")[0].partition(":")[0].strip() for name in names]
+    for name in asked:
+        _check.choice("the name", name, [*found, *configs()])
+    for name in asked:
+        if name in found:
+            kind, made = found[name]
+            print(f"{name}{_options(made)}    [{kind}]\n\n{inspect.getdoc(made)}\n")
+        if name in configs():
+            path = launcher.config_folder() / f"{name}.py"
+            print(f"--config={name}    [configs]\n\n{ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}\n")
+
+
+def _options(made: object) -> str:
+    """The options of a function or class, as a call has them."""
+    hidden = ("self", "parent", "name", "figure", "results", "rngs")
+    parameters = [p for p in inspect.signature(made).parameters.values() if p.name not in hidden]  # pyright: ignore
+    shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
+    return f"({', '.join(shown)})"
+
+
+def run() -> None:
+    """Parses the names and describes them."""
+    launcher.plain(main, sys.argv[1:], __doc__)

@@ -1,0 +1,37 @@
+r"""Trains a grid, many cells at once, and draws its figure.
+
+    asyncflax sweep --config=figure3:digits --workdir=runs/figure3-digits
+    asyncflax sweep --config=figure3:digits --workdir=runs/more \
+        --config.axes='num_workers=(1, 16), momentum=(-0.2, 0, 0.2), learning_rate=(0.2, 0.1), seed=(0, 1)'
+
+Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field of the trainings, as
+--config.train.FIELD. The same command goes on with a sweep that was stopped.
+"""
+
+from absl import flags
+
+from asyncflax.lab import figures
+from asyncflax.lab.sweep import SweepConfig, run_sweep
+from asyncflax.train import launcher
+
+CONFIG = launcher.config_flag(SweepConfig, "figure3")
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the sweep", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
+MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
+flags.declare_key_flag("config")
+
+
+def main() -> None:
+    """Trains, draws, prints the results."""
+    config, workdir = CONFIG.value, WORKDIR.value
+    launcher.use_cache(CACHE.value)
+    figures.check(config)
+    limit = float("inf") if MINUTES.value is None else MINUTES.value
+    results = run_sweep(config, workdir, stop_after_minutes=limit)
+    drawn = figures.draw(results, config, workdir, command=launcher.command(workdir=workdir))
+    print(f"\n{drawn.table}\n\nfigure: {drawn.path}\nresults: {workdir}/results.nc")
+
+
+def run() -> None:
+    """Parses the flags and runs the command."""
+    launcher.launch(main, SweepConfig)

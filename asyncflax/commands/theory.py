@@ -1,0 +1,36 @@
+"""Checks the theorems of Mitliagkas et al. 2016 and what follows from them, and keeps the outcome as claims.
+
+    asyncflax theory --workdir=runs/theory    # about two minutes on two cores
+    asyncflax claims --from=runs/theory       # copies the claims into results/, docs/claims.md and the README
+
+Prints the table; WORKDIR/claims gets a JSON file a claim, and figures.
+"""
+
+from absl import flags
+from tqdm import tqdm
+
+from asyncflax.errors import RunError
+from asyncflax.lab.studies import theorems
+from asyncflax.train import launcher
+
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
+QUICK = flags.DEFINE_bool("quick", False, "few cases and runs, wider intervals: for trying things")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace an earlier study in the folder")
+
+
+def main() -> None:
+    """Runs all checks and prints what came out."""
+    bar = lambda checks: tqdm(checks, desc="checks", leave=False, disable=None)
+    launcher.refuse_folder("workdir", WORKDIR.value)
+    try:
+        claims = theorems.study(WORKDIR.value, quick=QUICK.value, overwrite=OVERWRITE.value, progress=bar)
+    except OSError as error:
+        raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
+    for claim in claims:
+        print(f"{claim.source}: {claim.statement}\n    paper: {claim.paper}\n    ours:  {claim.ours}")
+    print(f"\n{len(claims)} claims and their figures: {WORKDIR.value}/claims")
+
+
+def run() -> None:
+    """Parses the flags and runs the command."""
+    launcher.launch(main)

@@ -1,0 +1,42 @@
+r"""Trains a network under asynchrony.
+
+    asyncflax train --config=digits --workdir=runs/digits
+    asyncflax train --config=digits --workdir=runs/dc \
+        --config.algorithm='dc_asgd(strength=0.04)' --config.momentum=-0.09
+
+Every field of asyncflax.train.config.TrainConfig is a flag. The same command goes on with a run that was stopped.
+Several processes train together if each is told who it is: --coordinator=HOST:PORT --num_processes=2 --process_id=0.
+"""
+
+from absl import flags
+
+import asyncflax
+from asyncflax.train import launcher, train_and_evaluate
+from asyncflax.train.config import TrainConfig
+
+CONFIG = launcher.config_flag(TrainConfig)
+launcher.process_flags()
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
+CITATION = flags.DEFINE_bool("citation", False, "print the BibTeX of the papers behind the run")
+flags.adopt_module_key_flags(launcher)
+flags.declare_key_flag("config")
+
+
+def main() -> None:
+    """Trains, prints the results and a command to try next."""
+    config, workdir = CONFIG.value, WORKDIR.value
+    launcher.use_cache(CACHE.value)
+    summary = train_and_evaluate(config, workdir)
+    print(f"\n{summary.table}\n\nfigures: {summary.figure}")
+    if CITATION.value:
+        print(f"\n{asyncflax.citation(config)}\n")
+    if config.check().asynchrony.name != "recorded":
+        workers = 2 * config.num_workers
+        command = launcher.command(num_workers=workers, workdir=f"{workdir.rstrip('/')}-{workers}-workers")
+        print(f"next, twice the workers: {command}")
+
+
+def run() -> None:
+    """Parses the flags and runs the command."""
+    launcher.launch(main, TrainConfig)
