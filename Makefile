@@ -25,7 +25,7 @@ test-all: $(READY) $(FRAMEWORKS) doctest
 	XLA_FLAGS=--xla_backend_optimization_level=3 HYPOTHESIS_PROFILE=all $(BIN)/pytest -n auto --dist loadfile
 
 doctest: $(READY)
-	$(QUICKLY) $(BIN)/pytest -n auto --doctest-modules --pyargs asyncflax
+	$(QUICKLY) $(BIN)/pytest -n auto --doctest-modules --ignore-glob='*asyncflax/commands/*' --pyargs asyncflax
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """`asyncflax compare` in a checkout; what it does is in asyncflax/commands/compare.py."""
 
+import _stop  # isort: skip  # noqa: F401
+
 import sys
 
 from asyncflax.commands import run

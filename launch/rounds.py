@@ -1,5 +1,7 @@
 """`asyncflax rounds` in a checkout; what it does is in asyncflax/commands/rounds.py."""
 
+import _stop  # isort: skip  # noqa: F401
+
 import sys
 
 from asyncflax.commands import run

@@ -1,5 +1,7 @@
 """`asyncflax theory` in a checkout; what it does is in asyncflax/commands/theory.py."""
 
+import _stop  # isort: skip  # noqa: F401
+
 import sys
 
 from asyncflax.commands import run

@@ -1,5 +1,7 @@
 """`asyncflax train` in a checkout; what it does is in asyncflax/commands/train.py."""
 
+import _stop  # isort: skip  # noqa: F401
+
 import sys
 
 from asyncflax.commands import run

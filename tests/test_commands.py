@@ -38,7 +38,7 @@ def test_alone_it_says_what_there_is(monkeypatch, capsys):
         status, out, err = program(monkeypatch, capsys, *arguments)
         assert status == 0 and err == ""
         assert all(f"asyncflax {name}" in out for name in commands.COMMANDS)
-    scripts = {path.stem.replace("_", "-") for path in (ROOT / "launch").glob("*.py")}
+    scripts = {path.stem.replace("_", "-") for path in (ROOT / "launch").glob("[!_]*.py")}
     files = {p.stem.replace("_", "-") for p in (ROOT / "asyncflax" / "commands").glob("*.py") if p.stem[0] != "_"}
     assert files == {*commands.COMMANDS} and scripts == files - {"list", "describe"}
 
@@ -95,7 +95,7 @@ def test_every_field_is_explained(kind):
 
 def test_help_configs_by_name_and_flags_before_anything_is_loaded(tmp_path):
     """Real processes: help of each command, a config by name in one and in two words, and what is no config."""
-    helps = [[f"launch/{path.name}", "--help"] for path in sorted((ROOT / "launch").glob("*.py"))]
+    helps = [[f"launch/{path.name}", "--help"] for path in sorted((ROOT / "launch").glob("[!_]*.py"))]
     train = ["launch/train.py", f"--workdir={tmp_path / 'run'}"]
     bad = ["--config.num_workers=0"]
     runs = [[*train, "--config=digits:fast", *bad], [*train, "--config", "digits", *bad], [*train, "--config=digitz"]]

@@ -119,9 +119,7 @@ def test_a_config_that_is_none(tmp_path):
     flags = [[f"--config={config}"] if config else [] for config in configs]
     for done in launching.launch_all([["launch/train.py", f"--workdir={tmp_path / 'run'}", *one] for one in flags]):
         assert done.status == 1 and done.err.count("\n") == 1, done.err
-        assert re.search(
-            r"error: .*--config.* get_config\(\) returns a TrainConfig, such as configs/digits.py", done.err
-        )
+        assert re.search(r"error: .*--config.* get_config\(\) returns a TrainConfig, such as digits", done.err)
     assert list(tmp_path.iterdir()) == []
 
 

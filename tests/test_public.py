@@ -15,6 +15,7 @@ MODULES = [
     module.name
     for module in pkgutil.walk_packages(asyncflax.__path__, "asyncflax.")
     if not any(part.startswith("_") for part in module.name.split("."))
+    and not module.name.startswith("asyncflax.commands")  # programs, each with its flags
 ]
 
 
