@@ -19,7 +19,7 @@ from asyncflax.train import launcher
 SOURCE = flags.DEFINE_string("from", None, "the folder of a study; its claims/ are copied into results/")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace claims and figures that are in results/ already")
 CHECK = flags.DEFINE_bool("check", False, "write nothing; exit with 1 if something is missing or out of date")
-ROOT = flags.DEFINE_string("root", str(pathlib.Path(__file__).parents[1]), "the folder with README.md, docs/, results/")
+ROOT = flags.DEFINE_string("root", ".", "the folder with README.md, docs/, results/")
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from asyncflax.data.order import batch_rows
 __all__ = ["Batches", "central_crop", "decode", "evaluation_batches", "event_batches", "random_crop"]
 
 _TRIES = 10  # crops drawn before the central one is taken
-_SUCCESSORS = 100  # records tried in place of a damaged one
+_SUCCESSORS = 100  # records tried in place of a corrupted one
 _THREADS = 4  # that decode where there are no worker processes; each holds a batch
 
 
@@ -415,7 +415,7 @@ def _evaluation_batch(
                 batch["label"][k] = record.label
             except ValueError as error:
                 if on_corrupt == "stop":
-                    raise _damaged(index, record, error, "leaves it out") from error
+                    raise _corrupted(index, record, error, "leaves it out") from error
                 batch["corrupt"][k] = index
     return batch
 
@@ -437,11 +437,11 @@ def _decode_or_next(records: Records | Sequence[Record], index: int, on_corrupt:
             return decode(record.jpeg), record.label, index if step else -1
         except ValueError as error:
             if on_corrupt == "stop":
-                raise _damaged(index, record, error, "takes the next one in its place") from error
+                raise _corrupted(index, record, error, "takes the next one in its place") from error
     raise ValueError(f"record {index} and the {_SUCCESSORS} after it cannot be decoded; prepare the data set again.")
 
 
-def _damaged(index: int, record: Record, error: ValueError, skipping: str) -> ValueError:
+def _corrupted(index: int, record: Record, error: ValueError, skipping: str) -> ValueError:
     return ValueError(
         f"record {index}, {record.name}, {error}. Prepare the data set again with an intact JPEG file in its place, or "
         f"set on_corrupt to 'skip', which {skipping}."

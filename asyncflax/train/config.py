@@ -85,7 +85,7 @@ class TrainConfig:
     classes: tuple[int, ...] = ()  # of ImageNet, the labels to train on, as range(8); () for all
     image_size: int = 224  # the side of the crops of ImageNet's images
     crop_area: tuple[float, ...] = (0.08, 1.0)  # the share of ImageNet's images that a training crop has
-    # What a damaged JPEG does: stop the run, or skip (another image takes its place). A run may go on with the other.
+    # What a corrupted JPEG does: stop the run, or skip (another image takes its place). A run may go on with the other.
     on_corrupt: str = dataclasses.field(default="stop", metadata=_FREE)
     decode_processes: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
     flip: bool = False  # mirror half of the images

@@ -210,7 +210,7 @@ class RecordFeed:
             number = int(batch["corrupt"][event, row])
             name = self._source.train[number].name
             at = f"update {events.start + event + 1:,} has another one in its place"
-            _note(f"training record {number}, {name}, is damaged; {at}")
+            _note(f"training record {number}, {name}, is corrupted; {at}")
         del batch["corrupt"]
         return chunk.pad(batch)
 
@@ -248,7 +248,7 @@ class RecordFeed:
                 if batch is None:
                     return
                 for number in batch["corrupt"][batch["corrupt"] >= 0].tolist():
-                    _note(f"test record {number}, {records[number].name}, is damaged and does not count")
+                    _note(f"test record {number}, {records[number].name}, is corrupted and does not count")
                 yield {name: batch[name][None] for name in ("image", "label")}
 
     def share(self, count: int) -> None:
@@ -271,7 +271,7 @@ class RecordFeed:
 
 @contextlib.contextmanager
 def _in_one_sentence() -> Iterator[None]:
-    """A record that is damaged, or a process that decodes and has died, ends the run."""
+    """A record that is corrupted, or a process that decodes and has died, ends the run."""
     try:
         yield
     except (ValueError, RuntimeError) as error:

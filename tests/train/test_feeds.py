@@ -136,8 +136,8 @@ def test_a_damaged_photograph_is_named_and_replaced_or_stops_the_run(tmp_path, m
     config = dataclasses.replace(CONFIG, on_corrupt="skip")
     train_and_evaluate(config, tmp_path / "run")
     _, err = capsys.readouterr()
-    assert "note: training record 9, n00000009.JPEG, is damaged; update" in err
-    assert "note: test record 2, n00000002.JPEG, is damaged and does not count" in err
+    assert "note: training record 9, n00000009.JPEG, is corrupted; update" in err
+    assert "note: test record 2, n00000002.JPEG, is corrupted and does not count" in err
     with pytest.raises(RunError, match=r"record 2, n00000002\.JPEG, cannot be decoded"):
         train_and_evaluate(CONFIG, tmp_path / "stops")
 
