@@ -102,3 +102,9 @@ def test_importing_loads_the_core_only(tmp_path):
 
 def test_the_version_is_that_of_the_package():
     assert importlib.metadata.version("asyncflax") == asyncflax.__version__
+
+
+def test_the_version_has_one_place_and_the_citation_follows():
+    root = pathlib.Path(__file__).parents[1]
+    assert f"\nversion: {asyncflax.__version__}\n" in (root / "CITATION.cff").read_text()
+    assert 'dynamic = ["version"]' in (root / "pyproject.toml").read_text()
