@@ -123,6 +123,21 @@ def test_a_config_that_is_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_config_whose_code_fails_is_one_line_with_its_place(tmp_path):
+    codes = {
+        "def get_config(:": r"SyntaxError: invalid syntax \(.*0\.py, line 1\)",
+        "import no_such_package": r"ModuleNotFoundError: No module named 'no_such_package' \(.*1\.py, line 1\)",
+        "def get_config():\n    return 1 / 0": r"ZeroDivisionError: division by zero \(.*2\.py, line 2\)",
+    }
+    for number, code in enumerate(codes):
+        (tmp_path / f"{number}.py").write_text(code)
+    flags = [[f"--config={tmp_path / f'{number}.py'}", f"--workdir={tmp_path / 'run'}"] for number in range(3)]
+    for done, message in zip(
+        launching.launch_all([["launch/train.py", *one] for one in flags]), codes.values(), strict=True
+    ):
+        assert done.status == 1 and re.fullmatch(rf"error: cannot load --config: {message}\n", done.err), done.err
+
+
 def test_workdirs_in_which_a_run_cannot_be(tmp_path):
     file, foreign, closed = tmp_path / "file", tmp_path / "foreign", tmp_path / "closed"
     file.write_text("mine")

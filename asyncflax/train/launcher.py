@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -159,6 +160,10 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
             return flags.FLAGS([arguments[0], *map(_located, arguments[1:])])
         except (flags.Error, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
+        except Exception as error:  # what the code of a config comes to
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+            return _stop(f"cannot load --config: {type(error).__name__}: {' '.join(str(error).split())}{where}")
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         hint = "; the same command resumes from what is saved" if kind else ""
