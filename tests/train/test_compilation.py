@@ -67,7 +67,7 @@ def test_a_launcher_refuses_a_folder_that_cannot_be(launcher, config, tmp_path):
     flags = [f"--workdir={tmp_path / 'run'}", f"--compilation_cache={tmp_path / 'file'}"]
     status, out, err = python(f"launch/{launcher}.py", f"--config=configs/{config}", *flags)
     assert status == 1 and out == "" and not (tmp_path / "run").exists()
-    assert err == f"error: compilation_cache='{tmp_path / 'file'}' is a file, it must be a folder or a new name.\n"
+    assert err == f"error: --compilation_cache='{tmp_path / 'file'}' is a file; take a folder or a new name.\n"
 
 
 def test_folders_that_cannot_be_written(tmp_path):
