@@ -271,16 +271,12 @@ def test_a_resumed_training_shows_the_same(compiled_once, twin, monkeypatch, tmp
 
 @pytest.mark.slow
 def test_a_run_without_a_meter_gets_one_when_it_goes_on(compiled_once, monkeypatch, tmp_path):
-    """As a run does that was begun before there were meters; and the table says why there is nothing."""
+    """Checkpoints without its arrays are no obstacle; and the table says why there is nothing."""
     off, short, long = (dataclasses.replace(DIGITS, meter_window=window) for window in (0, 150, 650))
     with monkeypatch.context() as patch:
         patch.setattr(meter.MomentumMeter, "arrays", lambda self: {})
         interrupt(monkeypatch, long, tmp_path / "short", 400)
-    record = tmp_path / "short" / "run.json"
-    about = json.loads(record.read_text())
     assert not list((tmp_path / "short").rglob("extra.npz"))
-    del about["config"]["meter_window"]
-    record.write_text(json.dumps(about))
     shutil.copytree(tmp_path / "short", tmp_path / "long")
 
     summary = train_and_evaluate(short, tmp_path / "short")
