@@ -12,6 +12,7 @@ from launching import launch_all
 
 from asyncflax import commands
 from asyncflax.commands import _catalogue
+from asyncflax.lab import claims
 from asyncflax.lab.compare import CompareConfig
 from asyncflax.lab.studies.streaming_pca import StreamingPcaConfig
 from asyncflax.lab.sweep import SweepConfig
@@ -112,6 +113,18 @@ def test_help_configs_by_name_and_flags_before_anything_is_loaded(tmp_path):
         "error: there is no config 'digitz'; did you mean 'digits'? 'asyncflax list configs' has all; a path has .py\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_claim_that_the_program_makes_names_files_that_there_are(tmp_path):
+    """In a sweep the claims are written when everything has been trained: a command they refuse would cost it all."""
+    fields = {"name": "x", "statement": "s", "source": "s", "paper": "p", "ours": "o", "value": 1.0, "seeds": 2}
+    typed = ["asyncflax sweep --config=figure3:fast --workdir=runs/x", "asyncflax streaming-pca --config=streaming_pca"]
+    for command in (*typed, "python launch/sweep.py --config=figure3:fast", "python launch/theory.py --workdir=runs/x"):
+        claim = claims.Claim(**fields, interval=(0.5, 1.5), command=claims.portable(command))
+        assert claim.command == command and claims.Claim.load(claim.save(tmp_path, overwrite=True)) == claim
+        assert all((ROOT / file).is_file() for file in claims._files(claim.command))
+    with pytest.raises(ValueError, match=r"command must begin with 'python ' and a script.*, or 'asyncflax '"):
+        claims.Claim(**fields, interval=(0.5, 1.5), command="asyncflax")
 
 
 @pytest.mark.slow

@@ -34,13 +34,15 @@ _LARGEST_FIGURE = 200_000  # bytes
 
 
 def portable(command: str) -> str:
-    """A command as it was typed, without where python and the script were.
+    """A command as it was typed, without where python and the script were; one of the program `asyncflax` as it is.
 
     >>> from asyncflax.lab.claims import portable
     >>> portable("/usr/bin/python /somewhere/launch/sweep.py '--config.axes=seed=(0, 1)'")
     "python launch/sweep.py '--config.axes=seed=(0, 1)'"
     """
-    _, script, *words = shlex.split(command)
+    program, script, *words = shlex.split(command)
+    if program == "asyncflax":
+        return command
     return shlex.join(["python", "/".join(pathlib.Path(script).parts[-2:]), *words])
 
 
@@ -119,8 +121,11 @@ class Claim:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise ValueError(f"name must be a slug such as 'theorem-5' (a-z, 0-9, -), got {self.name!r}.")
         words = _words(self.command)
-        if len(words) < 2 or words[0] != "python" or not words[1].endswith(".py") or os.path.isabs(words[1]):
-            raise ValueError(f"command must begin with 'python ' and a script as in launch/x.py, got {self.command!r}.")
+        is_script = words[:1] == ["python"] and words[1:2] and words[1].endswith(".py") and not os.path.isabs(words[1])
+        if not is_script and (words[:1] != ["asyncflax"] or len(words) < 2):
+            raise ValueError(
+                f"command must begin with 'python ' and a script, as launch/x.py, or 'asyncflax ', got {self.command!r}."
+            )
         if not re.fullmatch(r"([a-z0-9_-]+\.png)?", self.figure):
             raise ValueError(f"figure must be the name of a PNG beside the claim's file, got {self.figure!r}.")
         if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
@@ -416,9 +421,10 @@ def _words(command: str) -> list[str]:
 
 def _files(command: str) -> list[str]:
     """The script of a command, and its config file without a variant's name."""
-    words = _words(command)
+    program, script, *words = _words(command)
     configs = [word.partition("=")[2].partition(":")[0] for word in words if word.startswith("--config=")]
-    return [words[1], *configs]
+    named = [config if config.endswith(".py") else f"configs/{config}.py" for config in configs]
+    return [f"launch/{script.replace('-', '_')}.py" if program == "asyncflax" else script, *named]
 
 
 def _place(claim: Claim) -> tuple[list[Any], str]:

@@ -201,8 +201,7 @@ def plain(main: Callable[[list[str]], Any], arguments: list[str], doc: str | Non
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _stop(str(error))
 
 
 def command(*, workdir: str, **fields: Any) -> str:
