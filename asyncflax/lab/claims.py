@@ -124,7 +124,7 @@ class Claim:
         is_script = words[:1] == ["python"] and words[1:2] and words[1].endswith(".py") and not os.path.isabs(words[1])
         if not is_script and (words[:1] != ["asyncflax"] or len(words) < 2):
             raise ValueError(
-                f"command must begin with 'python ' and a script, as launch/x.py, or 'asyncflax ', got {self.command!r}."
+                f"command must begin with 'python ' and a script (launch/x.py) or 'asyncflax ', got {self.command!r}."
             )
         if not re.fullmatch(r"([a-z0-9_-]+\.png)?", self.figure):
             raise ValueError(f"figure must be the name of a PNG beside the claim's file, got {self.figure!r}.")
