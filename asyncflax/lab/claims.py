@@ -25,6 +25,7 @@ import jax
 
 from asyncflax import _check
 from asyncflax._files import write_atomically
+from asyncflax.lab.statistics import VERDICTS
 
 __all__ = ["Claim", "collect", "faults", "load_all", "markdown_table", "portable", "this_machine", "write_tables"]
 
@@ -72,7 +73,12 @@ class Claim:
       value: our number.
       interval: (low, high) around it.
       seeds: how many independent runs stand behind it, or random cases of an exact identity; at least 1.
-      command: the exact command, begins with 'python ' and a script.
+      command: the exact command, begins with 'python ' and a script, or with 'asyncflax '.
+      verdict: one of `statistics.VERDICTS`, by the rules of that module; for an exact identity or a law of a queue
+        'seen' where all cases agree, 'refuted' where one does not.
+      criterion: the digest of what was fixed before judging, see `statistics.criterion_digest`; '' where nothing was
+        chosen, such as of an exact identity.
+      cpu_minutes: of the command from scratch, where it was measured; 0 where it was not.
       confidence: of the interval, in (0, 1]; 1 where it holds all cases, the worst among them.
       figure: the name of a PNG file beside the claim's file, or ''.
       machine: where it was measured, without a host's name.
@@ -108,15 +114,18 @@ class Claim:
     interval: tuple[float, float]
     seeds: int
     command: str
+    verdict: str = "not decided"
+    criterion: str = ""
+    cpu_minutes: float = 0.0
     confidence: float = 0.95
     figure: str = ""
     machine: str = dataclasses.field(default_factory=this_machine)
 
     def __post_init__(self):
-        for field in ("name", "statement", "source", "paper", "ours", "command", "figure", "machine"):
+        for field in ("name", "statement", "source", "paper", "ours", "command", "criterion", "figure", "machine"):
             text = getattr(self, field)
             _check.instance(field, text, str, "one line of text")
-            if (not text.strip() and field != "figure") or "\n" in text:
+            if (not text.strip() and field not in ("figure", "criterion")) or "\n" in text:
                 raise ValueError(f"{field} must be one line of text, got {text!r}.")
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
             raise ValueError(f"name must be a slug such as 'theorem-5' (a-z, 0-9, -), got {self.name!r}.")
@@ -134,11 +143,16 @@ class Claim:
         low, high = (_check.scalar("interval", end) for end in self.interval)
         if not low <= value <= high:
             raise ValueError(f"interval must hold value={value}, got ({low}, {high}).")
+        _check.choice("verdict", self.verdict, VERDICTS)
+        if not re.fullmatch(r"[0-9a-f]*", self.criterion):
+            raise ValueError(f"criterion must be a digest of criterion_digest or '', got {self.criterion!r}.")
+        cpu_minutes = _check.scalar("cpu_minutes", self.cpu_minutes, low=0.0)
         confidence = _check.scalar("confidence", self.confidence, low=0.0, high=1.0, exclusive_low=True)
         seeds = _check.integer("seeds", self.seeds, 1)
         for field, number in {
             "value": value,
             "interval": (low, high),
+            "cpu_minutes": cpu_minutes,
             "confidence": confidence,
             "seeds": seeds,
         }.items():

@@ -589,7 +589,8 @@ def criterion_digest(config: Any, seeds: Iterable[int], **criterion: Any) -> str
     """The SHA-256 of what an experiment is to be judged by: committed before judging, and named in the row of results.
 
     It is that of JSON with sorted keys and no spaces. Fields of the config that are marked `free` do not count (where
-    data are, the devices, what is drawn): name those that the verdict depends on in `criterion`.
+    data are, the devices, what is drawn): name those that the verdict depends on in `criterion`. Nor do fields with
+    their default value, so that a digest outlives new options.
 
     Args:
       config: a dataclass such as `SweepConfig`, of plain values and other dataclasses.
@@ -756,8 +757,14 @@ def _distinct(name: str, seeds: Iterable[int]) -> list[int]:
 
 
 def _bound(config: Any) -> Any:
-    """A dataclass as a dict without its free fields, and those inside of it likewise."""
+    """A dataclass as a dict of what differs from the defaults, but for free fields, and those inside of it likewise."""
     if not dataclasses.is_dataclass(config):
         return config
-    fields = [field.name for field in dataclasses.fields(config) if not field.metadata.get("free")]
-    return {name: _bound(getattr(config, name)) for name in fields}
+    bound = {}
+    for field in dataclasses.fields(config):
+        value, default = getattr(config, field.name), field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if not field.metadata.get("free") and value != default:
+            bound[field.name] = _bound(value)
+    return bound
