@@ -762,9 +762,9 @@ def _bound(config: Any) -> Any:
         return config
     bound = {}
     for field in dataclasses.fields(config):
-        value, default = getattr(config, field.name), field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if not field.metadata.get("free") and value != default:
-            bound[field.name] = _bound(value)
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        value = _bound(getattr(config, field.name))
+        if not field.metadata.get("free") and value != _bound(default):
+            bound[field.name] = value
     return bound
