@@ -7,7 +7,7 @@ loaded when they are first used: `transforms`, `algorithms`, `engine`, `theory`,
 from typing import TYPE_CHECKING
 
 from asyncflax import _lazy, history, local, metrics, plots, queues, staleness
-from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients
+from asyncflax.base import AsyncAlgorithm, from_optax, method, server_params, transform_gradients, transform_updates
 from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.trace import Trace
 
@@ -74,5 +74,6 @@ __all__ = [
     "staleness",
     "theory",
     "transform_gradients",
+    "transform_updates",
     "transforms",
 ]

@@ -255,9 +255,34 @@ def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgori
       >>> algorithm.update(jnp.array([4.0, 0.5]), algorithm.init(jnp.zeros(2)), jnp.zeros(2), **event)[0]
       Array([-0.5 , -0.25], dtype=float32)
     """
-    tx = as_optax("tx", tx)
+    return _joined(_Preceded, as_optax("tx", tx), algorithm)
+
+
+def transform_updates(algorithm: AsyncAlgorithm, tx: optax.GradientTransformation) -> AsyncAlgorithm:
+    """The method, whose updates an Optax transformation changes before they are applied, or looks at.
+
+    The transformation runs at the server, event by event, and receives what a method's does (see `AsyncAlgorithm`).
+
+    Args:
+      algorithm: the method.
+      tx: the transformation; its state stands behind the method's.
+
+    Raises:
+      TypeError: `tx` is no Optax transformation, `algorithm` no `AsyncAlgorithm`.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp, optax
+      >>> average = asyncflax.transforms.average_params(0.99)
+      >>> algorithm = asyncflax.transform_updates(asyncflax.algorithms.asgd(0.5), average)
+      >>> algorithm.init(jnp.zeros(2))[1].params_average
+      Array([0., 0.], dtype=float32)
+    """
+    return _joined(_Followed, as_optax("tx", tx), algorithm)
+
+
+def _joined(kind: type[_Preceded] | type[_Followed], tx: optax.GradientTransformation, algorithm: AsyncAlgorithm):
     _check.instance("algorithm", algorithm, AsyncAlgorithm, "an AsyncAlgorithm")
-    part = lambda name: Partial(_Preceded(tx, name), algorithm)
+    part = lambda name: Partial(kind(tx, name), algorithm)
     return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
 
 
@@ -281,6 +306,28 @@ class _Preceded:
 
     def view(self, algorithm, params, state, *, worker=None):
         return algorithm.view(params, state[1], worker=worker)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Followed:
+    """One function of a method in front of a transformation of updates."""
+
+    tx: optax.GradientTransformation
+    name: str
+
+    def __call__(self, algorithm: AsyncAlgorithm, *args, **kwargs):
+        return getattr(self, self.name)(algorithm, *args, **kwargs)
+
+    def init(self, algorithm, params):
+        return algorithm.init(params), check_optax_state(self.tx.init(params))
+
+    def update(self, algorithm, grads, state, params, **event):
+        updates, before = algorithm.update(grads, state[0], params, **event)
+        updates, after = optax.with_extra_args_support(self.tx).update(updates, state[1], params, **event)
+        return updates, (before, after)
+
+    def view(self, algorithm, params, state, *, worker=None):
+        return algorithm.view(params, state[0], worker=worker)
 
 
 def method(factory: Factory) -> Factory:

@@ -35,8 +35,7 @@ def get_config(variant: str = "") -> TrainConfig:
         raise ValueError(f"configs/cifar10_quick.py has the variant 'fast', not {variant!r}.")
     fast = variant == "fast"
     return cifar10_quick(
-        learning_rate_drops=(0.8,),
-        learning_rate_factor=0.1,
+        schedule="steps(at=0.8)",
         num_updates=500 if fast else 5000,
         log_every=50,
         eval_every=100 if fast else 500,

@@ -36,7 +36,7 @@ the best or among the best up to 32 workers, and Multi-ASGD is below NAG-ASGD wi
 
 from asyncflax.lab.compare import CompareConfig
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.recipes import cifar10_quick, resnet20
+from asyncflax.train.recipes import cifar10_quick, resnet20, steps_schedule
 
 HOMOGENEOUS = {"homogeneous": "gamma(cv=0.1)"}
 MACHINES = {**HOMOGENEOUS, "heterogeneous": "heterogeneous_gamma(machine_cv=0.6)"}
@@ -75,7 +75,8 @@ def get_config(variant: str = "") -> CompareConfig:
     if variant == "short":
         config.target = 0.7
         epoch = 50_000 // 128
-        config.train = resnet20(num_updates=10 * epoch, warmup_updates=epoch, log_every=epoch // 2, eval_every=epoch)
+        config.train = resnet20(num_updates=10 * epoch, log_every=epoch // 2, eval_every=epoch)
+        config.train.schedule = steps_schedule((0.5, 0.75), warmup=epoch)
         config.num_workers, config.seeds = (8, 16, 32), (0, 1, 2)
     if variant == "cifar10":
         config.target = 0.3
@@ -92,8 +93,7 @@ def get_config(variant: str = "") -> CompareConfig:
             model="SmallCnn",
             batch_size=16,
             learning_rate=0.005,
-            learning_rate_drops=(0.7, 0.9),
-            warmup_updates=100,
+            schedule=steps_schedule((0.7, 0.9), warmup=100),
             momentum=0.9,
             num_updates=2500,
             log_every=50,
@@ -103,7 +103,8 @@ def get_config(variant: str = "") -> CompareConfig:
         config.service_times, config.num_workers, config.seeds = {**MACHINES, **STRAGGLERS}, (8, 16, 32, 64), (0, 1, 2)
     if variant == "fast":
         config.target = 0.5
-        config.train.model, config.train.num_updates, config.train.warmup_updates = "Mlp", 20, 2
+        config.train.model, config.train.num_updates = "Mlp", 20
+        config.train.schedule = steps_schedule((0.7, 0.9), warmup=2)
         config.train.log_every = config.train.eval_every = 10
         config.methods, config.linear_scaling = ("ssgd", "nag_asgd", "multi_asgd"), ("ssgd",)
         config.num_workers, config.seeds = (2, 4), (0, 1)

@@ -15,7 +15,7 @@ commands to get it, when it starts. `configs/imagenet_eight.py:caffenet` is this
 """
 
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.recipes import caffenet
+from asyncflax.train.recipes import caffenet, steps_schedule
 
 
 def get_config(variant: str = "") -> TrainConfig:
@@ -23,5 +23,5 @@ def get_config(variant: str = "") -> TrainConfig:
     if variant not in ("", "steps"):
         raise ValueError(f"configs/imagenet_caffenet.py has the variant 'steps', not {variant!r}.")
     if variant == "steps":
-        return caffenet(learning_rate=0.01, learning_rate_drops=(2 / 9, 4 / 9, 6 / 9, 8 / 9), num_updates=450_000)
+        return caffenet(learning_rate=0.01, schedule=steps_schedule((2 / 9, 4 / 9, 6 / 9, 8 / 9)), num_updates=450_000)
     return caffenet()

@@ -18,7 +18,7 @@ Seen: 48.9, 47.9 and 42.1 % with seeds 0, 1 and 2 (benchmarks/RESULTS.md).
 """
 
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.recipes import caffenet, imagenet_eight_small, resnet50
+from asyncflax.train.recipes import caffenet, imagenet_eight_small, resnet50, steps_schedule
 
 
 def get_config(variant: str = "") -> TrainConfig:
@@ -37,7 +37,8 @@ def get_config(variant: str = "") -> TrainConfig:
     if variant == "caffenet":
         return caffenet(**large)
     if variant == "resnet50":
-        return resnet50(**large, learning_rate=0.02, warmup_updates=100, log_every=20)
+        schedule = steps_schedule((30 / 90, 60 / 90, 80 / 90), warmup=100)
+        return resnet50(**large, learning_rate=0.02, schedule=schedule, log_every=20)
     config = imagenet_eight_small(num_workers=8)
     if variant == "fast":
         config.image_size, config.batch_size, config.num_updates = 32, 16, 6

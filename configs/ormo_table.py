@@ -32,7 +32,7 @@ one network at a time otherwise.
 
 from asyncflax.lab.compare import CompareConfig
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.recipes import cifar10_quick, resnet20
+from asyncflax.train.recipes import cifar10_quick, resnet20, steps_schedule
 
 EQUAL = {"homogeneous": "gamma(cv=0.1)"}
 UNEQUAL = {"heterogeneous": "heterogeneous_gamma(machine_cv=0.6)"}
@@ -46,7 +46,9 @@ def get_config(variant: str = "") -> CompareConfig:
         raise ValueError(f"configs/ormo_table.py has the variants short, cifar10, digits and fast, not {variant!r}.")
     epoch = 50_000 // 64
     config = CompareConfig(
-        train=resnet20(batch_size=64, num_updates=160 * epoch, warmup_updates=0, eval_every=5 * epoch),
+        train=resnet20(
+            batch_size=64, num_updates=160 * epoch, eval_every=5 * epoch, schedule=steps_schedule((0.5, 0.75))
+        ),
         methods=METHODS,
         service_times={**EQUAL, **STRAGGLERS},
         num_workers=(16, 64),
@@ -76,7 +78,7 @@ def get_config(variant: str = "") -> CompareConfig:
             model="SmallCnn",
             batch_size=16,
             learning_rate=0.05,
-            learning_rate_drops=(0.7, 0.9),
+            schedule=steps_schedule((0.7, 0.9)),
             momentum=0.9,
             num_updates=1500,
             log_every=50,

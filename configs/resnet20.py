@@ -20,7 +20,7 @@ updates of batch 32, for trying things: less than a minute on two cores, most of
 """
 
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.recipes import resnet20
+from asyncflax.train.recipes import resnet20, steps_schedule
 
 
 def get_config(variant: str = "") -> TrainConfig:
@@ -34,7 +34,7 @@ def get_config(variant: str = "") -> TrainConfig:
             num_workers=64,
             batch_size=256,
             num_updates=160 * 50_000 // 256,
-            warmup_updates=5 * epoch,
+            schedule=steps_schedule((0.5, 0.75), warmup=5 * epoch),
             eval_every=5 * epoch,
             checkpoint_every=5 * epoch,
         )
@@ -44,7 +44,7 @@ def get_config(variant: str = "") -> TrainConfig:
             crop_pad=1,
             flip=False,
             batch_size=32,
-            warmup_updates=10,
+            schedule=steps_schedule((0.5, 0.75), warmup=10),
             num_updates=60,
             log_every=20,
             eval_every=20,

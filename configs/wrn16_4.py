@@ -16,7 +16,7 @@ scikit-learn's digits, 20 updates of batch 32, for trying things: some minutes o
 """
 
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.recipes import wrn16_4
+from asyncflax.train.recipes import steps_schedule, wrn16_4
 
 
 def get_config(variant: str = "") -> TrainConfig:
@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> TrainConfig:
             crop_pad=1,
             flip=False,
             batch_size=32,
-            warmup_updates=5,
+            schedule=steps_schedule((0.3, 0.6, 0.8), factor=0.2, warmup=5),
             num_updates=20,
             log_every=10,
             eval_every=20,

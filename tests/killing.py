@@ -36,7 +36,7 @@ DIGITS = {
     "num_workers": 4,
     "asynchrony": "queue(service_time=gamma(cv=0.5))",
     "momentum": 0.5,
-    "learning_rate_drops": "(0.5,)",
+    "schedule": "steps(at=0.5)",
     "crop_pad": 1,
     "flip": True,
     **EVERY,

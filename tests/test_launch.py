@@ -345,13 +345,13 @@ def test_overrides_of_all_kinds(tmp_path):
         "--config.algorithm=dc_asgd(strength=0.04)",
         "--config.momentum=-0.09",
         "--config.asynchrony=law(distribution=geometric(mean=7))",
-        "--config.learning_rate_drops=0.5,0.75",
+        "--config.schedule=steps(at=(0.5, 0.75))",
         "--config.flip",
         "--config.width=4",
     )
     assert status == 0, err
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
-    assert config["momentum"] == -0.09 and config["learning_rate_drops"] == [0.5, 0.75] and config["flip"] is True
+    assert config["momentum"] == -0.09 and config["schedule"] == "steps(at=(0.5, 0.75))" and config["flip"] is True
     assert "in theory geometric(7)" in out and "simulated time  none" in out
     assert [row["learning_rate"] for row in rows(tmp_path / "run")[1:]] == pytest.approx([0.2, 0.002], abs=1e-6)
 

@@ -10,7 +10,7 @@ from typing import Any
 from asyncflax import algorithms, data, models, queues, staleness
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.lab import figures
-from asyncflax.train import asynchrony, launcher
+from asyncflax.train import asynchrony, launcher, schedules
 from asyncflax.train.options import makers
 
 
@@ -23,6 +23,7 @@ def catalogue() -> dict[str, dict[str, Callable[..., Any]]]:
         "datasets": {**makers(data, data.ImageData), **makers(data, data.ImageRecords)},
         "asynchrony": makers(asynchrony, asynchrony.Asynchrony),
         "service_times": makers(queues, queues.ServiceTime),
+        "schedules": makers(schedules, schedules.Schedule),
         "distributions": makers(staleness, staleness.StalenessLaw),
         "figures": figures.library(),
     }

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from asyncflax import _check, algorithms, data
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.placement import SERVERS, STORES, make_mesh
-from asyncflax.train import asynchrony
+from asyncflax.train import asynchrony, schedules
 from asyncflax.train.options import Spec, makers, plain_call, read, typed
 from asyncflax.train.precision import PRECISIONS
 
@@ -37,6 +37,7 @@ class Named(NamedTuple):
       dataset: `Spec`.
       asynchrony: `Spec`.
       algorithm: `Spec`.
+      schedule: `Spec`.
       mesh: `Spec`; None for one device, or for all where several processes run.
       model: `Spec`; None as long as nobody has asked for a network, so that a bad field does not load Flax.
 
@@ -46,6 +47,7 @@ class Named(NamedTuple):
     dataset: Spec
     asynchrony: Spec
     algorithm: Spec
+    schedule: Spec
     mesh: Spec | None = None
     model: Spec | None = None
 
@@ -100,13 +102,14 @@ class TrainConfig:
     # The method: one of asyncflax.algorithms such as 'dc_asgd(strength=0.04)', of Optax, or your own.
     algorithm: str = dataclasses.field(default="momentum_asgd", metadata=_CALL)
     learning_rate: float = 0.05  # alpha
-    learning_rate_drops: tuple[float, ...] = ()  # where it drops, as shares of num_updates: (0.5, 0.75)
-    learning_rate_factor: float = 0.1  # what it is multiplied by there
-    warmup_updates: int = 0  # updates over which the learning rate rises to its value, a little each; 0 for none
-    warmup_from: float = 0.0  # the share of the learning rate that it rises from; 0 takes 1 / num_workers
+    # How it changes: constant, cosine(warmup=500), linear(begin=0.8), steps(at=(0.5, 0.75), factor=0.1), one of Optax
+    schedule: str = dataclasses.field(default="constant", metadata=_CALL)
     momentum: float = 0.0  # mu_L, explicit, in [-1, 1]
     weight_decay: float = 0.0  # see decay_at in the options of the algorithm
+    decay_mask: str = "all"  # which parameters decay: all, or weights (no biases, nothing of a normalization)
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
+    clip_norm: float = 0.0  # gradients longer than this are scaled down to it, before weight decay; 0 for no clipping
+    ema_decay: float = 0.0  # of a moving average of the parameters, evaluated beside them; 0 for none
 
     # Where it runs; the results do not depend on it, up to rounding.
     # Gradients computed together at most; 0: one for each device group.
@@ -139,6 +142,12 @@ class TrainConfig:
         own = ("learning_rate",)
         return read("config.algorithm", self.algorithm, _METHODS, _OF_METHODS, kinds, given_imported=own)
 
+    @property
+    def scheduled(self) -> Spec:
+        """What `schedule` names."""
+        given = ("learning_rate", "num_updates", "num_workers")
+        return read("config.schedule", self.schedule, makers(schedules, schedules.Schedule), given)
+
     def check(self) -> Named:
         """Looks up what the fields name, and raises on wrong types, values and names."""
         hints = typing.get_type_hints(TrainConfig)
@@ -149,25 +158,17 @@ class TrainConfig:
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
         _check.integer("config.crop_pad", self.crop_pad, 0)
-        _check.integer("config.warmup_updates", self.warmup_updates, 0)
-        _check.number("config.warmup_from", self.warmup_from, low=0.0, high=1.0)
-        if self.warmup_from > 0 and not self.warmup_updates:
-            raise ValueError(f"config.warmup_from={self.warmup_from} needs config.warmup_updates, which is 0.")
         _check.integer("config.width", self.width, 0)
         _check.choice("config.server", self.server, SERVERS)
         _check.choice("config.store", self.store, STORES)
         _check.integer("config.meter_window", self.meter_window, 12 if self.meter_window > 0 else 0)
         _check.integer("config.seed", self.seed, 0, 2**32 - 1)  # JAX keeps 32 bits
-        for name in ("learning_rate", "learning_rate_factor", "weight_decay", "bias_multiplier"):
+        for name in ("learning_rate", "weight_decay", "bias_multiplier", "clip_norm"):
             _check.number(f"config.{name}", getattr(self, name), low=0.0)
         _check.number("config.pixel_scale", self.pixel_scale, low=0.0, exclusive_low=True)
         _check.momentum(self.momentum, "config.momentum")
-        _check.number("config.learning_rate_drops", self.learning_rate_drops, low=0.0, high=1.0)
-        updates = [round(share * self.num_updates) for share in self.learning_rate_drops]
-        if updates != sorted(set(updates)):
-            raise ValueError(
-                f"config.learning_rate_drops must increase by at least one update, got {self.learning_rate_drops}."
-            )
+        _check.number("config.ema_decay", self.ema_decay, low=0.0, high=1.0)
+        _check.choice("config.decay_mask", self.decay_mask, ("all", "weights"))
         _check.choice("config.precision", self.precision, PRECISIONS)
         images, kinds = (data.ImageData, data.ImageRecords), makers(asynchrony, asynchrony.Asynchrony)
         loaders = {**makers(data, data.ImageData), **makers(data, data.ImageRecords)}
@@ -175,6 +176,7 @@ class TrainConfig:
             read("config.dataset", self.dataset, loaders, ("data_dir", "cache", "classes"), images),
             read("config.asynchrony", self.asynchrony, kinds, _RUN, (asynchrony.Asynchrony,)),
             self.method,
+            self.scheduled,
             read("config.mesh", self.mesh, {"mesh": make_mesh}, ("devices",), (Mesh,)) if self.mesh else None,
         )
         self._check_images(named.dataset)

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import _check, _memory, data, models, transforms
-from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients
+from asyncflax import _check, _memory, data, models
+from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.execute import need_memory
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
@@ -26,10 +26,11 @@ from asyncflax.trace import Trace
 from asyncflax.train.checkpoint import load_model
 from asyncflax.train.config import Named, TrainConfig
 from asyncflax.train.feeds import Feed, make_feed
+from asyncflax.train.method import learning_rates, make_algorithm, of_gradients
 from asyncflax.train.options import Spec, read
 from asyncflax.train.precision import compute_in
 
-__all__ = ["Evaluation", "Experiment", "load_data", "make_algorithm", "make_experiment", "make_meter", "why_no_meter"]
+__all__ = ["Evaluation", "Experiment", "load_data", "make_experiment", "make_meter", "why_no_meter"]
 
 
 class Evaluation(NamedTuple):
@@ -144,7 +145,8 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     mesh = _make_mesh(config, named.mesh)
     places = {"width": config.width or None, "mesh": mesh, "server": config.server, "store": config.store}
     plan = make_plan(trace, **places, cuts={cut for part in cuts for cut in part})
-    algorithm, schedule = make_algorithm(config), _make_schedule(config, config.learning_rate)
+    algorithm = make_algorithm(config)
+    schedule = learning_rates(config)
     images = load_data(config) if images is None else images
     feed = make_feed(config, images, plan)
     batches = _memory.num_bytes(feed.example) * plan.chunks.worker.shape[-1]
@@ -231,97 +233,6 @@ def _make_mesh(config: TrainConfig, spec: Spec | None) -> Mesh | None:
     return mesh
 
 
-def make_algorithm(config: TrainConfig, *, learning_rate: Any = None, momentum: Any = None) -> AsyncAlgorithm:
-    """The method that a config names: one of the library, one of your own, or a transformation of Optax.
-
-    A factory of your own is given those of learning_rate, momentum, num_workers and weight_decay that it has as
-    parameters. If it returns a transformation of Optax, momentum and weight decay are its own options, and the config's
-    must be 0; it needs a parameter learning_rate, which gets the config's schedule (`optax.inject_hyperparams`).
-
-    Args:
-      config: what to make; see `TrainConfig.algorithm`.
-      learning_rate: instead of the config's; may be traced, so that `jax.vmap` makes a grid.
-      momentum: instead of the config's; may be traced.
-
-    Raises:
-      TypeError, ValueError: an option of the method is wrong, or it cannot be given what the config has.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.experiment import make_algorithm
-      >>> make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
-      asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0)
-      >>> make_algorithm(TrainConfig(algorithm="optax.adamw(b1=0.8)", momentum=0.9))
-      Traceback (most recent call last):
-        ...
-      ValueError: config.momentum=0.9, but optax.adamw is a transformation of Optax; set it to 0, and give \
-optax.adamw options of its own.
-    """
-    spec = config.method
-    learning_rate = config.learning_rate if learning_rate is None else learning_rate
-    given = {
-        "learning_rate": _make_schedule(config, learning_rate, by="step") if _changes(config) else learning_rate,
-        "momentum": config.momentum if momentum is None else momentum,
-        "num_workers": config.num_workers,
-        "weight_decay": config.weight_decay if config.bias_multiplier == 1.0 else 0.0,
-    }
-    plain = spec if config.bias_multiplier == 1.0 else spec.without("decay_at")
-    made = plain.make(**given)
-    if isinstance(made, AsyncAlgorithm):
-        algorithm = made
-        for name in ("momentum", "weight_decay"):
-            if getattr(config, name) and not spec.accepts(name):
-                what = name.replace("_", " ")
-                raise ValueError(f"config.{name}={getattr(config, name)}, but {spec.name} has no {what}; set it to 0.")
-        for name in spec.options.keys() & given.keys():
-            raise ValueError(f"{spec.field}: {name} of {spec.name} is set by a field of its own, got '{spec}'.")
-    else:
-        algorithm = _of_optax(config, spec, given["learning_rate"])
-    if config.bias_multiplier == 1.0:
-        return algorithm
-    return transform_gradients(_decay_and_multiply(config, spec.option("decay_at", "read")), algorithm)
-
-
-def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any) -> AsyncAlgorithm:
-    for name in ("momentum", "weight_decay"):
-        if getattr(config, name):
-            raise ValueError(
-                f"config.{name}={getattr(config, name)}, but {spec.name} is a transformation of Optax; set it to 0, "
-                f"and give {spec.name} options of its own."
-            )
-    if not spec.accepts("learning_rate"):
-        raise ValueError(
-            f"{spec.field}: {spec.name} has no learning_rate, which the config has. Name a function of your own that "
-            f"has one: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
-        )
-    make = lambda learning_rate: spec.make(learning_rate=learning_rate, num_workers=config.num_workers)
-    return from_optax(optax.inject_hyperparams(make)(learning_rate=learning_rate))
-
-
-def is_of_optax(config: TrainConfig) -> bool:
-    """Whether the method is a transformation of Optax, or makes one.
-
-    Args:
-      config: its method, learning rate, momentum, weight decay and number of workers are used.
-
-    >>> from asyncflax.train.config import TrainConfig
-    >>> from asyncflax.train.experiment import is_of_optax
-    >>> is_of_optax(TrainConfig(algorithm="optax.sgd(momentum=0.9)")), is_of_optax(TrainConfig())
-    (True, False)
-    """
-    spec = config.method
-    names = ("learning_rate", "momentum", "num_workers", "weight_decay")
-    return spec.imported and not isinstance(
-        spec.make(**{name: getattr(config, name) for name in names}), AsyncAlgorithm
-    )
-
-
-def _decay_and_multiply(config: TrainConfig, decay_at: str) -> optax.GradientTransformationExtraArgs:
-    """Weight decay and the multiplier of biases, which is for the decayed gradient, as in Caffe."""
-    decay = transforms.decay_weights(config.weight_decay, at=decay_at)
-    return optax.chain(decay, optax.masked(optax.scale(config.bias_multiplier), _is_bias))
-
-
 def why_no_meter(config: TrainConfig, trace: Trace) -> str:
     """Why `make_meter` cannot measure momentum in a training, in a few words; '' where it can.
 
@@ -361,41 +272,18 @@ def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], M
       >>> meter.momentum, meter.window
       (0.3, 500)
     """
-    config, updates = experiment.config, np.arange(len(experiment.trace))
-    change = _decay_and_multiply(config, "read")
+    config = experiment.config
+    change = of_gradients(config, decay_of_method=True)
 
-    def applied(grads, read_params):
-        return change.update(grads, change.init(read_params), read_params, read_params=read_params)[0]
+    def changed(tx, grads, read_params):
+        return tx.update(grads, tx.init(read_params), read_params, read_params=read_params)[0]
 
-    plain = config.weight_decay == 0 and config.bias_multiplier == 1
-    gradient_fn = watch(experiment.gradient_fn, experiment.params, seed=config.seed, applied=None if plain else applied)
-    rates = np.broadcast_to(np.asarray(experiment.schedule(updates)), updates.shape)  # once, before the device is busy
+    applied = None if change is None else functools.partial(changed, change)
+    gradient_fn = watch(experiment.gradient_fn, experiment.params, seed=config.seed, applied=applied)
+    rates = np.asarray(jax.vmap(experiment.schedule)(jnp.arange(len(experiment.trace))))  # before the device is busy
     momentum = config.momentum if experiment.named.algorithm.name == "momentum_asgd" else 0.0
     window = MomentumMeter(learning_rate=lambda events: rates[events], momentum=momentum, window=config.meter_window)
     return gradient_fn, window
-
-
-def _changes(config: TrainConfig) -> bool:
-    """Whether the learning rate is no constant."""
-    return bool(config.learning_rate_drops or config.warmup_updates)
-
-
-def _make_schedule(config: TrainConfig, learning_rate: Any, by: str = "event") -> Callable[[Any], Any]:
-    """The learning rate by the method's own steps, or by events: what drops, times what rises from a share to 1."""
-    events = config.num_workers if config.method.name == "ssgd" else 1  # of a step
-    drops = [round(share * config.num_updates) // events for share in config.learning_rate_drops]
-    dropping = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(drops, config.learning_rate_factor))
-    rise = config.warmup_updates // events
-    schedule = dropping
-    if rise > 0:
-        rising = optax.linear_schedule(config.warmup_from or 1 / config.num_workers, 1.0, rise)
-        schedule = lambda step: rising(step) * dropping(step)
-    return schedule if by == "step" else lambda event: schedule(event // events)
-
-
-def _is_bias(params: Any) -> Any:
-    """Which leaves are biases, by their names."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
 
 
 def _network(config: TrainConfig, feed: Feed) -> tuple[Spec, dict[str, Any]]:

@@ -43,6 +43,7 @@ from asyncflax.train.asynchrony import inputs
 from asyncflax.train.checkpoint import Checkpoints
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment, make_meter, why_no_meter
+from asyncflax.train.method import averaged
 from asyncflax.train.records import Records
 from asyncflax.train.workdir import Workdir
 
@@ -141,6 +142,15 @@ def _steered(algorithm_state: Any) -> dict[str, jax.Array]:
     return {} if value is None else {"explicit_momentum": jnp.copy(value)}
 
 
+def _evaluated(experiment: Experiment, state: RunState) -> dict[str, jax.Array]:
+    """How good the parameters are, and beside them their moving average, with the same statistics of BatchNorm."""
+    found = experiment.evaluate(state.params, state.model_state)
+    if experiment.config.ema_decay == 0:
+        return found
+    average = experiment.evaluate(averaged(state.algorithm, state.params), state.model_state)
+    return found | {f"ema_{name}": value for name, value in average.items()}
+
+
 def _of_all(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """What all processes of a run have in common; a data set may lie elsewhere on each host."""
     fields = {f"config.{name}": value for name, value in dataclasses.asdict(config).items()}
@@ -177,7 +187,7 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
     with records, _signals() as signals, _progress(len(trace), start) as bar:
         reporter = _Reporter(experiment, records, checkpoints, meter, bar, start)
         if checkpoint is None:
-            reporter.report_start(experiment.evaluate(state.params, state.model_state))
+            reporter.report_start(_evaluated(experiment, state))
         waiting = None  # a chunk's metrics are read when the next one has been dispatched
         for chunk in experiment.plan:
             begin, update = chunk.events.start, chunk.events.stop
@@ -189,7 +199,7 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
                 reporter.report(*waiting)
             is_last = update == len(trace)
             evaluate = update % config.eval_every == 0 or is_last
-            evaluation = experiment.evaluate(state.params, state.model_state) if evaluate else {}
+            evaluation = _evaluated(experiment, state) if evaluate else {}
             waiting = (chunk.events, out, evaluation, _steered(state.algorithm))
             stopped_by = signals.stopped_by()
             if update % config.checkpoint_every == 0 or is_last or stopped_by:
@@ -295,6 +305,7 @@ class _Reporter:
             words = [f"update {row['update']:,}"]
             words += [f"train loss {row['train_loss']:.4f}"] if "train_loss" in row else []
             words += [f"test loss {metrics['test_loss']:.4f}", f"test accuracy {metrics['test_accuracy']:.2%}"]
+            words += [f"of the average {metrics['ema_test_accuracy']:.2%}"] if "ema_test_accuracy" in metrics else []
             words += [f"top 5 {metrics['test_top5_accuracy']:.2%}"] if "test_top5_accuracy" in metrics else []
             words += [f"implicit momentum {momentum['implicit_momentum']:.2f}"] if momentum else []
             words += [f"{row['updates_per_second']:.1f} updates/s"] if "updates_per_second" in row else []
@@ -413,6 +424,8 @@ def _table(experiment: Experiment, records: Records) -> str:
         "test loss": f"{last['test_loss']:.4f}",
         "test accuracy": f"{accuracy[-1]:.2%}, best {accuracy[best]:.2%} at update {updates[best]:,}",
     }
+    if "ema_test_accuracy" in last:
+        lines["moving average"] = f"test loss {last['ema_test_loss']:.4f}, accuracy {last['ema_test_accuracy']:.2%}"
     if "test_top5_accuracy" in last:
         lines["top 5"] = f"{last['test_top5_accuracy']:.2%}"
     return "\n".join(f"{name:15s} {text}" for name, text in lines.items())

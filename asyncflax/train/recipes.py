@@ -5,7 +5,22 @@ from typing import Any
 
 from asyncflax.train.config import TrainConfig
 
-__all__ = ["caffenet", "cifar10_quick", "imagenet_eight_small", "resnet20", "resnet50", "wrn16_4"]
+__all__ = ["caffenet", "cifar10_quick", "imagenet_eight_small", "resnet20", "resnet50", "steps_schedule", "wrn16_4"]
+
+
+def steps_schedule(at: tuple[float, ...], *, factor: float = 0.1, warmup: int = 0) -> str:
+    """A schedule that drops, after a warm-up from the learning rate over the number of workers, as SMEGA2 has it.
+
+    Args:
+      at, factor, warmup: see `schedules.steps`.
+
+    Example:
+      >>> from asyncflax.train.recipes import steps_schedule
+      >>> steps_schedule((0.7, 0.9), warmup=100)
+      'steps(at=(0.7, 0.9), factor=0.1, warmup=100, warmup_from=None)'
+    """
+    rise = f", warmup={warmup}, warmup_from=None" if warmup else ""
+    return f"steps(at={at!r}, factor={factor!r}{rise})"
 
 
 def cifar10_quick(**fields: Any) -> TrainConfig:
@@ -19,7 +34,7 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
       fields: of `TrainConfig`, instead of the recipe's.
 
     Source: Caffe, examples/cifar10/cifar10_quick_solver.prototxt, whose second stage is
-      learning_rate_drops=(0.8,); the CIFAR experiments of Mitliagkas et al. 2016 (arXiv:1605.09774).
+      schedule='steps(at=0.8)'; the CIFAR experiments of Mitliagkas et al. 2016 (arXiv:1605.09774).
 
     Example:
       >>> from asyncflax.train.recipes import cifar10_quick
@@ -75,8 +90,8 @@ def resnet20(**fields: Any) -> TrainConfig:
     Example:
       >>> from asyncflax.train.recipes import resnet20
       >>> config = resnet20(num_workers=16, algorithm="multi_asgd")
-      >>> config.model, config.num_updates * config.batch_size // 50_000, config.warmup_updates
-      ('ResNet20', 160, 1953)
+      >>> config.model, config.num_updates * config.batch_size // 50_000, config.schedule
+      ('ResNet20', 160, 'steps(at=(0.5, 0.75), factor=0.1, warmup=1953, warmup_from=None)')
     """
     recipe = TrainConfig(
         # What is trained on what.
@@ -92,9 +107,7 @@ def resnet20(**fields: Any) -> TrainConfig:
         # The method.
         algorithm="momentum_asgd",
         learning_rate=0.1,
-        learning_rate_drops=(0.5, 0.75),
-        learning_rate_factor=0.1,
-        warmup_updates=_updates(epochs=5, batch_size=128),
+        schedule=steps_schedule(at=(0.5, 0.75), factor=0.1, warmup=_updates(epochs=5, batch_size=128)),
         momentum=0.9,
         weight_decay=1e-4,
         # The run.
@@ -121,14 +134,13 @@ def wrn16_4(**fields: Any) -> TrainConfig:
     Example:
       >>> from asyncflax.train.recipes import wrn16_4
       >>> config = wrn16_4(num_workers=8)
-      >>> config.dataset, config.model, config.num_updates, config.learning_rate_drops
-      ('cifar100', 'WideResNet16x4', 78125, (0.3, 0.6, 0.8))
+      >>> config.dataset, config.model, config.num_updates, config.weight_decay
+      ('cifar100', 'WideResNet16x4', 78125, 0.0005)
     """
     recipe = resnet20(
         dataset="cifar100",
         model="WideResNet16x4",
-        learning_rate_drops=(0.3, 0.6, 0.8),
-        learning_rate_factor=0.2,
+        schedule=steps_schedule(at=(0.3, 0.6, 0.8), factor=0.2, warmup=_updates(epochs=5, batch_size=128)),
         weight_decay=5e-4,
         num_updates=_updates(epochs=200, batch_size=128),
     )
@@ -148,8 +160,8 @@ def caffenet(**fields: Any) -> TrainConfig:
 
     Source: the solver of github.com/HazyResearch/Omnivore (Hadjis et al. 2016, arXiv:1606.04487); Caffe,
       models/bvlc_reference_caffenet, whose own solver is learning_rate=0.01 with
-      learning_rate_drops=(2/9, 4/9, 6/9, 8/9) and num_updates=450_000; the ImageNet experiments of Mitliagkas et al.
-      2016 (arXiv:1605.09774).
+      schedule='steps(at=(0.222, 0.444, 0.667, 0.889))' and num_updates=450_000; the ImageNet experiments of Mitliagkas
+      et al. 2016 (arXiv:1605.09774).
 
     Example:
       >>> from asyncflax.train.recipes import caffenet
@@ -252,9 +264,7 @@ def resnet50(**fields: Any) -> TrainConfig:
         # The method.
         algorithm="momentum_asgd",
         learning_rate=0.1,
-        learning_rate_drops=(30 / 90, 60 / 90, 80 / 90),
-        learning_rate_factor=0.1,
-        warmup_updates=5 * epoch,
+        schedule=steps_schedule(at=(30 / 90, 60 / 90, 80 / 90), factor=0.1, warmup=5 * epoch),
         momentum=0.9,
         weight_decay=1e-4,
         # The run.

@@ -5,6 +5,7 @@ the engine gives to every transformation that accepts them; leaving one out is a
 events `with_delay` gives them.
 """
 
+from asyncflax.transforms.averaging import ParamsAverageState, average_params
 from asyncflax.transforms.compensation import MeanSquareState, compensate_delay
 from asyncflax.transforms.delay import DelayState, WithDelayState, delay_gradients, with_delay
 from asyncflax.transforms.momentum import (
@@ -24,11 +25,13 @@ __all__ = [
     "DelayState",
     "MeanSquareState",
     "MomentumState",
+    "ParamsAverageState",
     "PerWorkerState",
     "ScheduledMomentumState",
     "StoredVersions",
     "SummedMomentumState",
     "WithDelayState",
+    "average_params",
     "compensate_delay",
     "decay_weights",
     "delay_gradients",

@@ -53,7 +53,7 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
     [
         # Tiles of 8 hyper-parameters, one a device, some of them fill-ups; unequal stretches between cuts.
         (
-            dataclasses.replace(TRAIN, learning_rate_drops=(0.5,), weight_decay=0.01, bias_multiplier=2.0),
+            dataclasses.replace(TRAIN, schedule="steps(at=0.5)", weight_decay=0.01, bias_multiplier=2.0),
             {"num_workers": (1, 3), "momentum": (-0.1, 0.6, 0.3), "learning_rate": (0.1, 0.05, 0.01), "seed": (0, 1)},
             6,
         ),
@@ -178,7 +178,7 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
         (r"momentum=(0.5, 2.0), seed=(0, 1)", r"the cell momentum=2.0, seed=0 is refused: config.momentum must be"),
         ("num_workers=(1, 2.5)", "the cell num_workers=2.5 is refused: config.num_workers must be of type int"),
         ("algorithm=('asgd',), momentum=(0.0, 0.9)", "asgd has no momentum; set it to 0"),
-        ("learning_rate_drops=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
+        ("crop_area=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
         ("seed=(0, 4000000000)", r"must have numbers below 2\^31"),
         ("algorithm=(momentum_asgd(frm=inside),)", "has no option 'frm'.*did you mean 'form'"),
         ("start_from=('nowhere',)", "nowhere is no checkpoint"),

@@ -156,7 +156,7 @@ class KilledError(Exception):
 
 
 def test_a_resumed_run_has_the_statistics_of_an_uninterrupted_one_bit_by_bit(tmp_path, monkeypatch):
-    config = dataclasses.replace(TINY, momentum=0.3, meter_window=12, warmup_updates=8)
+    config = dataclasses.replace(TINY, momentum=0.3, meter_window=12, schedule="constant(warmup=8, warmup_from=None)")
     whole = loop.train_and_evaluate(config, tmp_path / "whole")
     chunks, run_chunk = [], loop.run_chunk
 
@@ -193,7 +193,7 @@ def test_a_warm_start_has_the_statistics_of_the_checkpoint(tmp_path):
 
 def test_the_cells_of_a_sweep_have_statistics_of_their_own(tmp_path):
     axes = "num_workers=(3,), learning_rate=(0.2, 0.02), seed=(0, 1)"
-    changes = {"warmup_updates": 6, "learning_rate_drops": (0.5,)}
+    changes = {"schedule": "steps(at=0.5, warmup=6)"}
     results = run_sweep(SweepConfig(dataclasses.replace(TINY, **changes), axes=axes), tmp_path / "sweep")
     for learning_rate, seed in ((0.2, 0), (0.02, 1)):
         cell = {"num_workers": 3, "learning_rate": learning_rate, "seed": seed}
@@ -283,11 +283,10 @@ def test_resnet20_trains_on_real_images(dataset):
         num_workers=2,
         batch_size=16,
         num_updates=updates,
-        warmup_updates=4,
+        schedule="constant(warmup=4)",
         momentum=0.0,
         eval_every=updates,
         log_every=updates,
-        learning_rate_drops=(),
         flip=False,
         crop_pad=0,
     )

@@ -191,7 +191,7 @@ DIGITS = TrainConfig(  # that of configs/digits.py, shorter, with a drop
     num_workers=8,
     momentum=0.3,
     learning_rate=0.2,
-    learning_rate_drops=(0.9,),
+    schedule="steps(at=0.9)",
     num_updates=700,
     eval_every=100,
     checkpoint_every=100,

@@ -16,7 +16,7 @@ from asyncflax.lab import figures
 from asyncflax.lab.compare import CompareConfig, Comparison
 from asyncflax.lab.sweep import SweepConfig
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.experiment import make_algorithm
+from asyncflax.train.method import make_algorithm
 from asyncflax.train.workdir import differences
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,13 +39,13 @@ ROOT = pathlib.Path(__file__).parents[2]
         ),
         ({"pixel_scale": 0.0}, ValueError, r"config\.pixel_scale must be finite and in \(0, inf\]"),
         ({"crop_pad": -1}, ValueError, r"config\.crop_pad must be an integer >= 0"),
-        ({"warmup_updates": -1}, ValueError, r"config\.warmup_updates must be an integer >= 0"),
-        ({"warmup_updates": 5, "warmup_from": 1.5}, ValueError, r"config\.warmup_from must be finite and in \[0, 1\]"),
-        ({"warmup_from": 0.5}, ValueError, r"config\.warmup_from=0\.5 needs config\.warmup_updates, which is 0"),
         ({"flip": 1}, TypeError, r"config\.flip must be of type bool, got 1"),
-        ({"learning_rate_drops": (0.5, 0.2)}, ValueError, r"config\.learning_rate_drops must increase"),
-        ({"learning_rate_drops": (1.5,)}, ValueError, r"config\.learning_rate_drops must be finite and in \[0, 1\]"),
-        ({"learning_rate_drops": 0.5}, TypeError, r"config\.learning_rate_drops must be a tuple of numbers, got 0\.5"),
+        ({"clip_norm": -1.0}, ValueError, r"config\.clip_norm must be finite and in \[0, inf\]"),
+        ({"ema_decay": 1.5}, ValueError, r"config\.ema_decay must be finite and in \[0, 1\]"),
+        ({"decay_mask": "kernels"}, ValueError, "config.decay_mask must be one of 'all', 'weights', got 'kernels'"),
+        ({"schedule": "cosin"}, ValueError, "config.schedule must be one of .*; did you mean 'cosine'"),
+        ({"schedule": "cosine(warm=3)"}, ValueError, "cosine has no option 'warm'.*did you mean 'warmup'"),
+        ({"crop_area": 0.5}, TypeError, r"config\.crop_area must be a tuple of numbers, got 0\.5"),
         (
             {"precision": "bf16"},
             ValueError,
@@ -86,17 +86,17 @@ def test_bad_fields_are_one_clear_error(fields, error, message):
 
 
 def test_numbers_may_be_written_plainly():
-    config = TrainConfig(learning_rate=1, learning_rate_drops=[0, 1])
+    config = TrainConfig(dataset="imagenet2012", learning_rate=1, crop_area=[0.5, 1])
     config.check()
-    assert (config.learning_rate, config.learning_rate_drops) == (1.0, (0.0, 1.0))
+    assert (config.learning_rate, config.crop_area) == (1.0, (0.5, 1.0))
     config = TrainConfig(learning_rate=np.float32(0.5), num_workers=np.int64(4))
     config.check()
     assert (config.learning_rate, config.num_workers) == (0.5, 4) and type(config.num_workers) is int
 
 
 def test_a_run_goes_on_with_data_elsewhere_but_not_with_other_hyper_parameters():
-    config = TrainConfig(learning_rate_drops=(0.5,))
-    began = {**dataclasses.asdict(config), "learning_rate_drops": [0.5]}  # as JSON has it
+    config = TrainConfig(crop_area=(0.5, 0.5))
+    began = {**dataclasses.asdict(config), "crop_area": [0.5, 0.5]}  # as JSON has it
     assert differences(began, dataclasses.replace(config, data_dir="/elsewhere", keep_checkpoints=9)) == []
     for same in ({"algorithm": "momentum_asgd( )"}, {"asynchrony": "queue()"}, {"model": " SmallCnn"}):
         assert differences(began, dataclasses.replace(config, **same)) == []

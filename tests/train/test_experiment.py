@@ -53,7 +53,7 @@ def test_the_recipe_of_caffe_by_hand():
         momentum=0.9,
         weight_decay=0.1,
         bias_multiplier=2.0,
-        learning_rate_drops=(0.8,),
+        schedule="steps(at=0.8)",
     )
     experiment, state, _ = run(config)
     params, gradient_fn = experiment.params, jax.jit(experiment.gradient_fn)
@@ -113,22 +113,23 @@ def test_only_memoryless_queues_have_a_law():
 
 
 def test_a_drop_of_the_learning_rate_in_rounds_of_synchronous_sgd():
-    changes = {"asynchrony": "barrier", "algorithm": "ssgd", "learning_rate_drops": (0.5,)}
-    experiment, state, _ = run(dataclasses.replace(SMALL, **changes, learning_rate_factor=0.0))
-    assert [float(experiment.schedule(event)) > 0 for event in (0, 27, 28, 59)] == [True, True, False, False]
-    _, half, _ = run(dataclasses.replace(SMALL, **changes | {"learning_rate_drops": ()}, num_updates=28))
+    """Update 30 is in the round of updates 28 to 31, so the next one has the new rate."""
+    changes = {"asynchrony": "barrier", "algorithm": "ssgd"}
+    experiment, state, _ = run(dataclasses.replace(SMALL, **changes, schedule="steps(at=0.5, factor=0)"))
+    assert [float(experiment.schedule(event)) > 0 for event in (0, 31, 32, 59)] == [True, True, False, False]
+    _, half, _ = run(dataclasses.replace(SMALL, **changes, num_updates=32))
     jax.tree.map(np.testing.assert_array_equal, state.params, half.params)
 
 
 def test_the_learning_rate_rises_update_by_update_and_then_drops():
     config = dataclasses.replace(
-        SMALL, num_updates=40, learning_rate=0.4, warmup_updates=8, learning_rate_drops=(0.5,), algorithm="asgd"
+        SMALL, num_updates=40, learning_rate=0.4, schedule="steps(at=0.5, warmup=8, warmup_from=None)", algorithm="asgd"
     )
     rates = np.array([0.4 * (0.25 + 0.75 * min(t / 8, 1)) * (1.0 if t < 20 else 0.1) for t in range(40)])
     experiment, state, _ = run(config)
     np.testing.assert_allclose(experiment.schedule(np.arange(40)), rates, rtol=1e-6)
     assert len(set(np.asarray(experiment.schedule(np.arange(8, 20))))) == 1, "for the momentum meter"
-    half = make_experiment(dataclasses.replace(config, warmup_from=0.5))
+    half = make_experiment(dataclasses.replace(config, schedule="constant(warmup=8, warmup_from=0.5)"))
     np.testing.assert_allclose([half.schedule(0), half.schedule(4), half.schedule(8)], [0.2, 0.3, 0.4], rtol=1e-6)
     # The server's own steps, by hand.
     params, gradient_fn = [experiment.params], jax.jit(experiment.gradient_fn)
@@ -140,7 +141,7 @@ def test_the_learning_rate_rises_update_by_update_and_then_drops():
 
 
 def test_a_warm_up_in_rounds_of_synchronous_sgd():
-    changes = {"asynchrony": "barrier", "algorithm": "ssgd", "warmup_updates": 8}
+    changes = {"asynchrony": "barrier", "algorithm": "ssgd", "schedule": "constant(warmup=8, warmup_from=None)"}
     schedule = make_experiment(dataclasses.replace(SMALL, learning_rate=0.4, **changes)).schedule
     expected = [0.1] * 4 + [0.25] * 4 + [0.4] * 4
     np.testing.assert_allclose([schedule(event) for event in range(12)], expected, rtol=1e-6)
@@ -148,7 +149,9 @@ def test_a_warm_up_in_rounds_of_synchronous_sgd():
 
 def test_the_meter_shows_nothing_before_the_warm_up_is_over(tmp_path):
     """A window needs one learning rate."""
-    config = dataclasses.replace(SMALL, num_updates=90, warmup_updates=30, meter_window=24, eval_every=15)
+    config = dataclasses.replace(
+        SMALL, num_updates=90, schedule="cosine(end=1, warmup=30)", meter_window=24, eval_every=15
+    )
     rows = train_and_evaluate(dataclasses.replace(config, checkpoint_every=90), tmp_path / "run").rows
     shown = [row["update"] for row in rows if "implicit_momentum" in row]
     assert shown and min(shown) >= 30 + 24 and rows[1]["learning_rate"] < rows[-1]["learning_rate"]

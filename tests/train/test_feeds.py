@@ -237,7 +237,7 @@ def test_a_sweep_trains_on_records_as_a_training_does():
 def test_a_step_of_each_network_on_real_photographs(recipe, image_size):
     """Two updates on small crops, without weight decay: gradients have moved every parameter, and nothing is broken."""
     small = {"image_size": image_size, "batch_size": 4, "num_updates": 2, "log_every": 2, "decode_processes": 0}
-    small |= {"warmup_updates": 0, "learning_rate_drops": (), "weight_decay": 0.0}
+    small |= {"schedule": "constant", "weight_decay": 0.0}
     config = recipe(dataset="imagenet_eight", classes=(0, 3, 5), data_dir=TFDS_DATA_DIR, **small)
     experiment = make_experiment(config)
     assert experiment.data.class_names == ("n01440764", "n03000684", "n03394916")

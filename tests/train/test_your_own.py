@@ -18,7 +18,8 @@ import asyncflax
 from asyncflax.errors import RunError
 from asyncflax.lab.sweep import SweepConfig, run_sweep
 from asyncflax.train import TrainConfig, train_and_evaluate
-from asyncflax.train.experiment import make_algorithm, make_experiment
+from asyncflax.train.experiment import make_experiment
+from asyncflax.train.method import make_algorithm
 
 ROOT = pathlib.Path(__file__).parents[2]
 OWN = '''
@@ -285,7 +286,7 @@ def test_a_recorded_trace_is_known_by_its_content(tmp_path):
 
 
 def test_a_transformation_of_optax_has_the_schedule_of_the_config():
-    config = TrainConfig(algorithm="optax.sgd", num_updates=40, learning_rate_drops=(0.5,), learning_rate=0.1)
+    config = TrainConfig(algorithm="optax.sgd", num_updates=40, schedule="steps(at=0.5)", learning_rate=0.1)
     params = {"w": np.ones(3, np.float32)}
     for event, rate in ((0, 0.1), (19, 0.1), (20, 0.01)):
         algorithm = make_algorithm(config)

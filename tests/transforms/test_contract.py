@@ -19,6 +19,7 @@ from problems import MAIN_METHODS, METHODS, WORKERS, assert_close
 
 from asyncflax import queues, staleness
 from asyncflax.transforms import (
+    average_params,
     compensate_delay,
     decay_weights,
     delay_gradients,
@@ -45,6 +46,7 @@ def lift(method):
 BLOCKS = {
     "compensate_delay": compensate_delay,
     "compensate_delay-mean_square": lambda x: compensate_delay(x, mean_square_decay=0.9),
+    "average_params": average_params,
     "decay_weights": decay_weights,
     "decay_weights-server": lambda x: decay_weights(x, at="server"),
     "delay_gradients": lambda x: delay_gradients(jnp.int32(2 * x), max_staleness=2),

@@ -16,7 +16,7 @@ from asyncflax.lab.sweep.grid import Cells
 from asyncflax.train import asynchrony
 from asyncflax.train.asynchrony import Asynchrony
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.experiment import is_of_optax
+from asyncflax.train.method import is_of_optax
 from asyncflax.train.options import Items, Spec, makers, parse_items, plain_items, read, typed
 
 _METHODS = makers(algorithms, AsyncAlgorithm)

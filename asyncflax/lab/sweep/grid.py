@@ -17,7 +17,7 @@ import numpy as np
 
 from asyncflax import _check, _memory
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.experiment import make_algorithm
+from asyncflax.train.method import make_algorithm
 from asyncflax.train.options import Items, in_range, parse_items, plain_call, plain_items
 
 HYPER = ("learning_rate", "momentum")

@@ -23,8 +23,9 @@ from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
 from asyncflax.engine.plan import Chunk
 from asyncflax.metrics import normalised_gap
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.experiment import Experiment, make_algorithm, make_experiment
+from asyncflax.train.experiment import Experiment, make_experiment
 from asyncflax.train.feeds import CHUNK_BYTES, Feed
+from asyncflax.train.method import make_algorithm
 
 # On CPUs more cells at once gain nothing and leave the caches (benchmarks/RESULTS.md).
 _FAST_ON_CPU = 10
@@ -322,7 +323,7 @@ def _model(state: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _algorithm(config: TrainConfig, hyper: jax.Array) -> Any:
-    return make_algorithm(config, learning_rate=hyper[0], momentum=hyper[1])
+    return make_algorithm(config, {"learning_rate": hyper[0], "momentum": hyper[1]})
 
 
 def _means(out: RunOutput, num_events: jax.Array) -> dict[str, jax.Array]:

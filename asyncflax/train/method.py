@@ -1,0 +1,223 @@
+"""The method of a training: what `config.algorithm` names, with schedule, clipping, decay and average around it.
+
+    gradient -> clip_norm -> weight decay -> bias_multiplier -> method(schedule of learning_rate, momentum) -> ema_decay
+
+Weight decay is the method's own unless it concerns some parameters only, or biases have a learning rate of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from asyncflax import transforms
+from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients, transform_updates
+from asyncflax.train.config import TrainConfig
+from asyncflax.train.options import Spec
+from asyncflax.train.schedules import Schedule, make_schedule
+
+__all__ = ["GIVEN", "averaged", "is_of_optax", "learning_rates", "make_algorithm", "of_gradients"]
+
+GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that a method has as parameters, beside num_workers
+_OPTION = "algorithm."  # what the name of a method's own number begins with
+
+
+def make_algorithm(config: TrainConfig, numbers: Mapping[str, Any] | None = None) -> AsyncAlgorithm:
+    """The method that a config names: one of the library, one of your own, or a transformation of Optax.
+
+    A factory of your own is given those of learning_rate, momentum, num_workers and weight_decay that it has as
+    parameters. If it returns a transformation of Optax, momentum and weight decay are its own options, and the config's
+    must be 0; it needs a parameter learning_rate, which gets the config's schedule (`optax.inject_hyperparams`), and
+    may have a parameter mask, which gets that of `config.decay_mask`.
+
+    Args:
+      config: what to make; see `TrainConfig.algorithm`.
+      numbers: by name of a field ('momentum') or of an option of the method ('algorithm.strength'), instead of the
+        config's; may be traced, so that `jax.vmap` makes a grid.
+
+    Raises:
+      TypeError, ValueError: an option of the method is wrong, or it cannot be given what the config has.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.method import make_algorithm
+      >>> make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
+      asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0)
+      >>> make_algorithm(TrainConfig(algorithm="optax.adamw(b1=0.8)", momentum=0.9))
+      Traceback (most recent call last):
+        ...
+      ValueError: config.momentum=0.9, but optax.adamw is a transformation of Optax; set it to 0, and give \
+optax.adamw options of its own.
+    """
+    numbers = numbers or {}
+    value = lambda name: numbers.get(name, getattr(config, name))
+    options = {name.removeprefix(_OPTION): x for name, x in numbers.items() if name.startswith(_OPTION)}
+    spec = config.method
+    spec = dataclasses.replace(spec, options={**spec.options, **options})
+    outside = _decays_outside(config, numbers)
+    given = {
+        "learning_rate": _of_method(config, value("learning_rate")),
+        "momentum": value("momentum"),
+        "num_workers": config.num_workers,
+        "weight_decay": 0.0 if outside else value("weight_decay"),
+    }
+    mask = {} if config.decay_mask == "all" else {"mask": _is_weight}
+    made = (spec.without("decay_at") if outside else spec).make(**given, **mask)
+    if isinstance(made, AsyncAlgorithm):
+        _check_fields(config, spec, given)
+        algorithm = made
+    else:
+        algorithm = _of_optax(config, spec, given["learning_rate"], mask)
+    change = of_gradients(config, numbers)
+    algorithm = algorithm if change is None else transform_gradients(change, algorithm)
+    if config.ema_decay == 0:
+        return algorithm
+    return transform_updates(algorithm, transforms.average_params(config.ema_decay))
+
+
+def of_gradients(
+    config: TrainConfig, numbers: Mapping[str, Any] | None = None, *, decay_of_method: bool = False
+) -> optax.GradientTransformationExtraArgs | None:
+    """What happens to gradients before the method is given them; None if nothing does.
+
+    Args:
+      config: clip_norm, weight_decay, decay_mask and bias_multiplier are used.
+      numbers: see `make_algorithm`.
+      decay_of_method: add weight decay that the method does itself, as its first step.
+
+    >>> from asyncflax.train.config import TrainConfig
+    >>> from asyncflax.train.method import of_gradients
+    >>> of_gradients(TrainConfig()) is None, of_gradients(TrainConfig(clip_norm=1.0)) is None
+    (True, False)
+    """
+    numbers = numbers or {}
+    value = lambda name: numbers.get(name, getattr(config, name))
+    parts = []
+    if "clip_norm" in numbers or config.clip_norm > 0:
+        norm = jnp.asarray(value("clip_norm"))
+        parts.append(optax.clip_by_global_norm(jnp.where(norm > 0, norm, jnp.inf)))  # type: ignore[arg-type]
+    if _decays_outside(config, numbers) or (decay_of_method and config.weight_decay > 0):
+        decay = transforms.decay_weights(value("weight_decay"), at=config.method.option("decay_at", "read"))
+        parts.append(decay if config.decay_mask == "all" else optax.masked(decay, _is_weight))
+    if "bias_multiplier" in numbers or config.bias_multiplier != 1.0:
+        parts.append(optax.masked(optax.scale(value("bias_multiplier")), _is_bias))
+    return optax.chain(*parts) if parts else None
+
+
+def learning_rates(config: TrainConfig, learning_rate: Any = None) -> Schedule:
+    """The learning rate by the updates of the server; that of synchronous SGD is one number in a round.
+
+    Args:
+      config: what is trained.
+      learning_rate: instead of the config's; may be traced.
+
+    Raises:
+      TypeError, ValueError: an option of the schedule is wrong.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.method import learning_rates
+      >>> float(learning_rates(TrainConfig(schedule="linear", num_updates=100, learning_rate=0.5))(50))
+      0.25
+    """
+    learning_rate = config.learning_rate if learning_rate is None else learning_rate
+    run_length = {"num_updates": config.num_updates, "num_workers": config.num_workers}
+    schedule, events = make_schedule(config.scheduled, learning_rate, **run_length), _events_of_a_step(config)
+    return schedule if events == 1 else lambda update: schedule(update // events * events)
+
+
+def averaged(algorithm_state: Any, params: Any) -> Any:
+    """The moving average of the parameters, in their dtypes.
+
+    Args:
+      algorithm_state: of a method of `make_algorithm`, with an `ema_decay` above 0.
+      params: of the server; their structure and dtypes count.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.method import averaged, make_algorithm
+      >>> params = jnp.ones(2)
+      >>> averaged(make_algorithm(TrainConfig(ema_decay=0.99)).init(params), params)
+      Array([1., 1.], dtype=float32)
+    """
+    average = optax.tree.get(algorithm_state, "params_average")
+    return jax.tree.map(lambda mean, w: mean.astype(w.dtype), average, params)
+
+
+def is_of_optax(config: TrainConfig) -> bool:
+    """Whether the method is a transformation of Optax, or makes one.
+
+    Args:
+      config: its method, learning rate, momentum, weight decay and number of workers are used.
+
+    >>> from asyncflax.train.config import TrainConfig
+    >>> from asyncflax.train.method import is_of_optax
+    >>> is_of_optax(TrainConfig(algorithm="optax.sgd(momentum=0.9)")), is_of_optax(TrainConfig())
+    (True, False)
+    """
+    given = {name: getattr(config, name) for name in (*GIVEN, "num_workers")}
+    return config.method.imported and not isinstance(config.method.make(**given), AsyncAlgorithm)
+
+
+def _of_method(config: TrainConfig, learning_rate: Any) -> Any:
+    """The learning rate as the method is given it: a number, or a schedule of the method's own steps."""
+    spec, events = config.scheduled, _events_of_a_step(config)
+    if spec.name == "constant" and not spec.options:
+        return learning_rate
+    schedule = learning_rates(config, learning_rate)
+    return schedule if events == 1 else lambda step: schedule(step * events)
+
+
+def _events_of_a_step(config: TrainConfig) -> int:
+    return config.num_workers if config.method.name == "ssgd" else 1
+
+
+def _decays_outside(config: TrainConfig, numbers: Mapping[str, Any]) -> bool:
+    """Whether weight decay is a part of its own in front of the method."""
+    some = config.bias_multiplier != 1.0 or "bias_multiplier" in numbers or config.decay_mask != "all"
+    return some and not (config.method.imported and is_of_optax(config))
+
+
+def _check_fields(config: TrainConfig, spec: Spec, given: Mapping[str, Any]) -> None:
+    """Raises where the config has what the method has not, or the method what is a field of the config."""
+    for name in ("momentum", "weight_decay"):
+        if getattr(config, name) and not spec.accepts(name):
+            what = name.replace("_", " ")
+            raise ValueError(f"config.{name}={getattr(config, name)}, but {spec.name} has no {what}; set it to 0.")
+    for name in spec.options.keys() & given.keys():
+        raise ValueError(f"{spec.field}: {name} of {spec.name} is set by a field of its own, got '{spec}'.")
+
+
+def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any, mask: Mapping[str, Any]) -> AsyncAlgorithm:
+    """A transformation of Optax as a method; the fields that it cannot be given must be as they are by default."""
+    for name, nothing in (("momentum", 0), ("weight_decay", 0), ("bias_multiplier", 1)):
+        if getattr(config, name) != nothing:
+            raise ValueError(
+                f"config.{name}={getattr(config, name)}, but {spec.name} is a transformation of Optax; set it to "
+                f"{nothing}, and give {spec.name} options of its own."
+            )
+    if mask and not spec.accepts("mask"):
+        raise ValueError(f"config.decay_mask={config.decay_mask!r}, but {spec.name} has no mask; set it to 'all'.")
+    if not spec.accepts("learning_rate"):
+        raise ValueError(
+            f"{spec.field}: {spec.name} has no learning_rate, which the config has. Name a function of your own that "
+            f"has one: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
+        )
+    make = lambda learning_rate: spec.make(learning_rate=learning_rate, num_workers=config.num_workers, **mask)
+    return from_optax(optax.inject_hyperparams(make)(learning_rate=learning_rate))
+
+
+def _is_bias(params: Any) -> Any:
+    """Which leaves are biases, by their names."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
+
+
+def _is_weight(params: Any) -> Any:
+    """Which leaves are neither biases nor of a normalization: those of two dimensions at least."""
+    return jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)

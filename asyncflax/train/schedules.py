@@ -1,0 +1,228 @@
+"""Learning-rate schedules: what `config.schedule` names.
+
+A schedule is a function of the learning rate that returns an `optax.Schedule` of the server's updates: it keeps
+`learning_rate` a number, which sweeps vary. With several steps a round (`ssgd`) it still counts updates, which are
+gradients. A schedule of Optax or of your own has a dotted name; one without a parameter `learning_rate` is a multiplier
+of it, so its peak is 1:
+
+    --config.schedule='optax.warmup_cosine_decay_schedule(init_value=0, peak_value=1, warmup_steps=9, decay_steps=90)'
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from asyncflax import _check
+from asyncflax.train.options import Spec
+
+__all__ = ["Schedule", "constant", "cosine", "linear", "make_schedule", "steps"]
+
+
+class Schedule(Protocol):
+    """A function of the server's updates, as `optax.Schedule`.
+
+    Example: see `cosine`.
+    """
+
+    def __call__(self, update: Any, /) -> Any:
+        """The learning rate of an update, int32 []."""
+        ...
+
+
+def constant(learning_rate: Any, *, num_workers: int, warmup: int = 0, warmup_from: float | None = 0.0) -> Schedule:
+    """The learning rate, after the warm-up.
+
+    Args:
+      learning_rate: alpha >= 0; may be traced.
+      num_workers: M, for `warmup_from`.
+      warmup: updates over which the learning rate rises linearly to its value; 0 for none.
+      warmup_from: the share of the learning rate that it rises from; None takes 1 / num_workers.
+
+    Raises:
+      ValueError: a number is out of its range.
+
+    Example:
+      >>> from asyncflax.train import schedules
+      >>> schedule = schedules.constant(0.5, num_workers=4, warmup=100)
+      >>> float(schedule(50)), float(schedule(1000))
+      (0.25, 0.5)
+    """
+    return _warmed_up(optax.constant_schedule(learning_rate), num_workers, warmup, warmup_from)
+
+
+def cosine(
+    learning_rate: Any,
+    *,
+    num_updates: int,
+    num_workers: int,
+    end: float = 0.0,
+    warmup: int = 0,
+    warmup_from: float | None = 0.0,
+) -> Schedule:
+    r"""Half a cosine from the end of the warm-up, :math:`t_0`, to the last of T updates:
+
+    .. math:: \alpha_t = \alpha \left( e + (1 - e) \tfrac12 (1 + \cos \pi \tfrac{t - t_0}{T - t_0}) \right)
+
+    Args:
+      learning_rate: alpha >= 0; may be traced.
+      num_updates: T.
+      num_workers: see `constant`.
+      end: e, the share of the learning rate at the end, in [0, 1].
+      warmup, warmup_from: see `constant`.
+
+    Raises:
+      ValueError: a number is out of its range, or the warm-up is no shorter than the training.
+
+    Source: Loshchilov and Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts.
+
+    Example:
+      >>> from asyncflax.train import schedules
+      >>> schedule = schedules.cosine(0.5, num_updates=1100, num_workers=4, warmup=100)
+      >>> [round(float(schedule(t)), 3) for t in (50, 100, 600, 1100)]
+      [0.25, 0.5, 0.25, 0.0]
+    """
+    _check.number("end", end, low=0.0, high=1.0)
+    falling = optax.cosine_decay_schedule(learning_rate, _after("warmup", warmup, num_updates), alpha=end)
+    return _warmed_up(lambda t: falling(jnp.maximum(t - warmup, 0)), num_workers, warmup, warmup_from)
+
+
+def linear(
+    learning_rate: Any,
+    *,
+    num_updates: int,
+    num_workers: int,
+    begin: float = 0.0,
+    end: float = 0.0,
+    warmup: int = 0,
+    warmup_from: float | None = 0.0,
+) -> Schedule:
+    """A straight line down to the last update; with `begin` it stays constant before (warm-up, stable, decay).
+
+    Args:
+      learning_rate: alpha >= 0; may be traced.
+      num_updates: T.
+      num_workers: see `constant`.
+      begin: the share of the updates after which it falls, in [0, 1); not before the end of the warm-up.
+      end: the share of the learning rate at the end, in [0, 1].
+      warmup, warmup_from: see `constant`.
+
+    Raises:
+      ValueError: a number is out of its range, or the warm-up is no shorter than the training.
+
+    Example:
+      >>> from asyncflax.train import schedules
+      >>> schedule = schedules.linear(0.5, num_updates=1000, num_workers=4, begin=0.8)
+      >>> [round(float(schedule(t)), 3) for t in (0, 800, 900, 1000)]
+      [0.5, 0.5, 0.25, 0.0]
+    """
+    _check.number("begin", begin, low=0.0, high=1.0, exclusive_high=True)
+    _check.number("end", end, low=0.0, high=1.0)
+    _after("warmup", warmup, num_updates)
+    first = max(round(begin * num_updates), warmup)
+    share = optax.linear_schedule(1.0, end, num_updates - first, first)
+    return _warmed_up(lambda t: share(t) * learning_rate, num_workers, warmup, warmup_from)
+
+
+def steps(
+    learning_rate: Any,
+    *,
+    num_updates: int,
+    num_workers: int,
+    at: tuple[float, ...] = (0.5, 0.75),
+    factor: float = 0.1,
+    warmup: int = 0,
+    warmup_from: float | None = 0.0,
+) -> Schedule:
+    """Drops by a factor at some shares of the training.
+
+    Args:
+      learning_rate: alpha >= 0; may be traced.
+      num_updates: T.
+      num_workers: see `constant`.
+      at: where it drops, as shares of the updates, rising; (0.5, 0.75) is after 80 and 120 of 160 epochs.
+      factor: what it is multiplied by there, >= 0.
+      warmup, warmup_from: see `constant`.
+
+    Raises:
+      ValueError: a number is out of its range, or two drops are at the same update.
+
+    Example:
+      >>> from asyncflax.train import schedules
+      >>> schedule = schedules.steps(0.5, num_updates=1000, num_workers=4, at=(0.5, 0.75), factor=0.1)
+      >>> [round(float(schedule(t)), 4) for t in (0, 500, 750)]
+      [0.5, 0.05, 0.005]
+    """
+    at = at if isinstance(at, tuple | list) else (at,)
+    _check.number("at", at, low=0.0, high=1.0)
+    _check.number("factor", factor, low=0.0)
+    updates = [round(share * num_updates) for share in at]
+    if updates != sorted(set(updates)):
+        raise ValueError(f"at must increase by at least one update, got {at}.")
+    dropping = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(updates, factor))
+    return _warmed_up(dropping, num_workers, warmup, warmup_from)
+
+
+def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_workers: int) -> Schedule:
+    """The schedule that a config names, of the server's updates.
+
+    Args:
+      spec: of `config.schedule`.
+      learning_rate: of the config; may be traced.
+      num_updates, num_workers: of the config.
+
+    Raises:
+      TypeError, ValueError: an option is out of its range, or what was made is no schedule, or negative somewhere.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.schedules import make_schedule
+      >>> spec = TrainConfig(schedule="optax.linear_schedule(init_value=1, end_value=0, transition_steps=10)").scheduled
+      >>> float(make_schedule(spec, 0.5, num_updates=10, num_workers=1)(5))
+      0.25
+    """
+    made = spec.make(learning_rate=learning_rate, num_updates=num_updates, num_workers=num_workers)
+    if not callable(made):
+        raise TypeError(f"{spec.field}: {spec.name} must return a function of the update, got {_check.shown(made)}.")
+    schedule = made if spec.accepts("learning_rate") else lambda t: learning_rate * made(t)
+    if spec.imported and not _check.is_traced(learning_rate):
+        _try(spec, schedule, num_updates)
+    return schedule
+
+
+def _try(spec: Spec, schedule: Schedule, num_updates: int) -> None:
+    """Raises in a line what somebody's schedule would raise, or do, in the middle of a training."""
+    try:
+        rates = np.asarray(jax.vmap(schedule)(jnp.arange(num_updates)), float)
+    except Exception as error:
+        raise spec.error(error) from error
+    bad = np.flatnonzero(~np.isfinite(rates) | (rates < 0)) if rates.shape == (num_updates,) else [0]
+    if len(bad):
+        raise ValueError(
+            f"{spec.field}: {spec.name} must give one finite learning rate >= 0 an update, got {rates[bad[0]]} at "
+            f"update {bad[0]}."
+        )
+
+
+def _after(name: str, warmup: int, num_updates: int) -> int:
+    """The updates that are left after the warm-up."""
+    if _check.integer(name, warmup, 0) >= num_updates:
+        raise ValueError(f"{name} must be less than num_updates={num_updates}, got {warmup}.")
+    return num_updates - warmup
+
+
+def _warmed_up(schedule: Schedule, num_workers: int, warmup: int, warmup_from: float | None) -> Schedule:
+    """The schedule times what rises from a share to 1."""
+    _check.integer("warmup", warmup, 0)
+    share = 1 / num_workers if warmup_from is None else warmup_from
+    _check.number("warmup_from", share, low=0.0, high=1.0)
+    if warmup == 0:
+        if warmup_from != 0.0:
+            raise ValueError(f"warmup_from={warmup_from} needs warmup, which is 0.")
+        return schedule
+    rising = optax.linear_schedule(share, 1.0, warmup)
+    return lambda t: rising(t) * schedule(t)
