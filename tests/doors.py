@@ -431,7 +431,7 @@ NOT_CALLED = {
         "lab.claims.", "train.checkpoint.", "train.records.", "train.workdir.", "train.asynchrony.recorded"),
     "processes and launchers, in tests/train and test_launch": ("train.distributed.", "train.launcher."),
     "configs, whose fields are looked at below": ("train.TrainConfig", "train.recipes.", "train.train_and_evaluate",
-        "train.environment.", "train.experiment.", "train.feeds.", "train.method.",
+        "train.environment.", "train.experiment.", "train.extension.", "train.feeds.", "train.method.",
         "lab.sweep.SweepConfig", "lab.sweep.Grid", "lab.compare.", "lab.studies."),
     "schedules, in tests/train/test_schedules.py": ("train.schedules.",),
     "the language of configs, in tests/train/test_options.py": ("train.options.", "train.asynchrony.inputs"),

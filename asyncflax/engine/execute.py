@@ -154,12 +154,15 @@ def init_run(
     *,
     key: jax.Array | None = None,
     model_state: Any = None,
+    algorithm_state: Any = None,
 ) -> RunState:
     """The state before the first event: every worker has downloaded version 0.
 
     Args:
       algorithm, params, key, model_state: as in `run`. Nothing in the state shares memory with them.
       plan: from `make_plan`.
+      algorithm_state: the method's state to begin with, for a run that goes on under another trace (its plan has
+        `first_event`); by default `algorithm.init(params)`.
 
     Raises:
       TypeError: `algorithm` is no `AsyncAlgorithm`, `key` is no typed key.
@@ -171,11 +174,12 @@ def init_run(
     placement = plan.placement
     if placement.store == "host":
         _refuse_traced(algorithm, params, model_state)
-    algorithm, params, key, model_state = placement.put((algorithm, params, key, model_state))
+    start = (algorithm, params, key, model_state, algorithm_state)
+    algorithm, params, key, model_state, algorithm_state = placement.put(start)
     begin = _first_state if placement.mesh is None else jax.jit(_first_state, static_argnums=(2, 5))
-    state = begin(algorithm, params, plan.num_slots, key, model_state, placement)
+    state = begin(algorithm, params, plan.num_slots, key, model_state, placement, algorithm_state)
     # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
-    own = jax.tree.map(jnp.copy, state._replace(slots=None))._replace(event=np.int32(0))
+    own = jax.tree.map(jnp.copy, state._replace(slots=None))._replace(event=np.int32(plan.events.start))
     if placement.store == "host":
         return own._replace(slots=[to_host(state.slots)] * plan.num_slots)
     return own._replace(slots=state.slots)
@@ -244,11 +248,13 @@ def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batch
     return as_partial(gradient_fn)
 
 
-def _first_state(algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state, placement: Placement) -> RunState:
+def _first_state(
+    algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state, placement: Placement, algorithm_state=None
+) -> RunState:
     """The state before the first event; with one version instead of the slots where these are on the host."""
     array = lambda x: jnp.asarray(x, jnp.result_type(x))  # of a strong type, as it is after an update
     params, model_state = jax.tree.map(array, (params, model_state))
-    state = jax.tree.map(array, algorithm.init(params))
+    state = jax.tree.map(array, algorithm.init(params) if algorithm_state is None else algorithm_state)
     handed_out = (algorithm.view(params, state, worker=None), model_state)
     slots = handed_out if placement.store == "host" else fill_rows(handed_out, num_slots)
     params, state, model_state = placement.keep((params, state, model_state))

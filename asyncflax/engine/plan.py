@@ -58,7 +58,7 @@ class Chunk:
 
     Attributes:
       first_event: [], the index t of the chunk's first event.
-      total_events: [], the number of events of the trace, T.
+      total_events: [], the number of events until the end of the trace, T.
       num_events: [], how many events it has.
       num_rounds: [], how many rounds it has.
       round_start: [R], the position in the chunk of the first event of each round.
@@ -156,6 +156,12 @@ class Plan:
     num_workers: int
     mean_round: float
 
+    @property
+    def events(self) -> range:
+        """Which events the plan executes."""
+        end = int(self.chunks.total_events[0])
+        return range(end - self.num_events, end)
+
     def __len__(self) -> int:
         """The number of chunks."""
         return len(self.chunks.num_events)
@@ -242,8 +248,8 @@ class Plan:
         """
         event = _check.integer("event", event, 0)
         first = self.chunks.first_event
-        if event not in first and event != self.num_events:
-            before = first[first < event].max()
+        if event not in first and event != self.events.stop:
+            before = first[first < event].max(initial=0)
             raise ValueError(
                 f"the state stands at event {event}, where no chunk of this plan begins (width={self.width}; the chunk "
                 f"before begins at event {before}); plan with the width and the cuts that the state was saved under, "
@@ -262,6 +268,7 @@ def make_plan(
     num_slots: int | None = None,
     cuts: Iterable[int] = (),
     rounds_per_chunk: int | None = None,
+    first_event: int = 0,
 ) -> Plan:
     """Plans the run of a trace.
 
@@ -276,6 +283,8 @@ def make_plan(
       num_slots: room for so many versions instead of as many as are needed, so that several traces share a program.
       cuts: event indices at which a chunk must begin, for example where the run is evaluated or saved.
       rounds_per_chunk: the size of a chunk; by default that of the longest stretch between cuts.
+      first_event: what the events are counted from, where the trace goes on after another one (`init_run` with
+        `algorithm_state`); cuts are counted from it.
 
     Returns:
       a `Plan` whose chunks cover events 0..T-1 in order.
@@ -313,10 +322,11 @@ def make_plan(
     rounds = int(np.diff(stretch).max())
     if rounds_per_chunk is not None:
         rounds = min(rounds, _check.integer("rounds_per_chunk", rounds_per_chunk, 1))
+    first_event = _check.integer("first_event", first_event, 0, _check.LARGEST - len(trace))
     first_round = np.concatenate([np.arange(a, b, rounds) for a, b in itertools.pairwise(stretch)])
     num_rounds = np.diff(first_round, append=len(starts))
-    first_event = starts[first_round]
-    num_events = np.diff(first_event, append=len(trace))
+    begins = starts[first_round]
+    num_events = np.diff(begins, append=len(trace))
     stretches = "cuts" if rounds_per_chunk is None else "rounds_per_chunk"
     shape = len(first_round), rounds, int(num_events.max())  # of chunks that are all as long as the longest
     size = 20 * len(trace) + 4 * shape[0] * (2 * rounds + 5 * shape[2]) + 24 * shape[0] * max(shape[1:])
@@ -332,14 +342,14 @@ def make_plan(
         return _rows(values, first_round, num_rounds, rounds)
 
     def by_event(values: np.ndarray) -> np.ndarray:
-        return _rows(values, first_event, num_events, int(num_events.max()))
+        return _rows(values, begins, num_events, int(num_events.max()))
 
     chunks = Chunk(
-        first_event=first_event.astype(np.int32),
-        total_events=np.full(len(first_event), len(trace), np.int32),
+        first_event=(first_event + begins).astype(np.int32),
+        total_events=np.full(len(begins), first_event + len(trace), np.int32),
         num_events=num_events.astype(np.int32),
         num_rounds=num_rounds.astype(np.int32),
-        round_start=by_round(starts - np.repeat(first_event, num_rounds)),
+        round_start=by_round(starts - np.repeat(begins, num_rounds)),
         round_size=by_round(sizes),
         worker=by_event(trace.worker),
         staleness=by_event(trace.staleness),

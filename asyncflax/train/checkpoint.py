@@ -179,13 +179,14 @@ class Checkpoints:
         to_disk(self.folder)
         self._remove_old()
 
-    def latest(self, *, like: RunState) -> Checkpoint | None:
+    def latest(self, *, like: RunState | Callable[[int, dict[str, Any]], RunState]) -> Checkpoint | None:
         """The newest checkpoint that is intact; None where there has been none.
 
         Corrupted ones, and those of another run, are renamed (to '500.corrupted') and reported through `warn`.
 
         Args:
-          like: a state of the same run, for example from `init_run`; the arrays go where its arrays are.
+          like: a state of the same run, for example from `init_run`; the arrays go where its arrays are. A function
+            of the update and the config that were saved, where the states of a run are not all alike.
 
         Raises:
           ValueError: all checkpoints are corrupted, or the newest has other shapes or another format.
@@ -218,8 +219,10 @@ class Checkpoints:
             )
         return None
 
-    def _load(self, path: pathlib.Path, like: RunState) -> Checkpoint:
-        info, leaves = _info(path), _leaves(_on_devices(like))
+    def _load(self, path: pathlib.Path, like: RunState | Callable[[int, dict[str, Any]], RunState]) -> Checkpoint:
+        info = _info(path)
+        like = like(info["update"], info["config"]) if callable(like) else like
+        leaves = _leaves(_on_devices(like))
         _refuse_other(path, "run", info["arrays"], _described(leaves))
         arrays = _restored(path, leaves, {})
         state = jax.tree.unflatten(jax.tree.structure(like), arrays.values())

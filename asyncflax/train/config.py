@@ -121,6 +121,8 @@ class TrainConfig:
 
     # The run.
     num_updates: int = 1000  # updates of the server, T
+    # Updates to train on once the run is complete, as 500; further extensions stand behind: 500,200.
+    extend: tuple[int, ...] = dataclasses.field(default=(), metadata=_FREE)
     seed: int = 0  # of initial weights, batches, augmentation, dropout and the trace
     log_every: int = 20  # updates between two rows of metrics
     eval_every: int = 200  # updates between two evaluations on the test data
@@ -157,6 +159,8 @@ class TrainConfig:
         at_least_1 = ("batch_size", "num_workers", "num_updates", "log_every", "eval_every", "eval_batch_size")
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
+        for count in self.extend:
+            _check.integer("config.extend", count, 1)
         _check.integer("config.crop_pad", self.crop_pad, 0)
         _check.integer("config.width", self.width, 0)
         _check.choice("config.server", self.server, SERVERS)

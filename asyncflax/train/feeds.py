@@ -190,7 +190,7 @@ class RecordFeed:
         self._stream = event_batches(
             source.train,
             batch_size=rows,
-            num_events=config.num_updates,
+            num_events=config.num_updates + sum(config.extend),
             image_size=size,
             seed=config.seed,
             area=(config.crop_area[0], config.crop_area[1]),

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ from tqdm import tqdm
 
 from asyncflax import _style, plots
 from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
+from asyncflax.engine.plan import Plan
 from asyncflax.errors import RunError, of_system
 from asyncflax.metrics import normalised_gap
 from asyncflax.theory.meter import MomentumMeter, Readout
@@ -43,6 +45,7 @@ from asyncflax.train.asynchrony import inputs
 from asyncflax.train.checkpoint import Checkpoints
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment, make_meter, why_no_meter
+from asyncflax.train.extension import extend, refuse_other_ends
 from asyncflax.train.method import averaged
 from asyncflax.train.records import Records
 from asyncflax.train.workdir import Workdir
@@ -116,11 +119,13 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
         # A run that goes on needs nothing else to start from.
         experiment = make_experiment(dataclasses.replace(config, start_from="") if begun else config)
         experiment = experiment._replace(config=config)
+        trace, plans = extend(experiment)
+        experiment = experiment._replace(trace=trace)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     try:
         with folder.owned(), contextlib.closing(experiment.feed):
-            state, records = _train(experiment, folder)
+            state, records = _train(experiment, plans, folder)
             figure = folder.path / "training.png"
             if distributed.is_primary() and not figure.exists():
                 _draw(experiment, records, figure)
@@ -159,45 +164,63 @@ def _of_all(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, A
     return {"workdir": os.fspath(workdir), **fields}
 
 
-def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
+def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[RunState, Records]:
     """The loop: chunks, metrics, evaluations, checkpoints."""
     config, trace, algorithm = experiment.config, experiment.trace, experiment.algorithm
-    begin = {"key": experiment.key, "model_state": experiment.model_state}
-    state = init_run(algorithm, experiment.params, experiment.plan, **begin)
-    gradient_fn, meter = experiment.gradient_fn, None
-    if not why_no_meter(config, experiment.trace):
-        gradient_fn, meter = make_meter(experiment)
+
+    def like(update: int, saved: dict[str, Any]) -> RunState:
+        refuse_other_ends(saved, update, config)
+        return _begun(experiment, _plan_at(plans, update))
+
     try:
-        folder.begin(trace, inputs=inputs(experiment.named.asynchrony), sources=experiment.named.sources())
+        about_run = {"inputs": inputs(experiment.named.asynchrony), "sources": experiment.named.sources()}
+        folder.begin(trace, **about_run, planned=config.num_updates)
         options: dict[str, Any] = {"keep": config.keep_checkpoints, "run": folder.began["sha256"], "warn": _say}
         checkpoints = Checkpoints(folder.path / "checkpoints", **options)
-        checkpoint = checkpoints.latest(like=state)
+        checkpoint = checkpoints.latest(like=like)
         start = 0 if checkpoint is None else checkpoint.update
         records = Records(folder.path, rows=() if checkpoint is None else checkpoint.rows)
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
-    if checkpoint is not None:
+    if checkpoint is None:
+        state = _begun(experiment, plans[0])
+    else:
         state = checkpoint.state
         _say(f"{'goes on' if start < len(trace) else 'is complete'} at update {start:,}")
         for change in folder.changes():
             _say(f"note: {change}")
-        if meter is not None:
+    gradient_fn, meter = experiment.gradient_fn, None
+    planned = trace.prefix(config.num_updates)
+    if not why_no_meter(config, planned) and start < config.num_updates:
+        gradient_fn, meter = make_meter(experiment)
+        if checkpoint is not None:
             meter.restore(checkpoint.extra)
+    if config.extend:
+        first, last = (experiment.schedule(update) for update in (config.num_updates, len(trace) - 1))
+        _say(
+            f"note: config.extend={config.extend}: beyond the {config.num_updates:,} updates of the schedule the "
+            f"learning rate is {float(first):g}, at the end {float(last):g}; the workers begin anew from the server's "
+            "parameters"
+        )
 
     with records, _signals() as signals, _progress(len(trace), start) as bar:
         reporter = _Reporter(experiment, records, checkpoints, meter, bar, start)
         if checkpoint is None:
             reporter.report_start(_evaluated(experiment, state))
         waiting = None  # a chunk's metrics are read when the next one has been dispatched
-        for chunk in experiment.plan:
+        for chunk in itertools.chain(*plans):
             begin, update = chunk.events.start, chunk.events.stop
             if begin < start:
                 continue
+            if begin > 0 and begin == _plan_at(plans, update).events.start:
+                state, gradient_fn = _begun(experiment, _plan_at(plans, update), state), experiment.gradient_fn
+                reporter.meter = meter = None  # versions of two traces follow each other
+                (folder.path / "training.png").unlink(missing_ok=True)
             batches = experiment.batches(chunk)
             state, out = run_chunk(algorithm, gradient_fn, state, chunk, batches)
             if waiting is not None:
                 reporter.report(*waiting)
-            is_last = update == len(trace)
+            is_last = update in {plan.events.stop for plan in plans}
             evaluate = update % config.eval_every == 0 or is_last
             evaluation = _evaluated(experiment, state) if evaluate else {}
             waiting = (chunk.events, out, evaluation, _steered(state.algorithm))
@@ -210,13 +233,27 @@ def _train(experiment: Experiment, folder: Workdir) -> tuple[RunState, Records]:
                 extra = meter.arrays() if meter is not None else {}
                 about: dict[str, Any] = {"config": dataclasses.asdict(config), "metrics": metrics}
                 checkpoints.save(update, state, **about, extra=extra, rows=records.rows)
-                if stopped_by and not is_last:
+                if stopped_by and update < len(trace):
                     raise RunInterruptedError(
                         f"stopped by {stopped_by.name} after update {update:,} and saved; "
                         "the same command goes on from there",
                         stopped_by,
                     )
     return state, records
+
+
+def _plan_at(plans: Sequence[Plan], update: int) -> Plan:
+    """The plan that makes an update, 1 being the first."""
+    return next(plan for plan in plans if update <= plan.events.stop)
+
+
+def _begun(experiment: Experiment, plan: Plan, state: RunState | None = None) -> RunState:
+    """The state before the first event of a plan: the initial one, or where the plan before has ended."""
+    if state is None:
+        begin = {"key": experiment.key, "model_state": experiment.model_state}
+        return init_run(experiment.algorithm, experiment.params, plan, **begin)
+    begin = {"key": state.key, "model_state": state.model_state, "algorithm_state": state.algorithm}
+    return init_run(experiment.algorithm, state.params, plan, **begin)
 
 
 class _Reporter:
@@ -232,7 +269,7 @@ class _Reporter:
         start: int,
     ):
         self._experiment, self._records, self._checkpoints = experiment, records, checkpoints
-        self._meter, self._bar = meter, bar
+        self.meter, self._bar = meter, bar
         self._seconds_before = records.rows[-1]["wall_seconds"] if records.rows else 0.0
         self._began = self._then = time.perf_counter()
         self._update = start
@@ -256,9 +293,9 @@ class _Reporter:
             for i in np.flatnonzero(~np.isfinite(values))[:1]:
                 event = events.start + int(i)
                 raise self.diverged(f"the {what} of update {event + 1:,} is {values[i]}", event)
-        if self._meter is not None:
+        if self.meter is not None:
             readout = Readout(*(np.asarray(x)[:count] for x in out.aux["meter"]))
-            self._meter.add(trace.read_version[events], readout)
+            self.meter.add(trace.read_version[events], readout)
         now = time.perf_counter()
         rate = (events.stop - self._update) / max(now - self._then, 1e-9)
         self._then, self._update = now, events.stop
@@ -314,7 +351,7 @@ class _Reporter:
 
     def _momentum(self) -> dict[str, float]:
         """What the meter shows, by name; {} where it shows nothing."""
-        measured = self._meter.estimate() if self._meter is not None else None
+        measured = self.meter.estimate() if self.meter is not None else None
         if measured is None:
             return {}
         return {

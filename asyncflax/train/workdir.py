@@ -113,12 +113,14 @@ workdir, or the old config to go on.
         *,
         inputs: Mapping[str, str] | None = None,
         sources: Mapping[str, str] | None = None,
+        planned: int | None = None,
     ) -> None:
         """Writes config, versions and trace of a new run, or checks that the trace of an old one is still the same.
 
         Args:
           trace: of the run; a sweep has many, which follow from its config.
           inputs: digests by name, of files that the run reads: with another one it is another run.
+          planned: of a run that is extended, how many events of the trace it began with.
           sources: digests by the name of a module, of code that is not the library's: see `changes`.
 
         Raises:
@@ -127,14 +129,14 @@ workdir, or the old config to go on.
         """
         self._sources = {**(sources or {})}
         if is_primary():
-            self._write_or_compare(trace, inputs)
+            self._write_or_compare(trace, inputs, planned)
         sync("run.json is there")
         seen = self._record.read_text() if self._record.exists() else ""
         if seen != broadcast(seen):
             raise ValueError(f"{self._name} is another folder here than in process 0; take one that all processes see.")
 
-    def _write_or_compare(self, trace: Trace | None, inputs: Mapping[str, str] | None) -> None:
-        digest = None if trace is None else _digest(trace.worker, trace.read_version)
+    def _write_or_compare(self, trace: Trace | None, inputs: Mapping[str, str] | None, planned: int | None) -> None:
+        digest = None if trace is None else _digest(trace.worker[:planned], trace.read_version[:planned])
         if not self._record.exists():
             if trace is not None:
                 trace.save(self._trace, overwrite=True)  # what a killed process left may lie there
@@ -165,6 +167,9 @@ workdir, or the old config to go on.
         """Writes the trace again if its file was lost or corrupted."""
         try:
             saved = Trace.load(self._trace)
+            if len(saved) < len(trace) and np.array_equal(saved.worker, trace.worker[: len(saved)]):
+                trace.save(self._trace, overwrite=True)  # it has been extended
+                return
             if np.array_equal(saved.worker, trace.worker) and np.array_equal(saved.read_version, trace.read_version):
                 return
         except (OSError, ValueError):
