@@ -33,7 +33,7 @@ def main() -> None:
         print(f"\n{asyncflax.citation(config)}\n")
     if config.check().asynchrony.name != "recorded":
         workers = 2 * config.num_workers
-        command = launcher.command(num_workers=workers, workdir=f"{workdir.rstrip('/')}-{workers}-workers")
+        command = launcher.command(num_workers=workers, extend=None, workdir=f"{workdir.rstrip('/')}-{workers}-workers")
         print(f"next, twice the workers: {command}")
 
 

@@ -209,13 +209,13 @@ def command(*, workdir: str, **fields: Any) -> str:
 
     Args:
       workdir: the folder.
-      fields: of the config.
+      fields: of the config; None for one that is left out.
 
     Example: see `asyncflax.commands.train`.
     """
     config = flags.FLAGS["config"]
     overrides = {**config_flags.get_override_values(config), **fields}
-    words = [f"--config.{name}={value}" for name, value in overrides.items()]
+    words = [f"--config.{name}={value}" for name, value in overrides.items() if value is not None]
     typed = config_flags.get_config_filename(config)
     path, colon, variant = typed.partition(":")
     if pathlib.Path(path).parent == config_folder():
