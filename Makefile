@@ -7,7 +7,7 @@ PACKAGE ?= --editable .
 JAX ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# What the recipes of other frameworks need, in examples/.
+# What the recipes of other frameworks (examples/) and the writer of W&B need.
 FRAMEWORKS := $(VENV)/.frameworks
 # Docstrings' examples are compiled quickly rather than well, and what was compiled is kept, as tests/conftest.py does for the tests.
 QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=.pytest_cache/xla \
@@ -73,5 +73,5 @@ $(READY): requirements.txt pyproject.toml
 
 $(FRAMEWORKS): $(READY)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --requirement requirements.txt --group examples
+	$(BIN)/pip install --quiet --requirement requirements.txt --group nightly
 	@touch $@

@@ -10,7 +10,7 @@ from typing import Any
 from asyncflax import algorithms, data, models, queues, staleness
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.lab import figures
-from asyncflax.train import asynchrony, launcher, schedules
+from asyncflax.train import asynchrony, launcher, schedules, writers
 from asyncflax.train.options import makers
 
 
@@ -26,6 +26,7 @@ def catalogue() -> dict[str, dict[str, Callable[..., Any]]]:
         "schedules": makers(schedules, schedules.Schedule),
         "distributions": makers(staleness, staleness.StalenessLaw),
         "figures": figures.library(),
+        "writers": makers(writers, writers.MetricWriter),
     }
 
 

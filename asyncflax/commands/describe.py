@@ -34,7 +34,7 @@ def main(names: list[str]) -> None:
 
 def _options(made: object) -> str:
     """The options of a function or class, as a call has them."""
-    hidden = ("self", "parent", "name", "figure", "results", "rngs")
+    hidden = ("self", "parent", "name", "figure", "results", "rngs", "folder", "rows", "config")
     parameters = [p for p in inspect.signature(made).parameters.values() if p.name not in hidden]  # pyright: ignore
     shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
     return f"({', '.join(shown)})"

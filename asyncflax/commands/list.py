@@ -3,7 +3,7 @@
     asyncflax list
     asyncflax list methods
 
-Kinds are methods, networks, datasets, asynchrony, service_times, distributions, figures and configs.
+Kinds are methods, networks, datasets, asynchrony, service_times, distributions, figures, writers and configs.
 """
 
 from __future__ import annotations

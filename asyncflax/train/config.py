@@ -19,6 +19,7 @@ from asyncflax.engine.placement import SERVERS, STORES, make_mesh
 from asyncflax.train import asynchrony, schedules
 from asyncflax.train.options import Spec, makers, plain_call, read, typed
 from asyncflax.train.precision import PRECISIONS
+from asyncflax.train.writers import read_writers
 
 __all__ = ["Named", "TrainConfig"]
 
@@ -131,6 +132,8 @@ class TrainConfig:
     # Updates over which momentum is measured (asyncflax.meter), logged with the evaluations; 0 for no meter.
     meter_window: int = dataclasses.field(default=500, metadata=_FREE)
     keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
+    # Where metrics are written besides metrics.jsonl and metrics.csv: 'tensorboard, wandb(project=mine)', or your own.
+    writers: str = dataclasses.field(default="tensorboard", metadata=_FREE)
 
     @property
     def cited(self) -> list[typing.Any]:
@@ -149,6 +152,11 @@ class TrainConfig:
         """What `schedule` names."""
         given = ("learning_rate", "num_updates", "num_workers")
         return read("config.schedule", self.schedule, makers(schedules, schedules.Schedule), given)
+
+    @property
+    def metric_writers(self) -> list[Spec]:
+        """What `writers` names."""
+        return read_writers("config.writers", self.writers)
 
     def check(self) -> Named:
         """Looks up what the fields name, and raises on wrong types, values and names."""
@@ -184,6 +192,7 @@ class TrainConfig:
             read("config.mesh", self.mesh, {"mesh": make_mesh}, ("devices",), (Mesh,)) if self.mesh else None,
         )
         self._check_images(named.dataset)
+        read_writers("config.writers", self.writers)
         if named.algorithm.name == "ssgd" and named.asynchrony.name != "barrier":
             raise ValueError(
                 "config.algorithm='ssgd' makes a step a round of all workers; set config.asynchrony='barrier(...)'."

@@ -2,7 +2,7 @@
 
     workdir/run.json         the config and the versions that it began with
     workdir/trace.npz        the trace, to be plotted or replayed
-    workdir/metrics.jsonl    metrics as they come; metrics.csv at the end; tensorboard/
+    workdir/metrics.jsonl    metrics as they come; metrics.csv at the end; tensorboard/ and others: see `writers`
     workdir/checkpoints/     see `checkpoint`
     workdir/training.png     the figures
 
@@ -179,8 +179,9 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         checkpoints = Checkpoints(folder.path / "checkpoints", **options)
         checkpoint = checkpoints.latest(like=like)
         start = 0 if checkpoint is None else checkpoint.update
-        records = Records(folder.path, rows=() if checkpoint is None else checkpoint.rows)
-    except (ValueError, OSError) as error:
+        rows = () if checkpoint is None else checkpoint.rows
+        records = Records(folder.path, rows=rows, writers=config.metric_writers, config=dataclasses.asdict(config))
+    except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     if checkpoint is None:
         state = _begun(experiment, plans[0])

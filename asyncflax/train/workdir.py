@@ -68,7 +68,8 @@ workdir, or the old config to go on.
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise ValueError(f"{self._name} cannot be written, {parent} does not allow it.")
-        links = [p for p in self.path.rglob("*") if p.is_symlink()]
+        # W&B links its logs; nothing in its folder is read, and what is removed there is not followed.
+        links = [p for p in self.path.rglob("*") if p.is_symlink() and self.path / "wandb" not in p.parents]
         if links:
             raise ValueError(
                 f"{self._name} contains a link, {links[0].relative_to(self.path)}; inside a run's folder none is "

@@ -87,7 +87,7 @@ def test_run_json_and_the_trace_are_known_again(tmp_path):
         Workdir(tmp_path, config).begin(asyncflax.staleness.constant(3).trace(10))
 
 
-@pytest.mark.parametrize("name", [".lock", "checkpoints", "checkpoints/5/state", "metrics.jsonl", "elsewhere"])
+@pytest.mark.parametrize("name", [".lock", "checkpoints", "checkpoints/5/state", "metrics.jsonl", "wandb", "elsewhere"])
 def test_no_link_inside_the_folder_is_followed(tmp_path, name):
     """The folder itself may be one; a dangling link is one too."""
     precious = tmp_path / "precious"
@@ -109,6 +109,14 @@ def test_no_link_inside_the_folder_is_followed(tmp_path, name):
                 pass
         link.unlink()
     assert precious.read_text() == "do not touch" and not (tmp_path / "nothing").exists()
+
+
+def test_a_link_among_the_logs_of_wandb_is_no_obstacle(tmp_path):
+    with Workdir(tmp_path, TrainConfig()).owned() as workdir:
+        workdir.begin()
+    (tmp_path / "wandb" / "logs").mkdir(parents=True)
+    (tmp_path / "wandb" / "logs" / "core.log").symlink_to(tmp_path / "nothing")
+    Workdir(tmp_path, TrainConfig())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no umask on Windows")

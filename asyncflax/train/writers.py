@@ -1,0 +1,264 @@
+"""Where the metrics of a run go: JSON lines and CSV always, TensorBoard, Weights & Biases or your own as well.
+
+    --config.writers='tensorboard, wandb(project=staleness), my_writers.Chat(room=17)'
+
+Each function here makes a `MetricWriter` of the rows of a run. It is given what was kept when the run was resumed, and
+shows these rows and those that come, each once, whatever it showed before. A function or class of your own, named with
+a dot, does the same; it is given those of folder, rows and config that it has as parameters.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from csv import DictWriter
+from typing import Any, Protocol, runtime_checkable
+
+from asyncflax._files import write_atomically
+from asyncflax.train.options import Spec, makers, parse_items, read
+
+__all__ = ["MetricWriter", "csv", "jsonl", "read_writers", "tensorboard", "wandb"]
+
+Row = Mapping[str, Any]
+_GIVEN = ("folder", "rows", "config")
+
+
+@runtime_checkable
+class MetricWriter(Protocol):
+    """Writes the rows of a run somewhere; only the primary process has one.
+
+    Example:
+      >>> from asyncflax.train.writers import MetricWriter
+      >>> class Chat:
+      ...     def __init__(self, room: int = 0): ...
+      ...     def write(self, row): print(f"update {row['update']}")
+      ...     def sync(self): ...
+      ...     def close(self): ...
+      >>> isinstance(Chat(room=17), MetricWriter)
+      True
+    """
+
+    def write(self, row: Row) -> None:
+        """Takes a row: 'update' and numbers by name."""
+
+    def sync(self) -> None:
+        """Returns when all rows are where they belong, before a checkpoint is saved."""
+
+    def close(self) -> None:
+        """Ends, also when the run is interrupted."""
+
+
+def read_writers(field: str, text: str) -> list[Spec]:
+    """Looks up the writers that a text names.
+
+    Args:
+      field: what to call it in errors.
+      text: calls, with commas between; '' for none.
+
+    Raises:
+      TypeError, ValueError: there is no such writer or option, one is named twice, or its package is not installed.
+
+    Example:
+      >>> from asyncflax.train.writers import read_writers
+      >>> [str(writer) for writer in read_writers("config.writers", "tensorboard, jsonl")]
+      ['tensorboard()', 'jsonl()']
+      >>> read_writers("config.writers", "tensorbord")
+      Traceback (most recent call last):
+        ...
+      ValueError: config.writers must be one of 'csv', 'jsonl', 'tensorboard', 'wandb', got 'tensorbord'; did you mean \
+'tensorboard'?
+    """
+    library, specs = makers(sys.modules[__name__], MetricWriter), {}
+    for label, call in parse_items(field, text):
+        if label:
+            raise ValueError(f"{field} must be like 'tensorboard, NAME(option=value)', got {label}=... in {text!r}.")
+        spec = read(field, call, library, _GIVEN, (MetricWriter,))
+        if spec.name in specs:
+            raise ValueError(f"{field} has {spec.name} twice, got {text!r}.")
+        specs[spec.name] = spec
+    if "wandb" in specs and importlib.util.find_spec("wandb") is None:
+        raise ValueError(f"{field}: wandb is not installed; pip install 'asyncflax[wandb]'")
+    return [*specs.values()]
+
+
+def jsonl(folder: pathlib.Path, rows: Iterable[Row] = ()) -> MetricWriter:
+    """`metrics.jsonl`: a line of JSON for each row, as it comes.
+
+    Args:
+      folder: of the run.
+      rows: those so far; the file is written anew.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from asyncflax.train import writers
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> writer = writers.jsonl(folder, [{"update": 20, "train_loss": 2.3}])
+      >>> writer.write({"update": 40, "train_loss": 1.9})
+      >>> writer.close()
+      >>> (folder / "metrics.jsonl").read_text().splitlines()
+      ['{"update": 20, "train_loss": 2.3}', '{"update": 40, "train_loss": 1.9}']
+    """
+    return _JsonLines(folder / "metrics.jsonl", rows)
+
+
+class _JsonLines:
+    def __init__(self, path: pathlib.Path, rows: Iterable[Row]):
+        text = "".join(map(self._line, rows))
+        write_atomically(path, lambda file: file.write(text.encode()))
+        self._file = path.open("a")
+
+    def write(self, row: Row) -> None:
+        self._file.write(self._line(row))
+        self._file.flush()
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    @staticmethod
+    def _line(row: Row) -> str:
+        return json.dumps(row, allow_nan=False) + "\n"
+
+
+def csv(folder: pathlib.Path, rows: Iterable[Row] = ()) -> MetricWriter:
+    """`metrics.csv`: a table with a column for each metric, when the run ends or stops.
+
+    Args:
+      folder: of the run.
+      rows: those so far.
+
+    Example: see `jsonl`.
+    """
+    return _Table(folder / "metrics.csv", rows)
+
+
+class _Table:
+    def __init__(self, path: pathlib.Path, rows: Iterable[Row]):
+        self._path, self._rows = path, [*rows]
+
+    def write(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def sync(self) -> None:
+        pass  # the columns are known at the end
+
+    def close(self) -> None:
+        table = io.StringIO()
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        writer = DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self._path, lambda file: file.write(table.getvalue().encode()))
+
+
+def tensorboard(
+    folder: pathlib.Path, rows: Iterable[Row] = (), config: Mapping[str, Any] | None = None
+) -> MetricWriter:
+    """`tensorboard/`: scalars for TensorBoard, and the config in its text tab. Needs tensorboardX (the extra `train`).
+
+    Args:
+      folder: of the run.
+      rows: those so far; the event files are written anew.
+      config: of the run.
+
+    Example: see `jsonl`.
+    """
+    return _TensorBoard(folder / "tensorboard", rows, config or {})
+
+
+class _TensorBoard:
+    def __init__(self, folder: pathlib.Path, rows: Iterable[Row], config: Mapping[str, Any]):
+        from tensorboardX import SummaryWriter
+
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._board = SummaryWriter(os.fspath(folder))
+        lines = [f"| {name} | `{value!r}` |" for name, value in config.items()]
+        if lines:
+            self._board.add_text("config", "\n".join(["| field | value |", "|---|---|", *lines]))
+        for row in rows:
+            self.write(row)
+
+    def write(self, row: Row) -> None:
+        for name, value in row.items():
+            if name != "update":
+                self._board.add_scalar(name, value, row["update"])
+
+    def sync(self) -> None:
+        self._board.flush()
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def wandb(
+    folder: pathlib.Path,
+    rows: Sequence[Row] = (),
+    config: Mapping[str, Any] | None = None,
+    *,
+    project: str = "asyncflax",
+) -> MetricWriter:
+    """Weights & Biases, its files in `wandb/`. Needs the extra `wandb`; $WANDB_MODE=offline needs no account.
+
+    A run that is resumed goes on as the same run of W&B. What W&B has received it keeps, and it takes only rows that
+    are later; an offline run is written anew.
+
+    Args:
+      folder: of the run.
+      rows: those so far.
+      config: of the run.
+      project: of W&B. Entity, group, tags, mode and the like are W&B's environment variables.
+
+    Raises:
+      ValueError: W&B cannot begin a run, for example for want of an account.
+
+    Example: see `jsonl`.
+    """
+    return _WandB(folder / "wandb", rows, config or {}, project)
+
+
+class _WandB:
+    def __init__(self, folder: pathlib.Path, rows: Sequence[Row], config: Mapping[str, Any], project: str):
+        import wandb  # pyright: ignore[reportMissingImports]  # an extra of its own
+
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob("offline-run-*"):
+            shutil.rmtree(old)
+        name = folder / "run-id"  # W&B knows the run by it
+        if not name.exists():
+            write_atomically(name, lambda file: file.write(secrets.token_hex(8).encode()))
+        settings = wandb.Settings(console="off", symlink=False)
+        try:
+            self._run = wandb.init(
+                project=project,
+                id=name.read_text(),
+                resume="allow",
+                dir=os.fspath(folder.parent),
+                config={**config},
+                settings=settings,
+            )
+        except wandb.Error as error:
+            raise ValueError(" ".join(str(error).split())) from error
+        self._first = self._run.step
+        for row in rows:
+            self.write(row)
+
+    def write(self, row: Row) -> None:
+        if row["update"] >= self._first:
+            self._run.log({name: value for name, value in row.items() if name != "update"}, step=row["update"])
+
+    def sync(self) -> None:
+        pass  # a process of W&B sends them
+
+    def close(self) -> None:
+        self._run.finish()
