@@ -29,24 +29,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
 from asyncflax import _style, plots
 from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
 from asyncflax.engine.plan import Plan
 from asyncflax.errors import RunError, of_system
-from asyncflax.metrics import normalised_gap
-from asyncflax.theory.meter import MomentumMeter, Readout
+from asyncflax.theory.meter import MomentumMeter
 from asyncflax.train import distributed
+from asyncflax.train._invariants import broken_leaf, check_run
 from asyncflax.train.asynchrony import inputs
 from asyncflax.train.checkpoint import Checkpoints
+from asyncflax.train.columns import event_means
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment, make_meter, why_no_meter
 from asyncflax.train.extension import extend, refuse_other_ends
-from asyncflax.train.method import averaged
+from asyncflax.train.method import averaged, explicit_momentum, steered_momentum
 from asyncflax.train.records import Records
 from asyncflax.train.workdir import Workdir
 
@@ -74,7 +73,7 @@ class Summary(NamedTuple):
       rows: the metrics, see `Records`.
       state: the last `RunState`.
       figure: where the figures are.
-      table: the results in words.
+      table: the results in words, and in its last line what was checked: what holds at the end of every run.
 
     Example: see `train_and_evaluate`.
     """
@@ -126,6 +125,7 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
     try:
         with folder.owned(), contextlib.closing(experiment.feed):
             state, records = _train(experiment, plans, folder)
+            checked = check_run(experiment.trace, state, records.rows, _bound(experiment))
             figure = folder.path / "training.png"
             if distributed.is_primary() and not figure.exists():
                 _draw(experiment, records, figure)
@@ -138,13 +138,13 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
             raise
         saved = "saved checkpoints stay, the same command resumes from the newest"
         raise RunError(f"{' '.join(str(of_disk).split())}; {saved}") from error
-    return Summary(records.rows, state, figure, _table(experiment, records))
+    return Summary(records.rows, state, figure, f"{_table(experiment, records)}\n{'checked':15s} {checked}")
 
 
-def _steered(algorithm_state: Any) -> dict[str, jax.Array]:
-    """The explicit momentum of a method that chooses it; a copy, since the next chunk reuses the state."""
-    value = optax.tree.get(algorithm_state, "explicit_momentum")
-    return {} if value is None else {"explicit_momentum": jnp.copy(value)}
+def _bound(experiment: Experiment) -> int | None:
+    """The largest staleness that the queue of a run lets through; None for any."""
+    asynchrony = experiment.named.asynchrony
+    return asynchrony.option("max_staleness") if asynchrony.name == "queue" else None
 
 
 def _evaluated(experiment: Experiment, state: RunState) -> dict[str, jax.Array]:
@@ -224,7 +224,7 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
             is_last = update in {plan.events.stop for plan in plans}
             evaluate = update % config.eval_every == 0 or is_last
             evaluation = _evaluated(experiment, state) if evaluate else {}
-            waiting = (chunk.events, out, evaluation, _steered(state.algorithm))
+            waiting = (chunk.events, out, evaluation, steered_momentum(state.algorithm))
             stopped_by = signals.stopped_by()
             if update % config.checkpoint_every == 0 or is_last or stopped_by:
                 metrics = reporter.report(*waiting)
@@ -274,6 +274,7 @@ class _Reporter:
         self._seconds_before = records.rows[-1]["wall_seconds"] if records.rows else 0.0
         self._began = self._then = time.perf_counter()
         self._update = start
+        self._constant_momentum = explicit_momentum(experiment.config)
 
     def report_start(self, evaluation: dict[str, jax.Array]) -> None:
         """The evaluation of the initial parameters."""
@@ -281,7 +282,7 @@ class _Reporter:
         self._write({"update": 0, **clock}, evaluation)
 
     def report(
-        self, events: slice, out: RunOutput, evaluation: dict[str, jax.Array], steered: dict[str, jax.Array]
+        self, events: slice, out: RunOutput, evaluation: dict[str, jax.Array], momentum: jax.Array | None
     ) -> dict[str, float]:
         """Waits for a chunk and records its means; returns the evaluation as numbers.
 
@@ -289,14 +290,13 @@ class _Reporter:
           RunError: a loss is not finite.
         """
         count, trace = events.stop - events.start, self._experiment.trace
-        losses, accuracy, gap = (np.asarray(x)[:count] for x in (out.losses, out.aux["accuracy"], out.gap))
-        for what, values in (("loss", losses), ("gap", gap)):
+        out = jax.tree.map(lambda x: np.asarray(x)[:count], out)
+        for what, values in (("loss", out.losses), ("gap", out.gap)):
             for i in np.flatnonzero(~np.isfinite(values))[:1]:
                 event = events.start + int(i)
                 raise self.diverged(f"the {what} of update {event + 1:,} is {values[i]}", event)
         if self.meter is not None:
-            readout = Readout(*(np.asarray(x)[:count] for x in out.aux["meter"]))
-            self.meter.add(trace.read_version[events], readout)
+            self.meter.add(trace.read_version[events], out.aux["meter"])
         now = time.perf_counter()
         rate = (events.stop - self._update) / max(now - self._then, 1e-9)
         self._then, self._update = now, events.stop
@@ -304,12 +304,8 @@ class _Reporter:
         row = {
             "update": events.stop,
             **clock,
-            "train_loss": float(losses.mean()),
-            "train_accuracy": float(accuracy.mean()),
-            "staleness": float(trace.staleness[events].mean()),
-            "gap": float(gap.mean()),
-            "normalised_gap": float(normalised_gap(gap, np.asarray(out.gradient_rms)[:count]).mean()),
-            **{name: float(value) for name, value in steered.items()},
+            **event_means(out, lambda values: float(values.mean())),
+            "explicit_momentum": float(self._constant_momentum if momentum is None else momentum),
             "learning_rate": float(self._experiment.schedule(events.stop - 1)),
             "updates_per_second": round(rate, 3),
         }
@@ -365,16 +361,8 @@ class _Reporter:
 
 def _refuse_broken(reporter: _Reporter, state: RunState, update: int) -> None:
     """What is saved must be finite; the loss shows broken parameters only when a worker has read them."""
-    saved = {name: getattr(state, name) for name in ("params", "algorithm", "model_state")}
-    good = jax.tree_util.tree_leaves_with_path(_all_finite(saved))
-    for path in [path for path, is_finite in good if not is_finite][:1]:
-        name = jax.tree_util.keystr(path)
+    if name := broken_leaf(state):
         raise reporter.diverged(f"the state {name} is not finite after update {update:,}", update - 1)
-
-
-@jax.jit
-def _all_finite(state: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), state)
 
 
 class _Signals:

@@ -21,7 +21,16 @@ from asyncflax.train.config import TrainConfig
 from asyncflax.train.options import Spec
 from asyncflax.train.schedules import Schedule, make_schedule
 
-__all__ = ["GIVEN", "averaged", "is_of_optax", "learning_rates", "make_algorithm", "of_gradients"]
+__all__ = [
+    "GIVEN",
+    "averaged",
+    "explicit_momentum",
+    "is_of_optax",
+    "learning_rates",
+    "make_algorithm",
+    "of_gradients",
+    "steered_momentum",
+]
 
 GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that a method has as parameters, beside num_workers
 _OPTION = "algorithm."  # what the name of a method's own number begins with
@@ -129,6 +138,47 @@ def learning_rates(config: TrainConfig, learning_rate: Any = None) -> Schedule:
     run_length = {"num_updates": config.num_updates, "num_workers": config.num_workers}
     schedule, events = make_schedule(config.scheduled, learning_rate, **run_length), _events_of_a_step(config)
     return schedule if events == 1 else lambda update: schedule(update // events * events)
+
+
+def explicit_momentum(config: TrainConfig) -> float:
+    """mu_L of a training whose method does not change it: the config's, or an Optax optimizer's own; 0 for none.
+
+    Args:
+      config: of the training.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.method import explicit_momentum
+      >>> methods = "momentum_asgd", "optax.sgd(momentum=0.5)", "optax.adam"
+      >>> [explicit_momentum(TrainConfig(algorithm=method, momentum=0.3 * ("." not in method))) for method in methods]
+      [0.3, 0.5, 0.0]
+    """
+    if not is_of_optax(config):
+        return config.momentum
+    own = config.method.option("momentum")
+    return float(own) if isinstance(own, int | float) else 0.0
+
+
+def steered_momentum(algorithm_state: Any) -> jax.Array | None:
+    """float [], mu_L where it changes; the mean if there are several, None if there is none.
+
+    A method that chooses it has it as explicit_momentum in its state; `optax.inject_hyperparams` keeps a scheduled one.
+
+    Args:
+      algorithm_state: of the method.
+
+    Example:
+      >>> import asyncflax, jax.numpy as jnp
+      >>> from asyncflax.train.method import steered_momentum
+      >>> algorithm = asyncflax.algorithms.closed_loop_momentum(0.1, momentum=0.9, num_workers=4)
+      >>> steered_momentum(algorithm.init(jnp.zeros(2)))
+      Array(0., dtype=float32)
+    """
+    chosen = optax.tree.get_all_with_path(algorithm_state, "explicit_momentum")
+    named = optax.tree.get_all_with_path(algorithm_state, "momentum")
+    injected = [(path, value) for path, value in named if getattr(path[-2:][0], "name", "") == "hyperparams"]
+    found = [jnp.ravel(value) for _, value in (*chosen, *injected)]
+    return jnp.mean(jnp.concatenate(found)) if found else None
 
 
 def averaged(algorithm_state: Any, params: Any) -> Any:

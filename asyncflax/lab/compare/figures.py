@@ -17,6 +17,7 @@ import xarray
 
 from asyncflax import _style
 from asyncflax.lab.compare.summary import with_picked_rates
+from asyncflax.train.columns import long_name
 
 __all__ = ["accuracy_by_workers", "accuracy_figure", "accuracy_table", "all_figures", "curves", "pages"]
 
@@ -227,7 +228,7 @@ def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: lis
         row[0].set_ylabel(_style.workers(int(m)))
         for axes in row[::2]:
             _style.integer_ticks(axes.xaxis)
-    titles = ("test accuracy (%)", "test accuracy (%)", "gap of server and worker (RMS over parameters)")
+    titles = ("test accuracy (%)", "test accuracy (%)", long_name("gap"))
     abscissae = ("gradients", "simulated time (seconds)", "gradients")
     for first, last, title, label in zip(panels[0], panels[-1], titles, abscissae, strict=False):
         first.set_title(title)

@@ -64,7 +64,8 @@ def run_comparison(
     Returns:
       an `xarray.Dataset` over method, service_time, num_workers, (learning_rate_scale,) seed and
         `update`, the number of gradients: test_loss, test_accuracy, simulated_time (seconds);
-        `trained`, likewise: train_loss, train_accuracy, gap, means over the gradients since the row before;
+        `trained`, likewise: train_loss, train_accuracy, staleness, gap, normalised_gap, explicit_momentum, means over
+          the gradients since the row before;
         neither: diverged_at, the gradient at which a training was seen to have diverged, or -1;
       server_steps [method, num_workers, update], which are the gradients but for ssgd; learning_rate [method,
       num_workers, (learning_rate_scale)]; by label the call of the method and of the service time; and

@@ -7,6 +7,7 @@ import json
 import xarray
 
 from asyncflax import _style
+from asyncflax.train import columns
 
 
 def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
@@ -17,7 +18,7 @@ def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
 
 def words(metric: str) -> str:
     """'test accuracy' for 'test_accuracy'."""
-    return metric.replace("_", " ")
+    return columns.long_name(metric)
 
 
 def train_config(results: xarray.Dataset) -> dict:

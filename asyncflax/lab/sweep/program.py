@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
+from asyncflax.engine.execute import RunState, init_run, run_chunk
 from asyncflax.engine.plan import Chunk
-from asyncflax.metrics import normalised_gap
+from asyncflax.train.columns import event_means
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment
 from asyncflax.train.feeds import CHUNK_BYTES, Feed
-from asyncflax.train.method import make_algorithm
+from asyncflax.train.method import make_algorithm, steered_momentum
 
 # On CPUs more cells at once gain nothing and leave the caches (benchmarks/RESULTS.md).
 _FAST_ON_CPU = 10
@@ -301,7 +301,9 @@ def _advance(config: TrainConfig, gradient_fn: Any, hypers: Any, keys: Any, stat
         begun = RunState(**state, key=key, event=chunk.first_event)
         ended, out = run_chunk(_algorithm(config, hyper), gradient_fn, begun, chunk, batches)
         state = {name: getattr(ended, name) for name in _OF_CELLS}
-        return state, _means(out, chunk.num_events)
+        row = event_means(out, lambda values: jnp.sum(values) / chunk.num_events)  # beyond these `out` is zero
+        steered = steered_momentum(ended.algorithm)
+        return state, row if steered is None else row | {"explicit_momentum": steered}
 
     axes = {field.name: None for field in dataclasses.fields(chunk) if field.name not in _STATIC}
     chunk_axes = dataclasses.replace(chunk, **axes | dict.fromkeys(_PER_ENVIRONMENT, 0))
@@ -324,17 +326,6 @@ def _model(state: dict[str, Any]) -> tuple[Any, Any]:
 
 def _algorithm(config: TrainConfig, hyper: jax.Array) -> Any:
     return make_algorithm(config, {"learning_rate": hyper[0], "momentum": hyper[1]})
-
-
-def _means(out: RunOutput, num_events: jax.Array) -> dict[str, jax.Array]:
-    """The means over the events of a chunk; beyond these `out` is zero."""
-    mean = lambda x: jnp.sum(x) / num_events
-    return {
-        "train_loss": mean(out.losses),
-        "train_accuracy": mean(out.aux["accuracy"].astype(out.losses.dtype)),
-        "gap": mean(out.gap),
-        "normalised_gap": mean(normalised_gap(out.gap, out.gradient_rms)),
-    }
 
 
 def _even(count: int, limit: int) -> int:

@@ -30,7 +30,9 @@ from asyncflax.errors import RunError
 from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.lab.sweep.program import Program
 from asyncflax.train.asynchrony import inputs as trace_inputs
+from asyncflax.train.columns import describe
 from asyncflax.train.experiment import Experiment, load_data, make_experiment
+from asyncflax.train.method import explicit_momentum
 from asyncflax.train.workdir import Workdir
 
 Index = tuple[int, ...]
@@ -66,8 +68,10 @@ def run_sweep(
     Returns:
       an `xarray.Dataset` over the axes of the grid and
         `update`: test_loss, test_accuracy, simulated_time (seconds; NaN where the trace has no clock);
-        `trained`: train_loss, train_accuracy, gap, normalised_gap, means over the updates since the row before;
-        neither: diverged_at, the update at which a cell was seen to have diverged, or -1.
+        `trained`: train_loss, train_accuracy, staleness, gap, normalised_gap, explicit_momentum, means over the updates
+          since the row before;
+        neither: diverged_at, the update at which a cell was seen to have diverged, or -1;
+      all with the attributes units and long_name.
 
     Raises:
       RunError: the grid or the folder is not as it should be, or cells do not fit into memory; one clear sentence.
@@ -135,8 +139,7 @@ def train_cells(
             _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
             results = _dataset(config, grid, finished, folder.began["environment"]["device"])
             path = folder.path / "results.nc"
-            if summarize is not None:
-                results = summarize(results)
+            results = describe(results if summarize is None else summarize(results))
             content = bytes(results.to_netcdf(engine="scipy"))
             if summarize is not None:
                 write_atomically(path, lambda file: file.write(content))
@@ -285,18 +288,28 @@ def _name(cells: Sequence[Sequence[int]]) -> str:
 def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarray.Dataset:
     """All cells, labelled."""
     axes = tuple(grid.axes)
-    first = next(iter(grid))
+    cells = [
+        _with_momentum(finished[index], lambda index=index: explicit_momentum(grid.config(index))) for index in grid
+    ]
     coordinates = {name: list(values) for name, values in grid.axes.items()}
-    coordinates |= {"update": finished[first]["evaluated"], "trained": finished[first]["updates"]}
+    coordinates |= {"update": cells[0]["evaluated"], "trained": cells[0]["updates"]}
     variables = {}
-    for name, value in finished[first].items():
-        if name in ("updates", "evaluated"):
+    for name, value in cells[0].items():
+        if name in ("updates", "evaluated") or not all(name in cell for cell in cells):  # some are of an older version
             continue
-        values = np.stack([finished[index][name] for index in grid]).reshape(*grid.shape, *value.shape)
+        values = np.stack([cell[name] for cell in cells]).reshape(*grid.shape, *value.shape)
         last = () if value.ndim == 0 else ("update",) if _at_evaluations(name) else ("trained",)
         variables[name] = ((*axes, *last), values.astype(np.int32) if value.dtype.kind == "i" else values)
     about = {"config": json.dumps(dataclasses.asdict(config)), "device": device}
     return xarray.Dataset(variables, coords=coordinates, attrs=about)
+
+
+def _with_momentum(cell: dict[str, np.ndarray], constant: Callable[[], float]) -> dict[str, np.ndarray]:
+    """A cell with the column of explicit momentum, which one has whose method steers it."""
+    if "explicit_momentum" in cell:
+        return cell
+    values = np.where(np.isnan(cell["train_loss"]), np.nan, constant())
+    return cell | {"explicit_momentum": values.astype(cell["train_loss"].dtype)}
 
 
 def _at_evaluations(name: str) -> bool:

@@ -1,0 +1,147 @@
+"""The columns of all metrics, their units and names: of the rows of a run and of the variables of `results.nc`.
+
+A metric of events is one line here, and trainings, sweeps, comparisons, files and figures have it. It is a number of
+each event that a `RunOutput` holds (those of a network come from the gradient function in `experiment`); its mean over
+the events since the row before is logged. docs/metrics.md has this table, which a test compares with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from asyncflax.engine.step import RunOutput
+from asyncflax.metrics import normalised_gap
+
+__all__ = ["RESULTS", "ROWS", "Column", "describe", "event_means", "long_name"]
+
+
+class Column(NamedTuple):
+    """What a column is.
+
+    Attributes:
+      name: of it.
+      unit: '1' for plain numbers, 'text' for texts.
+      long_name: what it is, as an axis of a figure has it.
+      of_events: `of_events(out) -> [E]`, for a mean over events.
+
+    Example:
+      >>> from asyncflax.train import columns
+      >>> columns.ROWS[1].name, columns.ROWS[1].unit
+      ('simulated_time', 's')
+    """
+
+    name: str
+    unit: str
+    long_name: str
+    of_events: Callable[[RunOutput], Any] | None = None
+
+
+ROWS = (
+    Column("update", "updates", "updates of the server"),
+    Column("simulated_time", "s", "simulated time"),
+    Column("train_loss", "1", "training loss", lambda out: out.losses),
+    Column("train_accuracy", "1", "training accuracy", lambda out: out.aux["accuracy"]),
+    Column("staleness", "updates", "staleness of the gradients", lambda out: out.staleness),
+    Column("gap", "1", "gap of server and worker (RMS)", lambda out: out.gap),
+    Column(
+        "normalised_gap", "1", "gap relative to the gradient", lambda out: normalised_gap(out.gap, out.gradient_rms)
+    ),
+    Column("explicit_momentum", "1", "explicit momentum"),
+    Column("learning_rate", "1", "learning rate"),
+    Column("updates_per_second", "1/s", "updates in a second of real time"),
+    Column("test_loss", "1", "test loss"),
+    Column("test_accuracy", "1", "test accuracy"),
+    Column("test_top5_accuracy", "1", "test accuracy, top 5"),
+    Column("implicit_momentum", "1", "implicit momentum, measured"),
+    Column("implicit_momentum_low", "1", "implicit momentum, lower end of the 95 % interval"),
+    Column("implicit_momentum_high", "1", "implicit momentum, upper end of the 95 % interval"),
+    Column("total_momentum", "1", "explicit and implicit momentum together, measured"),
+    Column("wall_seconds", "s", "real time since the run began, without pauses"),
+)
+"""Of `metrics.jsonl`, `metrics.csv`, TensorBoard and the other writers.
+
+Example: see `Column`.
+"""
+
+RESULTS = (
+    Column("trained", "updates", "updates, where means of training are given"),
+    Column("diverged_at", "updates", "update at which the training was seen to have diverged; -1 for never"),
+    Column("seed", "1", "seed"),
+    Column("num_workers", "1", "workers"),
+    Column("momentum", "1", "explicit momentum"),
+    Column("algorithm", "text", "method, as the config names it"),
+    Column("method", "text", "method by its label"),
+    Column("call", "text", "method with its options"),
+    Column("service_time", "text", "distribution of service times by its label"),
+    Column("law", "text", "distribution of service times with its options"),
+    Column("learning_rate_scale", "1", "what the learning rate is multiplied by"),
+    Column("server_steps", "1", "steps of the server"),
+    Column("picked_scale", "1", "learning rate scale that was picked"),
+    Column("picked_learning_rate", "1", "learning rate that was picked"),
+    Column("final_accuracy", "1", "test accuracy at the end"),
+    Column("failed", "1", "whether the training failed (1) or not (0)"),
+    Column("mean", "1", "test accuracy at the end, mean over seeds"),
+    Column("low", "1", "test accuracy at the end, lower end of the 95 % interval"),
+    Column("high", "1", "test accuracy at the end, upper end of the 95 % interval"),
+    Column("gradients_to_target", "1", "gradients to the target"),
+    Column("steps_to_target", "1", "steps of the server to the target"),
+    Column("seconds_to_target", "s", "simulated time to the target"),
+)
+"""Of `results.nc`, besides those of `ROWS`; an axis of a sweep has the name of its field.
+
+Example: see `Column`.
+"""
+
+_BY_NAME = {column.name: column for column in (*ROWS, *RESULTS)}
+
+
+def event_means(out: RunOutput, mean: Callable[[Any], Any]) -> dict[str, Any]:
+    """The means over events, by name.
+
+    Args:
+      out: of a chunk.
+      mean: of an array [E].
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.engine.step import RunOutput
+      >>> from asyncflax.train.columns import event_means
+      >>> one = np.ones(2)
+      >>> event_means(RunOutput(np.array([2.0, 1.0]), one, one, one, {"accuracy": one}), np.mean)["train_loss"].item()
+      1.5
+    """
+    return {column.name: mean(column.of_events(out)) for column in ROWS if column.of_events is not None}
+
+
+def describe(results: Any) -> Any:
+    """Gives all variables and coordinates of a data set their attributes `units` and `long_name`.
+
+    Args:
+      results: an `xarray.Dataset`.
+
+    Example:
+      >>> import xarray
+      >>> from asyncflax.train.columns import describe
+      >>> describe(xarray.Dataset({"gap": ("batch_size", [0.5])}, {"batch_size": [32]})).gap.attrs
+      {'units': '1', 'long_name': 'gap of server and worker (RMS)'}
+    """
+    for name, variable in results.variables.items():
+        unit = "1" if variable.dtype.kind in "biuf" else "text"
+        column = _BY_NAME.get(str(name), Column(str(name), unit, f"config.train.{name}"))
+        variable.attrs = {"units": column.unit, "long_name": column.long_name}
+    return results
+
+
+def long_name(name: str) -> str:
+    """What a column is, for the axis of a figure.
+
+    Args:
+      name: of the column.
+
+    Example:
+      >>> from asyncflax.train import columns
+      >>> columns.long_name("test_accuracy")
+      'test accuracy'
+    """
+    return _BY_NAME[name].long_name
