@@ -3,13 +3,16 @@
 import pathlib
 import re
 
+import jax.numpy as jnp
 import optax
 import pytest
 import xarray
 
+import asyncflax
 from asyncflax.lab.compare import CompareConfig, run_comparison
 from asyncflax.lab.sweep import SweepConfig, run_sweep
 from asyncflax.train import TrainConfig, columns, train_and_evaluate
+from asyncflax.train.method import steered_momentum
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 OF_TRAINING = {column.name for column in columns.ROWS if column.of_events} | {"explicit_momentum"}
@@ -44,6 +47,17 @@ def test_explicit_momentum_is_always_a_column(method, momentum, column, tmp_path
     summary = train_and_evaluate(config, tmp_path / "run")
     found = [row["explicit_momentum"] for row in summary.rows[1:]]
     assert found == (column or [found[0], float(optax.tree.get(summary.state.algorithm, "explicit_momentum"))])
+
+
+def test_a_schedule_of_optax_is_seen():
+    momentum = optax.linear_schedule(0.0, 0.5, 4)
+    tx = optax.chain(optax.clip(1.0), optax.inject_hyperparams(optax.sgd)(learning_rate=0.1, momentum=momentum))
+    state = tx.init(jnp.zeros(2))
+    for expected in (0.0, 0.125, 0.25):
+        _, state = tx.update(jnp.ones(2), state)
+        assert float(steered_momentum(state)) == expected
+    assert steered_momentum(optax.sgd(0.1, momentum=0.9).init(jnp.zeros(2))) is None
+    assert steered_momentum(asyncflax.algorithms.smega2(0.1, num_workers=2).init(jnp.zeros(2))) is None
 
 
 def test_a_sweep_and_a_comparison_say_what_their_variables_are(tmp_path):
