@@ -56,9 +56,11 @@ bench: $(READY)
 notebooks: $(READY)
 	$(BIN)/python tests/test_notebooks.py
 
+# The sdist and, made of it, the wheel, as PyPI would take them.
 wheel: $(READY)
 	rm -rf dist
-	$(BIN)/python -m build --wheel
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf .venv* build dist demo .pytest_cache .ruff_cache .hypothesis

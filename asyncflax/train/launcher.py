@@ -373,7 +373,7 @@ def _refuse_no_device() -> None:
         why = f" ({str(error).splitlines()[0]})" if str(error) else ""
         raise RunError(
             f"JAX cannot start{wanted}{why}; set JAX_PLATFORMS=cpu, or install what the device needs (for NVIDIA GPUs "
-            "their driver and pip install 'asyncflax[cuda]')."
+            "their driver and pip install 'asyncflax[cuda13]')."
         ) from error
 
 
