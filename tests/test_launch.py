@@ -70,6 +70,10 @@ BAD_FLAGS = {
         ["--config.algorithm=dc_asgd(strenght=0.04)"],
         "config.algorithm: dc_asgd has no option 'strenght', .* did you mean 'strength'?",
     ),
+    "unknown writer": (
+        ["--config.writers=wanb"],
+        "config.writers must be one of .*, got 'wanb'; did you mean 'wandb'?",
+    ),
     "option that is lacking": (
         ["--config.asynchrony=law(distribution=geometric)"],
         "config.asynchrony: distribution: geometric needs mean, as in 'geometric(mean=...)', got 'geometric()'",
@@ -307,6 +311,7 @@ def test_a_run_from_its_start_to_the_figures_and_once_more(tmp_path):
     status, out, err = launch(*flags)
     assert status == 0 and err == "", err
     assert "test accuracy" in out and f"figures: {workdir}/training.png" in out
+    assert "\nchecked         40 events, as many updates, times in order" in out
     assert "--config.num_workers=8" in out.splitlines()[-1] and f"--workdir={workdir}-8-workers" in out.splitlines()[-1]
     assert [row["update"] for row in rows(workdir)] == [0, 20, 40]
     assert (workdir / "training.png").read_bytes()[1:4] == b"PNG"

@@ -1,5 +1,6 @@
 """One table of columns: what runs, sweeps and comparisons write is in it, and so is the page."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -17,6 +18,8 @@ from asyncflax.train.method import steered_momentum
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 OF_TRAINING = {column.name for column in columns.ROWS if column.of_events} | {"explicit_momentum"}
 MEASURED = {"implicit_momentum", "implicit_momentum_low", "implicit_momentum_high", "total_momentum"}
+AVERAGED = {"ema_test_loss", "ema_test_accuracy"}
+TOP5 = {"test_top5_accuracy", "ema_test_top5_accuracy"}
 SHORT = TrainConfig(model="Mlp(hidden=4)", num_workers=2, num_updates=20, log_every=10, eval_every=10, meter_window=0)
 
 
@@ -27,10 +30,10 @@ def test_the_page_has_the_table():
 
 
 def test_the_rows_of_a_run_have_these_columns(tmp_path):
-    rows = train_and_evaluate(SHORT, tmp_path / "run").rows
+    rows = train_and_evaluate(dataclasses.replace(SHORT, ema_decay=0.9), tmp_path / "run").rows
     first, *others = [set(row) for row in rows]
-    assert others == [{column.name for column in columns.ROWS} - MEASURED - {"test_top5_accuracy"}] * 2
-    assert first == {"update", "simulated_time", "test_loss", "test_accuracy", "wall_seconds"}
+    assert others == [{column.name for column in columns.ROWS} - MEASURED - TOP5] * 2
+    assert first == {"update", "simulated_time", "wall_seconds", "test_loss", "test_accuracy", *AVERAGED}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,7 @@ def test_the_rows_of_a_run_have_these_columns(tmp_path):
     ],
 )
 def test_explicit_momentum_is_always_a_column(method, momentum, column, tmp_path):
-    config = TrainConfig(**{**vars(SHORT), "algorithm": method, "momentum": momentum, "learning_rate": 0.01})
+    config = dataclasses.replace(SHORT, algorithm=method, momentum=momentum, learning_rate=0.01)
     summary = train_and_evaluate(config, tmp_path / "run")
     found = [row["explicit_momentum"] for row in summary.rows[1:]]
     assert found == (column or [found[0], float(optax.tree.get(summary.state.algorithm, "explicit_momentum"))])
@@ -81,4 +84,4 @@ def test_a_sweep_and_a_comparison_say_what_their_variables_are(tmp_path):
     assert none == (0, 0) and own == (0.25, 0.25) and steered not in (none, own)
     assert set(compared[:4]) == {(0, 0)} and set(compared[4:]) == {(0.5, 0.5)}
     assert seen - {*table} == {"batch_size"}
-    assert {*table} - seen == {*MEASURED, "updates_per_second", "wall_seconds", "test_top5_accuracy"}
+    assert {*table} - seen == {*MEASURED, *AVERAGED, *TOP5, "updates_per_second", "wall_seconds"}

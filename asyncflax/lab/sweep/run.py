@@ -31,6 +31,7 @@ from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.lab.sweep.program import Program
 from asyncflax.train.asynchrony import inputs as trace_inputs
 from asyncflax.train.columns import describe
+from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, load_data, make_experiment
 from asyncflax.train.method import explicit_momentum
 from asyncflax.train.workdir import Workdir
@@ -288,9 +289,7 @@ def _name(cells: Sequence[Sequence[int]]) -> str:
 def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarray.Dataset:
     """All cells, labelled."""
     axes = tuple(grid.axes)
-    cells = [
-        _with_momentum(finished[index], lambda index=index: explicit_momentum(grid.config(index))) for index in grid
-    ]
+    cells = [_with_momentum(finished[index], grid.config(index)) for index in grid]
     coordinates = {name: list(values) for name, values in grid.axes.items()}
     coordinates |= {"update": cells[0]["evaluated"], "trained": cells[0]["updates"]}
     variables = {}
@@ -304,12 +303,10 @@ def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarr
     return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
-def _with_momentum(cell: dict[str, np.ndarray], constant: Callable[[], float]) -> dict[str, np.ndarray]:
-    """A cell with the column of explicit momentum, which one has whose method steers it."""
-    if "explicit_momentum" in cell:
-        return cell
-    values = np.where(np.isnan(cell["train_loss"]), np.nan, constant())
-    return cell | {"explicit_momentum": values.astype(cell["train_loss"].dtype)}
+def _with_momentum(cell: dict[str, np.ndarray], config: TrainConfig) -> dict[str, np.ndarray]:
+    """A cell with the column of explicit momentum, which those have already whose method steers it."""
+    momentum = np.where(np.isnan(cell["train_loss"]), np.nan, explicit_momentum(config))
+    return {"explicit_momentum": momentum.astype(cell["train_loss"].dtype)} | cell
 
 
 def _at_evaluations(name: str) -> bool:
