@@ -96,8 +96,6 @@ RESULTS = (
 Example: see `Column`.
 """
 
-_BY_NAME = {column.name: column for column in (*ROWS, *RESULTS)}
-
 
 def event_means(out: RunOutput, mean: Callable[[Any], Any]) -> dict[str, Any]:
     """The means over events, by name.
@@ -129,9 +127,10 @@ def describe(results: Any) -> Any:
       >>> describe(xarray.Dataset({"gap": ("batch_size", [0.5])}, {"batch_size": [32]})).gap.attrs
       {'units': '1', 'long_name': 'gap of server and worker (RMS)'}
     """
+    known = _by_name()
     for name, variable in results.variables.items():
         unit = "1" if variable.dtype.kind in "biuf" else "text"
-        column = _BY_NAME.get(str(name), Column(str(name), unit, f"config.train.{name}"))
+        column = known.get(str(name), Column(str(name), unit, f"config.train.{name}"))
         variable.attrs = {"units": column.unit, "long_name": column.long_name}
     return results
 
@@ -147,4 +146,8 @@ def long_name(name: str) -> str:
       >>> columns.long_name("test_accuracy")
       'test accuracy'
     """
-    return _BY_NAME[name].long_name
+    return _by_name()[name].long_name
+
+
+def _by_name() -> dict[str, Column]:
+    return {column.name: column for column in (*ROWS, *RESULTS)}

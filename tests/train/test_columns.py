@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import xarray
@@ -34,6 +35,15 @@ def test_the_rows_of_a_run_have_these_columns(tmp_path):
     first, *others = [set(row) for row in rows]
     assert others == [{column.name for column in columns.ROWS} - MEASURED - TOP5] * 2
     assert first == {"update", "simulated_time", "wall_seconds", "test_loss", "test_accuracy", *AVERAGED}
+
+
+def test_a_new_metric_is_one_line(tmp_path, monkeypatch):
+    new = columns.Column("gradient_rms", "1", "gradient (RMS)", lambda out: out.gradient_rms)
+    monkeypatch.setattr(columns, "ROWS", (*columns.ROWS, new))
+    rows = train_and_evaluate(SHORT, tmp_path / "run").rows
+    swept = run_sweep(SweepConfig(SHORT, "seed=(0,)"), tmp_path / "sweep").gradient_rms
+    assert swept.attrs == {"units": "1", "long_name": "gradient (RMS)"} and (swept > 0).all()
+    np.testing.assert_allclose(swept.values[0], [row["gradient_rms"] for row in rows[1:]], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
