@@ -4,7 +4,8 @@
   config, the criterion and the bound of equivalence are committed as a digest (`criterion_digest`).
 - Two arms share trace, data order and initial weights seed by seed. What is tested are differences within a seed.
 - The criterion is a loss, an accuracy (`decide_difference`, `decide_order`, `decide_trend`), the updates to a target
-  fixed beforehand (`decide_updates`), or the place of an optimum (`optimum`).
+  fixed beforehand (`decide_updates`), or the place of an optimum (`optimum`). What theory says of a number is decided
+  by its interval (`decide_number`).
 - A training lasts long enough for momentum to act (`least_updates`).
 
 Arrays have the seeds on their first axis; results are named tuples. Nothing is random but the bootstrap of `optimum`,
@@ -37,6 +38,7 @@ __all__ = [
     "check_seeds",
     "criterion_digest",
     "decide_difference",
+    "decide_number",
     "decide_order",
     "decide_trend",
     "decide_updates",
@@ -216,6 +218,41 @@ def decide_difference(
     bound = _check.scalar("bound", bound, low=0.0, exclusive_low=True)
     differences = _judged("differences", differences, 1, exception)
     return _decided(differences, exception, bound=bound, claim=claim)
+
+
+def decide_number(interval: tuple[float, float], *, low: float = -math.inf, high: float = math.inf) -> str:
+    """Whether a number lies where a claim says, by its interval.
+
+    A claim of equality has the range number +- tolerance, one that a number is positive the range from 0. An interval
+    that only touches the range decides nothing, so that a wide one does not pass for agreement. Of an exact identity
+    the interval is that of the largest difference in all cases, (worst, worst).
+
+    Args:
+      interval: its two ends.
+      low: of the range; -infinity where it has no lower end.
+      high: of the range, at least `low`.
+
+    Returns:
+      'seen' if the interval lies in [low, high], 'refuted' if it lies wholly outside, else 'not decided'.
+
+    Raises:
+      ValueError: an end of the interval is not finite, or ends are in the wrong order.
+
+    Example:
+      >>> from asyncflax.lab.statistics import decide_number
+      >>> decide_number((0.8748, 0.8764), low=0.87, high=0.88)
+      'seen'
+      >>> decide_number((0.84, 0.90), low=0.87, high=0.88), decide_number((1.2, 1.3), high=1.0)
+      ('not decided', 'refuted')
+    """
+    first, last = (_check.scalar("interval", end) for end in interval)
+    if not first <= last:
+        raise ValueError(f"interval must be (low, high), got {interval!r}.")
+    if not low <= high:
+        raise ValueError(f"low must be at most high, got {low=}, {high=}.")
+    if low <= first and last <= high:
+        return "seen"
+    return "refuted" if last < low or first > high else "not decided"
 
 
 def decide_order(differences: np.ndarray, *, bound: float = ACCURACY_BOUND, exception: str = "") -> OrderVerdict:
