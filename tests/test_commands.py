@@ -122,7 +122,7 @@ def test_a_claim_that_the_program_makes_names_files_that_there_are(tmp_path):
     for command in (*typed, "python launch/sweep.py --config=figure3:fast", "python launch/theory.py --workdir=runs/x"):
         claim = claims.Claim(**fields, interval=(0.5, 1.5), command=claims.portable(command))
         assert claim.command == command and claims.Claim.load(claim.save(tmp_path, overwrite=True)) == claim
-        assert all((ROOT / file).is_file() for file in claims._files(claim.command))
+        assert all((ROOT / file).is_file() for file in claims.files_of(claim.command))
     with pytest.raises(ValueError, match=r"command must begin with 'python ' and a script.* or 'asyncflax '"):
         claims.Claim(**fields, interval=(0.5, 1.5), command="asyncflax")
 

@@ -223,7 +223,8 @@ def test_what_all_commands_set_is_valid(tmp_path, monkeypatch):
         if "config" not in flags:
             continue
         file, _, variant = flags.pop("config").partition(":")
-        config = runpy.run_path(str(ROOT / file))["get_config"](*([variant] if variant else []))
+        path = ROOT / (file if file.endswith(".py") else f"configs/{file}.py")
+        config = runpy.run_path(str(path))["get_config"](*([variant] if variant else []))
         for name, text in flags.items():
             with_field(config, name.removeprefix("config."), text)
         if hasattr(config, "train") or isinstance(config, TrainConfig):

@@ -22,7 +22,7 @@ COMMANDS = {
     "rounds": "how wide to make rounds on several devices",
     "theory": "check the theorems",
     "streaming-pca": "how much delay momentum leaves in streaming PCA",
-    "claims": "keep the claims in results/ and their tables",
+    "claims": "keep the claims in results/ and their tables, run them again",
     "list": "what there is: methods, networks, data sets, ...",
     "describe": "one of them: options, equation, source",
 }

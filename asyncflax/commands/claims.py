@@ -1,45 +1,98 @@
-"""Keeps the claims in results/, and their tables in README.md (a few) and docs/claims.md (all).
+"""Keeps the claims in results/, and their tables in README.md (a few) and docs/claims.md (all), and runs them again.
 
     asyncflax claims --from=runs/theory    # copies the claims and figures of a study, writes the tables
     asyncflax claims                       # writes the tables
     asyncflax claims --check               # writes nothing; exit status 1 if something is missing or out of date
+    asyncflax claims --run=quick           # runs the commands of at most five CPU minutes, from scratch, and compares
+    asyncflax claims --run=all --list      # what would be run
 
 What is in results/ is replaced with --overwrite only. The README's claims are named in the comment above its table:
 <!-- claims: NAME, NAME -->.
+
+--run takes quick, all, or names of claims. The commands run in folders below --folder, and leave results/ as it is; the
+same command goes on with what was stopped. Exit status 1: a verdict is another one, or a command failed.
 """
 
 import pathlib
+import signal
 
 from absl import flags
 
 from asyncflax.errors import RunError
-from asyncflax.lab import claims
+from asyncflax.lab import claims, documents, reproduce
 from asyncflax.train import launcher
 
 SOURCE = flags.DEFINE_string("from", None, "the folder of a study; its claims/ are copied into results/")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace claims and figures that are in results/ already")
 CHECK = flags.DEFINE_bool("check", False, "write nothing; exit with 1 if something is missing or out of date")
+RUN = flags.DEFINE_list("run", None, "run commands from scratch and compare: quick, all, or names of claims")
+LIST = flags.DEFINE_bool("list", False, "with --run: print what would be run")
+FOLDER = flags.DEFINE_string("folder", "runs/claims", "with --run: where the commands run")
 ROOT = flags.DEFINE_string("root", ".", "the folder with README.md, docs/, results/")
 
 
+class StoppedError(RunError):
+    """Ctrl-C or SIGTERM arrived while commands run."""
+
+    def __init__(self, number: int):
+        super().__init__("stopped; the same command goes on")
+        self.exit_status = 128 + number
+
+
 def main() -> None:
-    """Collects, writes the tables, and reports what is wrong."""
+    """Collects, writes the tables, and reports what is wrong; or runs commands."""
     root = pathlib.Path(ROOT.value)
-    documents, results = [root / name for name in claims.DOCUMENTS], root / "results"
-    if CHECK.value and SOURCE.value:
-        raise RunError("--check writes nothing, --from copies; take one of them.")
+    pages, results = [root / name for name in documents.DOCUMENTS], root / "results"
+    chosen = [f"--{flag.name}" for flag in (SOURCE, CHECK, RUN) if flag.value]
+    if len(chosen) > 1:
+        raise RunError(f"--from copies, --check writes nothing, --run compares; take one of {', '.join(chosen)}.")
+    if RUN.value:
+        _run(root, claims.load_all(results))
+        return
     if not CHECK.value:
         try:
             if SOURCE.value:
                 copied = claims.collect(pathlib.Path(SOURCE.value, "claims"), results, overwrite=OVERWRITE.value)
                 print(f"copied {len(copied)} claims: {', '.join(claim.name for claim in copied)}")
-            claims.write_tables(documents, results)
+            documents.write_tables(pages, results)
         except (OSError, ValueError) as error:
             raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
-    wrong = claims.faults(documents, results)
+    wrong = documents.faults(pages, results)
     if wrong:
         raise RunError("\n       ".join(wrong))
-    print(f"{len(claims.load_all(results))} claims in results/, with tables in {' and '.join(claims.DOCUMENTS)}")
+    print(f"{len(claims.load_all(results))} claims in results/, with tables in {' and '.join(documents.DOCUMENTS)}")
+
+
+def _run(root: pathlib.Path, kept: list[claims.Claim]) -> None:
+    """Runs the commands that --run names, or lists them, and prints what became of their claims."""
+    launcher.refuse_folder("folder", FOLDER.value)
+    try:
+        chosen = reproduce.tasks(kept, RUN.value or [], FOLDER.value)
+    except ValueError as error:
+        raise RunError(str(error).replace("which must", "--run must")) from error
+    minutes = sum(task.minutes for task in chosen)
+    rows = sum(len(task.claims) for task in chosen)
+    print(f"{rows} of {len(kept)} claims by {len(chosen)} commands, about {minutes:.1f} CPU minutes")
+    if LIST.value:
+        for task in chosen:
+            state = " (finished)" if task.is_finished else ""
+            print(f"\n{task.command}{state}\n    {', '.join(claim.name for claim in task.claims)}")
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    found = []
+    for number, task in enumerate(chosen, 1):
+        print(f"{number}/{len(chosen)}: {task.command}", flush=True)
+        found += reproduce.outcomes(task, reproduce.run(task, root))
+    print(f"\n{reproduce.table(found)}")
+    wrong = [one.then.name for one in found if one.fault]
+    if wrong:
+        raise RunError(f"{len(wrong)} of {len(found)} claims did not come out as they are kept: {', '.join(wrong)}.")
+
+
+def _stop(number: int, frame: object) -> None:
+    raise StoppedError(number)
 
 
 def run() -> None:

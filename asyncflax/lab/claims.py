@@ -1,13 +1,7 @@
 """Claims of papers, checked: one small JSON file a claim, with our number, its interval and the command that makes it.
 
-A study writes its claims and figures into WORKDIR/claims. `collect` copies them into results/, `write_tables` writes
-the tables of documents, and `faults` reports what is missing or out of date. A table stands between two comments:
-
-    <!-- claims -->                       every claim, with its seeds and its command: docs/claims.md
-    <!-- /claims -->
-
-    <!-- claims: theorem-5, figure-2 -->  these claims, in this order, in three columns: README.md
-    <!-- /claims -->
+A study writes its claims and figures into WORKDIR/claims. `collect` copies them into results/, of which `documents`
+makes tables, and `reproduce` runs their commands again.
 """
 
 from __future__ import annotations
@@ -18,7 +12,6 @@ import os
 import pathlib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -27,10 +20,8 @@ from asyncflax import _check
 from asyncflax._files import write_atomically
 from asyncflax.lab.statistics import VERDICTS
 
-__all__ = ["Claim", "collect", "faults", "load_all", "markdown_table", "portable", "this_machine", "write_tables"]
+__all__ = ["Claim", "collect", "cpu_minutes", "load_all", "portable", "this_machine"]
 
-DOCUMENTS = ("README.md", "docs/claims.md")  # which have tables of claims
-_TABLE = re.compile(r"(?<=^<!-- claims)(?:: *([^>\n]*?))? -->\n(.*?)(?=^<!-- /claims -->)", re.DOTALL | re.MULTILINE)
 _LARGEST_FIGURE = 200_000  # bytes
 
 
@@ -60,6 +51,17 @@ def this_machine() -> str:
     return f"{os.cpu_count()} CPU cores{accelerator}"
 
 
+def cpu_minutes() -> float:
+    """What this process has used so far: user and system time of all its threads, and of its children that ended.
+
+    Example:
+      >>> from asyncflax.lab.claims import cpu_minutes
+      >>> 0 < cpu_minutes() < 60
+      True
+    """
+    return sum(os.times()[:4]) / 60
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """What a paper says, what was measured here, and how to measure it again.
@@ -68,8 +70,8 @@ class Claim:
       name: a slug such as 'theorem-5'; the claim's file is called so too.
       statement: the claim in one sentence.
       source: the paper and its theorem or figure; claims are sorted by it.
-      paper: the paper's number, as text.
-      ours: our number with its interval, as text.
+      paper: the paper's number, as text; a short table ends at the first semicolon.
+      ours: our number with its interval, as text; likewise.
       value: our number.
       interval: (low, high) around it.
       seeds: how many independent runs stand behind it, or random cases of an exact identity; at least 1.
@@ -234,41 +236,7 @@ def load_all(folder: str | os.PathLike[str]) -> list[Claim]:
       []
     """
     claims = [Claim.load(path) for path in pathlib.Path(folder).glob("*.json")]
-    return sorted(claims, key=_place)
-
-
-def markdown_table(claims: Sequence[Claim], folder: str = "results", *, short: bool = False) -> str:
-    """A table with one row a claim, and links to its file and its figure.
-
-    Args:
-      claims: the rows, in this order.
-      folder: where their files are, as seen from the table's document.
-      short: leave out seeds and command.
-
-    Example:
-      >>> from asyncflax.lab.claims import markdown_table
-      >>> print(markdown_table([]))
-      | claim | paper | ours (95 % interval) | seeds | command |
-      |---|---|---|---|---|
-    """
-    short = _check.boolean("short", short)
-    _check.instance("folder", folder, str, "a text")
-    if not isinstance(claims, Sequence) or not all(isinstance(claim, Claim) for claim in claims):
-        raise TypeError(f"claims must be a list of Claim, got {_check.shown(claims)}.")
-    columns = ["claim", "paper", "ours (95 % interval)", *(() if short else ("seeds", "command"))]
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    for claim in claims:
-        figure = f" [Figure]({folder}/{claim.figure})." if claim.figure else ""
-        kind = {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
-        cells = [
-            f"{claim.statement} {claim.source}.{figure}",
-            claim.paper,
-            f"[{claim.ours}]({folder}/{claim.name}.json){kind}",
-            f"{claim.seeds:,}",
-            f"`{claim.command}`",
-        ]
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells[: len(columns)])} |")
-    return "\n".join(lines)
+    return sorted(claims, key=place)
 
 
 def collect(
@@ -304,7 +272,7 @@ def collect(
     files = {f"{claim.name}.json": source / f"{claim.name}.json" for claim in claims}
     for claim in claims:
         if claim.figure:
-            _check_figure(claim, source)
+            check_figure(claim, source)
             files[claim.figure] = source / claim.figure
     contents = {results / name: path.read_bytes() for name, path in files.items()}
     for path, content in contents.items():
@@ -316,106 +284,7 @@ def collect(
     return claims
 
 
-def write_tables(
-    documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
-) -> None:
-    """Writes the tables of claims between the comments of documents; the rest of them stays as it is.
-
-    Args:
-      documents: each with `<!-- claims -->` or `<!-- claims: NAME, NAME -->` and, below, `<!-- /claims -->`, each on a
-        line of its own.
-      results: the folder of the claims.
-
-    Raises:
-      ValueError: a document has no such comments or names a claim that does not exist, or a file is not a claim.
-
-    Example:
-      >>> import pathlib, tempfile
-      >>> from asyncflax.lab.claims import write_tables
-      >>> folder = pathlib.Path(tempfile.mkdtemp())
-      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
-      >>> write_tables([folder / "README.md"], folder / "results")
-      >>> (folder / "README.md").read_text().splitlines()[1]
-      '| claim | paper | ours (95 % interval) | seeds | command |'
-    """
-    claims = load_all(results)
-    texts = {pathlib.Path(path): _with_tables(pathlib.Path(path), claims, pathlib.Path(results)) for path in documents}
-    for path, text in texts.items():
-        if text != path.read_text():
-            write_atomically(path, lambda file, text=text: file.write(text.encode()))
-
-
-def faults(
-    documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
-) -> list[str]:
-    """What is wrong with claims and their tables, a sentence each: no file, figure, seeds or interval; out of date.
-
-    Args:
-      documents: with tables, see `write_tables`.
-      results: the folder of the claims, in the root of the repository.
-
-    Example:
-      >>> import pathlib, tempfile
-      >>> from asyncflax.lab.claims import faults
-      >>> folder = pathlib.Path(tempfile.mkdtemp())
-      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
-      >>> len(faults([folder / "README.md"], folder / "results"))
-      1
-    """
-    results = pathlib.Path(results)
-    found, claims = [], []
-    for file in sorted(results.glob("*.json")):
-        try:
-            claims.append(Claim.load(file))
-        except ValueError as error:
-            found.append(str(error))
-    for claim in claims:
-        try:
-            _check_figure(claim, results)
-        except (FileNotFoundError, ValueError) as error:
-            found.append(str(error))
-        for name in _files(claim.command):
-            if not (results.parent / name).is_file():
-                found.append(f"claim {claim.name}: its command names {name}, which does not exist.")
-        if re.search(r"(^|[\s=])[/~]", claim.command):
-            found.append(f"claim {claim.name}: its command names a path of one machine: {claim.command!r}.")
-    claims.sort(key=_place)
-    for path in map(pathlib.Path, documents):
-        try:
-            text = _with_tables(path, claims, results)
-        except ValueError as error:
-            found.append(str(error))
-            continue
-        for _, table in _TABLE.findall(path.read_text()):
-            for link in re.findall(rf"\]\(((?:\.\./)*{re.escape(results.name)}/[^)]+)\)", table):
-                if not (path.parent / link).is_file():
-                    found.append(f"{path.name} links to {link}, which does not exist.")
-        if text != path.read_text():
-            found.append(f"a table in {path.name} differs from {results.name}/; run: python launch/claims.py")
-    return found
-
-
-def _with_tables(path: pathlib.Path, claims: Sequence[Claim], results: pathlib.Path) -> str:
-    """The text of a document with its tables as they are to be."""
-    folder = pathlib.PurePath(os.path.relpath(results, path.parent)).as_posix()
-    by_name = {claim.name: claim for claim in claims}
-
-    def written(match: re.Match[str]) -> str:
-        if match[1] is None:
-            return f" -->\n{markdown_table(claims, folder)}\n"
-        names = [name.strip() for name in match[1].split(",")]
-        for name in names:
-            if name not in by_name:
-                raise ValueError(f"{path.name}: there is no claim {name!r}{_check.nearest(name, list(by_name))}")
-        return f": {', '.join(names)} -->\n{markdown_table([by_name[name] for name in names], folder, short=True)}\n"
-
-    text, count = _TABLE.subn(written, path.read_text() if path.is_file() else "")
-    if not count:
-        raise ValueError(f"{path} must have a line <!-- claims --> and, below, <!-- /claims -->, for the table.")
-    return text
-
-
-def _check_figure(claim: Claim, folder: pathlib.Path) -> None:
+def check_figure(claim: Claim, folder: pathlib.Path) -> None:
     figure = folder / claim.figure
     if claim.figure and not figure.is_file():
         raise FileNotFoundError(f"claim {claim.name}: there is no figure {figure}.")
@@ -433,7 +302,7 @@ def _words(command: str) -> list[str]:
         return []
 
 
-def _files(command: str) -> list[str]:
+def files_of(command: str) -> list[str]:
     """The script of a command, and its config file without a variant's name."""
     program, script, *words = _words(command)
     configs = [word.partition("=")[2].partition(":")[0] for word in words if word.startswith("--config=")]
@@ -441,7 +310,7 @@ def _files(command: str) -> list[str]:
     return [f"launch/{script.replace('-', '_')}.py" if program == "asyncflax" else script, *named]
 
 
-def _place(claim: Claim) -> tuple[list[Any], str]:
+def place(claim: Claim) -> tuple[list[Any], str]:
     """A key that sorts claims by source, then by name."""
     return _natural(claim.source), claim.name
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from asyncflax.lab import claims
+from asyncflax.lab import claims, documents
 from asyncflax.lab.claims import Claim
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,19 +36,19 @@ def repository(path, *all_claims):
     (path / "launch").mkdir()
     (path / "launch" / "theory.py").touch()
     (path / "docs").mkdir()
-    documents = [path / name for name in claims.DOCUMENTS]
-    for document in documents:
+    pages = [path / name for name in documents.DOCUMENTS]
+    for document in pages:
         some = ": theorem-5" if document.name == "README.md" and all_claims else ""
         document.write_text(f"# Title\n\n<!-- claims{some} -->\n<!-- /claims -->\n\nThe end.\n")
     for one in all_claims:
         one.save(path / "results")
-    claims.write_tables(documents, path / "results")
-    return documents, path / "results"
+    documents.write_tables(pages, path / "results")
+    return pages, path / "results"
 
 
 def test_the_tables_in_the_documents_are_those_of_the_results():
     """Every row has its file, figure, seeds, interval and a command whose script and config exist."""
-    assert claims.faults([ROOT / name for name in claims.DOCUMENTS], ROOT / "results") == []
+    assert documents.faults([ROOT / name for name in documents.DOCUMENTS], ROOT / "results") == []
     everything = claims.load_all(ROOT / "results")
     figures = {one.figure for one in everything if one.figure}
     kept = {path.name for path in (ROOT / "results").iterdir()}
@@ -123,24 +123,47 @@ def test_claims_stand_in_the_order_of_their_sources(tmp_path):
     assert [one.name for one in claims.load_all(tmp_path)] == ["c", "d", "b", "a"]
 
 
-def test_the_row_of_a_claim():
-    rows = claims.markdown_table([claim(), claim(figure="one.png", confidence=1.0, seeds=1000)]).splitlines()[2:]
-    assert rows[0] == (
+def test_the_row_of_a_claim_in_three_columns():
+    source = "Somebody 2016 (arXiv:1605.09774), Theorem 5"
+    some = [claim(source=source, ours="0.874; and more", verdict="seen"), claim(figure="one.png", confidence=1.0)]
+    table = documents.markdown_table(some, "../results").splitlines()
+    assert table[:2] == ["| claim | paper | ours (95 % interval) |", "|---|---|---|"]
+    assert table[2] == (
         r"| M workers have 1 - 1/M of momentum. Somebody 2016, Theorem 5. | 0.875 \| M = 8 | "
-        "[0.874 (0.871 to 0.877)](results/theorem-5.json) | 50 | `python launch/theory.py --workdir=runs/theory` |"
+        "seen: [0.874](../results/theorem-5.json) |"
     )
-    assert "[Figure](results/one.png)" in rows[1] and "all cases | 1,000 |" in rows[1]
-    short = claims.markdown_table([claim(figure="one.png")], "../results", short=True).splitlines()
-    assert short[0] == "| claim | paper | ours (95 % interval) |" and short[1] == "|---|---|---|"
-    assert short[2].endswith(
-        r"[Figure](../results/one.png). | 0.875 \| M = 8 | [0.874 (0.871 to 0.877)](../results/theorem-5.json) |"
+    assert table[3].endswith(
+        "| [not decided](../results/one.png): [0.874 (0.871 to 0.877)](../results/theorem-5.json), all cases |"
     )
+
+
+def test_the_page_has_papers_in_the_order_of_years_and_figures_below_their_rows():
+    liu = "Liu, Li and Zhao 2018 (arXiv:1806.01660)"
+    page = documents.markdown_page(
+        [
+            claim(name="a", source="Somebody 2016, derived from eq. 5", seeds=1000, verdict="seen", cpu_minutes=0.123),
+            claim(name="b", source=f"{liu}, Remark 7", figure="one.png", command="asyncflax theory", cpu_minutes=12.3),
+            claim(name="c", source=liu, figure="one.png", command="asyncflax theory", verdict="refuted"),
+            claim(name="d", source="Seen here", ours="0.9; more"),
+        ]
+    )
+    assert page.startswith("4 claims: 1 seen, 1 refuted, 0 equivalent, 2 not decided.\n\n")
+    headings = re.findall("^## (.*)", page, re.MULTILINE)
+    link = "[arXiv:1806.01660](https://arxiv.org/abs/1806.01660)"
+    assert headings == ["Somebody 2016", f"Liu, Li and Zhao 2018 ({link})", "Seen here"]
+    _, somebody, of_liu, here = re.split("^## .*\n", page, flags=re.MULTILINE)
+    assert "momentum. Derived from eq. 5. | 0.875" in somebody and "| seen | 1,000 | 0.12 |" in somebody
+    assert "```sh\npython launch/theory.py --workdir=runs/theory\n```" in somebody
+    assert of_liu.count("asyncflax theory") == 1 and of_liu.rstrip().endswith("```\n\n![b, c](results/one.png)")
+    assert "momentum. Remark 7. |" in of_liu and "| not decided | 50 | 12.3 |" in of_liu
+    assert "of momentum. |" in of_liu and "| refuted | 50 | - |" in of_liu
+    assert "[0.9; more](results/d.json)" in here
 
 
 def test_what_can_be_wrong_with_the_results(tmp_path):
-    documents, results = repository(tmp_path, claim(), claim(name="second"))
-    assert claims.faults(documents, results) == []
-    readme, everything = documents
+    pages, results = repository(tmp_path, claim(), claim(name="second"))
+    assert documents.faults(pages, results) == []
+    readme, everything = pages
     for document, link in ((readme, "(results/theorem-5.json)"), (everything, "(../results/second.json)")):
         assert document.read_text().startswith("# Title\n\n") and document.read_text().endswith("\n\nThe end.\n")
         assert link in document.read_text()
@@ -148,7 +171,7 @@ def test_what_can_be_wrong_with_the_results(tmp_path):
 
     def wrong(**fields):
         claim(**fields).save(results, overwrite=True)
-        return "\n".join(claims.faults(documents, results))
+        return "\n".join(documents.faults(pages, results))
 
     said = wrong(seeds=3)  # which the short table does not have
     assert said == "a table in claims.md differs from results/; run: python launch/claims.py"
@@ -160,13 +183,13 @@ def test_what_can_be_wrong_with_the_results(tmp_path):
     assert "names configs/no.py, which" in wrong(command="python launch/theory.py --config=configs/no.py:fast")
     assert "a path of one machine" in wrong(command="python launch/theory.py --workdir=/home/me/run")
     (results / "theorem-5.json").write_text("{}")
-    assert "lacks name, statement" in "\n".join(claims.faults(documents, results))
+    assert "lacks name, statement" in "\n".join(documents.faults(pages, results))
     (results / "theorem-5.json").unlink()
-    said = "\n".join(claims.faults(documents, results))
+    said = "\n".join(documents.faults(pages, results))
     assert "README.md: there is no claim 'theorem-5'" in said
     assert "claims.md links to ../results/theorem-5.json, which does not exist" in said
     readme.write_text("no marks")
-    assert "must have a line <!-- claims -->" in claims.faults(documents, results)[0]
+    assert "must have a line <!-- claims -->" in documents.faults(pages, results)[0]
 
 
 def test_nothing_is_written_if_a_document_names_no_claim(tmp_path):
@@ -175,7 +198,7 @@ def test_nothing_is_written_if_a_document_names_no_claim(tmp_path):
     claim(name="second").save(results)
     readme.write_text("<!-- claims: theorem-5, secund -->\n<!-- /claims -->\n")
     with pytest.raises(ValueError, match=r"README.md: there is no claim 'secund'; did you mean 'second'\?"):
-        claims.write_tables([everything, readme], results)
+        documents.write_tables([everything, readme], results)
     assert everything.read_text() == before
 
 
@@ -213,14 +236,14 @@ def test_the_launcher(tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     claim().save(study / "claims")
-    documents, results = repository(tmp_path)
+    pages, results = repository(tmp_path)
     status, out, _ = launch(f"--root={tmp_path}", f"--from={study}")
     assert status == 0 and "copied 1 claims: theorem-5" in out
-    assert all("theorem-5.json" in document.read_text() for document in documents)
+    assert all("theorem-5.json" in document.read_text() for document in pages)
     claim(seeds=3).save(results, overwrite=True)
     status, out, err = launch(f"--root={tmp_path}", "--check")
     assert status == 1 and re.match(r"error: a table in README.md differs from results/", err)
     status, _, err = launch(f"--root={tmp_path}", f"--from={study}")
     assert status == 1 and "is another one; pass --overwrite to replace it" in err
     assert launch(f"--root={tmp_path}", f"--from={study}", "--overwrite")[0] == 0
-    assert claims.faults(documents, results) == []
+    assert documents.faults(pages, results) == []

@@ -1,0 +1,222 @@
+"""Tables of claims in documents, written from results/ and checked against it.
+
+A table stands between two comments:
+
+    <!-- claims -->                       every claim, by paper, with its command and its figure: docs/claims.md
+    <!-- /claims -->
+
+    <!-- claims: theorem-5, figure-2 -->  these claims, in this order, in three columns: README.md
+    <!-- /claims -->
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from asyncflax import _check
+from asyncflax._files import write_atomically
+from asyncflax.lab.claims import Claim, check_figure, files_of, load_all, place
+from asyncflax.lab.statistics import VERDICTS
+
+__all__ = ["DOCUMENTS", "faults", "markdown_page", "markdown_table", "write_tables"]
+
+DOCUMENTS = ("README.md", "docs/claims.md")  # which have tables of claims
+_MARKED = re.compile(r"(?<=^<!-- claims)(?:: *([^>\n]*?))? -->\n(.*?)(?=^<!-- /claims -->)", re.DOTALL | re.MULTILINE)
+
+
+def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
+    """A table with one row a claim in three columns; the verdict links to the figure, our number to the file.
+
+    It is the short form: numbers end at their first semicolon, and sources have no arXiv number.
+
+    Args:
+      claims: the rows, in this order.
+      folder: where their files are, as seen from the table's document.
+
+    Example:
+      >>> from asyncflax.lab.documents import markdown_table
+      >>> print(markdown_table([]))
+      | claim | paper | ours (95 % interval) |
+      |---|---|---|
+    """
+    _check_claims(claims, folder)
+    rows = []
+    for claim in claims:
+        verdict = f"[{claim.verdict}]({folder}/{claim.figure})" if claim.figure else claim.verdict
+        source, paper, ours = re.sub(r" \(arXiv:[\d.]+\)", "", claim.source), *map(_short, (claim.paper, claim.ours))
+        rows.append([f"{claim.statement} {source}.", paper, f"{verdict}: {_linked(ours, claim, folder)}"])
+    return _table(["claim", "paper", "ours (95 % interval)"], rows)
+
+
+def markdown_page(claims: Sequence[Claim], folder: str = "results") -> str:
+    """All about claims, by paper in the order of years: how many have which verdict, tables, commands and figures.
+
+    Args:
+      claims: in the order in which those of a paper are to stand.
+      folder: where their files are, as seen from the document.
+
+    Example:
+      >>> from asyncflax.lab.documents import markdown_page
+      >>> markdown_page([])
+      '0 claims: 0 seen, 0 refuted, 0 equivalent, 0 not decided.'
+    """
+    _check_claims(claims, folder)
+    verdicts = [claim.verdict for claim in claims]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS)
+    parts = [f"{len(claims)} claims: {counts}."]
+    papers = {claim.name: _paper(claim.source) for claim in claims}
+    for paper in sorted({*papers.values()}, key=lambda paper: (paper[-4:], paper)):
+        of_paper = [claim for claim in claims if papers[claim.name] == paper]
+        numbers = re.findall(r"arXiv:([\d.]+\d)", " ".join(claim.source for claim in of_paper))
+        link = f" ([arXiv:{numbers[0]}](https://arxiv.org/abs/{numbers[0]}))" if numbers else ""
+        parts.append(f"## {paper}{link}")
+        for figure in dict.fromkeys(claim.figure for claim in of_paper):
+            alike = [claim for claim in of_paper if claim.figure == figure]
+            parts.append(_full_table(alike, paper, folder))
+            parts.append("\n".join(["```sh", *dict.fromkeys(claim.command for claim in alike), "```"]))
+            if figure:
+                parts.append(f"![{', '.join(claim.name for claim in alike)}]({folder}/{figure})")
+    return "\n\n".join(parts)
+
+
+def write_tables(
+    documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
+) -> None:
+    """Writes the tables of claims between the comments of documents; the rest of them stays as it is.
+
+    Args:
+      documents: each with `<!-- claims -->` or `<!-- claims: NAME, NAME -->` and, below, `<!-- /claims -->`, each on a
+        line of its own.
+      results: the folder of the claims.
+
+    Raises:
+      ValueError: a document has no such comments or names a claim that does not exist, or a file is not a claim.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from asyncflax.lab.documents import write_tables
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
+      >>> write_tables([folder / "README.md"], folder / "results")
+      >>> (folder / "README.md").read_text().splitlines()[2]
+      '0 claims: 0 seen, 0 refuted, 0 equivalent, 0 not decided.'
+    """
+    claims = load_all(results)
+    texts = {pathlib.Path(path): _with_tables(pathlib.Path(path), claims, pathlib.Path(results)) for path in documents}
+    for path, text in texts.items():
+        if text != path.read_text():
+            write_atomically(path, lambda file, text=text: file.write(text.encode()))
+
+
+def faults(
+    documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
+) -> list[str]:
+    """What is wrong with claims and their tables, a sentence each: no file, figure, seeds or interval; out of date.
+
+    Args:
+      documents: with tables, see `write_tables`.
+      results: the folder of the claims, in the root of the repository.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from asyncflax.lab.documents import faults
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
+      >>> len(faults([folder / "README.md"], folder / "results"))
+      1
+    """
+    results = pathlib.Path(results)
+    found, claims = [], []
+    for file in sorted(results.glob("*.json")):
+        try:
+            claims.append(Claim.load(file))
+        except ValueError as error:
+            found.append(str(error))
+    for claim in claims:
+        try:
+            check_figure(claim, results)
+        except (FileNotFoundError, ValueError) as error:
+            found.append(str(error))
+        for name in files_of(claim.command):
+            if not (results.parent / name).is_file():
+                found.append(f"claim {claim.name}: its command names {name}, which does not exist.")
+        if re.search(r"(^|[\s=])[/~]", claim.command):
+            found.append(f"claim {claim.name}: its command names a path of one machine: {claim.command!r}.")
+    claims.sort(key=place)
+    for path in map(pathlib.Path, documents):
+        try:
+            text = _with_tables(path, claims, results)
+        except ValueError as error:
+            found.append(str(error))
+            continue
+        for _, table in _MARKED.findall(path.read_text()):
+            for link in re.findall(rf"\]\(((?:\.\./)*{re.escape(results.name)}/[^)]+)\)", table):
+                if not (path.parent / link).is_file():
+                    found.append(f"{path.name} links to {link}, which does not exist.")
+        if text != path.read_text():
+            found.append(f"a table in {path.name} differs from {results.name}/; run: python launch/claims.py")
+    return found
+
+
+def _with_tables(path: pathlib.Path, claims: Sequence[Claim], results: pathlib.Path) -> str:
+    """The text of a document with its tables as they are to be."""
+    folder = pathlib.PurePath(os.path.relpath(results, path.parent)).as_posix()
+    by_name = {claim.name: claim for claim in claims}
+
+    def written(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return f" -->\n\n{markdown_page(claims, folder)}\n\n"
+        names = [name.strip() for name in match[1].split(",")]
+        for name in names:
+            if name not in by_name:
+                raise ValueError(f"{path.name}: there is no claim {name!r}{_check.nearest(name, list(by_name))}")
+        return f": {', '.join(names)} -->\n{markdown_table([by_name[name] for name in names], folder)}\n"
+
+    text, count = _MARKED.subn(written, path.read_text() if path.is_file() else "")
+    if not count:
+        raise ValueError(f"{path} must have a line <!-- claims --> and, below, <!-- /claims -->, for the table.")
+    return text
+
+
+def _full_table(claims: Sequence[Claim], paper: str, folder: str) -> str:
+    """What is known of claims of a paper, but for command and figure."""
+    rows = []
+    for claim in claims:
+        where = re.sub(rf"^{re.escape(paper)}( \(arXiv:[\d.]+\))?(, |$)", "", claim.source)
+        minutes = f"{claim.cpu_minutes:.{2 if claim.cpu_minutes < 1 else 1}f}" if claim.cpu_minutes else "-"
+        about = [claim.paper, _linked(claim.ours, claim, folder), claim.verdict, f"{claim.seeds:,}", minutes]
+        rows.append([f"{claim.statement}{f' {where[0].upper()}{where[1:]}.' if where else ''}", *about])
+    return _table(["claim", "paper", "ours (95 % interval)", "verdict", "seeds", "CPU minutes"], rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _short(text: str) -> str:
+    return text.partition(";")[0]
+
+
+def _linked(ours: str, claim: Claim, folder: str) -> str:
+    """Our number as a link to the claim's file."""
+    kind = {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
+    return f"[{ours}]({folder}/{claim.name}.json){kind}"
+
+
+def _paper(source: str) -> str:
+    """Its authors and year, as in 'Hadjis et al. 2016', wherever they stand in a source; else all of it."""
+    name = r"[A-Z][\w'-]+"
+    found = re.search(rf"{name}(, {name})*( and {name}| et al\.)? \d{{4}}", source)
+    return found[0] if found else source
+
+
+def _check_claims(claims: Any, folder: Any) -> None:
+    _check.instance("folder", folder, str, "a text")
+    if not isinstance(claims, Sequence) or not all(isinstance(claim, Claim) for claim in claims):
+        raise TypeError(f"claims must be a list of Claim, got {_check.shown(claims)}.")
