@@ -1,6 +1,7 @@
 """Checks the theorems of Mitliagkas et al. 2016 and what follows from them, and keeps the outcome as claims.
 
-    asyncflax theory --workdir=runs/theory    # about two minutes on two cores
+    asyncflax theory --workdir=runs/theory                       # a minute
+    asyncflax theory --only=theorem-3,figure-6 --workdir=runs/some
     asyncflax claims --from=runs/theory       # copies the claims into results/, docs/claims.md and the README
 
 Prints the table; WORKDIR/claims gets a JSON file a claim, and figures.
@@ -14,6 +15,7 @@ from asyncflax.lab.studies import theorems
 from asyncflax.train import launcher
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
+ONLY = flags.DEFINE_list("only", [], "some of the checks, by name; an unknown one lists all")
 QUICK = flags.DEFINE_bool("quick", False, "few cases and runs, wider intervals: for trying things")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace an earlier study in the folder")
 
@@ -23,11 +25,13 @@ def main() -> None:
     bar = lambda checks: tqdm(checks, desc="checks", leave=False, disable=None)
     launcher.refuse_folder("workdir", WORKDIR.value)
     try:
-        claims = theorems.study(WORKDIR.value, quick=QUICK.value, overwrite=OVERWRITE.value, progress=bar)
-    except OSError as error:
+        claims = theorems.study(
+            WORKDIR.value, only=tuple(ONLY.value), quick=QUICK.value, overwrite=OVERWRITE.value, progress=bar
+        )
+    except (OSError, ValueError) as error:
         raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
     for claim in claims:
-        print(f"{claim.source}: {claim.statement}\n    paper: {claim.paper}\n    ours:  {claim.ours}")
+        print(f"{claim.source}: {claim.statement}\n    paper: {claim.paper}\n    ours:  {claim.ours}: {claim.verdict}")
     print(f"\n{len(claims)} claims and their figures: {WORKDIR.value}/claims")
 
 

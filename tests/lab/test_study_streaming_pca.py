@@ -20,6 +20,7 @@ from asyncflax.lab.studies.streaming_pca import (
     Results,
     StreamingPcaConfig,
     _cells,
+    _differs,
     _evaluate,
     _interval,
     _optimal,
@@ -306,6 +307,14 @@ def test_tolerable_and_optimal_delays_of_known_curves():
     assert _optimal(delays, paths, 0.5) == 20.0
 
 
+@pytest.mark.parametrize(
+    "interval, verdict",
+    [((1.2, 1.3), "seen"), ((0.5, 0.6), "seen"), ((0.98, 1.05), "refuted"), ((1.0, 1.2), "not decided")],
+)
+def test_a_ratio_near_one_refutes_a_difference(interval, verdict):
+    assert _differs(interval) == verdict
+
+
 def test_the_interval_covers_the_mean():
     rng = np.random.default_rng(0)
     hits = [low <= 1.0 <= high for _, low, high in (_interval(rng.normal(1.0, 1.0, 16)) for _ in range(200))]
@@ -325,10 +334,13 @@ def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
     assert len(claims) == 3 and all(claim.interval[0] <= claim.value <= claim.interval[1] for claim in claims)
     assert all(claim.seeds == 5 and claim.command == COMMAND and claim.confidence == 0.95 for claim in claims)
     assert study.figure.stat().st_size < 200_000
+    verdicts = {claim.name.removeprefix("streaming-pca-"): claim.verdict for claim in claims}
+    assert verdicts["tolerable-delay"] == "seen" and verdicts["not-momentum"] == "seen"
     with np.load(folder / "results.npz") as saved:
         for name in Results._fields:
             np.testing.assert_array_equal(saved[name], getattr(results, name))
             assert len(saved[f"{name}.axes"]) == saved[name].ndim
+    assert all(claim.cpu_minutes > 0 for claim in claims)
     # The same config reads what is there; a lost cell is made again, with the same bits.
     cell = folder / "cells" / "queue.npz"
     before = cell.read_bytes(), study.figure.read_bytes()
@@ -338,13 +350,16 @@ def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
     assert again.table == study.table
     # A claim follows from the cells; where it was measured stays, the command is that of now.
     claim = claims[0]
-    changed = dataclasses.replace(claim, machine="64 CPU cores", command="python launch/other.py")
+    changed = dataclasses.replace(claim, machine="64 CPU cores", command="python launch/other.py", cpu_minutes=3.0)
     changed.save(folder / "claims", overwrite=True)
     run_study(SMALL, folder, command=COMMAND)
-    assert load_all(folder / "claims")[0] == dataclasses.replace(claim, machine="64 CPU cores")
+    assert load_all(folder / "claims")[0] == dataclasses.replace(claim, machine="64 CPU cores", cpu_minutes=3.0)
     dataclasses.replace(claim, paper="another").save(folder / "claims", overwrite=True)
     run_study(SMALL, folder, command=COMMAND)
     assert load_all(folder / "claims") == claims and list((folder / "claims").glob("*.json.corrupted"))
+    (folder / "claims" / f"{claim.name}.json").unlink()  # as if the process had been stopped before it wrote it
+    run_study(SMALL, folder, command=COMMAND)
+    assert load_all(folder / "claims") == [dataclasses.replace(claim, cpu_minutes=0.0), *claims[1:]]
     with pytest.raises(RunError, match="seed was 0, now it is 1"):
         run_study(dataclasses.replace(SMALL, seed=1), folder, command=COMMAND)
 
@@ -394,7 +409,7 @@ def test_the_launcher(tmp_path):
     assert "exponent in 1 - mu" in process.stdout and (tmp_path / "study" / "streaming_pca.png").exists()
     for claim in load_all(tmp_path / "study" / "claims"):
         assert claim.command.startswith("python launch/streaming_pca.py --config=configs/streaming_pca.py:fast ")
-        assert str(tmp_path) not in claim.command
+        assert str(tmp_path) not in claim.command and claim.cpu_minutes > 0
 
 
 def test_the_gradient_is_that_of_the_loss_on_the_sphere():
