@@ -76,8 +76,7 @@ class Claim:
       interval: (low, high) around it.
       seeds: how many independent runs stand behind it, or random cases of an exact identity; at least 1.
       command: the exact command, begins with 'python ' and a script, or with 'asyncflax '.
-      verdict: one of `statistics.VERDICTS`, by the rules of that module; for an exact identity or a law of a queue
-        'seen' where all cases agree, 'refuted' where one does not.
+      verdict: one of `statistics.VERDICTS`, by the rules of that module.
       criterion: the digest of what was fixed before judging, see `statistics.criterion_digest`; '' where nothing was
         chosen, such as of an exact identity.
       cpu_minutes: of the command from scratch, where it was measured; 0 where it was not.
