@@ -1,0 +1,79 @@
+"""Studies of single methods: one question of a paper each, asked on handwritten digits or on a quadratic.
+
+A public module here is a study: its `DESIGN` fixes everything beforehand, seeds and criterion included, `QUICK` is a
+small one for trying things, and `study` measures and decides. `run_study` keeps what comes out in a folder:
+
+    workdir/run.json          the design and the versions that it began with
+    workdir/parts/*.npz       what was measured, part by part; a study that was stopped resumes behind the last
+    workdir/claims/           a JSON file a claim, and the figure
+
+Learning rates are chosen on seeds of their own, and are judged once, on others (see `asyncflax.lab.statistics`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import pkgutil
+
+from asyncflax import _check, _style
+from asyncflax.errors import RunError
+from asyncflax.lab.claims import Claim
+from asyncflax.lab.studies.methods._parts import Parts
+from asyncflax.train.workdir import Workdir
+
+__all__ = ["names", "run_study"]
+
+
+def names() -> list[str]:
+    """The studies that there are.
+
+    Example:
+      >>> from asyncflax.lab.studies import methods
+      >>> methods.names()
+      ['closed_loop', 'constant_delay', 'delay_adaptive', 'outer_momentum', 'stable_rates']
+    """
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def run_study(name: str, workdir: str | os.PathLike[str], *, quick: bool = False) -> list[Claim]:
+    """Runs a study, or resumes it, and writes its claims and its figure into `workdir`/claims.
+
+    Args:
+      name: one of `names`.
+      workdir: a new name, an empty folder, or that of the same study.
+      quick: the small design, for trying things.
+
+    Raises:
+      ValueError: there is no such study.
+      RunError: the folder is not as it should be; one clear sentence.
+
+    Example:
+      >>> import tempfile
+      >>> from asyncflax.lab.studies import methods
+      >>> [claim.verdict for claim in methods.run_study("constant_delay", tempfile.mkdtemp(), quick=True)]
+      ['seen', 'seen']
+    """
+    _check.choice("name", name, names())
+    module = importlib.import_module(f"{__name__}.{name}")
+    design = module.QUICK if _check.boolean("quick", quick) else module.DESIGN
+    slug = name.replace("_", "-")
+    try:
+        folder = Workdir(workdir, design)
+        with folder.owned():
+            folder.begin()
+            parts = Parts(folder.path / "parts", folder.began["sha256"])
+            facts, figure = module.study(design, parts)
+            made = {
+                "command": f"asyncflax study --name={name} --workdir=runs/{slug}" + " --quick" * quick,
+                "cpu_minutes": parts.cpu_minutes,
+                "figure": f"{slug}.png",
+            }
+            claims = [Claim(**fact, **made) for fact in facts]
+            for claim in claims:
+                claim.save(folder.path / "claims")
+            _style.save(figure, folder.path / "claims" / f"{slug}.png")
+    except (ValueError, OSError) as error:
+        raise RunError(str(error)) from error
+    return claims

@@ -1,0 +1,164 @@
+"""Many small trainings on handwritten digits as one program: seeds x hyper-parameters, compiled once a method.
+
+A seed is a trace, an order of the data and initial weights; all arms of an experiment share them. What comes out is the
+loss over all training images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyncflax import data
+from asyncflax.base import AsyncAlgorithm
+from asyncflax.engine.execute import RunState, init_run, run_chunk
+from asyncflax.engine.plan import Chunk, make_plan
+from asyncflax.gradients import from_loss
+from asyncflax.trace import Trace
+
+_OF_A_SEED = ("worker", "staleness", "read_slot", "write_slot", "reader")  # of a chunk
+_OF_A_RUN = ("params", "algorithm", "slots", "model_state")  # of a state
+
+Make = Callable[[Any], AsyncAlgorithm]
+
+
+class Trainings:
+    """Trainings of a perceptron on scikit-learn's digits.
+
+    Args:
+      traces: one for each seed, all of one length.
+      seeds: of data order and initial weights.
+      hidden: units; 0 is softmax regression, which begins at 0.
+      batch_size: of an event.
+      every: updates between two looks at the training loss.
+      worker: what a worker does with the gradient function of one batch, such as `local.local_sgd`.
+      local_steps: batches of an event, where a worker makes several steps.
+    """
+
+    def __init__(
+        self,
+        traces: Sequence[Trace],
+        seeds: Sequence[int],
+        *,
+        hidden: int,
+        batch_size: int,
+        every: int,
+        worker: Callable[[Any], Any] = lambda gradient_fn: gradient_fn,
+        local_steps: int = 0,
+    ):
+        images, labels = _digits()
+        self._data = jnp.asarray(images), jnp.asarray(labels)
+        self._gradient_fn = worker(from_loss(jax.tree_util.Partial(_loss_of_rows, self._data)))
+        self._start = jax.tree.map(lambda *x: jnp.stack(x), *(_weights(seed, hidden) for seed in seeds))
+        slots = max(trace.num_workers for trace in traces)
+        cuts = range(0, len(traces[0]), every)
+        self._plans = [make_plan(trace, num_slots=slots, cuts=cuts) for trace in traces]
+        rows = [
+            data.batch_rows(len(labels), batch_size * max(local_steps, 1), range(len(traces[0])), seed=seed)
+            for seed in seeds
+        ]
+        self._rows = np.stack(rows)
+        if local_steps:
+            self._rows = self._rows.reshape(*self._rows.shape[:2], local_steps, batch_size)
+
+    def losses(self, make: Make, hypers: Any) -> np.ndarray:
+        """The training loss at the start and every so many updates, float [hypers, seeds, looks]; NaN is infinity.
+
+        Args:
+          make: the method of hyper-parameters; keep one function, each compiles a program of its own.
+          hypers: PyTree of floats [hypers, seeds].
+        """
+        hypers = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hypers)
+        state = _begin(make, self._plans[0], self._start, hypers)
+        looks = [_look(self._data, state["params"])]
+        for k in range(len(self._plans[0])):
+            chunks = [plan[k] for plan in self._plans]
+            rows = np.stack([chunk.pad(r[chunk.events]) for chunk, r in zip(chunks, self._rows, strict=True)])
+            state, look = _advance(make, self._gradient_fn, self._data, hypers, state, _as_one(chunks), rows)
+            looks.append(look)
+        losses = np.stack([np.asarray(look) for look in looks], axis=-1).astype(float)
+        return np.where(np.isfinite(losses), losses, np.inf)
+
+
+def updates_to(losses: np.ndarray, target: float, every: int) -> np.ndarray:
+    """The updates after which a loss [..., looks] is first at most the target, NaN where it never is."""
+    reached = losses <= target
+    return np.where(reached.any(axis=-1), every * reached.argmax(axis=-1), np.nan)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _begin(make: Make, plan: Any, start: Any, hypers: Any) -> Any:
+    """The states [hypers, seeds, ...] before the first event."""
+
+    def begin(hyper, params):
+        state = init_run(make(hyper), params, plan)
+        return {name: getattr(state, name) for name in _OF_A_RUN}
+
+    return jax.vmap(jax.vmap(begin), in_axes=(0, None))(hypers, start)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
+def _advance(make: Make, gradient_fn: Any, images: Any, hypers: Any, state: Any, chunk: Chunk, rows: jax.Array):
+    """One chunk of all trainings, and their losses after it."""
+
+    def advance(hyper, state, chunk, rows):
+        begun = RunState(**state, key=jax.random.key(0), event=chunk.first_event)
+        ended, _ = run_chunk(make(hyper), gradient_fn, begun, chunk, rows)
+        return {name: getattr(ended, name) for name in _OF_A_RUN}
+
+    shared = {f.name: None for f in dataclasses.fields(chunk) if isinstance(getattr(chunk, f.name), jax.Array)}
+    axes = dataclasses.replace(chunk, **shared | dict.fromkeys(_OF_A_SEED, 0))
+    over_seeds = jax.vmap(advance, in_axes=(0, 0, axes, 0))
+    state = jax.vmap(over_seeds, in_axes=(0, 0, None, None))(hypers, state, chunk, rows)
+    return state, _look(images, state["params"])
+
+
+def _as_one(chunks: Sequence[Chunk]) -> Chunk:
+    """The chunks of all seeds: what differs has a leading axis."""
+    stacked = {name: np.stack([getattr(chunk, name) for chunk in chunks]) for name in _OF_A_SEED}
+    return dataclasses.replace(chunks[0], **stacked)
+
+
+@jax.jit
+def _look(images: Any, params: Any) -> jax.Array:
+    return jax.vmap(jax.vmap(lambda params: _loss(params, *images)))(params)
+
+
+@functools.cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Training images float32 [n, 64] about 0, and labels."""
+    digits = data.digits()
+    images = (digits.train_images.astype(np.float32) - digits.mean_image) / 255.0
+    return images.reshape(len(images), -1), digits.train_labels
+
+
+def _weights(seed: int, hidden: int) -> Any:
+    """Initial weights, one dict a layer: Gaussian of variance 2 / fan-in, the last layer 0."""
+    sizes = [64, hidden, 10] if hidden else [64, 10]
+    rng = np.random.default_rng([seed, 1])
+    layers = []
+    for n, m in itertools.pairwise(sizes):
+        w = rng.normal(scale=np.sqrt(2 / n), size=(n, m))
+        layers.append({"w": w.astype(np.float32), "b": np.zeros(m, np.float32)})
+    layers[-1]["w"][:] = 0.0
+    return layers
+
+
+def _loss_of_rows(images: Any, params: Any, rows: jax.Array) -> jax.Array:
+    return _loss(params, images[0][rows], images[1][rows])
+
+
+def _loss(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
+    """The mean cross-entropy."""
+    *inner, last = params
+    for layer in inner:
+        x = jax.nn.relu(x @ layer["w"] + layer["b"])
+    logits = x @ last["w"] + last["b"]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0])

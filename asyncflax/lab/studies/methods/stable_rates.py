@@ -1,0 +1,260 @@
+"""The largest stable learning rate of each method, with 8 to 64 workers of nearly equal speed: curves, not failures.
+
+A perceptron on handwritten digits. A learning rate is *stable* if the training loss, averaged over the last looks, is
+less than half of what it was before training. Its limit is found by bisection, for each seed on its own, all seeds in
+one program. Methods with momentum have the same. `ssgd` waits for all workers (`queues.barrier`); it and
+`delayed_nesterov` divide the learning rate by M, and `yellowfin` multiplies what it tunes with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from asyncflax import _style, algorithms, queues
+from asyncflax.base import AsyncAlgorithm
+from asyncflax.lab import statistics
+from asyncflax.lab.studies.methods._parts import Parts
+from asyncflax.lab.studies.methods._trainings import Trainings
+
+_BY_WORKER = (  # methods that keep apart what the workers send, or put it in order
+    "dana_dc",
+    "dana_slim",
+    "dana_zero",
+    "delayed_nesterov",
+    "multi_asgd",
+    "ormo",
+    "ormo_da",
+    "shifted_momentum",
+    "smega2",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What is fixed beforehand."""
+
+    methods: tuple[str, ...]
+    order: tuple[str, ...]  # of some of them, as claimed, the largest limit first
+    num_workers: tuple[int, ...]  # rising
+    momentum: float
+    variation: float  # of service times: gamma(cv)
+    octaves: tuple[float, float]  # the limit is looked for between these powers of 2
+    halvings: int  # of that interval
+    updates_a_worker: int  # 7 / (1 - mu), see statistics.least_updates
+    looks: int  # at the training loss
+    last: int  # of them are averaged
+    level: float  # share of the loss before training
+    hidden: int
+    batch_size: int
+    exponent_bound: float  # of equivalence, for the exponent of M
+    judging: tuple[int, ...]  # seeds; nothing is chosen
+
+
+DESIGN = Design(
+    methods=tuple(name for name in algorithms.__all__ if name != "citation"),
+    order=("dana_slim", "multi_asgd", "nag_asgd"),
+    num_workers=(8, 16, 32, 64),
+    momentum=0.9,
+    variation=0.1,
+    octaves=(-10.0, 8.0),
+    halvings=9,
+    updates_a_worker=70,
+    looks=20,
+    last=5,
+    level=0.5,
+    hidden=32,
+    batch_size=16,
+    exponent_bound=0.1,
+    judging=tuple(range(100, 116)),
+)
+QUICK = dataclasses.replace(
+    DESIGN, methods=("asgd", *DESIGN.order), num_workers=(2, 4, 8), halvings=6, judging=tuple(range(1000, 1016))
+)
+
+CRITERION = "2c41786db281d17bd64b67d2b8177f71d0b9c21e3198a7cb7edf563ba8972dc2"  # the digest of `DESIGN`, committed before it was judged
+
+
+def criterion(design: Design) -> str:
+    """The digest of what is fixed beforehand."""
+    return statistics.criterion_digest(design, design.judging)
+
+
+def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
+    """The fields of the claims, and the figure."""
+    measured = {}
+    for workers in design.num_workers:
+        for name in design.methods:
+            measured[name, workers] = parts.get(
+                f"{name}-{workers}", lambda name=name, workers=workers: _limits(design, name, workers)
+            )
+    limits = {name: np.stack([measured[name, m] for m in design.num_workers], axis=1) for name in design.methods}
+    return decide(design, limits), _draw(design, limits)
+
+
+def bisect(is_stable: Callable[[np.ndarray], np.ndarray], octaves: tuple[float, float], halvings: int) -> np.ndarray:
+    """The binary logarithm of the largest stable learning rate of each seed.
+
+    Args:
+      is_stable: (learning rates [seeds]) -> bool [seeds].
+      octaves: binary logarithms of a learning rate that is stable and of one that is not; neither is tried.
+      halvings: the limit is found to (high - low) / 2^halvings octaves.
+    """
+    low, high = np.array(octaves[0]), np.array(octaves[1])
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        stable = is_stable(2.0**middle)
+        low, high = np.where(stable, middle, low), np.where(stable, high, middle)
+    return (low + high) / 2
+
+
+def decide(design: Design, limits: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The fields of the claims, from the logarithms of limits [seeds, numbers of workers]."""
+    seeds, where = (
+        len(design.judging),
+        f"digits, perceptron, {design.num_workers[0]} to {design.num_workers[-1]} workers",
+    )
+    common = {"seeds": seeds, "criterion": criterion(design)}
+
+    exponents = {name: _slopes(design.num_workers, values) for name, values in limits.items()}
+    asgd = exponents["asgd"]
+    one = statistics.decide_difference(asgd + 1, bound=design.exponent_bound, claim="equal")
+    mean = statistics.student(asgd)
+    facts = [
+        dict(
+            name="stable-rate-asgd",
+            statement=f"The largest stable learning rate of ASGD is inversely proportional to the number of workers: "
+            f"the exponent of M ({where}).",
+            source="Giladi et al. 2020 (arXiv:1909.12340), abstract",
+            paper="inversely proportional to a high constant delay",
+            ours=mean.text(),
+            value=mean.value,
+            interval=(mean.low, mean.high),
+            verdict=one.verdict,
+            **common,
+        )
+    ]
+
+    pairs = [
+        (better, worse, k) for better, worse in itertools.pairwise(design.order) for k in range(len(design.num_workers))
+    ]
+    differences = np.stack([limits[better][:, k] - limits[worse][:, k] for better, worse, k in pairs], axis=1)
+    order = statistics.decide_order(differences, bound=np.log2(statistics.RATIO_BOUND))
+    ratios = [statistics.Interval(*(2.0**end for end in pair.interval)) for pair in order.pairs]
+    weakest = int(np.argmin(differences.mean(axis=0)))
+    several = [
+        f"{better} {', '.join(f'{ratios[i].value:.2f}' for i, pair in enumerate(pairs) if pair[0] == better)} times "
+        f"that of {worse}"
+        for better, worse in itertools.pairwise(design.order)
+    ]
+    better, worse, k = pairs[weakest]
+    facts.append(
+        dict(
+            name="stable-rate-order",
+            statement=f"{' > '.join(design.order)} in the largest stable learning rate at every number of workers (momentum "
+            f"{design.momentum}; {where}): the smallest ratio.",
+            source="Hakimi et al. 2019 (arXiv:1907.11612), abstract",
+            paper="no number; DANA outperforms existing methods up to 64 workers",
+            ours=f"{ratios[weakest].text()}, {better} over {worse} at {design.num_workers[k]} workers; at "
+            f"{', '.join(map(str, design.num_workers))}: {'; '.join(several)}",
+            value=ratios[weakest].value,
+            interval=(ratios[weakest].low, ratios[weakest].high),
+            verdict=order.verdict,
+            **common,
+        )
+    )
+
+    falls = {name: statistics.decide_trend(values, direction="falls") for name, values in limits.items()}
+    adjusted = statistics.holm(np.array([trend.p for trend in falls.values()]))
+    verdicts = [
+        trend.verdict if p <= statistics.LEVEL else "not decided"
+        for trend, p in zip(falls.values(), adjusted, strict=True)
+    ]
+    named = lambda verdict: [name for name, v in zip(falls, verdicts, strict=True) if v == verdict]
+    means = np.array([values.mean() for values in exponents.values()])
+    rest = [
+        f"{words}: {', '.join(named(v))}"
+        for v, words in (("refuted", "rises"), ("not decided", "not decided"))
+        if named(v)
+    ]
+    facts.append(
+        dict(
+            name="stable-rate-methods",
+            statement=f"The largest stable learning rate falls with the number of workers, whatever the method: the "
+            f"exponent of M, median and range of {len(limits)} methods ({where}).",
+            source="Giladi et al. 2020 (arXiv:1909.12340), abstract; here for all methods",
+            paper="-1 for SGD",
+            ours="; ".join(
+                [
+                    f"{np.median(means):.2f} ({means.min():.2f} to {means.max():.2f})",
+                    f"falls for {len(named('seen'))} of {len(limits)}",
+                    *rest,
+                ]
+            ),
+            value=float(np.median(means)),
+            interval=(float(means.min()), float(means.max())),
+            verdict="refuted" if named("refuted") else "not decided" if named("not decided") else "seen",
+            confidence=1.0,
+            **common,
+        )
+    )
+    return facts
+
+
+def _limits(design: Design, name: str, workers: int) -> np.ndarray:
+    """The binary logarithms of the limits, [seeds]."""
+    queue = queues.barrier if name == "ssgd" else queues.simulate
+    updates = design.updates_a_worker * workers
+    trainings = Trainings(
+        [
+            queue(num_workers=workers, num_updates=updates, service_time=queues.gamma(design.variation), seed=seed)
+            for seed in design.judging
+        ],
+        design.judging,
+        hidden=design.hidden,
+        batch_size=design.batch_size,
+        every=-(-updates // design.looks),
+    )
+    make = method(name, num_workers=workers, momentum=design.momentum)
+
+    def is_stable(learning_rates: np.ndarray) -> np.ndarray:
+        losses = trainings.losses(make, np.broadcast_to(learning_rates, (1, len(design.judging))))[0]
+        return losses[:, -design.last :].mean(axis=1) < design.level * losses[:, 0]
+
+    return bisect(is_stable, design.octaves, design.halvings)
+
+
+def method(name: str, **options: Any) -> Callable[[Any], AsyncAlgorithm]:
+    """The method of a learning rate, with those of the options that it has."""
+    factory = getattr(algorithms, name)
+    known = {option: value for option, value in options.items() if option in inspect.signature(factory).parameters}
+    return lambda learning_rate: factory(learning_rate, **known)
+
+
+def _slopes(num_workers: tuple[int, ...], limits: np.ndarray) -> np.ndarray:
+    """The exponent of M, [seeds]."""
+    return np.polyfit(np.log2(num_workers), limits.T, 1)[0]
+
+
+def _draw(design: Design, limits: dict[str, np.ndarray]) -> Any:
+    figure = _style.new_figure(12, 5.6)
+    both = figure.subplots(1, 2, sharey=True)
+    groups = [name for name in limits if name not in _BY_WORKER], [name for name in limits if name in _BY_WORKER]
+    titles = "one velocity for all workers, or none", "velocities by worker, or in order"
+    for axes, group, title in zip(both, groups, titles, strict=True):
+        for k, name in enumerate(group):
+            axes.plot(design.num_workers, 2.0 ** limits[name].mean(axis=0), **_style.look(k), label=name)
+        _style.plain_log(axes, "x")
+        axes.set_xticks(design.num_workers, [str(m) for m in design.num_workers])
+        axes.set_xlabel("workers")
+        axes.set_title(title)
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _style.plain_log(both[0], "y")
+    both[0].set_ylabel("largest stable learning rate")
+    _style.title(figure, f"digits, perceptron, momentum {design.momentum}, means over {len(design.judging)} seeds")
+    return figure
