@@ -156,8 +156,8 @@ def decide(design: Design, limits: dict[str, np.ndarray]) -> list[dict[str, Any]
     facts.append(
         dict(
             name="stable-rate-order",
-            statement=f"{' > '.join(design.order)} in the largest stable learning rate at every number of workers (momentum "
-            f"{design.momentum}; {where}): the smallest ratio.",
+            statement=f"{' > '.join(design.order)} in the largest stable learning rate at every number of "
+            f"workers (momentum {design.momentum}; {where}): the smallest ratio.",
             source="Hakimi et al. 2019 (arXiv:1907.11612), abstract",
             paper="no number; DANA outperforms existing methods up to 64 workers",
             ours=f"{ratios[weakest].text()}, {better} over {worse} at {design.num_workers[k]} workers; at "
