@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "what asynchrony will cost and buy, before anything is trained",
     "rounds": "how wide to make rounds on several devices",
     "theory": "check the theorems",
+    "study": "ask one question about one method",
     "streaming-pca": "how much delay momentum leaves in streaming PCA",
     "claims": "keep the claims in results/ and their tables, run them again",
     "list": "what there is: methods, networks, data sets, ...",

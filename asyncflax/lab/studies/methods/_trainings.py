@@ -54,6 +54,7 @@ class Trainings:
         local_steps: int = 0,
     ):
         images, labels = _digits()
+        self.seeds = tuple(seeds)
         self._data = jnp.asarray(images), jnp.asarray(labels)
         self._gradient_fn = worker(from_loss(jax.tree_util.Partial(_loss_of_rows, self._data)))
         self._start = jax.tree.map(lambda *x: jnp.stack(x), *(_weights(seed, hidden) for seed in seeds))
@@ -69,7 +70,7 @@ class Trainings:
             self._rows = self._rows.reshape(*self._rows.shape[:2], local_steps, batch_size)
 
     def losses(self, make: Make, hypers: Any) -> np.ndarray:
-        """The training loss at the start and every so many updates, float [hypers, seeds, looks]; NaN is infinity.
+        """The training loss at the start and every so many updates, float [hypers, seeds, looks]; infinite if NaN.
 
         Args:
           make: the method of hyper-parameters; keep one function, each compiles a program of its own.
@@ -85,12 +86,6 @@ class Trainings:
             looks.append(look)
         losses = np.stack([np.asarray(look) for look in looks], axis=-1).astype(float)
         return np.where(np.isfinite(losses), losses, np.inf)
-
-
-def updates_to(losses: np.ndarray, target: float, every: int) -> np.ndarray:
-    """The updates after which a loss [..., looks] is first at most the target, NaN where it never is."""
-    reached = losses <= target
-    return np.where(reached.any(axis=-1), every * reached.argmax(axis=-1), np.nan)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -77,7 +77,8 @@ QUICK = dataclasses.replace(
     DESIGN, methods=("asgd", *DESIGN.order), num_workers=(2, 4, 8), halvings=6, judging=tuple(range(1000, 1016))
 )
 
-CRITERION = "2c41786db281d17bd64b67d2b8177f71d0b9c21e3198a7cb7edf563ba8972dc2"  # the digest of `DESIGN`, committed before it was judged
+# The digest of `DESIGN`, committed before it was judged.
+CRITERION = "2c41786db281d17bd64b67d2b8177f71d0b9c21e3198a7cb7edf563ba8972dc2"
 
 
 def criterion(design: Design) -> str:

@@ -1,0 +1,127 @@
+"""Do steps that adapt to the delay help against stragglers, at the same learning rate?
+
+Mishchenko et al. 2022 bound delay-adaptive asynchronous SGD without the maximum delay. Here four of 16 workers are ten
+times slower. `delay_adaptive_asgd` and `asgd` train a perceptron on handwritten digits with the same learning rate:
+the best one of `asgd`, and twice that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from asyncflax import _style, algorithms, queues
+from asyncflax.lab import statistics
+from asyncflax.lab.studies.methods._parts import Parts
+from asyncflax.lab.studies.methods._race import Race
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What is fixed beforehand."""
+
+    num_workers: int
+    num_slow: int
+    slowdown: float
+    factors: tuple[float, ...]  # of the best learning rate of asgd, at which both are judged
+    race: Race
+
+
+DESIGN = Design(
+    num_workers=16,
+    num_slow=4,
+    slowdown=10.0,
+    factors=(1.0, 2.0),
+    race=Race(
+        loss=0.1,
+        updates=2400,
+        every=10,
+        hidden=64,
+        batch_size=8,
+        octaves=(-5.0, 1.0),
+        choosing=tuple(range(8)),
+        judging=tuple(range(100, 116)),
+    ),
+)
+QUICK = dataclasses.replace(
+    DESIGN,
+    race=dataclasses.replace(
+        DESIGN.race,
+        updates=1200,
+        hidden=8,
+        loss=0.3,
+        octaves=(-3.0, 1.0),
+        choosing=(1000, 1001),
+        judging=tuple(range(1100, 1116)),
+    ),
+)
+# The digest of `DESIGN`, committed before it was judged.
+CRITERION = ""
+
+
+def criterion(design: Design) -> str:
+    """The digest of what is fixed beforehand."""
+    statistics.check_seeds(design.race.choosing, design.race.judging)
+    return statistics.criterion_digest(design, design.race.judging)
+
+
+def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
+    """The fields of the claims, and the figure."""
+    race, adaptive = design.race, "delay_adaptive_asgd"
+    arms = {
+        "asgd": algorithms.asgd,
+        adaptive: lambda rate: algorithms.delay_adaptive_asgd(rate, num_workers=design.num_workers),
+    }
+    law = queues.stragglers(design.num_slow, design.slowdown)
+
+    def measure(make: Any, seeds: tuple[int, ...], rates: np.ndarray) -> np.ndarray:
+        trace = lambda seed: queues.simulate(
+            num_workers=design.num_workers, num_updates=race.updates, service_time=law, seed=seed
+        )
+        return race.updates_to(race.trainings(trace, seeds), make, rates)
+
+    chosen = {
+        name: parts.get(f"choosing-{name}", lambda make=make: measure(make, race.choosing, race.rates))
+        for name, make in arms.items()
+    }
+    rates = race.rates[race.best(chosen["asgd"])] * np.array(design.factors)
+    judged = {
+        name: parts.get(f"judging-{name}", lambda make=make: measure(make, race.judging, rates))
+        for name, make in arms.items()
+    }
+    facts = []
+    for i, factor in enumerate(design.factors):
+        times = "the best learning rate of asgd" if factor == 1 else f"{factor:g} times the best learning rate of asgd"
+        fields = race.decide((adaptive, "asgd"), judged[adaptive][i], judged["asgd"][i])
+        fields["ours"] += f" (learning rate {rates[i]:.3g})"
+        facts.append(
+            {
+                "name": f"delay-adaptive-rate-{factor:g}".replace(".", "-"),
+                "statement": f"Delay-adaptive steps reach a training loss of {race.loss:g} sooner than asgd at {times} "
+                f"(digits, perceptron, {design.num_slow} of {design.num_workers} workers {design.slowdown:g} times "
+                "slower).",
+                "source": "Mishchenko et al. 2022 (arXiv:2206.07638)",
+                "paper": "bounds without the maximum delay; in its code the same tuned learning rate for both",
+                "criterion": criterion(design),
+                **fields,
+            }
+        )
+    return facts, _draw(design, chosen, rates)
+
+
+def _draw(design: Design, chosen: dict[str, np.ndarray], rates: np.ndarray) -> Any:
+    figure = _style.new_figure(7.5, 4.8)
+    axes = figure.subplots()
+    for rate in rates:
+        axes.axvline(rate, color=_style.GREY, linewidth=1, linestyle=":")
+    design.race.draw(axes, chosen)
+    axes.set_ylabel(f"updates to a training loss of {design.race.loss:g}")
+    axes.legend()
+    _style.title(
+        figure,
+        f"{design.num_slow} of {design.num_workers} workers {design.slowdown:g} times slower; dotted: where arms are "
+        "judged",
+    )
+    return figure
