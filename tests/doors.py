@@ -96,7 +96,7 @@ RANGES: dict[str, tuple[Any, ...]] = {
         ("confidence target_momentum", (0.0, 1.0, -0.5, 2.0)),
         ("share dropout statistics_decay limit implicit mass fixed", (-0.5, 1.5)),
         ("cv machine_cv task_cv slowdown curvature curvature_min scale smoothness constant", (0.0, -1.0)),
-        ("initial_learning_rate shape", (0.0, -1.0)),
+        ("initial_learning_rate shape epsilon", (0.0, -1.0)),
     )
     for name in names.split()
 }

@@ -121,6 +121,7 @@ def dana_dc(
     curvature: str = "squared",
     mean_square: str = "none",
     mean_square_decay: float = 0.95,
+    epsilon: float = 1e-10,
     origin: str = "params",
     weight_decay: float = 0.0,
     decay_at: str = "read",
@@ -142,6 +143,7 @@ def dana_dc(
       mean_square: 'none', 'shared' or 'per_worker', see `dc_asgd`. Which one the paper has is not known to us; a
         constant strength has the fewest assumptions.
       mean_square_decay: of that mean, in [0, 1).
+      epsilon: > 0, beside that mean below the root, see `transforms.compensate_delay`.
       origin: from where the way back to theta^i is counted, 'params' (the server's theta, which is what the formula
         says when read literally) or 'lookahead' (what it would send now, so that a fresh gradient stays as it is).
       weight_decay: a number >= 0; the decayed gradient is compensated.
@@ -162,6 +164,7 @@ def dana_dc(
         curvature=curvature,
         mean_square=mean_square,
         mean_square_decay=mean_square_decay,
+        epsilon=epsilon,
         num_workers=num_workers,
     )
     velocities = summed_momentum(momentum, num_workers)

@@ -21,6 +21,7 @@ def dc_asgd(
     curvature: str = "squared",
     mean_square: str = "none",
     mean_square_decay: float = 0.95,
+    epsilon: float = 1e-10,
     num_workers: int | None = None,
     form: str = "inside",
     weight_decay: float = 0.0,
@@ -41,6 +42,7 @@ def dc_asgd(
       mean_square: 'none' keeps lambda as it is; 'shared' adapts it with one running mean of g * g at the server,
         'per_worker' with one for each worker, as the authors' code does. Two is then said to be a good strength.
       mean_square_decay: of that mean, in [0, 1); 0.95 is not checked against the paper.
+      epsilon: > 0, beside that mean below the root, see `transforms.compensate_delay`; the authors' code has 1e-7.
       num_workers: M >= 1; 'per_worker' needs it.
       form: 'inside' or 'outside', see `momentum_asgd`.
       weight_decay: a number >= 0; the decayed gradient is compensated.
@@ -60,6 +62,7 @@ def dc_asgd(
         curvature=curvature,
         mean_square=mean_square,
         mean_square_decay=mean_square_decay,
+        epsilon=epsilon,
         num_workers=num_workers,
     )
     steps = with_step(learning_rate, explicit_momentum(momentum), form)

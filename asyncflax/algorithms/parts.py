@@ -92,6 +92,7 @@ def compensation(
     mean_square: str,
     mean_square_decay: float,
     num_workers: int | None,
+    epsilon: float | jax.Array = 1e-10,
 ) -> optax.GradientTransformationExtraArgs:
     """Delay compensation with a strength that is constant, or adapted to one mean square or to one a worker.
 
@@ -101,6 +102,7 @@ def compensation(
       mean_square: 'none', 'shared' or 'per_worker', see `dc_asgd`.
       mean_square_decay: of that mean, in [0, 1).
       num_workers: M >= 1; 'per_worker' needs it.
+      epsilon: see `transforms.compensate_delay`.
 
     Raises:
       ValueError: a number is not finite or out of its range, an option is unknown, or 'per_worker' has no num_workers.
@@ -117,7 +119,8 @@ def compensation(
     """
     _check.choice("mean_square", mean_square, ("none", "shared", "per_worker"))
     _check.number("mean_square_decay", mean_square_decay, low=0.0, high=1.0, exclusive_high=True)
-    adapted = compensate_delay(strength, curvature=curvature, mean_square_decay=mean_square_decay)  # checks its numbers
+    # It checks its numbers, also where it is not used.
+    adapted = compensate_delay(strength, curvature=curvature, mean_square_decay=mean_square_decay, epsilon=epsilon)
     if num_workers is not None:
         num_workers = _check.integer("num_workers", num_workers, 1)
     if mean_square == "none":

@@ -28,11 +28,12 @@ class MeanSquareState(NamedTuple):
     mean_square: Any
 
 
-_EPSILON = 1e-10  # below the root of the mean square; the authors' code has 1e-7
-
-
 def compensate_delay(
-    strength: float | jax.Array, *, curvature: str = "squared", mean_square_decay: float | None = None
+    strength: float | jax.Array,
+    *,
+    curvature: str = "squared",
+    mean_square_decay: float | None = None,
+    epsilon: float | jax.Array = 1e-10,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the change of the gradient between the parameters read and the server's parameters.
 
@@ -44,15 +45,17 @@ def compensate_delay(
       strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
       curvature: 'squared', c(g) = g * g (the paper's form), or 'absolute', c(g) = |g| (in public copies of
         the authors' code, not in the code itself).
-      mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + 1e-10) with
-        m <- rho m + (1 - rho) g * g, the present gradient included (the authors' code has 1e-7 for 1e-10); None keeps
-        it constant (DC-ASGD-c).
+      mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + epsilon) with
+        m <- rho m + (1 - rho) g * g, the present gradient included; None keeps it constant (DC-ASGD-c).
+      epsilon: > 0, below the root. The authors' code has 1e-7, which outweighs the squares of gradients below 3e-4, as
+        weights of a network often have, and so switches the adaptation off for them; 1e-10 only guards against zero.
 
     The update needs `params` and the extra argument `read_params`; with a further one, `origin`, the way back begins
     there instead of at the server's parameters.
 
     Raises:
-      ValueError: strength is negative or curvature unknown; later, params or read_params are missing.
+      ValueError: strength is negative, epsilon not positive, or curvature unknown; later, params or read_params are
+        missing.
       TypeError: later, parameters are complex.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326), DC-ASGD.
@@ -69,6 +72,7 @@ def compensate_delay(
     is_adaptive = mean_square_decay is not None
     rho = mean_square_decay if is_adaptive else 0.0
     _check.number("mean_square_decay", rho, low=0.0, high=1.0, exclusive_high=True)
+    _check.number("epsilon", epsilon, low=0.0, exclusive_low=True)
 
     def init_fn(params):
         _check.real("compensate_delay", params)
@@ -90,7 +94,7 @@ def compensate_delay(
             return jax.tree.map(compensate, updates, now, read), state
         average = lambda m, g: rho * wide(m) + (1.0 - rho) * wide(g) * wide(g)
         mean_square = jax.tree.map(average, state.mean_square, updates)
-        scale = jax.tree.map(lambda m: jax.lax.rsqrt(m + _EPSILON), mean_square)
+        scale = jax.tree.map(lambda m: jax.lax.rsqrt(m + epsilon), mean_square)
         kept = jax.tree.map(lambda m, old: m.astype(old.dtype), mean_square, state.mean_square)
         return jax.tree.map(compensate, updates, now, read, scale), MeanSquareState(kept)
 

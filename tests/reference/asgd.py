@@ -115,12 +115,15 @@ class Compensation:
     """ghat = g + lambda c(g) (theta - theta_read), elementwise, with c(g) = g*g ("squared") or |g| ("absolute").
 
     lambda is `strength`; with a `mean_square` (DC-ASGD-a) ms = rho ms + (1 - rho) g*g, "shared" or one "per_worker",
-    and lambda is strength / sqrt(ms + 1e-10) elementwise, with the ms that g is already in.
+    and lambda is strength / sqrt(ms + epsilon) elementwise, with the ms that g is already in.
     """
 
-    def __init__(self, strength: float, curvature: str, mean_square: str, rho: float, num_workers: int | None):
+    def __init__(
+        self, strength: float, curvature: str, mean_square: str, rho: float, epsilon: float, num_workers: int | None
+    ):
         assert curvature in ("squared", "absolute") and mean_square in ("none", "shared", "per_worker")
         self.strength, self.curvature, self.mean_square, self.rho = strength, curvature, mean_square, rho
+        self.epsilon = epsilon
         self.ms: list[Array | float] = [0.0] * (1 if mean_square == "shared" else num_workers or 0)
 
     def compensated(self, g, worker, theta, theta_read):
@@ -129,7 +132,7 @@ class Compensation:
         if self.mean_square != "none":
             i = worker if self.mean_square == "per_worker" else 0
             self.ms[i] = self.rho * self.ms[i] + (1 - self.rho) * g * g
-            strength = strength / np.sqrt(self.ms[i] + 1e-10)
+            strength = strength / np.sqrt(self.ms[i] + self.epsilon)
         return g + strength * c * (theta - theta_read)
 
 
@@ -141,6 +144,7 @@ class DcAsgd(MomentumAsgd):
         Row("dc_asgd-absolute", strength=0.8, curvature="absolute"),
         Row("dc_asgd-shared", copies=2, strength=0.8, mean_square="shared", weight_decay=0.05),
         Row("dc_asgd-per_worker", copies=9, strength=0.8, mean_square="per_worker", mean_square_decay=0.8),
+        Row("dc_asgd-epsilon", copies=2, strength=0.8, mean_square="shared", epsilon=0.3),
     )
 
     def __init__(
@@ -153,11 +157,12 @@ class DcAsgd(MomentumAsgd):
         form: str = "inside",
         mean_square: str = "none",
         mean_square_decay: float = 0.95,
+        epsilon: float = 1e-10,
         num_workers: int | None = None,
         **decay,
     ):
         super().__init__(theta0, learning_rate, momentum, form, **decay)
-        self.compensation = Compensation(strength, curvature, mean_square, mean_square_decay, num_workers)
+        self.compensation = Compensation(strength, curvature, mean_square, mean_square_decay, epsilon, num_workers)
 
     def apply(self, g, worker, staleness, theta_read):
         g = self.compensation.compensated(g, worker, self.theta, theta_read)

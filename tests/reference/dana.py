@@ -69,7 +69,7 @@ class DanaDc(DanaZero):
         Row("dana_dc", copies=9, textbook=None, strength=0.8, weight_decay=0.05),
         Row("dana_dc-lookahead", textbook="lookahead", strength=0.8, origin="lookahead"),
         Row("dana_dc-absolute", textbook=None, strength=0.8, curvature="absolute"),
-        Row("dana_dc-shared", textbook=None, strength=0.8, mean_square="shared", mean_square_decay=0.8),
+        Row("dana_dc-shared", textbook=None, strength=0.8, mean_square="shared", mean_square_decay=0.8, epsilon=0.3),
         Row("dana_dc-per_worker", textbook="lookahead", strength=0.8, mean_square="per_worker", origin="lookahead"),
     )
 
@@ -83,12 +83,13 @@ class DanaDc(DanaZero):
         curvature: str = "squared",
         mean_square: str = "none",
         mean_square_decay: float = 0.95,
+        epsilon: float = 1e-10,
         origin: str = "params",
         **decay,
     ):
         super().__init__(theta0, learning_rate, momentum, num_workers, **decay)
         assert origin in ("params", "lookahead")
-        self.compensation = Compensation(strength, curvature, mean_square, mean_square_decay, num_workers)
+        self.compensation = Compensation(strength, curvature, mean_square, mean_square_decay, epsilon, num_workers)
         self.origin = origin
 
     def apply(self, g, worker, staleness, theta_read):
