@@ -110,6 +110,7 @@ MADE = {
     "plan": "*.png",
     "rounds": "rounds.png",
     "streaming_pca": "claims/*.json",
+    "study": "claims/*.json",
     "sweep": "results.nc",
     "theory": "claims/*.json",
     "train": "training.png",
@@ -157,7 +158,7 @@ def test_the_commands_of_the_documents_run(path, tmp_path):
             if "TFDS_DATA_DIR" not in os.environ:
                 continue  # tests/test_launch.py has the error that says what to download
             flags += ["--config.num_updates=2", "--config.batch_size=10", "--config.log_every=1"]
-        flags += ["--quick"] if words[1] == "launch/theory.py" else []
+        flags += ["--quick"] if words[1] in ("launch/study.py", "launch/theory.py") else []
         process = subprocess.run(
             [sys.executable, words[1], *flags, f"--workdir={tmp_path / str(number)}"],
             cwd=tmp_path,

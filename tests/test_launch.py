@@ -167,6 +167,7 @@ STUDIES = {
     "sweep": ["launch/sweep.py", "--config=configs/figure3.py:digits"],
     "compare": ["launch/compare.py", "--config=configs/dana_table.py:digits"],
     "streaming_pca": ["launch/streaming_pca.py", "--config=configs/streaming_pca.py:fast"],
+    "study": ["launch/study.py", "--name=constant_delay"],
     "theory": ["launch/theory.py"],
     "plan": ["launch/plan.py"],
     "rounds": ["launch/rounds.py"],
@@ -177,7 +178,7 @@ def test_all_launchers_look_at_their_folder_before_they_work(tmp_path):
     (tmp_path / "file").write_text("mine")
     workdirs = [tmp_path / "file", tmp_path / "file" / "below"]
     commands = [[*words, f"--workdir={workdir}"] for words in STUDIES.values() for workdir in workdirs]
-    commands += [[*STUDIES[name], "--workdir=/proc/run"] for name in ("theory", "plan", "rounds")]
+    commands += [[*STUDIES[name], "--workdir=/proc/run"] for name in ("study", "theory", "plan", "rounds")]
     before = everything(tmp_path)
     for command, done in zip(commands, launching.launch_all(commands), strict=True):
         assert done.status == 1 and done.out == "" and done.err.count("\n") == 1, (command, done)

@@ -154,6 +154,6 @@ def _loss(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
     """The mean cross-entropy."""
     *inner, last = params
     for layer in inner:
-        x = jax.nn.relu(x @ layer["w"] + layer["b"])
-    logits = x @ last["w"] + last["b"]
+        x = jax.nn.relu(x @ layer["w"] + layer["b"][None])
+    logits = x @ last["w"] + last["b"][None]
     return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0])
