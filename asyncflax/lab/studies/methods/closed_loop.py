@@ -18,6 +18,7 @@ from asyncflax import _style, algorithms, queues
 from asyncflax.lab import statistics
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.lab.studies.methods._race import Race
+from asyncflax.lab.studies.methods._trainings import Make
 
 _LAWS = {"turns": queues.deterministic(), "exponential": queues.exponential()}
 _WORDS = {"turns": "workers in turn", "exponential": "workers with exponential work"}
@@ -87,7 +88,7 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
 def _of_kind(design: Design, parts: Parts, kind: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """The fields of the claims of one kind of queue, and updates of the choosing seeds by name of the arm."""
     race, workers, target = design.race, design.num_workers, design.target
-    make = {_CLOSED: lambda rate: algorithms.closed_loop_momentum(rate, target, num_workers=workers)}
+    make: dict[str, Make] = {_CLOSED: lambda rate: algorithms.closed_loop_momentum(rate, target, num_workers=workers)}
     for mu in design.momenta:
         make[f"fixed {mu}"] = lambda rate, mu=mu: algorithms.momentum_asgd(rate, mu)
     make["yellowfin"] = algorithms.yellowfin
