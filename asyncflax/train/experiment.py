@@ -26,7 +26,7 @@ from asyncflax.trace import Trace
 from asyncflax.train.checkpoint import load_model
 from asyncflax.train.config import Named, TrainConfig
 from asyncflax.train.feeds import Feed, make_feed
-from asyncflax.train.method import learning_rates, make_algorithm, of_gradients
+from asyncflax.train.method import learning_rates, make_algorithm, of_gradients, one_event
 from asyncflax.train.options import Spec, read
 from asyncflax.train.precision import compute_in
 
@@ -209,9 +209,7 @@ def _try_method(spec: Spec, algorithm: AsyncAlgorithm, params: Any) -> None:
     """Raises in a line what somebody's method would raise in the middle of a compiled program."""
 
     def event(params):
-        extra = {"worker": jnp.int32(0), "staleness": jnp.int32(0), "read_params": params, "value": jnp.float32(0)}
-        updates, _ = algorithm.update(params, algorithm.init(params), params, **extra)
-        _check.like("the updates", updates, "the parameters", params)
+        _check.like("the updates", one_event(algorithm, params), "the parameters", params)
 
     try:
         jax.eval_shape(event, params)

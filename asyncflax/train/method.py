@@ -23,7 +23,10 @@ from asyncflax.train.schedules import Schedule, make_schedule
 
 __all__ = [
     "GIVEN",
+    "NUMBERS",
+    "OPTION",
     "averaged",
+    "can_trace",
     "explicit_momentum",
     "is_of_optax",
     "learning_rates",
@@ -33,7 +36,8 @@ __all__ = [
 ]
 
 GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that a method has as parameters, beside num_workers
-_OPTION = "algorithm."  # what the name of a method's own number begins with
+NUMBERS = (*GIVEN, "bias_multiplier", "clip_norm")  # fields that may be traced
+OPTION = "algorithm."  # what the name of a method's own number begins with
 
 
 def make_algorithm(config: TrainConfig, numbers: Mapping[str, Any] | None = None) -> AsyncAlgorithm:
@@ -65,7 +69,7 @@ optax.adamw options of its own.
     """
     numbers = numbers or {}
     value = lambda name: numbers.get(name, getattr(config, name))
-    options = {name.removeprefix(_OPTION): x for name, x in numbers.items() if name.startswith(_OPTION)}
+    options = {name.removeprefix(OPTION): x for name, x in numbers.items() if name.startswith(OPTION)}
     spec = config.method
     spec = dataclasses.replace(spec, options={**spec.options, **options})
     outside = _decays_outside(config, numbers)
@@ -87,6 +91,53 @@ optax.adamw options of its own.
     if config.ema_decay == 0:
         return algorithm
     return transform_updates(algorithm, transforms.average_params(config.ema_decay))
+
+
+def can_trace(config: TrainConfig, name: str) -> bool:
+    """Whether a number of the method may be traced: not if an optimizer branches on its value.
+
+    Args:
+      config: its fields have been checked.
+      name: of one of the numbers of `make_algorithm`.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.method import can_trace
+      >>> config = TrainConfig(algorithm="optax.adamw(b1=0.8)")
+      >>> can_trace(config, "algorithm.b1"), can_trace(config, "algorithm.nesterov")
+      (True, False)
+    """
+    if name in NUMBERS and not config.method.imported:
+        return True
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+
+    def works(numbers):
+        try:
+            jax.eval_shape(lambda numbers: one_event(make_algorithm(config, numbers), params), numbers)
+        except Exception:  # whatever somebody's optimizer raises
+            return False
+        return True
+
+    return works({name: jnp.float32(0)}) or not works({})  # what fails anyway is not for these parameters
+
+
+def one_event(algorithm: AsyncAlgorithm, params: Any) -> Any:
+    """The updates of a method's first event, to be traced: what it raises, it raises here.
+
+    Args:
+      algorithm: the method.
+      params: PyTree of arrays; the gradients are the same.
+
+    >>> import jax
+    >>> from asyncflax.algorithms import asgd
+    >>> from asyncflax.train.method import one_event
+    >>> one_event(asgd(0.5), jax.numpy.ones(2))
+    Array([-0.5, -0.5], dtype=float32)
+    """
+    event = {"worker": jnp.int32(0), "staleness": jnp.int32(0), "read_params": params, "value": jnp.float32(0)}
+    updates, state = algorithm.update(params, algorithm.init(params), params, **event)
+    algorithm.view(params, state, worker=event["worker"])
+    return updates
 
 
 def of_gradients(

@@ -222,7 +222,7 @@ def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
         return [("", item) for item in value]
     entries = []
     for part in _split(value):
-        found = re.match(r"\s*(\w+)\s*=(?!=)", part)
+        found = re.match(r"\s*([\w.]+)\s*=(?!=)", part)
         item = part[found.end() if found else 0 :].strip()
         entries.append((found[1] if found else "", _plain(field, _parse(field, item), item)))
     return entries

@@ -1,8 +1,9 @@
 """Which trainings a sweep consists of.
 
-The cells of a grid differ in three ways. Hyper-parameters (learning rate, momentum) are numbers in one program. The
-seed changes what cells share: trace, order of the data, initial weights, the *environment*. Any other field of the
-config changes the program itself, but for those that say which data are loaded: all cells train on the same.
+The cells of a grid differ in three ways. Hyper-parameters (learning rate, momentum, any number that the method can be
+given traced) are numbers in one program. The seed changes what cells share: trace, order of the data, initial weights,
+the *environment*. Any other field of the config changes the program itself, but for those that say which data are
+loaded: all cells train on the same.
 """
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
@@ -10,6 +11,7 @@ config changes the program itself, but for those that say which data are loaded:
 import dataclasses
 import itertools
 import math
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,11 +19,17 @@ import numpy as np
 
 from asyncflax import _check, _memory
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.method import make_algorithm
+from asyncflax.train.method import NUMBERS, OPTION, can_trace, make_algorithm
 from asyncflax.train.options import Items, in_range, parse_items, plain_call, plain_items
 
-HYPER = ("learning_rate", "momentum")
+HYPER = ("learning_rate", "momentum")  # numbers of every program
 ENVIRONMENT = ("seed",)
+# Fields that one check looks at together, 'algorithm' with its options; of all others each is checked alone.
+_TOGETHER = (
+    ("algorithm", "asynchrony"),
+    ("algorithm", "schedule", "learning_rate", "num_workers"),
+    ("algorithm", "num_workers", "decay_mask", *NUMBERS),
+)
 _BYTES_OF_CELL, _BYTES_OF_ROW = 4000, 128  # what a sweep keeps of a cell, and of each row of its metrics
 _DATA = ("dataset", "data_dir", "data_cache", "classes")  # which data are loaded, once for all cells
 _NO_AXES = ("num_updates", "width", "log_every", "eval_every", "eval_batch_size", "checkpoint_every")
@@ -33,7 +41,7 @@ class SweepConfig:
 
     Attributes:
       train: what all cells have in common.
-      axes: the fields of `train` that vary, and their values.
+      axes: the fields of `train` that vary, and options of its method as `algorithm.OPTION`, with their values.
       cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
       memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
       figure: which figure shows the results, one of `asyncflax.lab.figures` or your own; '' draws the grid itself.
@@ -45,10 +53,12 @@ class SweepConfig:
       >>> config = SweepConfig(TrainConfig(), axes)
       >>> Grid.of(config)
       Grid(num_workers: 2, momentum: 3, seed: 2; 12 cells)
+      >>> Grid.of(SweepConfig(TrainConfig(algorithm="dc_asgd"), "algorithm.strength=(0, 0.04, 1), seed=(0, 1)"))
+      Grid(algorithm.strength: 3, seed: 2; 6 cells)
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    # By name of a field of `train`, its values; in a flag 'num_workers=(1, 8), algorithm=(asgd, dc_asgd(strength=1))'.
+    # By name, the values; in a flag 'num_workers=(1, 8), algorithm=(asgd, dc_asgd), algorithm.strength=(0.04, 1)'.
     axes: Items = dataclasses.field(default="seed=(0,)", metadata={"plain": plain_items})
     cells_at_once: int = dataclasses.field(default=0, metadata={"free": True})
     memory_gb: float = dataclasses.field(default=0.0, metadata={"free": True})
@@ -60,9 +70,13 @@ class Cells:
 
     Attributes:
       axes: by name, its values.
+      numbers: the hyper-parameters by name, as `make_algorithm` has them.
+      together: names of axes whose values must fit each other; those of all other axes are checked one by one.
     """
 
     axes: Mapping[str, tuple[Any, ...]]
+    numbers: tuple[str, ...] = HYPER
+    together: tuple[tuple[str, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,8 +120,14 @@ class Cells:
         _memory.need("axes", count, count * (_BYTES_OF_CELL + _BYTES_OF_ROW * rows), f"the results of {count} cells")
 
     def check(self, field: str = "") -> None:
-        """Raises where a cell cannot be trained, in a sentence that begins with the field."""
-        for index in self:
+        """Raises where a cell cannot be trained, in a sentence that begins with the field.
+
+        Numbers are looked at by the smallest and the largest of an axis: what is allowed are intervals.
+        """
+        ends = {name: _ends(values) for name, values in self.axes.items()}
+        groups = [*([name.partition(".")[0]] for name in self.axes), *self.together]
+        places = [[ends[a] if a.partition(".")[0] in group else [0] for a in self.axes] for group in groups]
+        for index in dict.fromkeys(index for group in places for index in itertools.product(*group)):
             try:
                 config = self.config(index)
                 config.check()
@@ -117,22 +137,24 @@ class Cells:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"{field}the cell {at} is refused: {error}") from None
 
-    def hyper(self, index: tuple[int, ...]) -> tuple[float, float]:
-        """The learning rate and the momentum of a cell."""
+    def hyper(self, index: tuple[int, ...]) -> tuple[float, ...]:
+        """The values of `numbers` of a cell."""
         config = self.config(index)
-        return config.learning_rate, config.momentum
+        return tuple(getattr(config, name) for name in self.numbers)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Grid(Cells):
-    """The cells of a sweep; every one has been checked.
+    """The cells of a sweep; they have been checked.
 
     Attributes:
       train: what all cells have in common.
-      axes: by name of a field of `train`, its values.
+      axes: by name of a field of `train`, or of an option of its method as 'algorithm.OPTION', its values.
+      numbers: learning_rate, momentum and those axes whose values are numbers in one program.
 
     Raises:
-      ValueError: an axis is unknown or empty, has a value twice or one that the config refuses; the message names it.
+      ValueError: an axis is unknown or empty, has a value twice or one that the config or the method refuses; the
+        message names it.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
@@ -140,6 +162,9 @@ class Grid(Cells):
       >>> grid = Grid(TrainConfig(), {"momentum": (0.0, 0.5), "seed": (0, 1, 2)})
       >>> len(grid), grid.config((1, 2)).momentum, grid.config((1, 2)).seed
       (6, 0.5, 2)
+      >>> grid = Grid(TrainConfig(algorithm="dc_asgd"), {"algorithm.strength": (0, 0.04), "num_workers": (4, 8)})
+      >>> grid.config((1, 0)).algorithm, grid.numbers
+      ('dc_asgd(strength=0.04)', ('learning_rate', 'momentum', 'algorithm.strength'))
       >>> Grid(TrainConfig(), {"momenta": (0.0, 0.5)})
       Traceback (most recent call last):
         ...
@@ -148,10 +173,12 @@ class Grid(Cells):
 
     train: TrainConfig
     axes: Mapping[str, tuple[Any, ...]]
+    together = _TOGETHER
 
     def __post_init__(self):
         free = [field.name for field in dataclasses.fields(TrainConfig) if field.metadata.get("free")]
         names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*free, *_NO_AXES)]
+        kinds = typing.get_type_hints(TrainConfig)
         if not self.axes:
             raise ValueError("axes is empty; a sweep needs one at least, such as seed=(0, 1, 2).")
         _check.instance("train", self.train, TrainConfig, "a TrainConfig")
@@ -164,7 +191,7 @@ class Grid(Cells):
                     f"axes: {name} decides which data are loaded, and all cells of a sweep train on the same; set "
                     f"config.train.{name}, and make a sweep of its own for each value."
                 )
-            if name not in names:
+            if name not in names and not (name.startswith(OPTION) and name.removeprefix(OPTION).isidentifier()):
                 raise ValueError(
                     f"axes: {name!r} is no field of the config that can vary in a sweep{_check.nearest(name, names)}"
                 )
@@ -172,14 +199,15 @@ class Grid(Cells):
                 raise ValueError(f"axes: {name} must be a tuple of values, got {_check.shown(values)}.")
             if not values:
                 raise ValueError(f"axes: {name} is empty, so the grid has no cell.")
-            values = tuple(float(v) if name in HYPER and type(v) is int else v for v in values)
+            values = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
             for value in values:  # what a coordinate of the results can be
-                if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value >= 2**31):
+                if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and abs(value) >= 2**31):
                     raise ValueError(
                         f"axes: {name} must have numbers below 2^31 or texts as values, got {_check.shown(value)}."
                     )
+            values = _floats(values) if kinds.get(name) is float else values
             # A recorded trace is known by its content, which nobody has looked at yet.
-            plain = [value if "recorded" in str(value) else plain_call(value) for value in values]
+            plain = [plain_call(v) if isinstance(v, str) and "recorded" not in v else v for v in values]
             before: set[Any] = set()
             for value, meaning in zip(values, plain, strict=True):
                 if meaning in before:
@@ -188,6 +216,22 @@ class Grid(Cells):
             axes[name] = values
         object.__setattr__(self, "axes", axes)
         self.check("axes: ")
+        options = self.config((0,) * len(axes)).method.options
+        for name, values in axes.items():
+            one = options[name.removeprefix(OPTION)] if name.startswith(OPTION) else None
+            axes[name] = _floats(values) if float in map(type, (one, *values)) else values
+        object.__setattr__(self, "numbers", self._numbers())
+
+    def _numbers(self) -> tuple[str, ...]:
+        """The axes whose values all methods of the grid can be given traced, and those of every program."""
+        is_option = lambda name, values: name.startswith(OPTION) and {*map(type, values)} == {float}
+        options = [name for name, values in self.axes.items() if is_option(name, values)]
+        fields = [name for name in self.axes if name in NUMBERS and name not in HYPER]
+        varies = lambda name: name.partition(".")[0] == "algorithm" and name not in options
+        places = [range(len(values)) if varies(name) else [0] for name, values in self.axes.items()]
+        configs = [self.config(index) for index in itertools.product(*places)]
+        can_trace_all = lambda name: all(can_trace(config, name) for config in configs)
+        return tuple(filter(can_trace_all, (*HYPER, *fields, *options)))
 
     @classmethod
     def of(cls, config: SweepConfig) -> "Grid":
@@ -203,16 +247,45 @@ class Grid(Cells):
 
     def config(self, index: tuple[int, ...]) -> TrainConfig:
         """The config of a cell's training, as `launch/train.py` would run it."""
-        return dataclasses.replace(self.train, **self.coordinates(index))
+        at = self.coordinates(index)
+        options = {name.removeprefix(OPTION): at.pop(name) for name in [*at] if name.startswith(OPTION)}
+        config = dataclasses.replace(self.train, **at)
+        if not options:
+            return config
+        spec = config.method
+        for name in options.keys() & spec.options.keys() if "algorithm" in at else ():
+            raise ValueError(f"{OPTION}{name} is an axis, and algorithm={config.algorithm!r} has a value for it.")
+        return dataclasses.replace(config, algorithm=str(dataclasses.replace(spec, options=spec.options | options)))
+
+    def hyper(self, index: tuple[int, ...]) -> tuple[float, ...]:
+        """The values of `numbers` of a cell."""
+        at = self.coordinates(index)
+        return tuple(at[name] if name in at else getattr(self.train, name) for name in self.numbers)
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What cells with other hyper-parameters share with this one, as (field, value)."""
-        return tuple((name, getattr(self.config(index), name)) for name in ENVIRONMENT)
+        at = self.coordinates(index)
+        return tuple((name, at.get(name, getattr(self.train, name))) for name in ENVIRONMENT)
 
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
         """What all cells of one program have in common beyond `train`, as (field, value)."""
-        inside = (*HYPER, *ENVIRONMENT)
+        inside = (*self.numbers, *ENVIRONMENT)
         return tuple((name, value) for name, value in self.coordinates(index).items() if name not in inside)
+
+
+def _floats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Ints as floats."""
+    return tuple(float(value) if type(value) is int else value for value in values)
+
+
+def _ends(values: Sequence[Any]) -> list[int]:
+    """The places of the smallest and the largest number of each type, and of all that is no number."""
+    places = []
+    for kind in {*map(type, values)}:
+        alike = [i for i, value in enumerate(values) if type(value) is kind]
+        none = alike if issubclass(kind, str) else [i for i in alike if values[i] != values[i]]
+        places += none or [min(alike, key=values.__getitem__), max(alike, key=values.__getitem__)]
+    return sorted({*places})
 
 
 def _parse_axes(value: Any) -> dict[str, tuple[Any, ...]]:

@@ -58,12 +58,21 @@ class Program:
       environments: in what they differ, all that will be asked for.
       images: the data set, `ImageData` or `ImageRecords`.
       memory_gb: how much memory a device may give, in 10^9 bytes; 0 takes what it has.
+      numbers: the hyper-parameters by name, see `make_algorithm`.
     """
 
-    def __init__(self, config: TrainConfig, environments: Sequence[Environment], images: Any, memory_gb: float = 0.0):
+    def __init__(
+        self,
+        config: TrainConfig,
+        environments: Sequence[Environment],
+        images: Any,
+        memory_gb: float = 0.0,
+        numbers: tuple[str, ...] = ("learning_rate", "momentum"),
+    ):
         # One event after the other, cut where it is logged and evaluated: the chunks of all traces have one shape.
         here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
         self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates)
+        self._numbers = numbers
         self._budget = 1e9 * memory_gb if memory_gb else _MEMORY_SHARE * _device_memory()
         self._mesh = Mesh(np.array(jax.devices()), ("cell",))
         self._gradient_fn: Any = None
@@ -160,7 +169,7 @@ class Program:
 
         Args:
           environments: e of them, of one structure.
-          hypers: float [h, 2], learning rate and momentum.
+          hypers: float [h, n], a column for each of the numbers.
           tile: fill up to so many of both, as the program is compiled for them already.
           on_updates: called with the number of updates made, as they are made.
 
@@ -204,15 +213,15 @@ class Program:
         wanted = (len(environments), num_hypers, self.structure(environments[0]))
         if self._compiled is None or self._compiled_for != wanted:
             made = [self._experiments[environment] for environment in environments]
-            hypers, keys, start = self._start(made, np.ones((num_hypers, 2)))
-            init = functools.partial(_init, self._config, made[0].plan)
+            hypers, keys, start = self._start(made, np.ones((num_hypers, len(self._numbers))))
+            init = functools.partial(_init, self._config, self._numbers, made[0].plan)
             init = self._on_all_devices(init, (_HYPERS, _ONE, _ONE)).lower(hypers, keys, start).compile()
             cells = NamedSharding(self._mesh, _CELLS)
             shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cells)
             state = jax.tree.map(shape, init.out_info)
             _, chunk = self._chunk(made, 0)
             batches, test_batch = self._abstract_batches(made), self._abstract(made[0].feed.test_example)
-            advance = functools.partial(_advance, self._config)
+            advance = functools.partial(_advance, self._config, self._numbers)
             specs = (_ONE, _HYPERS, _ONE, _CELLS, _ONE, _ONE)
             advance = self._on_all_devices(advance, specs, donate_argnums=3)
             evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS, _CELLS, _ONE))
@@ -238,7 +247,7 @@ class Program:
         return jax.device_put(tree, NamedSharding(self._mesh, spec))
 
     def _start(self, made: Sequence[Experiment], hypers: np.ndarray) -> tuple[Any, Any, Any]:
-        """Hyper-parameters [h, 2] for whole devices, the last one repeated; keys [e]; what cells start with [e, ...].
+        """Hyper-parameters [h, n] for whole devices, the last one repeated; keys [e]; what cells start with [e, ...].
 
         That is the initial parameters and model state.
         """
@@ -282,24 +291,35 @@ class Program:
 _OF_CELLS = ("params", "algorithm", "slots", "model_state")  # of a `RunState`; keys and events are shared
 
 
-def _init(config: TrainConfig, plan: Any, hypers: jax.Array, keys: jax.Array, start: Any) -> Any:
+def _init(
+    config: TrainConfig, numbers: tuple[str, ...], plan: Any, hypers: jax.Array, keys: jax.Array, start: Any
+) -> Any:
     """The state of the cells [e, h, ...] before the first event."""
 
     def cell(hyper, key, start):
         params, model_state = start
-        state = init_run(_algorithm(config, hyper), params, plan, key=key, model_state=model_state)
+        state = init_run(_algorithm(config, numbers, hyper), params, plan, key=key, model_state=model_state)
         return {name: getattr(state, name) for name in _OF_CELLS}
 
     over_hypers = jax.vmap(cell, in_axes=(0, None, None))
     return jax.vmap(over_hypers, in_axes=(None, 0, 0))(hypers, keys, start)
 
 
-def _advance(config: TrainConfig, gradient_fn: Any, hypers: Any, keys: Any, state: Any, chunk: Chunk, batches: Any):
+def _advance(
+    config: TrainConfig,
+    numbers: tuple[str, ...],
+    gradient_fn: Any,
+    hypers: jax.Array,
+    keys: jax.Array,
+    state: Any,
+    chunk: Chunk,
+    batches: Any,
+) -> Any:
     """One chunk of all cells: the new state, and the means of the chunk [e, h]."""
 
     def cell(hyper, key, state, chunk, batches):
         begun = RunState(**state, key=key, event=chunk.first_event)
-        ended, out = run_chunk(_algorithm(config, hyper), gradient_fn, begun, chunk, batches)
+        ended, out = run_chunk(_algorithm(config, numbers, hyper), gradient_fn, begun, chunk, batches)
         state = {name: getattr(ended, name) for name in _OF_CELLS}
         row = event_means(out, lambda values: jnp.sum(values) / chunk.num_events)  # beyond these `out` is zero
         steered = steered_momentum(ended.algorithm)
@@ -324,8 +344,8 @@ def _model(state: dict[str, Any]) -> tuple[Any, Any]:
     return state["params"], state["model_state"]
 
 
-def _algorithm(config: TrainConfig, hyper: jax.Array) -> Any:
-    return make_algorithm(config, {"learning_rate": hyper[0], "momentum": hyper[1]})
+def _algorithm(config: TrainConfig, numbers: tuple[str, ...], hyper: jax.Array) -> Any:
+    return make_algorithm(config, {name: hyper[k] for k, name in enumerate(numbers)})
 
 
 def _even(count: int, limit: int) -> int:

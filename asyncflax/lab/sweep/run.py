@@ -196,7 +196,7 @@ def _tiles(
     """The cells that are trained together, and a function of `on_updates` that trains them: metrics, row by row."""
     for _, cells in _grouped(to_do, grid.program):
         environments = list(dict.fromkeys(map(grid.environment, cells)))
-        program = Program(grid.config(cells[0]), environments, images, config.memory_gb)
+        program = Program(grid.config(cells[0]), environments, images, config.memory_gb, grid.numbers)
         cell_of = {(grid.environment(cell), grid.hyper(cell)): cell for cell in cells}
         hypers = {environment: tuple(h for e, h in cell_of if e == environment) for environment in environments}
         # Together: environments of one structure in which the same hyper-parameters are to be trained.
