@@ -9,13 +9,12 @@ import xarray
 from asyncflax import _style
 from asyncflax.lab.figures._words import words
 from asyncflax.lab.sweep import best_cells
-from asyncflax.lab.sweep.grid import HYPER
 
 CLOCK = "simulated time (seconds)"
 
 
-def closest(results: xarray.Dataset, metric: str, over: tuple[str, ...]) -> xarray.Dataset:
-    """The hyper-parameters on the axes of `over` whose best evaluation, mean over seeds, is the best.
+def closest(results: xarray.Dataset, metric: str, over: tuple[str, ...] | None = None) -> xarray.Dataset:
+    """The hyper-parameters, on the axes of `over`, whose best evaluation, mean over seeds, is the best.
 
     Their 'score' is that mean. It counts what was seen before a training diverged.
     """
@@ -46,7 +45,7 @@ def draw_runs(
       gradient_seconds: what the clock is multiplied with.
     """
     for k, m in enumerate(results.num_workers.values):
-        at = {name: cells[name].sel(num_workers=m).item() for name in HYPER}
+        at = {name: cells[name].sel(num_workers=m).item() for name in cells if name != "score"}
         run = results[[metric, "simulated_time"]].sel(at | {"num_workers": m}).mean("seed", skipna=False)
         x = run["update"] if against == "update" else gradient_seconds * run.simulated_time
         there = (run[metric].notnull() & ((x > 0) | (against == "update"))).values  # the axis of time is logarithmic

@@ -13,7 +13,6 @@ from asyncflax.lab.figures._runs import closest, draw_runs
 from asyncflax.lab.figures._words import train_config
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells
-from asyncflax.lab.sweep.grid import HYPER
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
 
@@ -60,7 +59,7 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
         left.set_ylabel("test accuracy after the last update, learning rate tuned")
         _draw_best(right, best)
     else:
-        runs = closest(results, "test_accuracy", HYPER)
+        runs = closest(results, "test_accuracy")
         for axes, against in ((left, "update"), (right, "simulated_time")):
             draw_runs(axes, results, runs, "test_accuracy", against=against)
         left.set_title("all trainings diverged: the best until they did")

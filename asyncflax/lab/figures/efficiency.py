@@ -13,7 +13,6 @@ from asyncflax.lab.figures._runs import closest, draw_runs
 from asyncflax.lab.figures._words import refuse_no_updates, train_config, words
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
-from asyncflax.lab.sweep.grid import HYPER
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
 
@@ -81,7 +80,7 @@ def efficiency(
     panels["hardware"].legend()
     if not compared:
         runs = {"target": target, "gradient_seconds": gradient_seconds}
-        cells = closest(results, metric, HYPER)
+        cells = closest(results, metric)
         for name, against in (("statistical", "update"), ("time to target", "simulated_time")):
             draw_runs(panels[name], results, cells, metric, against=against, **runs)
             panels[name].set_title(f"the runs closest to {target:g}")

@@ -1,4 +1,4 @@
-"""The grid itself: test accuracy at the end over the hyper-parameters, a panel for each program."""
+"""The grid itself: test accuracy at the end over two hyper-parameters, a panel for each value of the other axes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.sweep import best_cells
 from asyncflax.lab.sweep.grid import HYPER
+from asyncflax.lab.sweep.results import numbers_of
+from asyncflax.train.method import OPTION
 
 
 def grid(figure: Any, results: xarray.Dataset) -> Findings:
     """Draws the mean test accuracy over seeds after the last update; cells that diverged are grey.
+
+    Learning rate and momentum are the axes of a panel; where one is not tuned, another number takes its place.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -27,38 +31,44 @@ def grid(figure: Any, results: xarray.Dataset) -> Findings:
     last = results.test_accuracy.isel(update=-1, drop=True)
     diverged = int((results.diverged_at >= 0).sum())
     mean = last.mean("seed", skipna=False) if "seed" in last.dims else last
-    hyper = [name for name in HYPER if name in mean.dims]
-    rest = [name for name in mean.dims if name not in hyper]
-    flat = mean.expand_dims([name for name in HYPER if name not in hyper])
+    numbers = numbers_of(mean)
+    others = iter(name for name in numbers if name not in HYPER)
+    x, y = (name if name in numbers else next(others, name) for name in HYPER)
+    rest = [name for name in mean.dims if name not in (x, y)]
+    flat = mean.expand_dims([name for name in (x, y) if name not in numbers])
     flat = flat.stack(panel=rest) if rest else flat.expand_dims("panel")
     count = flat.sizes["panel"]
     panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     colors = colormaps["viridis"].with_extremes(bad="0.8")
     image = None
     for k, axes in enumerate(panels):
-        values = flat.isel(panel=k).transpose("momentum", "learning_rate").values
+        values = flat.isel(panel=k).transpose(y, x).values
         image = axes.imshow(values, vmin=0, vmax=1, origin="lower", aspect="auto", cmap=colors)
-        for name, axis in (("learning_rate", axes.xaxis), ("momentum", axes.yaxis)):
-            labels = [f"{value:g}" for value in results[name].values] if name in hyper else [""]
+        for name, axis in ((x, axes.xaxis), (y, axes.yaxis)):
+            labels = [f"{value:g}" for value in results[name].values] if name in numbers else [""]
             axis.set_ticks(range(len(labels)), labels)
         if rest:
             labels = np.atleast_1d(np.array(flat.panel.values[k], dtype=object)).tolist()
             labels = labels[0] if isinstance(labels[0], tuple) else labels
             axes.set_title(", ".join(_named(*pair) for pair in zip(rest, labels, strict=True)), wrap=True)
-    for name, label in (("learning_rate", figure.supxlabel), ("momentum", figure.supylabel)):
-        if name in hyper:
-            label(name.replace("_", " "), fontsize="medium")
+    for name, label in ((x, figure.supxlabel), (y, figure.supylabel)):
+        if name in numbers:
+            label(_words(name), fontsize="medium")
     label = f"test accuracy after the last update{' (grey: diverged)' if diverged else ''}"
     figure.colorbar(image, ax=panels.tolist(), label=label)
     table = f"{last.size} cells, {diverged} of them diverged"
-    if hyper:
+    if numbers:
         best = best_cells(last, largest=True)
         table += "\n" + (best.to_dataframe().to_string() if best.sizes else _line(best))
     return Findings(table)
 
 
 def _named(name: str, value: Any) -> str:
-    return _style.workers(value) if name == "num_workers" else f"{name.replace('_', ' ')} {value}"
+    return _style.workers(value) if name == "num_workers" else f"{_words(name)} {value}"
+
+
+def _words(name: str) -> str:
+    return name.removeprefix(OPTION).replace("_", " ")
 
 
 def _line(best: xarray.Dataset) -> str:

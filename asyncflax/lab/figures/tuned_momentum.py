@@ -14,7 +14,6 @@ from asyncflax.lab.figures._words import train_config, words
 from asyncflax.lab.figures.efficiency import trained_on
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
-from asyncflax.lab.sweep.grid import HYPER
 from asyncflax.theory import implicit_momentum
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
@@ -45,7 +44,7 @@ def tuned_momentum(figure: Any, results: xarray.Dataset, *, target: float, metri
     tuned = {int(m): student(single.sel(num_workers=m).values) for m in workers}
 
     left, middle, right = figure.subplots(1, 3)
-    runs, none = closest(results, metric, HYPER), bool(by_momentum.isnull().all())
+    runs, none = closest(results, metric), bool(by_momentum.isnull().all())
     lines = closest(results, metric, ("learning_rate",)).score if none else by_momentum
     large = runs if none else best
     for k, m in enumerate(workers):

@@ -73,7 +73,21 @@ def updates_to_target(results: xarray.Dataset, target: float, metric: str = "tes
     return results[metric].isel({axis: 0}, drop=True).copy(data=crossed)
 
 
-def best_cells(score: xarray.DataArray, *, largest: bool = False, over: tuple[str, ...] = HYPER) -> xarray.Dataset:
+def numbers_of(score: xarray.DataArray) -> list[str]:
+    """The axes of hyper-parameters: learning rate, momentum, then all others whose values are floats.
+
+    >>> import xarray
+    >>> axes = {"algorithm.strength": [0.0, 0.04], "seed": [0, 1], "momentum": [0.5]}
+    >>> numbers_of(xarray.DataArray(0.0, axes, list(axes)))
+    ['momentum', 'algorithm.strength']
+    """
+    floats = (str(name) for name in score.dims if score[name].dtype.kind == "f")
+    return [name for name in dict.fromkeys((*HYPER, *floats)) if name in score.dims]
+
+
+def best_cells(
+    score: xarray.DataArray, *, largest: bool = False, over: tuple[str, ...] | None = None
+) -> xarray.Dataset:
     """The hyper-parameters with the best mean over seeds.
 
     A cell that is NaN for some seed (diverged, a target not reached) is worse than any number.
@@ -81,7 +95,7 @@ def best_cells(score: xarray.DataArray, *, largest: bool = False, over: tuple[st
     Args:
       score: a number for each cell, for example from `updates_to_target`.
       largest: whether large is good.
-      over: which axes to choose on.
+      over: which axes to choose on; None takes all hyper-parameters.
 
     Returns:
       a Dataset over the other axes but the seed, with the best coordinate on each axis of `over`, NaN where no cell has
@@ -100,10 +114,12 @@ def best_cells(score: xarray.DataArray, *, largest: bool = False, over: tuple[st
     """
     _check.instance("score", score, xarray.DataArray, "an xarray.DataArray")
     largest = _check.boolean("largest", largest)
-    _check.instance("over", over, tuple, "a tuple of axes")
-    axes = [name for name in over if name in score.dims]
+    if over is not None:
+        _check.instance("over", over, tuple, "a tuple of axes")
+    axes = numbers_of(score) if over is None else [name for name in over if name in score.dims]
     if not axes:
-        raise ValueError(f"score must have one of the axes over={over}, it has {score.dims}.")
+        needed = "an axis of floats" if over is None else f"one of the axes over={over}"
+        raise ValueError(f"score must have {needed}, it has {score.dims}.")
     mean = score.mean("seed", skipna=False) if "seed" in score.dims else score
     worst = -np.inf if largest else np.inf
     flat = mean.stack(cell=axes)
