@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 
 import jax
@@ -17,10 +18,12 @@ import pytest
 import xarray
 
 import asyncflax
+from asyncflax import _memory
 from asyncflax.errors import RunError
 from asyncflax.lab.sweep import Grid, SweepConfig, SweepUnfinishedError, program, run_sweep
 from asyncflax.train import experiment
 from asyncflax.train.config import TrainConfig
+from asyncflax.train.method import make_algorithm
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN = TrainConfig(model="Mlp(hidden=8)", num_workers=3, num_updates=24, log_every=4, eval_every=12, batch_size=8)
@@ -75,8 +78,31 @@ def one_by_one(config: TrainConfig, common: experiment.Experiment) -> tuple[np.n
             {"seed": (0, 1)},
             0,
         ),
+        # Numbers of the method and fields of the config, whose 0 means that something is left out.
+        (
+            dataclasses.replace(TRAIN, algorithm="dc_asgd", learning_rate=0.3),
+            {"algorithm.strength": (0, 0.04, 2), "weight_decay": (0, 0.01), "clip_norm": (0, 0.5), "seed": (0,)},
+            0,
+        ),
+        (
+            dataclasses.replace(TRAIN, algorithm="optax.adamw(b2=0.99)", learning_rate=0.01),
+            {"algorithm.b1": (0, 0.9), "algorithm.weight_decay": (0.0, 0.1), "bias_multiplier": (1.0,)},
+            0,
+        ),
+        pytest.param(
+            dataclasses.replace(TRAIN, weight_decay=0.01),
+            {"bias_multiplier": (1, 2), "weight_decay": (0, 0.01), "momentum": (0, 0.5)},
+            0,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            dataclasses.replace(TRAIN, algorithm="optax.sgd"),
+            {"algorithm.momentum": (0, 0.9), "learning_rate": (0.1, 0.2)},
+            0,
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["queue", "law", "multi_asgd", "staleness"],
+    ids=["queue", "law", "multi_asgd", "staleness", "dc_asgd", "adamw", "biases", "sgd"],
 )
 def test_a_grid_gives_what_the_runs_one_by_one_give(monkeypatch, tmp_path, train, axes, at_once):
     monkeypatch.setattr(program, "make_experiment", in_float64)
@@ -84,6 +110,7 @@ def test_a_grid_gives_what_the_runs_one_by_one_give(monkeypatch, tmp_path, train
     results = run_sweep(config, tmp_path / "sweep")
     grid = Grid.of(config)
     cells = list(grid)
+    assert {name for program in map(grid.program, cells) for name, _ in program} <= {"num_workers"}
     common = in_float64(train)
     for index in [cells[0], cells[-1], *cells[1 : -1 : max(1, len(cells) // 4)]]:
         train_loss, test_loss = one_by_one(grid.config(index), common)
@@ -184,12 +211,99 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
         ("start_from=('nowhere',)", "nowhere is no checkpoint"),
         ("momentum=[0, open('x')]", 'is refused: config.momentum must be of type float, got "open'),
         ("momentum", "axes must be like 'momentum="),
+        ("algorithm.frm=(inside, outside)", "momentum_asgd has no option 'frm'.*did you mean 'form'"),
+        ("algorithm.momentum=(0, 0.5)", "momentum of momentum_asgd is set by a field of its own"),
+        ("algorithm.=(0, 0.5)", "'algorithm.' is no field of the config"),
+        ("model.hidden=(8, 16)", "'model.hidden' is no field of the config"),
+        (
+            "algorithm=(dc_asgd, dc_asgd(strength=1)), algorithm.strength=(0, 0.5)",
+            r"algorithm\.strength is an axis, and algorithm='dc_asgd\(strength=1\)' has a value for it",
+        ),
+        ("algorithm=(dc_asgd, asgd), algorithm.strength=(0, 0.5)", "asgd has no option 'strength'"),
+        ("algorithm=(dc_asgd,), algorithm.strength=(0, -0.5, 2)", "the cell .*=-0.5 .* strength must be finite and in"),
+        ("algorithm=(dc_asgd,), bias_multiplier=(1, 2)", "bias_multiplier=2.0 is for methods that are linear"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_before_anything_is_traced(tmp_path, axes, message):
     with pytest.raises(RunError, match=message):
         run_sweep(SweepConfig(TRAIN, axes=axes), tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_grid_is_refused_where_one_of_its_cells_is(seed):
+    """Whatever is checked by axis: the cells one by one say the same."""
+    values = {
+        "algorithm": ("asgd", "momentum_asgd", "dc_asgd", "optax.adamw", "ssgd", "delayed_nesterov(activation=0.2)"),
+        "algorithm.decay_at": ("read", "server"),
+        "asynchrony": ("barrier", "queue"),
+        "schedule": ("constant", "cosine(warmup=4, warmup_from=0.5)", "optax.constant_schedule(value=1e38)"),
+        "num_workers": (1, 4, 7),
+        "decay_mask": ("all", "weights"),
+        "learning_rate": (0.0, 0.1, 100),
+        "momentum": (0.0, 0.5, -1),
+        "weight_decay": (0, 0.1),
+        "bias_multiplier": (1.0, 2.0),
+        "clip_norm": (0.0, 1.0),
+        "ema_decay": (0.0, 0.9),
+        "seed": (0, 1, 2),
+    }
+    draw = np.random.default_rng(seed)
+    names = draw.choice([*values], size=4, replace=False)
+    axes = {str(name): tuple(draw.permutation(np.array(values[name], object))) for name in names}
+    axes = {name: found[: int(draw.integers(1, 4))] for name, found in axes.items()}
+    common = {name: draw.choice(np.array(found, object)) for name, found in values.items() if "." not in name}
+    train = dataclasses.replace(TRAIN, **common) if draw.random() < 0.3 else TRAIN
+    grid = object.__new__(Grid)
+    grid.__dict__.update(train=train, axes=axes)
+    refused = [index for index in grid if not _can_be(grid, index)]
+    if refused:
+        with pytest.raises((TypeError, ValueError), match=r"the cell .* is refused"):
+            Grid(train, axes)
+    else:
+        assert len(Grid(train, axes)) == len(grid)
+
+
+def _can_be(grid, index):
+    try:
+        config = grid.config(index)
+        config.check()
+        make_algorithm(config)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def test_millions_of_cells_are_checked_by_axis(monkeypatch):
+    monkeypatch.setattr(_memory, "available", lambda: 10**12)
+    checked, check = [], TrainConfig.check
+    monkeypatch.setattr(TrainConfig, "check", lambda config: checked.append(config) or check(config))
+    rates, momenta = np.linspace(0, 1, 300), np.linspace(-1, 1, 300).tolist()
+    grid = Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": momenta, "seed": range(100)})
+    assert len(grid) == 9_000_000 and len(checked) < 20
+    with pytest.raises(ValueError, match=r"momentum=2.0, seed=0 is refused: config.momentum must be finite"):
+        Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": [*momenta, 2.0, 0.123], "seed": range(100)})
+    assert Grid(TRAIN, {"num_workers": range(1, 3001), "seed": range(3000)}).shape == (3000, 3000)
+
+
+def test_a_number_on_which_an_optimizer_branches_is_a_program_of_its_own(tmp_path, monkeypatch):
+    text = """
+        import optax
+
+        def nudged(learning_rate, nudge=0.0, decay=0.0):
+            tx = optax.sgd(learning_rate) if nudge else optax.identity()
+            return optax.chain(optax.add_decayed_weights(decay), tx)
+    """
+    (tmp_path / "branching.py").write_text(textwrap.dedent(text))
+    monkeypatch.chdir(tmp_path)
+    train = dataclasses.replace(TRAIN, algorithm="branching.nudged", num_updates=12)
+    config = SweepConfig(train, axes="algorithm.nudge=(0, 0.5), algorithm.decay=(0, 0.1)")
+    grid = Grid.of(config)
+    assert grid.numbers == ("learning_rate", "momentum", "algorithm.decay")
+    assert {grid.program(index) for index in grid} == {(("algorithm.nudge", 0.0),), (("algorithm.nudge", 0.5),)}
+    results = run_sweep(config, tmp_path / "sweep")
+    last = results.test_loss.isel(update=-1)
+    assert (last.sel({"algorithm.nudge": 0.0}) > last.sel({"algorithm.nudge": 0.5})).all()
 
 
 def test_a_grid_that_does_not_fit_says_what_does(tmp_path):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyncflax import init_run, make_plan, run, run_chunk, staleness, transforms
+from asyncflax import algorithms, init_run, make_plan, run, run_chunk, staleness, transforms
+from asyncflax.base import AsyncAlgorithm
+from asyncflax.train import options
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import make_experiment
 from asyncflax.train.loop import train_and_evaluate
-from asyncflax.train.method import averaged, make_algorithm, of_gradients
+from asyncflax.train.method import GIVEN, averaged, can_trace, make_algorithm, of_gradients
 
 PARAMS = {"layer": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 2.0)}, "norm": {"scale": jnp.full(2, 2.0)}}
 GRADS = jax.tree.map(lambda x: x / 2, PARAMS)  # of ones: 8 numbers
@@ -68,6 +71,15 @@ def test_an_option_of_the_method_is_a_number_too():
     config = TrainConfig(algorithm="optax.adamw(b1=0.9)", momentum=0.0)
     assert step(config, {"algorithm.weight_decay": 1.0}) != step(config)
     assert step(config, {"algorithm.weight_decay": 1e-4}) == step(config)
+
+
+@pytest.mark.parametrize("name", options.makers(algorithms, AsyncAlgorithm))
+def test_all_numbers_of_the_methods_can_be_traced(name):
+    own = inspect.signature(getattr(algorithms, name)).parameters
+    numbers = [p.name for p in own.values() if "float" in str(p.annotation) and p.name not in GIVEN]
+    config = TrainConfig(algorithm=name, num_workers=2)
+    assert [number for number in numbers if not can_trace(config, f"algorithm.{number}")] == []
+    assert not any(can_trace(config, f"algorithm.{p.name}") for p in own.values() if p.annotation in ("bool", "str"))
 
 
 def test_the_mask_of_an_optimizer_of_optax():
