@@ -3,9 +3,12 @@ r"""Trains a grid, many cells at once, and draws its figure.
     asyncflax sweep --config=figure3:digits --workdir=runs/figure3-digits
     asyncflax sweep --config=figure3:digits --workdir=runs/more \
         --config.axes='num_workers=(1, 16), momentum=(-0.2, 0, 0.2), learning_rate=(0.2, 0.1), seed=(0, 1)'
+    asyncflax sweep --config=figure3:fast --workdir=runs/strengths --config.figure='' --config.train.num_workers=8 \
+        --config.train.algorithm=dc_asgd --config.axes='algorithm.strength=(0, 0.04, 1), seed=(0, 1)'
 
 Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field of the trainings, as
---config.train.FIELD. The same command goes on with a sweep that was stopped.
+--config.train.FIELD. An axis is a field of the trainings, or an option of their method as algorithm.OPTION. The same
+command goes on with a sweep that was stopped.
 """
 
 from absl import flags

@@ -1,8 +1,8 @@
 """Grids of trainings as few compiled programs: seeds x learning rates x momenta for each number of workers.
 
-`grid` says which cells there are and checks them all before anything is traced; `program` trains many cells at once;
-`run` works through the grid, keeps what is finished, and makes a labelled `xarray.Dataset`; `results` reads it: updates
-to a target, the best cells, paired comparisons with intervals. Needs the extra `train`.
+`grid` says which cells there are, and refuses what cannot be before anything is traced; `program` trains many cells at
+once; `run` works through the grid, keeps what is finished, and makes a labelled `xarray.Dataset`; `results` reads it:
+updates to a target, the best cells, paired comparisons with intervals. Needs the extra `train`.
 """
 
 from asyncflax.lab.sweep.grid import Grid, SweepConfig

@@ -255,7 +255,9 @@ class Grid(Cells):
         spec = config.method
         for name in options.keys() & spec.options.keys() if "algorithm" in at else ():
             raise ValueError(f"{OPTION}{name} is an axis, and algorithm={config.algorithm!r} has a value for it.")
-        return dataclasses.replace(config, algorithm=str(dataclasses.replace(spec, options=spec.options | options)))
+        return dataclasses.replace(
+            config, algorithm=str(dataclasses.replace(spec, options={**spec.options, **options}))
+        )
 
     def hyper(self, index: tuple[int, ...]) -> tuple[float, ...]:
         """The values of `numbers` of a cell."""
