@@ -300,11 +300,11 @@ def test_millions_of_cells_are_checked_by_axis(monkeypatch):
     checked, check = [], TrainConfig.check
     monkeypatch.setattr(TrainConfig, "check", lambda config: checked.append(config) or check(config))
     rates, momenta = np.linspace(0, 1, 300), np.linspace(-1, 1, 300).tolist()
-    grid = Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": momenta, "seed": range(100)})
+    grid = Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": momenta, "seed": tuple(range(100))})
     assert len(grid) == 9_000_000 and len(checked) < 20
     with pytest.raises(ValueError, match=r"momentum=2.0, seed=0 is refused: config.momentum must be finite"):
-        Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": [*momenta, 2.0, 0.123], "seed": range(100)})
-    assert Grid(TRAIN, {"num_workers": range(1, 3001), "seed": range(3000)}).shape == (3000, 3000)
+        Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": [*momenta, 2.0, 0.123], "seed": tuple(range(100))})
+    assert Grid(TRAIN, {"num_workers": tuple(range(1, 3001)), "seed": tuple(range(3000))}).shape == (3000, 3000)
 
 
 def test_a_number_on_which_an_optimizer_branches_is_a_program_of_its_own(tmp_path, monkeypatch):
