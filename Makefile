@@ -44,6 +44,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/ensembles.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/sweep_numbers.py
 	$(BIN)/python benchmarks/meter.py
 	$(BIN)/python benchmarks/convolutions.py --batches 32 --convolutions im2col forward_gradients
 	$(BIN)/python benchmarks/rounds_filled.py

@@ -22,7 +22,7 @@ from asyncflax.train.config import TrainConfig
 from asyncflax.train.method import NUMBERS, OPTION, can_trace, make_algorithm
 from asyncflax.train.options import Items, in_range, parse_items, plain_call, plain_items
 
-HYPER = ("learning_rate", "momentum")  # numbers of every program
+HYPER = ("learning_rate", "momentum")  # traced in every program
 ENVIRONMENT = ("seed",)
 # Fields that one check looks at together, 'algorithm' with its options; of all others each is checked alone.
 _TOGETHER = (
@@ -223,7 +223,7 @@ class Grid(Cells):
         object.__setattr__(self, "numbers", self._numbers())
 
     def _numbers(self) -> tuple[str, ...]:
-        """The axes whose values all methods of the grid can be given traced, and those of every program."""
+        """Learning rate, momentum and the other axes of numbers, but for those that a method cannot be given traced."""
         is_option = lambda name, values: name.startswith(OPTION) and {*map(type, values)} == {float}
         options = [name for name, values in self.axes.items() if is_option(name, values)]
         fields = [name for name in self.axes if name in NUMBERS and name not in HYPER]

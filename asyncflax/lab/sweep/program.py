@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from asyncflax.engine.execute import RunState, init_run, run_chunk
 from asyncflax.engine.plan import Chunk
+from asyncflax.lab.sweep.grid import HYPER
 from asyncflax.train.columns import event_means
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment
@@ -67,7 +68,7 @@ class Program:
         environments: Sequence[Environment],
         images: Any,
         memory_gb: float = 0.0,
-        numbers: tuple[str, ...] = ("learning_rate", "momentum"),
+        numbers: tuple[str, ...] = HYPER,
     ):
         # One event after the other, cut where it is logged and evaluated: the chunks of all traces have one shape.
         here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
