@@ -51,8 +51,11 @@ def main() -> None:
     together, apart = map(statistics.median, zip(*times, strict=True))
     print(f"3 x 2 x 2 cells: one program {together:.1f} s of CPU, three sweeps {apart:.1f} s")
     _memory.available = lambda: None
-    axes = {"learning_rate": np.linspace(0, 1, 300).tolist(), "momentum": np.linspace(-1, 1, 300).tolist()}
-    seconds = cpu_seconds(lambda: print(Grid(TRAIN, axes | {"seed": [*range(100)]})))
+    axes = {
+        "learning_rate": tuple(np.linspace(0, 1, 300).tolist()),
+        "momentum": tuple(np.linspace(-1, 1, 300).tolist()),
+    }
+    seconds = cpu_seconds(lambda: print(Grid(TRAIN, axes | {"seed": tuple(range(100))})))
     print(f"checked in {seconds:.3f} s of CPU")
 
 
