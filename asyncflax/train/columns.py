@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from asyncflax.engine.step import RunOutput
 from asyncflax.metrics import normalised_gap
 
-__all__ = ["RESULTS", "ROWS", "Column", "describe", "event_means", "long_name"]
+__all__ = ["RESULTS", "ROWS", "Column", "describe", "event_means", "long_name", "of_evaluation"]
 
 
 class Column(NamedTuple):
@@ -133,6 +133,19 @@ def describe(results: Any) -> Any:
         column = known.get(str(name), Column(str(name), unit, f"config.train.{name}"))
         variable.attrs = {"units": column.unit, "long_name": column.long_name}
     return results
+
+
+def of_evaluation(name: str) -> bool:
+    """Whether a metric is of the test data, and not of every row.
+
+    Args:
+      name: of the column.
+
+    >>> from asyncflax.train import columns
+    >>> columns.of_evaluation("ema_test_loss"), columns.of_evaluation("train_loss")
+    (True, False)
+    """
+    return name.removeprefix("ema_").startswith("test_")
 
 
 def long_name(name: str) -> str:

@@ -21,7 +21,7 @@ import asyncflax
 from asyncflax import _memory
 from asyncflax.errors import RunError
 from asyncflax.lab.sweep import Grid, SweepConfig, SweepUnfinishedError, program, run_sweep
-from asyncflax.train import experiment
+from asyncflax.train import experiment, loop
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.method import make_algorithm
 
@@ -354,6 +354,18 @@ def test_tiles_are_cut_to_the_memory_that_there_is(monkeypatch):
     made = program.Program(config.train, environments, images, memory_gb=0.6 * need / 1e9)
     e, h = made.tile(environments, 64)
     assert e == 1 and 16 <= h < 64 and made._memory(environments[:e], h) <= 0.6 * need
+
+
+def test_averaged_parameters_are_evaluated_in_a_sweep_as_in_trainings(tmp_path):
+    train = dataclasses.replace(TRAIN, ema_decay=0.9, learning_rate=0.1)
+    results = run_sweep(SweepConfig(train, axes="momentum=(0.0, 0.5), seed=(0, 1)"), tmp_path / "sweep")
+    row = loop.train_and_evaluate(dataclasses.replace(train, momentum=0.5, seed=1), tmp_path / "run").rows[-1]
+    cell = results.sel(momentum=0.5, seed=1).isel(update=-1)
+    for name in ("ema_test_loss", "ema_test_accuracy", "test_loss"):
+        assert float(cell[name]) == pytest.approx(row[name], rel=1e-5)
+    assert float(cell.ema_test_loss) != float(cell.test_loss)
+    with pytest.raises(RunError, match=r"config.extend=\(5,\) is for single trainings"):
+        run_sweep(SweepConfig(dataclasses.replace(train, extend=(5,)), axes="seed=(0, 1)"), tmp_path / "other")
 
 
 def test_the_methods_of_one_sweep_may_differ_in_having_momentum(tmp_path):

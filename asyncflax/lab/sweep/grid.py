@@ -131,6 +131,8 @@ class Cells:
             try:
                 config = self.config(index)
                 config.check()
+                if config.extend:
+                    raise ValueError(f"config.extend={config.extend} is for single trainings; set num_updates.")
                 make_algorithm(config)
             except (TypeError, ValueError) as error:
                 at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())

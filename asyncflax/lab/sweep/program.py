@@ -22,11 +22,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from asyncflax.engine.execute import RunState, init_run, run_chunk
 from asyncflax.engine.plan import Chunk
 from asyncflax.lab.sweep.grid import HYPER
-from asyncflax.train.columns import event_means
+from asyncflax.train.columns import event_means, of_evaluation
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment
 from asyncflax.train.feeds import CHUNK_BYTES, Feed
-from asyncflax.train.method import make_algorithm, steered_momentum
+from asyncflax.train.method import averaged, make_algorithm, steered_momentum
 
 # On CPUs more cells at once gain nothing and leave the caches (benchmarks/RESULTS.md).
 _FAST_ON_CPU = 10
@@ -236,9 +236,15 @@ class Program:
 
     def _look(self, programs: _Compiled, state: Any) -> Mapping[str, jax.Array]:
         """How good the cells are on the test data, [e, h] by name."""
-        evaluation = self._evaluation
-        sums_of = lambda batch: programs.evaluate(evaluation.sums, *_model(state), self._put(batch, _ONE))
-        return evaluation.means(sums_of)
+        sums, (params, model_state) = self._evaluation.sums, _model(state)
+        means_of = lambda params: self._evaluation.means(
+            lambda batch: programs.evaluate(sums, params, model_state, self._put(batch, _ONE))
+        )
+        means = means_of(params)
+        if self._config.ema_decay == 0:
+            return means
+        average = means_of(averaged(state["algorithm"], params))
+        return means | {f"ema_{name}": value for name, value in average.items()}
 
     def _on_all_devices(self, function: Any, in_specs: Any, **options: Any) -> Any:
         mapped = jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=_CELLS, check_vma=False)
@@ -369,7 +375,7 @@ def _mask(metrics: dict[str, np.ndarray], updates: np.ndarray, evaluated: np.nda
         first = np.minimum(first, np.where(broken.any(axis=-1), at[broken.argmax(axis=-1)], never))
     masked = {}
     for name, values in metrics.items():
-        at = evaluated if name.startswith("test_") else updates
+        at = evaluated if of_evaluation(name) else updates
         masked[name] = np.where(at >= first[..., None], np.nan, values)
     return masked | {"diverged_at": np.where(first == never, -1, first)}
 

@@ -30,7 +30,7 @@ from asyncflax.errors import RunError
 from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.lab.sweep.program import Program
 from asyncflax.train.asynchrony import inputs as trace_inputs
-from asyncflax.train.columns import describe
+from asyncflax.train.columns import describe, of_evaluation
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, load_data, make_experiment
 from asyncflax.train.method import explicit_momentum
@@ -310,7 +310,7 @@ def _with_momentum(cell: dict[str, np.ndarray], config: TrainConfig) -> dict[str
 
 
 def _at_evaluations(name: str) -> bool:
-    return name.startswith("test_") or name == "simulated_time"
+    return of_evaluation(name) or name == "simulated_time"
 
 
 def _say(text: str) -> None:
