@@ -376,11 +376,12 @@ def of_study(folder: pathlib.Path) -> list[Kind]:
 
 
 def of_study_folder(path: pathlib.Path) -> Results:
-    """The numbers and the claims that a study leaves; a claim keeps the machine on which it was measured."""
+    """The numbers and the claims that a study leaves; a claim keeps the machine on which it was measured, and its minutes."""
     with np.load(path / "results.npz") as file:
         found: Results = {f"results.npz {name}": x for name, x in file.items()}
     for file in sorted((path / "claims").glob("*.json")):
-        found[file.name] = {k: v for k, v in json.loads(file.read_text()).items() if k != "machine"}
+        claim = json.loads(file.read_text())
+        found[file.name] = {k: v for k, v in claim.items() if k not in ("machine", "cpu_minutes")}
     return found
 
 
