@@ -376,7 +376,7 @@ def of_study(folder: pathlib.Path) -> list[Kind]:
 
 
 def of_study_folder(path: pathlib.Path) -> Results:
-    """The numbers and the claims that a study leaves; a claim keeps the machine on which it was measured, and its minutes."""
+    """The numbers and the claims that a study leaves, without the machine and its minutes."""
     with np.load(path / "results.npz") as file:
         found: Results = {f"results.npz {name}": x for name, x in file.items()}
     for file in sorted((path / "claims").glob("*.json")):
