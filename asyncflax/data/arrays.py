@@ -58,6 +58,10 @@ class ImageData(NamedTuple):
         """float32 [height, width, channels]: the mean of the training images, pixels 0..255."""
         return self.train_images.mean(axis=0, dtype=np.float64).astype(np.float32)
 
+    def pooled(self, size: int) -> ImageData:
+        """With smaller images: the means of blocks of `size` x `size` pixels, rounded."""
+        return self._replace(train_images=_pooled(self.train_images, size), test_images=_pooled(self.test_images, size))
+
 
 def digits(num_test: int = 360) -> ImageData:
     """scikit-learn's 1,797 handwritten digits, 8x8 pixels scaled to 0..255; no download.
@@ -88,6 +92,7 @@ def cifar10(
     *,
     cache: str | os.PathLike[str] | None = None,
     download: bool = False,
+    pool: int = 1,
 ) -> ImageData:
     """CIFAR-10: 50,000 training and 10,000 test images, 32x32x3, 10 classes.
 
@@ -99,10 +104,11 @@ def cifar10(
       cache: the file of decoded arrays; default cifar10-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
         Where it exists, nothing else is needed.
       download: let TensorFlow Datasets download and prepare what is missing (170 MB).
+      pool: the side of the blocks of pixels that are averaged: 4 gives images of 8x8.
 
     Raises:
       FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
-      ValueError: `cache` is a file that is corrupted or something else.
+      ValueError: `cache` is a file that is corrupted or something else; `pool` does not divide 32.
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009.
 
@@ -115,7 +121,7 @@ def cifar10(
         python -c "from asyncflax import data; data.cifar10('nowhere', download=True)"
       or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
     """
-    return _cifar("cifar10", 10, data_dir, cache, download)
+    return _cifar("cifar10", 10, data_dir, cache, download, pool)
 
 
 def cifar100(
@@ -123,6 +129,7 @@ def cifar100(
     *,
     cache: str | os.PathLike[str] | None = None,
     download: bool = False,
+    pool: int = 1,
 ) -> ImageData:
     """CIFAR-100: 50,000 training and 10,000 test images, 32x32x3, 100 classes (the fine labels).
 
@@ -134,10 +141,11 @@ def cifar100(
       cache: the file of decoded arrays; default cifar100-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
         Where it exists, nothing else is needed.
       download: let TensorFlow Datasets download and prepare what is missing (170 MB).
+      pool: the side of the blocks of pixels that are averaged: 4 gives images of 8x8.
 
     Raises:
       FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
-      ValueError: `cache` is a file that is corrupted or something else.
+      ValueError: `cache` is a file that is corrupted or something else; `pool` does not divide 32.
 
     Source: as `cifar10`.
 
@@ -150,7 +158,7 @@ def cifar100(
         python -c "from asyncflax import data; data.cifar100('nowhere', download=True)"
       or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
     """
-    return _cifar("cifar100", 100, data_dir, cache, download)
+    return _cifar("cifar100", 100, data_dir, cache, download, pool)
 
 
 def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = True) -> jax.Array:
@@ -197,8 +205,11 @@ def _cifar(
     data_dir: str | os.PathLike[str] | None,
     cache: str | os.PathLike[str] | None,
     download: bool,
+    pool: int,
 ) -> ImageData:
     """One of the two, from its cache or decoded into it; `name` is that of TensorFlow Datasets and of the function."""
+    if 32 % _check.integer("pool", pool, 1, 32):
+        raise ValueError(f"pool must divide the side of the images, 32, got {pool}.")
     title, kind = f"CIFAR-{num_classes}", f"{name} {_CIFAR_VERSION}, decoded, format 1"
     is_ours = cache is None  # a file that somebody named may be anything, and stays where it is
     cache = cache_folder() / f"{name}-{_CIFAR_VERSION}.npz" if cache is None else pathlib.Path(cache)
@@ -206,7 +217,7 @@ def _cifar(
     there = folder / name / _CIFAR_VERSION
     if cache.exists():
         try:
-            return ImageData(**read_arrays(cache, kind=kind))
+            return ImageData(**read_arrays(cache, kind=kind)).pooled(pool)
         except CorruptedError as error:
             why = f"{cache} is corrupted or no cache of {title} ({error})"
             if not is_ours:
@@ -222,7 +233,15 @@ def _cifar(
     data = ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))
     cache.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(cache, data._asdict(), kind=kind)
-    return data
+    return data.pooled(pool)
+
+
+def _pooled(images: np.ndarray, size: int) -> np.ndarray:
+    if size == 1:
+        return images
+    count, height, width, channels = images.shape
+    blocks = images.reshape(count, height // size, size, width // size, size, channels)
+    return np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
 
 
 def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False) -> tuple[np.ndarray, np.ndarray]:

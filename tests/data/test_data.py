@@ -121,6 +121,17 @@ def test_a_cache_is_enough_and_a_corrupted_one_is_refused(tmp_path, monkeypatch)
         assert path.read_bytes() == before
 
 
+def test_pooled_images_are_means_of_blocks(tmp_path):
+    write_arrays(tmp_path / "cache.npz", tiny_data()._asdict(), kind="cifar10 3.0.2, decoded, format 1")
+    small, whole = data.cifar10(cache=tmp_path / "cache.npz", pool=4), tiny_data()
+    assert small.test_images.shape == (2, 8, 8, 3) and small.test_images.dtype == np.uint8
+    block = whole.train_images[3, 4:8, 28:32, 1]
+    assert abs(float(small.train_images[3, 1, 7, 1]) - block.mean()) <= 0.5
+    np.testing.assert_array_equal(small.train_labels, whole.train_labels)
+    with pytest.raises(ValueError, match="pool must divide the side of the images, 32, got 5"):
+        data.cifar10(cache=tmp_path / "cache.npz", pool=5)
+
+
 def test_a_corrupted_cache_of_ours_is_set_aside_and_made_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "tfds" / "cifar10" / "3.0.2").mkdir(parents=True)
