@@ -1,4 +1,4 @@
-"""Negative explicit momentum with 8 workers: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4.
+"""Negative explicit momentum with 8 and 16 workers: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4.
 
     python launch/sweep.py --config=configs/negative_momentum.py:digits --workdir=runs/negative-digits
 
@@ -8,51 +8,49 @@ The longer version (Allerton, October 2016, Figure 8; momenta -0.9, -0.675, ...,
 gain up to 8 workers, and with 16 momentum -0.675 needs half as many updates as the best one that is not negative: the
 statistical penalty at 1, 2, 4, 8, 16 workers is 1, 1, 2, 2, 3 with negative momenta and 1, 1, 2, 2, 6 without.
 
-Here is the grid of the first version. Improvement over 0: 1 - updates(mu) / updates(0), paired over seeds, with
-Student's 95 % interval. The target is fixed beforehand: what one worker with tuned momentum reaches at 60 % of its
-updates, which are 1,000 on CIFAR-10 and 400 on digits. A seed in which it is not reached makes the improvement unknown
-and is counted.
+Learning rates in decades are coarse: what fits one momentum may lie between those of another. So the question is asked
+twice, of grids of one learning rate a decade, wherever they begin, and of a grid with six a decade, which has all of
+these in it. Softmax regression on digits, batches of 256; the target is a training loss, the mean of 5 updates. The
+first 8 seeds choose momentum and learning rate, the 48 others judge. Momenta of 8 workers are those of the first
+version and some larger ones, those of 16 are the longer version's but 0.9, which takes trainings of 1,120 updates.
 
 | variant | what | where |
 |---|---|---|
-| none | CIFAR-10, 5,000 updates, all momenta, learning rates 0.01, 0.003, 0.001, 5 seeds | one GPU; not run yet |
-| `small` | CIFAR-10, 1,000 updates, momenta -0.09 and 0, 5 seeds | 2 cores, about 70 minutes of CPU time |
-| `digits` | digits, 2,000 updates, all momenta, three learning rates, 10 seeds | 2 cores, 10 minutes of CPU time |
-| `fast` | digits, 100 updates, 2 seeds: for trying things | 2 cores, 1 minute |
+| none | cifar10_quick, 8 workers, 5,000 updates, 10 seeds | one GPU; not run |
+| `digits` | 8 workers, 8 momenta x 15 learning rates x 56 seeds, 560 updates | 2 cores, 2 minutes of CPU |
+| `digits_16` | 16 workers, 8 momenta x 15 learning rates x 56 seeds, 560 updates | 2 cores, 2 minutes of CPU |
+| `fast` | digits, 100 updates, 4 seeds: for trying things | 2 cores, 1 minute |
 """
 
 from asyncflax.lab.sweep import SweepConfig
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.recipes import cifar10_quick
 
-ALL = (-0.2, -0.09, -0.06, -0.03, 0.0)
+FIRST_VERSION = (-0.2, -0.09, -0.06, -0.03, 0.0)
+MOMENTA = {8: (*FIRST_VERSION, 0.2, 0.4, 0.6), 16: (-0.9, -0.675, -0.45, -0.225, 0.0, 0.225, 0.45, 0.675)}
+CHOOSING, JUDGING = tuple(range(8)), tuple(range(100, 148))
 
 
 def get_config(variant: str = "") -> SweepConfig:
     """The config, or a variant."""
-    if variant not in ("", "small", "digits", "fast"):
-        raise ValueError(f"configs/negative_momentum.py has the variants small, digits and fast, not {variant!r}.")
-    if variant in ("digits", "fast"):
-        train = TrainConfig(
-            dataset="digits",
-            model="SmallCnn",
-            batch_size=32,
-            num_workers=8,
-            num_updates=2000 if variant == "digits" else 100,
-            log_every=50,
-            eval_every=50,
-        )
-        seeds, learning_rates, momenta = (range(10) if variant == "digits" else range(2)), (0.4, 0.2, 0.1), ALL
-        target = 0.95  # one worker, learning rate 0.2, momentum 0.8: after 240 of 400 updates
-    else:
-        train = cifar10_quick(
-            num_workers=8, num_updates=1000 if variant == "small" else 5000, log_every=100, eval_every=200
-        )
-        seeds, momenta = range(5), (-0.09, 0.0) if variant == "small" else ALL
-        learning_rates = (0.001,) if variant == "small" else (0.01, 0.003, 0.001)
-        target = 0.57  # one worker, learning rate 0.001, momentum 0.9: after 600 of 1,000 updates
-    return SweepConfig(
-        train=train,
-        axes={"learning_rate": learning_rates, "momentum": momenta, "seed": tuple(seeds)},
-        figure=f"negative_momentum(target={target})",
-    )
+    if variant not in ("", "digits", "digits_16", "fast"):
+        raise ValueError(f"configs/negative_momentum.py has the variants digits, digits_16 and fast, not {variant!r}.")
+    if variant == "":
+        train = cifar10_quick(num_workers=8, num_updates=5000, log_every=100, eval_every=1000)
+        axes = {"learning_rate": _even(1e-4, 2, 6), "momentum": FIRST_VERSION, "seed": tuple(range(10))}
+        reason = "a training takes minutes of a GPU"
+        return SweepConfig(train, axes, figure=f"negative_momentum(target=1.2, choosing=4, exception='{reason}')")
+    workers, num_updates = 16 if variant == "digits_16" else 8, 560
+    momenta, rates, seeds, options = MOMENTA[workers], _even(0.316, 6, 15), (*CHOOSING, *JUDGING), "target=0.1"
+    if variant == "fast":
+        momenta, rates, seeds, num_updates = (-0.2, 0.0), _even(0.5, 2, 4), (0, 1, 2, 3), 100
+        options = "target=0.5, choosing=1"
+    train = TrainConfig(model="Mlp(hidden=0)", batch_size=256, num_workers=workers, num_updates=num_updates)
+    train.log_every, train.eval_every = 5, num_updates
+    axes = {"learning_rate": rates, "momentum": momenta, "seed": seeds}
+    return SweepConfig(train, axes, cells_at_once=100, figure=f"negative_momentum({options})")
+
+
+def _even(least: float, a_decade: int, count: int) -> tuple[float, ...]:
+    """Learning rates, so many a decade."""
+    return tuple(float(f"{least * 10 ** (k / a_decade):.3g}") for k in range(count))

@@ -1,4 +1,4 @@
-r"""Trains a grid, many cells at once, and draws its figure.
+r"""Trains a grid, many cells at once, and draws its figures.
 
     asyncflax sweep --config=figure3:digits --workdir=runs/figure3-digits
     asyncflax sweep --config=figure3:digits --workdir=runs/more \
@@ -10,6 +10,8 @@ Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field 
 --config.train.FIELD. An axis is a field of the trainings, or an option of their method as algorithm.OPTION. The same
 command goes on with a sweep that was stopped.
 """
+
+import pathlib
 
 from absl import flags
 
@@ -31,8 +33,11 @@ def main() -> None:
     figures.check(config)
     limit = float("inf") if MINUTES.value is None else MINUTES.value
     results = run_sweep(config, workdir, stop_after_minutes=limit)
-    drawn = figures.draw(results, config, workdir, command=launcher.command(workdir=workdir))
-    print(f"\n{drawn.table}\n\nfigure: {drawn.path}\nresults: {workdir}/results.nc")
+    # A claim names no folder of this machine.
+    named = f"runs/{pathlib.Path(workdir).name}" if pathlib.Path(workdir).is_absolute() else workdir
+    for drawn in figures.draw(results, config, workdir, command=launcher.command(workdir=named)):
+        print(f"\n{drawn.table}\n\nfigure: {drawn.path}")
+    print(f"results: {workdir}/results.nc")
 
 
 def run() -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "Verdict",
     "check_seeds",
     "criterion_digest",
+    "decide_all",
     "decide_difference",
     "decide_number",
     "decide_order",
@@ -116,12 +117,12 @@ class Verdict(NamedTuple):
 
 
 class OrderVerdict(NamedTuple):
-    """What an experiment says about an order of methods.
+    """What an experiment says about an order of methods, or about a claim that is to hold at several places.
 
     Attributes:
-      verdict: 'seen', 'refuted' or 'not decided'.
-      pairs: a `Verdict` for each pair of methods, as if it were the only one.
-      p_holm: float [pairs], two-sided p values of the paired t tests, adjusted by `holm`. They decide.
+      verdict: one of `VERDICTS`.
+      pairs: a `Verdict` for each pair of methods or each place, as if it were the only one.
+      p_holm: float [pairs], their two-sided p values, adjusted by `holm`. They decide.
 
     Example: see `decide_order`.
     """
@@ -258,8 +259,7 @@ def decide_number(interval: tuple[float, float], *, low: float = -math.inf, high
 def decide_order(differences: np.ndarray, *, bound: float = ACCURACY_BOUND, exception: str = "") -> OrderVerdict:
     """Whether methods come in an order: each better than those in the next place.
 
-    Each pair of methods in adjacent places has a paired t test, and `holm` adjusts their p values. The order is 'seen'
-    if all pairs are significant in its direction, 'refuted' if one is significant in the other, and else 'not decided'.
+    Each pair of methods in adjacent places has a paired t test; `decide_all` decides.
 
     Args:
       differences: float [seeds, pairs], of each pair of adjacent methods the better one minus the worse one; with
@@ -281,13 +281,51 @@ def decide_order(differences: np.ndarray, *, bound: float = ACCURACY_BOUND, exce
       ('seen', ['seen', 'seen'])
     """
     differences = _judged("differences", differences, 2, exception)
-    pairs = tuple(decide_difference(row, bound=bound, exception=exception) for row in differences.T)
-    adjusted = holm(np.array([pair.p for pair in pairs]))
-    in_favour = np.array([pair.interval.value > 0 for pair in pairs])
-    significant = adjusted <= LEVEL
-    if np.all(significant & in_favour):
-        return OrderVerdict("seen", pairs, adjusted)
-    return OrderVerdict("refuted" if np.any(significant & ~in_favour) else "not decided", pairs, adjusted)
+    return decide_all([decide_difference(row, bound=bound, exception=exception) for row in differences.T])
+
+
+def decide_all(verdicts: Sequence[Verdict], *, claim: str = "greater") -> OrderVerdict:
+    """Whether a claim holds at all of several places: pairs of methods, numbers of workers.
+
+    `holm` adjusts the p values. A claim that one arm is better is 'seen' if all are significant in its direction,
+    'refuted' if one is significant in the other; where neither is so, 'equivalent' if each place alone is, and else
+    'not decided'. A claim that arms are equal is 'equivalent' if each place is, and 'refuted' if one is: the former
+    needs no adjustment, as all tests have to be passed, and the latter has none.
+
+    Args:
+      verdicts: one for each place, of one of the functions above and below.
+      claim: 'greater' (or sooner) or 'equal', the claim that they were decided for.
+
+    Raises:
+      ValueError: there is no verdict, or the claim is unknown.
+
+    Source: Holm 1979 (Scandinavian Journal of Statistics 6, 65-70); Berger 1982 (doi:10.1080/00401706.1982.10487790)
+    for passing all tests.
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.lab.statistics import decide_all, decide_difference
+      >>> noise = np.random.default_rng(0).normal(scale=0.01, size=(2, 16))
+      >>> few, many = (decide_difference(gain + row) for gain, row in zip((0.02, 0.03), noise))
+      >>> decide_all([few, many]).verdict
+      'seen'
+    """
+    _check.choice("claim", claim, ("greater", "equal"))
+    if not verdicts:
+        raise ValueError("verdicts must have one at least, got none.")
+    adjusted = holm(np.array([each.p for each in verdicts]))
+    words = {each.verdict for each in verdicts}
+    verdict = "equivalent" if words == {"equivalent"} else "not decided"
+    if claim == "equal":
+        verdict = "refuted" if "refuted" in words else verdict
+    else:
+        in_favour = np.array([each.interval.value > 0 for each in verdicts])
+        significant = adjusted <= LEVEL
+        if np.all(significant & in_favour):
+            verdict = "seen"
+        elif np.any(significant & ~in_favour):
+            verdict = "refuted"
+    return OrderVerdict(verdict, tuple(verdicts), adjusted)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

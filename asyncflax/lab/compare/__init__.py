@@ -6,7 +6,7 @@ results: means with intervals, failures counted, the learning rate picked by a n
 orders that papers claim. The figures are in `compare.figures`. Needs the extra `train`.
 """
 
-from asyncflax.lab.compare.grid import CompareConfig, Comparison
+from asyncflax.lab.compare.grid import CompareConfig, Comparison, criteria
 from asyncflax.lab.compare.orders import check_orders, parse_orders
 from asyncflax.lab.compare.run import Compared, draw_comparison, run_comparison
 from asyncflax.lab.compare.summary import RULES, markdown_tables, summarize
@@ -17,6 +17,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "check_orders",
+    "criteria",
     "draw_comparison",
     "markdown_tables",
     "parse_orders",

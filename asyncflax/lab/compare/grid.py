@@ -10,8 +10,9 @@ import optax
 
 from asyncflax import _check, algorithms, queues
 from asyncflax.base import AsyncAlgorithm
-from asyncflax.lab.compare.orders import parse_orders, slug
+from asyncflax.lab.compare.orders import claimed, slug
 from asyncflax.lab.compare.summary import RULES
+from asyncflax.lab.statistics import ACCURACY_BOUND, criterion_digest
 from asyncflax.lab.sweep.grid import Cells
 from asyncflax.train import asynchrony
 from asyncflax.train.asynchrony import Asynchrony
@@ -48,8 +49,11 @@ class CompareConfig:
       orders: labels of methods, best first, as in {"dana": ("dana_slim", "multi_asgd", "nag_asgd")}; see
         `compare.parse_orders`. `draw_comparison` makes a claim of each. One with a method that is not compared has no
         effect.
-      source: the paper that claims the orders, and where in it.
-      paper: what it says, in a line.
+      equals: likewise, of methods that are said to be equal.
+      choosing: how many of the first seeds pick the learning rate, where several are tried; the others judge.
+      exception: why fewer seeds judge than `statistics.JUDGING_SEEDS`; without it these make no claim.
+      source: the paper that claims the orders, and where in it; a mapping by name has one for each.
+      paper: what it says, in a line; likewise.
       cells_at_once: how many trainings one program makes together; 0 takes as many as are fast and fit into memory.
       memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
 
@@ -75,8 +79,11 @@ class CompareConfig:
     failed_below: float = dataclasses.field(default=0.0, metadata=_FREE)
     target: float = dataclasses.field(default=0.0, metadata=_FREE)
     orders: Items = dataclasses.field(default=(), metadata=_FREE)
-    source: str = dataclasses.field(default="no paper", metadata=_FREE)
-    paper: str = dataclasses.field(default="no number", metadata=_FREE)
+    equals: Items = dataclasses.field(default=(), metadata=_FREE)
+    choosing: int = dataclasses.field(default=0, metadata=_FREE)
+    exception: str = dataclasses.field(default="", metadata=_FREE)
+    source: Any = dataclasses.field(default="no paper", metadata=_FREE)
+    paper: Any = dataclasses.field(default="no number", metadata=_FREE)
     cells_at_once: int = dataclasses.field(default=0, metadata=_FREE)
     memory_gb: float = dataclasses.field(default=0.0, metadata=_FREE)
 
@@ -163,6 +170,8 @@ class Comparison(Cells):
         for name in ("failed_below", "target"):
             _check.scalar(f"config.{name}", getattr(config, name), low=0.0, high=1.0)
         _check.integer("config.cells_at_once", config.cells_at_once, 0)
+        _check.integer("config.choosing", config.choosing, 0, len(config.seeds) - 1)
+        _check.instance("config.exception", config.exception, str, "the reason for fewer seeds, or ''")
         _check.scalar("config.memory_gb", config.memory_gb, low=0.0)
         if self._queue.name != "queue":
             raise ValueError(
@@ -171,27 +180,35 @@ class Comparison(Cells):
             )
 
     def _check_orders(self) -> None:
-        orders = parse_orders(self._config.orders)
+        orders = claimed({"orders": self._config.orders, "equals": self._config.equals})
         for order in orders:
+            field = "config.equals" if order.equal else "config.orders"
             for label in order.lacking(self.methods):
                 if "*" not in label and label not in _METHODS:  # the config may be for more methods
                     hint = _check.nearest(label, list(self.methods))
-                    raise ValueError(f"config.orders: {label!r} is no label of config.methods{hint}")
+                    raise ValueError(f"{field}: {label!r} is no label of config.methods{hint}")
             labels = [label for place in order.of(self.methods).places for label in place]
             twice = [label for i, label in enumerate(labels) if label in labels[:i]]
             if twice:
-                raise ValueError(f"config.orders: {str(order)!r} has {twice[0]!r} twice.")
+                raise ValueError(f"{field}: {str(order)!r} has {twice[0]!r} twice.")
         slugs = [slug(label) for label in self.service_times]
         if orders and (not all(slugs) or len(set(slugs)) < len(slugs)):
             raise ValueError(
                 "config.service_times: labels must differ in letters a-z and digits, which the names of the claims of "
                 f"config.orders have, got {', '.join(map(repr, self.service_times))}."
             )
+        names = [order.name for order in orders]
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise ValueError(f"config.orders and config.equals have the name {twice[0]!r} twice; give one another.")
         for name in ("source", "paper"):
-            text = getattr(self._config, name)
-            _check.instance(f"config.{name}", text, str, "one line of text")
-            if not text.strip() or "\n" in text:
-                raise ValueError(f"config.{name} must be one line of text, got {text!r}.")
+            texts = getattr(self._config, name)
+            if isinstance(texts, Mapping) and (missing := [order for order in names if order not in texts]):
+                raise ValueError(f"config.{name} has no text for {', '.join(missing)}.")
+            for text in texts.values() if isinstance(texts, Mapping) else [texts]:
+                _check.instance(f"config.{name}", text, str, "one line of text")
+                if not text.strip() or "\n" in text:
+                    raise ValueError(f"config.{name} must be one line of text, got {text!r}.")
 
     def _method(self, label: str) -> dict[str, Any]:
         """The fields of a training that say what the server does."""
@@ -250,6 +267,26 @@ def named_methods(config: CompareConfig) -> dict[str, Spec]:
     'ormo(momentum=0.5)'
     """
     return _read_all("config.methods", config.methods, _METHODS, AsyncAlgorithm, optax.GradientTransformation)
+
+
+def criteria(config: CompareConfig) -> dict[str, str]:
+    """By what each order of a comparison is judged: `statistics.criterion_digest` by its name.
+
+    It is of the config, of the seeds that judge and of the order, so it is known before anything is trained.
+
+    Args:
+      config: of a comparison.
+
+    Example:
+      >>> from asyncflax.lab.compare import CompareConfig, criteria
+      >>> list(criteria(CompareConfig(orders={"plain": ("asgd", "momentum_asgd")})))
+      ['plain']
+    """
+    about = {"choosing": config.choosing, "pick": config.pick, "bound": ACCURACY_BOUND, "metric": "test_accuracy"}
+    return {
+        order.name: criterion_digest(config, config.seeds[config.choosing :], order=str(order), **about)
+        for order in claimed({"orders": config.orders, "equals": config.equals})
+    }
 
 
 def _read_all(field: str, items: Any, library: Mapping[str, Callable[..., Any]], *kinds: type) -> dict[str, Spec]:

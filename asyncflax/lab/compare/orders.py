@@ -1,7 +1,7 @@
-"""Orders of methods, such as dana_slim > multi_asgd > nag_asgd, checked in pairs.
+"""Orders of methods, such as dana_slim > multi_asgd > nag_asgd, and methods that are said to be equal, judged in pairs.
 
 With one seed, service time and number of workers two methods have the same trace, data and initial weights. So their
-test accuracies at the end are subtracted seed by seed, and the difference has Student's interval over the seeds.
+test accuracies at the end are subtracted seed by seed, and `statistics` decides, at each number of workers and at all.
 """
 
 from __future__ import annotations
@@ -15,27 +15,39 @@ import numpy as np
 import xarray
 
 from asyncflax.lab.compare.summary import aligned, of_workers, with_picked_rates
-from asyncflax.lab.statistics import Interval, student
+from asyncflax.lab.statistics import JUDGING_SEEDS, OrderVerdict, Verdict, decide_all, decide_difference
 from asyncflax.train.options import parse_items
 
 _EXAMPLE = "'name=(best, (good, other), worst)'"
 
 
 class Order(NamedTuple):
-    """Methods of which each is said to be better than each of the next place.
+    """Methods of which each is said to be better than each of the next place, or equal to it.
 
     Attributes:
       name: a slug, for the files of the claim.
       places: labels, best first; several share a place, and '*' in one stands for anything.
+      equal: whether those of adjacent places are said to be equal.
 
     Example: see `parse_orders`.
     """
 
     name: str
     places: tuple[tuple[str, ...], ...]
+    equal: bool = False
 
     def __str__(self) -> str:
-        return " > ".join(", ".join(place) for place in self.places)
+        return (" = " if self.equal else " > ").join(", ".join(place) for place in self.places)
+
+    @property
+    def claim(self) -> str:
+        """What `statistics` calls it."""
+        return "equal" if self.equal else "greater"
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each label with each of the next place."""
+        return [(a, b) for one, below in zip(self.places, self.places[1:], strict=False) for a in one for b in below]
 
     def of(self, labels: Iterable[str]) -> Order:
         """The order with the labels that '*' stands for; those that nothing matches are left out."""
@@ -56,7 +68,8 @@ class Finding(NamedTuple):
       table: lines of Markdown, or the reason why there is nothing to see.
       methods: the labels that it is about.
       service_time: the label of the law.
-      claim: the fields of a `Claim` without command and figure; None where nothing can be computed.
+      claim: the fields of a `Claim` without command, figure and criterion; None where nothing can be judged.
+      order: its name.
 
     Example: see `check_orders`.
     """
@@ -65,15 +78,17 @@ class Finding(NamedTuple):
     methods: list[str]
     service_time: str
     claim: dict[str, Any] | None
+    order: str = ""
 
 
-def parse_orders(value: Any) -> list[Order]:
+def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
     """Orders as a config has them.
 
     Args:
       value: items (see `train.options`), each a tuple of places, best first; a place is a label of a method, or a tuple
         of labels that share it. '*' in a label stands for anything. The label of an item goes into the name of the
         claim; without one it is the first label of a method.
+      equal: whether methods are said to be equal instead.
 
     Raises:
       ValueError: an order has fewer than two places, an empty one or a label twice, or two have one name.
@@ -101,7 +116,7 @@ def parse_orders(value: Any) -> list[Order]:
             raise ValueError(f"config.orders: {chain!r} needs a name of letters a-z or digits, as in 'name=(a, b)'.")
         if found in orders:
             raise ValueError(f"config.orders has the name {found!r} twice; give one another, as in 'other={chain}'.")
-        orders[found] = Order(found, places)
+        orders[found] = Order(found, places, equal)
     return list(orders.values())
 
 
@@ -116,35 +131,36 @@ def slug(text: str) -> str:
 
 
 def check_orders(results: xarray.Dataset) -> list[Finding]:
-    """Compares what the config of a comparison orders, for each law of service times.
+    """Judges what the config of a comparison says of methods, for each law of service times.
 
     A training that diverged has no accuracy at the end. It counts with that of the same network before its first
     update, which is about that of chance; how many did so is said. A training that ended below `failed_below` counts
-    with what it has. Intervals are those of single pairs, they do not allow for how many pairs there are.
+    with what it has. Seeds that pick learning rates (`choosing`) do not judge.
 
     Args:
-      results: of `run_comparison`; the order is in the config that they carry.
+      results: of `run_comparison`; what is claimed is in the config that they carry.
 
     Returns:
-      findings. With M workers an order is 'seen' where the intervals of all its pairs lie above 0, 'contradicted' where
-      one of them lies below 0, and else 'open'. The value of a claim is the smallest difference of a pair at the
-      largest number of workers, as a share (0.01 is one point): the order holds there if this one does.
+      findings. Each pair of methods at each number of workers is decided by `statistics.decide_difference`, and all of
+      them by `statistics.decide_all`, with Holm's adjustment: the verdict of the claim. Its value is the pair that is
+      least in favour, as a share (0.01 is one point): a claim holds if this one does. There is no claim where too few
+      seeds judge, or those that also picked the learning rates; the table says so.
 
     Raises:
       ValueError: see `parse_orders`.
 
-    Example: see `configs/dana_table.py`.
+    Example: see `configs/orders.py`.
     """
     config = json.loads(results.attrs["config"])
     labels = [str(k) for k in results.method.values]
     findings = []
-    for order in parse_orders(config.get("orders", ())):
+    for order in claimed(config):
         there = order.of(labels)
         for law in map(str, results.service_time.values):
             reason = ""
             if lacking := order.lacking(labels):
                 reason = f"{', '.join(lacking)} not compared"
-            elif results.sizes["seed"] < 2:
+            elif results.sizes["seed"] < 2 + config.get("choosing", 0):
                 reason = "an interval needs two seeds"
             if reason:
                 findings.append(Finding([f"No claim of {order} ({law}): {reason}."], [], law, None))
@@ -153,37 +169,59 @@ def check_orders(results: xarray.Dataset) -> list[Finding]:
     return findings
 
 
+def claimed(config: Mapping[str, Any]) -> list[Order]:
+    """What a config says of methods: its orders, then what it says to be equal."""
+    return parse_orders(config.get("orders", ())) + parse_orders(config.get("equals", ()), equal=True)
+
+
 def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[str, Any]) -> Finding:
-    pairs = [
-        (a, b) for one, next_one in zip(order.places, order.places[1:], strict=False) for a in one for b in next_one
-    ]
-    accuracy, workers = _accuracies(results), [int(m) for m in results.num_workers.values]
+    accuracy = _accuracies(results).isel(seed=slice(config.get("choosing", 0), None))
+    workers, seeds = [int(m) for m in results.num_workers.values], accuracy.sizes["seed"]
     at = lambda k, m: accuracy.sel({"method": k, "num_workers": m}).values
-    changes = {m: {(a, b): student(at(a, m) - at(b, m)) for a, b in pairs} for m in workers}
-    verdicts = {m: _verdict(changes[m].values()) for m in workers}
-    methods = [k for place in order.places for k in place]
+    exception = config.get("exception", "")
+    options = {"claim": order.claim, "exception": exception or "few seeds"}
+    pairs = {m: {(a, b): decide_difference(at(a, m) - at(b, m), **options) for a, b in order.pairs} for m in workers}
+    decided = {m: decide_all(list(pairs[m].values()), claim=order.claim) for m in workers}
+    every = decide_all([each for m in workers for each in pairs[m].values()], claim=order.claim)
     rows = [[f"{order} ({law})", *map(of_workers, workers)]]
-    rows += [[f"{a} over {b}", *(_points(changes[m][a, b]) for m in workers)] for a, b in pairs]
-    rows += [["the order is", *verdicts.values()]]
+    rows += [[f"{a} less {b}", *(_points(pairs[m][a, b]) for m in workers)] for a, b in order.pairs]
+    rows += [["verdict", *(decided[m].verdict for m in workers)]]
     table = aligned(rows)
+    methods = [k for place in order.places for k in place]
     if failures := _failures(results, methods):
         table += ["", f"{failures[0].upper()}{failures[1:]}."]
-    most = max(workers)
-    weakest = min(changes[most].values(), key=lambda change: change.value)
-    train, scales = config["train"], config["learning_rate_scales"]
-    rates = f", best of {len(scales)} learning rates" if len(scales) > 1 else ""
+    scales, choosing = config["learning_rate_scales"], config.get("choosing", 0)
+    if len(scales) > 1 and not choosing:
+        table += ["", "No claim: the seeds that judge have also picked the learning rates; set config.choosing."]
+        return Finding(table, methods, law, None)
+    if seeds < JUDGING_SEEDS and not exception:
+        least = f"{JUDGING_SEEDS} judge, or there is a reason for fewer in config.exception"
+        table += ["", f"No claim: {seeds} seeds judge; it takes {least}."]
+        return Finding(table, methods, law, None)
+    train = config["train"]
+    against = lambda each: -abs(each.interval.value) if order.equal else each.interval.value
+    weakest = min(every.pairs, key=against)
+    rates = f"best of {len(scales)} learning rates" if len(scales) > 1 else f"learning rate {train['learning_rate']:g}"
+    about = (train["dataset"], train["model"], rates, law, _list(workers))
+    network = train["model"].partition("(")[0]
+    where = slug(f"{train['dataset']} {network} {train['learning_rate']:g} {law}")
     claim = {
-        "name": f"{order.name}-order-{slug(train['dataset'])}-{slug(law)}-{'-'.join(map(str, workers))}",
-        "statement": f"{order} in test accuracy after {train['num_updates']:,} gradients ({train['dataset']}, "
-        f"{train['model']}, {law}, {_list(workers)}{rates}).",
-        "source": config["source"],
-        "paper": config["paper"],
-        "ours": _ours(changes[most], verdicts, most, failures),
-        "value": weakest.value,
-        "interval": (weakest.low, weakest.high),
-        "seeds": results.sizes["seed"],
+        "name": f"{order.name}-{where}-{'-'.join(map(str, workers))}",
+        "statement": f"{order} in test accuracy after {train['num_updates']:,} gradients ({', '.join(about)}).",
+        "source": _of(order, config["source"]),
+        "paper": _of(order, config["paper"]),
+        "ours": _ours(pairs, decided, every, failures, exception),
+        "value": weakest.interval.value,
+        "interval": weakest.interval[1:],
+        "seeds": seeds,
+        "verdict": every.verdict,
     }
-    return Finding(table, methods, law, claim)
+    return Finding(table, methods, law, claim, order.name)
+
+
+def _of(order: Order, texts: Any) -> str:
+    """The source of an order, or what its paper says: one text for all, or one by name."""
+    return texts[order.name] if isinstance(texts, Mapping) else texts
 
 
 def _accuracies(results: xarray.Dataset) -> xarray.DataArray:
@@ -192,22 +230,22 @@ def _accuracies(results: xarray.Dataset) -> xarray.DataArray:
     return results.final_accuracy.fillna(untrained).fillna(0.0).transpose("method", "num_workers", "seed")
 
 
-def _verdict(changes: Iterable[Interval]) -> str:
-    changes = list(changes)
-    if all(change.low > 0 for change in changes):
-        return "seen"
-    return "contradicted" if any(change.high < 0 for change in changes) else "open"
-
-
-def _ours(changes: Mapping[tuple[str, str], Interval], verdicts: Mapping[int, str], most: int, failures: str) -> str:
-    """The differences at the largest number of workers, and where the order is seen."""
-    pairs = ", ".join(f"{a} over {b} {_points(change)}" for (a, b), change in changes.items())
-    text = f"{of_workers(most)}: {pairs} points, so the order is {verdicts[most]}"
-    others = []
-    for verdict in ("seen", "open", "contradicted"):
-        at = [m for m in verdicts if verdicts[m] == verdict and m != most]
-        others += [f"{verdict} with {', '.join(map(str, at))}"] if at else []
-    return "; ".join([text, *([", ".join(others)] if others else []), *([failures] if failures else [])])
+def _ours(
+    pairs: Mapping[int, Mapping[tuple[str, str], Verdict]],
+    decided: Mapping[int, OrderVerdict],
+    every: OrderVerdict,
+    failures: str,
+    exception: str,
+) -> str:
+    """The differences at each number of workers, and the verdict there."""
+    texts = []
+    for m, of_pairs in pairs.items():
+        points = ", ".join(f"{a} less {b} {_points(each)}" for (a, b), each in of_pairs.items())
+        texts.append(f"{of_workers(m)}: {points} points, {decided[m].verdict}")
+    if every.verdict == "not decided" or exception:
+        most = max(100 * each.detectable for each in every.pairs)
+        texts.append(f"{most:.1f} points would be seen in 4 of 5 experiments")
+    return "; ".join([*texts, *([exception] if exception else []), *([failures] if failures else [])])
 
 
 def _failures(results: xarray.Dataset, methods: Sequence[str]) -> str:
@@ -222,8 +260,8 @@ def _failures(results: xarray.Dataset, methods: Sequence[str]) -> str:
     return f"failed: {', '.join(words)}" if words else ""
 
 
-def _points(change: Interval) -> str:
-    value, low, high = (100 * np.array(change)).round(1) + 0.0  # no -0.0
+def _points(decided: Verdict) -> str:
+    value, low, high = (100 * np.array(decided.interval)).round(1) + 0.0  # no -0.0
     return f"{value:+.1f} ({low:.1f} to {high:.1f})"
 
 

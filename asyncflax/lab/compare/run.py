@@ -12,6 +12,7 @@ A comparison that stopped, however it did, goes on with what is not finished whe
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from asyncflax._files import write_atomically
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim, portable
 from asyncflax.lab.compare import figures
-from asyncflax.lab.compare.grid import CompareConfig, Comparison
+from asyncflax.lab.compare.grid import CompareConfig, Comparison, criteria
 from asyncflax.lab.compare.orders import Finding, check_orders
 from asyncflax.lab.compare.summary import markdown_tables, summarize
 from asyncflax.lab.sweep.run import train_cells
@@ -94,8 +95,9 @@ def run_comparison(
         raise RunError(str(error)) from error
 
     def complete(results: xarray.Dataset) -> xarray.Dataset:
-        described = _describe(results, comparison)
-        return summarize(described, pick=config.pick, failed_below=config.failed_below, target=config.target)
+        described = _describe(results, comparison).assign_attrs(criteria=json.dumps(criteria(config)))
+        options = {"pick": config.pick, "choosing": config.choosing, "failed_below": config.failed_below}
+        return summarize(described, **options, target=config.target)
 
     limit: dict[str, Any] = {"stop_after_minutes": stop_after_minutes}
     return train_cells(config, comparison, workdir, **limit, summarize=complete)
@@ -138,7 +140,7 @@ def _order_tables(findings: list[Finding]) -> list[str]:
         lines += [
             "",
             "Orders: differences of the test accuracy at the end in points, paired over seeds, with Student's 95 % "
-            "intervals. Seen: all lie above 0; contradicted: one lies below; open: neither.",
+            "intervals, and the verdict of asyncflax.lab.statistics.",
         ]
     for finding in findings:
         lines += ["", *finding.table]
@@ -149,7 +151,9 @@ def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path
     """The claim of an order, and the accuracies that it is about as a figure."""
     assert finding.claim is not None
     name = f"{finding.claim['name']}.png"
-    claim = Claim(**finding.claim, command=portable(command), figure=name)
+    criterion = json.loads(results.attrs.get("criteria", "{}")).get(finding.order, "")
+    about = {"criterion": criterion, "cpu_minutes": results.attrs.get("cpu_minutes", 0.0)}
+    claim = Claim(**finding.claim, **about, command=portable(command), figure=name)
     folder.mkdir(exist_ok=True)
     shown = results.sel({"method": finding.methods, "service_time": [finding.service_time]})
     _style.save(figures.accuracy_figure(shown), folder / name)

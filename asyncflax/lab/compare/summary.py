@@ -27,7 +27,12 @@ _CELL = ("method", "service_time", "num_workers")
 
 
 def summarize(
-    results: xarray.Dataset, *, pick: str = "train_loss", failed_below: float = 0.0, target: float = 0.0
+    results: xarray.Dataset,
+    *,
+    pick: str = "train_loss",
+    choosing: int = 0,
+    failed_below: float = 0.0,
+    target: float = 0.0,
 ) -> xarray.Dataset:
     """Adds to the trainings what they come to.
 
@@ -35,6 +40,7 @@ def summarize(
       results: test_accuracy [method, service_time, num_workers, (learning_rate_scale,) seed, update], train_loss with
         `trained` for `update`, diverged_at without either, and learning_rate where several are tried.
       pick: one of `RULES`.
+      choosing: how many of the first seeds pick; 0 for all.
       failed_below: a test accuracy at the end that is lower counts as a failure.
       target: a test accuracy, 0 for none.
 
@@ -75,7 +81,8 @@ def summarize(
             score = -last.mean("trained", skipna=False)
         else:
             score = accuracy
-        place = _best(score.where(~diverged), diverged.sum("seed"))
+        some = slice(choosing or None)
+        place = _best(score.where(~diverged).isel(seed=some), diverged.isel(seed=some).sum("seed"))
         added["picked_scale"] = results[scale].isel({scale: place}).drop_vars(scale)
         added["picked_learning_rate"] = results.learning_rate.isel({scale: place}).drop_vars(scale).transpose(*_CELL)
         accuracy, diverged = (x.isel({scale: place}).drop_vars(scale) for x in (accuracy, diverged))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import xarray
@@ -13,11 +13,15 @@ import xarray
 from asyncflax import _check, _style
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim, portable
+from asyncflax.lab.figures._judging import judging_seeds
 from asyncflax.lab.figures._words import title
+from asyncflax.lab.statistics import criterion_digest
 from asyncflax.lab.sweep import Grid, SweepConfig
-from asyncflax.train.options import Spec, read
+from asyncflax.train.options import Spec, parse_items, read
 
 _GIVEN = ("figure", "results")
+_ON_TEST_DATA = ["test_accuracy", "test_loss"]
+_METRICS = {False: _ON_TEST_DATA, True: [*_ON_TEST_DATA, "train_accuracy", "train_loss"]}  # by whether a figure judges
 
 
 class Findings(NamedTuple):
@@ -51,7 +55,7 @@ class Drawn(NamedTuple):
 
 
 def check(config: SweepConfig) -> None:
-    """Refuses a figure that there is not, options that it does not have, and a grid without the axes that it needs.
+    """Validates the figures of a sweep: their names, their options, and the axes that they require.
 
     Args:
       config: of a sweep.
@@ -65,30 +69,69 @@ def check(config: SweepConfig) -> None:
       >>> figures.check(SweepConfig(figure="tuned_momenta"))
       Traceback (most recent call last):
         ...
-      asyncflax.errors.RunError: config.figure must be one of 'best_momentum', 'efficiency', 'grid', \
-'negative_momentum', 'tuned_momentum', got 'tuned_momenta'; did you mean 'tuned_momentum'?
+      asyncflax.errors.RunError: config.figure must be one of 'best_momentum', 'efficiency', 'fixed_momentum', 'grid', \
+'negative_momentum', 'penalty', 'tuned_momentum', got 'tuned_momenta'; did you mean 'tuned_momentum'?
     """
     try:
-        spec = _spec(config)
+        specs = _specs(config)
         axes = Grid.of(config).axes
+        for spec in specs:
+            _check_axes(spec, axes)
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
+
+
+def _check_axes(spec: Spec, axes: Mapping[str, tuple[Any, ...]]) -> None:
     needed = _needed_axes(spec.function)
     missing = [name for name in needed if name not in axes]
     if missing:
         what = f"the ax{'e' if len(missing) > 1 else 'i'}s {', '.join(missing)}"
-        raise RunError(f"config.figure={config.figure!r} needs {what}; config.axes has {', '.join(axes)}.")
+        raise ValueError(f"config.figure='{spec}' needs {what}; config.axes has {', '.join(axes)}.")
     for name in axes:
         if needed and name not in needed:
-            raise RunError(f"config.figure={config.figure!r} has no place for the axis {name}; set config.figure=''.")
+            raise ValueError(f"config.figure='{spec}' has no place for the axis {name}; set config.figure=''.")
     if "seed" in needed and len(axes["seed"]) < 2:
-        raise RunError(f"config.figure={config.figure!r} needs two seeds at least, for intervals; got {axes['seed']}.")
-    if spec.name == "negative_momentum" and 0.0 not in axes["momentum"]:
-        raise RunError(f"config.figure={config.figure!r} compares with momentum 0, config.axes has {axes['momentum']}.")
+        raise ValueError(f"config.figure='{spec}' needs two seeds at least, for intervals; got {axes['seed']}.")
+    if "momentum" in needed and len(axes["momentum"]) < 3 and spec.name == "tuned_momentum":
+        raise ValueError(f"config.figure='{spec}' needs three momenta at least; config.axes has {axes['momentum']}.")
+    if spec.accepts("choosing"):
+        try:
+            judging_seeds(axes["seed"], spec.option("choosing"))
+        except ValueError as error:
+            raise ValueError(f"config.figure='{spec}': {error}") from None
 
 
-def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLike[str], *, command: str = "") -> Drawn:
-    """Draws the figure that a config names, and saves it and its claims in WORKDIR/claims.
+def criteria(config: SweepConfig) -> dict[str, str]:
+    """By what each figure of a sweep judges: `statistics.criterion_digest` by the call of the figure.
+
+    It is of the config, of the seeds that judge and of the call, so it is known before anything is trained. Figures
+    that judge nothing are left out.
+
+    Args:
+      config: of a sweep.
+
+    Raises:
+      TypeError, ValueError: see `check`.
+
+    Example:
+      >>> from asyncflax.lab import figures
+      >>> from asyncflax.lab.sweep import SweepConfig
+      >>> axes = {"momentum": (-0.1, 0.1), "learning_rate": (0.1, 0.3, 1.0, 3.0), "seed": tuple(range(24))}
+      >>> list(figures.criteria(SweepConfig(axes=axes, figure="negative_momentum(target=0.1)")))
+      ['negative_momentum(target=0.1)']
+    """
+    seeds = Grid.of(config).axes.get("seed", ())
+    return {
+        str(spec): criterion_digest(config, judging_seeds(seeds, spec.option("choosing")), figure=str(spec))
+        for spec in _specs(config)
+        if spec.accepts("choosing")
+    }
+
+
+def draw(
+    results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLike[str], *, command: str = ""
+) -> list[Drawn]:
+    """Draws the figures that a config names, and saves them and their claims in WORKDIR/claims.
 
     Args:
       results: of `run_sweep`.
@@ -108,11 +151,17 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
       >>> workdir = tempfile.mkdtemp()
       >>> results = run_sweep(config, workdir)  # doctest: +ELLIPSIS
       Grid(momentum: 2; 2 cells): 2 to train...
-      >>> figures.draw(results, config, workdir).path.name
-      'grid.png'
+      >>> [drawn.path.name for drawn in figures.draw(results, config, workdir)]
+      ['grid.png']
     """
     check(config)
-    spec = _spec(config)
+    judged = criteria(config)
+    about = {"command": portable(command), "cpu_minutes": results.attrs.get("cpu_minutes", 0.0)} if command else {}
+    return [_draw(spec, results, workdir, about | {"criterion": judged.get(str(spec), "")}) for spec in _specs(config)]
+
+
+def _draw(spec: Spec, results: xarray.Dataset, workdir: str | os.PathLike[str], about: dict[str, Any]) -> Drawn:
+    """One figure, and its claims, whose other fields are `about`; none without a command."""
     figure = _style.new_figure(15, 4.8)
     try:
         findings = spec.function(**spec.arguments(figure=figure, results=results))
@@ -125,8 +174,8 @@ def draw(results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLik
     path.parent.mkdir(exist_ok=True)
     _style.save(figure, path)
     claims = []
-    for fields in findings.claims if command else ():
-        claim = Claim(**fields, command=portable(command), figure=path.name)
+    for fields in findings.claims if "command" in about else ():
+        claim = Claim(**fields, **about, figure=path.name)
         claim.save(path.parent, overwrite=True)  # follows from the results, which are kept
         claims.append(claim)
     return Drawn(path, findings.table, claims)
@@ -138,22 +187,26 @@ def library() -> dict[str, Callable[..., Findings]]:
     Example:
       >>> from asyncflax.lab import figures
       >>> list(figures.library())
-      ['best_momentum', 'efficiency', 'grid', 'negative_momentum', 'tuned_momentum']
+      ['best_momentum', 'efficiency', 'fixed_momentum', 'grid', 'negative_momentum', 'penalty', 'tuned_momentum']
     """
     folder = pathlib.Path(__file__).parent
     names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
     return {name: getattr(importlib.import_module(f"asyncflax.lab.figures.{name}"), name) for name in names}
 
 
-def _spec(config: SweepConfig) -> Spec:
-    """The figure that a config names."""
+def _specs(config: SweepConfig) -> list[Spec]:
+    """The figures that a config names."""
     _check.instance("config.figure", config.figure, str, "a text")
-    spec = read("config.figure", config.figure or "grid", library(), _GIVEN)
-    if "metric" in spec.options:  # on the test data, as the clock is
-        falls = [] if spec.name == "negative_momentum" else ["test_loss"]
-        _check.choice("config.figure: metric", spec.options["metric"], ["test_accuracy", *falls])
-    spec.arguments(figure=None, results=None)
-    return spec
+    specs = []
+    for label, text in parse_items("config.figure", config.figure or "grid"):
+        if label:
+            raise ValueError(f"config.figure: a figure has no label, got {label!r} in {config.figure!r}.")
+        spec = read("config.figure", text, library(), _GIVEN)
+        if "metric" in spec.options:
+            _check.choice("config.figure: metric", spec.options["metric"], _METRICS[spec.accepts("choosing")])
+        spec.arguments(figure=None, results=None)
+        specs.append(spec)
+    return specs
 
 
 def _needed_axes(function: Any) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import xarray
 
 from asyncflax import _style
-from asyncflax.train import columns
+from asyncflax.lab.compare.orders import slug
 
 
 def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
@@ -18,7 +19,7 @@ def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
 
 def words(metric: str) -> str:
     """'test accuracy' for 'test_accuracy'."""
-    return columns.long_name(metric)
+    return metric.replace("_", " ").replace("train ", "training ")
 
 
 def train_config(results: xarray.Dataset) -> dict:
@@ -26,11 +27,36 @@ def train_config(results: xarray.Dataset) -> dict:
     return json.loads(results.attrs["config"])["train"]
 
 
+def trained_on(results: xarray.Dataset) -> tuple[str, str]:
+    """A slug for the name of a claim, and its words: the data, the network, the batches."""
+    train = train_config(results)
+    dataset, model = train["dataset"], train["model"]
+    if dataset == "imagenet_eight":
+        dataset += ", whose classes are not the paper's first eight of ImageNet"
+    if model == "Mlp(hidden=0)":
+        model = "softmax regression"
+    return slug(f"{train['dataset']} {model}"), f"{dataset}, {model}, batches of {train['batch_size']}"
+
+
+def workers_of(results: xarray.Dataset) -> list[int]:
+    """The numbers of workers of a sweep, one or more."""
+    return (
+        [int(m) for m in results.num_workers.values.reshape(-1)]
+        if "num_workers" in results.coords
+        else [train_config(results)["num_workers"]]
+    )
+
+
+def listed(numbers: Any, form: str = "g") -> str:
+    """'1, 2 and 4'."""
+    *others, last = (format(number, form) for number in numbers)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def title(results: xarray.Dataset) -> str:
     """'digits, SmallCnn, momentum_asgd, 1 and 8 workers, 100 updates, 2 seeds'."""
     train, seeds = train_config(results), results.sizes.get("seed", 1)
-    workers = results.num_workers.values.tolist() if "num_workers" in results.dims else [train["num_workers"]]
-    *others, last = workers
-    named = f"{', '.join(map(str, others))} and {last} workers" if others else _style.workers(last)
+    workers = workers_of(results)
+    named = f"{listed(workers)} workers" if len(workers) > 1 else _style.workers(workers[0])
     trained = f"{train['dataset']}, {train['model']}, {train['algorithm']}, {named}, {train['num_updates']:,} updates"
     return f"{trained}, {seeds} seed{'s' * (seeds != 1)}"

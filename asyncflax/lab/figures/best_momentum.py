@@ -10,7 +10,6 @@ import xarray
 from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._runs import closest, draw_runs
-from asyncflax.lab.figures._words import train_config
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells
 
@@ -64,22 +63,7 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
             draw_runs(axes, results, runs, "test_accuracy", against=against)
         left.set_title("all trainings diverged: the best until they did")
     left.legend()
-    fell = student((single.sel(num_workers=workers[0]) - single.sel(num_workers=workers[-1])).values)
-    if not np.isfinite(fell.low):
-        return Findings("\n".join(rows))
-    claim = {
-        "name": f"best-momentum-{train_config(results)['dataset']}",
-        "statement": f"More workers want less momentum in a deep network ({train_config(results)['dataset']}, "
-        f"{train_config(results)['model']}, test accuracy after {train_config(results)['num_updates']:,} updates).",
-        "source": "Liu et al. 2018 (arXiv:1806.01660), deep network",
-        "paper": "falls as workers are added (unverified); no number at hand",
-        "ours": f"{', '.join(f'{best[m].value:.2f}' for m in workers)} at {', '.join(map(str, workers))} workers; "
-        f"falls by {fell.text()}",
-        "value": fell.value,
-        "interval": (fell.low, fell.high),
-        "seeds": len(results.seed),
-    }
-    return Findings("\n".join(rows), [claim])
+    return Findings("\n".join(rows))
 
 
 def _draw_best(axes: Any, best: dict[int, Interval]) -> None:

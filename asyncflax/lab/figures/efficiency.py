@@ -10,7 +10,7 @@ import xarray
 from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._runs import closest, draw_runs
-from asyncflax.lab.figures._words import refuse_no_updates, train_config, words
+from asyncflax.lab.figures._words import refuse_no_updates, words
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
 
@@ -99,30 +99,7 @@ def efficiency(
             + " ".join(f"{relative[name][m].text(2):>24}" for name in relative)
         )
     rows.append(f"target {words(metric)} {target:g} from a {start} start; 'none': not reached by all seeds")
-    reached = [m for m, interval in relative["time to target"].items() if np.isfinite(interval.low)]
-    if reached[1:] == [] or fewest not in reached:
-        return Findings("\n".join(rows))
-    last = reached[-1]
-    product, hardware, statistical = (relative[name][last] for name in ("time to target", "hardware", "statistical"))
-    lost = [str(m) for m in absolute if m not in reached]
-    not_reached = (
-        f"; not reached by {' and '.join(lost)} workers in {int(results['update'][-1]):,} updates" if lost else ""
-    )
-    name, dataset = trained_on(train_config(results))
-    of = _style.workers(fewest)
-    claim = {
-        "name": f"efficiency-{start}-{name}-{metric}".replace("_", "-"),
-        "statement": f"What {last} workers buy: time to {words(metric)} {target:g} relative to {of} "
-        f"({dataset}, {start} start, momentum and learning rate tuned).",
-        "source": "Mitliagkas et al. 2016, Figure 1",
-        "paper": "hardware efficiency close to linear; from a warm start on ImageNet a statistical penalty of 1.00, "
-        "0.92, 1.00, 0.93 at 1, 2, 4, 8 workers (Figure 5 of the Allerton version)",
-        "ours": f"{product.text()}: hardware {hardware.text()} x statistical {statistical.text()}{not_reached}",
-        "value": product.value,
-        "interval": (product.low, product.high),
-        "seeds": len(results.seed),
-    }
-    return Findings("\n".join(rows), [claim])
+    return Findings("\n".join(rows))
 
 
 def _draw_relative(axes: Any, workers: np.ndarray, intervals: dict[int, Interval], *, constant: bool) -> None:
@@ -137,20 +114,6 @@ def _draw_relative(axes: Any, workers: np.ndarray, intervals: dict[int, Interval
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.3g}")
     axes.set_xlabel("workers")
-
-
-def trained_on(train: dict[str, Any]) -> tuple[str, str]:
-    """What a claim's name and its statement call the data: the data set, and of the sample of ImageNet more than that.
-
-    Networks of several sizes are trained on the sample, and its classes are others than the paper's.
-    """
-    dataset, model = train["dataset"], train["model"]
-    if dataset != "imagenet_eight":
-        return dataset, dataset
-    return (
-        f"{dataset}-{model.lower()}",
-        f"{dataset}, whose classes are not the paper's first eight of ImageNet, {model}",
-    )
 
 
 def _ratio(values: np.ndarray, of: np.ndarray) -> Interval:

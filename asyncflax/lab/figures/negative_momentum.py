@@ -1,4 +1,4 @@
-"""Negative explicit momentum: section 4 of Mitliagkas et al. 2016 (arXiv:1605.09774)."""
+"""Negative explicit momentum: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4, longer version Figure 8."""
 
 from __future__ import annotations
 
@@ -9,125 +9,150 @@ import xarray
 
 from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
-from asyncflax.lab.figures._words import refuse_no_updates, train_config, words
-from asyncflax.lab.statistics import student
-from asyncflax.lab.sweep import best_cells, paired_change, updates_to_target
+from asyncflax.lab.figures._judging import Race, times
+from asyncflax.lab.figures._runs import draw_loss
+from asyncflax.lab.figures._words import listed, trained_on, words, workers_of
+from asyncflax.lab.statistics import RATIO_BOUND, Interval, Verdict, decide_difference
 
 AXES = ("momentum", "learning_rate", "seed")
 
 
 def negative_momentum(
-    figure: Any, results: xarray.Dataset, *, target: float, metric: str = "test_accuracy", compared: float = -0.09
+    figure: Any,
+    results: xarray.Dataset,
+    *,
+    target: float,
+    metric: str = "train_loss",
+    choosing: int = 8,
+    exception: str = "",
 ) -> Findings:
-    """Draws the improvement over momentum 0 in updates to a target, and the runs.
+    """Draws how many times as many updates to a target the best momentum that is not negative needs.
 
-    The improvement is 1 - updates(mu) / updates(0), with the learning rate that is best for each momentum, paired over
-    seeds, with Student's interval. Where a seed does not reach the target there is none; the metric after the last
-    update is compared then, and it is said how many seeds did not reach it. What is known of no momentum has no panel.
+    The learning rates are even in their logarithm, so many a decade. With all of them, and with one a decade, as many
+    grids as there are rates in a decade, the first seeds choose the best negative momentum with its learning rate, and
+    the best one that is not negative with its own. The others judge the ratio of their updates, and the mean of its
+    logarithm over the grids of one rate a decade, which is what somebody with such a grid has to expect. A training
+    that misses the target counts with all its updates.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
       results: of `run_sweep`, over learning_rate, momentum and seed.
       target: of the metric.
-      metric: a rising one, see `sweep.updates_to_target`.
-      compared: the momentum whose improvement is the claim.
+      metric: see `sweep.updates_to_target`.
+      choosing: how many of the first seeds choose.
+      exception: why fewer seeds judge than `statistics.JUDGING_SEEDS`.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4: 15 % at -0.09, called preliminary there; Figure 8 of
     the Allerton version: nothing up to 8 workers, twice as fast with 16 and -0.675.
 
     Example: see `configs/negative_momentum.py`.
     """
-    results = results.sortby("momentum")
-    updates = updates_to_target(results, target, metric)
-    refuse_no_updates(updates, target)
-    last = results[metric].isel(update=-1, drop=True)
-    # Where no learning rate reaches the target with all seeds, the best one is that with the best end.
-    fastest = best_cells(updates, over=("learning_rate",)).learning_rate
-    highest = best_cells(last, largest=True, over=("learning_rate",)).learning_rate
-    rate = fastest.fillna(highest)
-    momenta = results.momentum.values[np.isfinite(rate.values)]  # not those with which all diverged
-    if 0.0 not in momenta:
-        raise ValueError("with momentum 0 some seed diverges at each learning rate; add lower ones to compare with")
-    at = {mu: {"momentum": mu, "learning_rate": float(rate.sel(momentum=mu))} for mu in momenta}
-    needed = {mu: updates.sel(at[mu], drop=True) for mu in momenta}
-    ends = {mu: last.sel(at[mu], drop=True) for mu in momenta}
-    faster = {mu: paired_change(needed[mu], needed[0.0]) for mu in momenta}
-    better = {mu: student((ends[mu] - ends[0.0]).values) for mu in momenta}
+    results = results.sortby(["momentum", "learning_rate"])
+    race = Race.of(results, target, metric, choosing, exception)
+    momenta, rates = results.momentum.values, results.learning_rate.values
+    a_decade = _a_decade(rates)
+    signs = {"negative": momenta[momenta < 0], "not negative": momenta[momenta >= 0]}
+    if not all(map(len, signs.values())):
+        raise ValueError(f"momenta must be negative and not, got {listed(momenta)}")
 
-    changes = {
-        f"fewer updates to {words(metric)} {target:g} than with 0 (%)": faster,
-        f"{words(metric)} at the end less that with 0 (points)": better,
+    def arms(rates: np.ndarray) -> list[dict[str, float]]:
+        best = (race.best(("momentum", "learning_rate"), momentum=some, learning_rate=rates) for some in signs.values())
+        return [{name: float(cell[name]) for name in ("momentum", "learning_rate")} for cell in best]
+
+    fine, grids = arms(rates), [arms(rates[phase::a_decade]) for phase in range(a_decade)]
+    of_fine, of_grids = race.decide(*fine), [race.decide(*cells) for cells in grids]
+    logs = race.of_judges(race.logs)
+    gains = np.stack([(logs.sel(other) - logs.sel(cell)).values for cell, other in grids])
+    few = exception or ("" if race.decides else "few seeds")
+    of_mean = decide_difference(gains.mean(0), bound=np.log(RATIO_BOUND), exception=few)
+
+    left, middle, right = figure.subplots(1, 3)
+    _draw_gains(left, rates[:a_decade], of_grids, {"mean of these": of_mean, "all rates": of_fine})
+    curves = np.exp(logs.mean("seed"))
+    middle.plot(momenta, curves.min("learning_rate").transpose("momentum"), **_style.look(0), label="all rates")
+    coarse = [curves.isel(learning_rate=slice(phase, None, a_decade)).min("learning_rate") for phase in range(a_decade)]
+    for k, line in enumerate(coarse):
+        middle.plot(momenta, line, color=_style.GREY, linewidth=1, zorder=1, label="one a decade" if k == 0 else None)
+    _style.plain_log(middle, "y")
+    middle.set_xlabel("explicit momentum")
+    middle.set_ylabel(f"updates to {words(metric)} {target:g}, best learning rate")
+    middle.legend()
+    for k, (sign, cell) in enumerate(zip(signs, fine, strict=True)):
+        label = f"{sign}: {cell['momentum']:g}, learning rate {cell['learning_rate']:g}"
+        runs = race.of_judges(results[metric].sel(cell))
+        draw_loss(right, runs, metric, target if k else None, _style.look(k) | {"label": label})
+
+    rows = [f"{'learning rates':>24} {'negative':>9} {'other':>6}  times as many updates with the other"]
+    for phase, (cells, verdict) in enumerate(zip(grids, of_grids, strict=True)):
+        at = f"{rates[phase]:.3g} and its decades"
+        rows.append(_row(at, cells, verdict))
+    rows += [_row("all", fine, of_fine), f"mean over one a decade: {times(of_mean)}, {of_mean.verdict}"]
+    if not race.decides:
+        return Findings("\n".join([*rows, race.missing_verdict()]))
+    (workers,), (name, trained) = workers_of(results), trained_on(results)
+    least, largest = (extreme(of_grids, key=lambda each: each.interval.value) for extreme in (min, max))
+    common = {
+        "source": "Mitliagkas et al. 2016, section 4 and Figure 8",
+        "paper": "8 workers: 15 % fewer updates with -0.09, called preliminary; Allerton version, Figure 8: no gain up "
+        "to 8 workers, 2 times at 16 with -0.675, learning rates in decades",
+        "seeds": race.judges,
     }
-    known = lambda change: any(np.isfinite(interval.value) for mu, interval in change.items() if mu != 0.0)
-    changes = {label: change for label, change in changes.items() if known(change)}
-    *panels, right = figure.subplots(1, len(changes) + 1, squeeze=False)[0]
-    for axes, (label, change) in zip(panels, changes.items(), strict=True):
-        _draw_changes(axes, change)
-        axes.set_ylabel(label)
-    for k, mu in enumerate(momenta):
-        curve = results[metric].sel(at[mu]).mean("seed")
-        label = f"{mu:g} (learning rate {at[mu]['learning_rate']:g})"
-        right.plot(curve[curve.dims[0]], curve, **_style.look(k, curve.size), label=label)
-    note = "" if known(faster) else ", not reached by all"
-    right.axhline(target, color=_style.GREY, linewidth=1, label=f"target {target:g}{note}")
-    _style.integer_ticks(right.xaxis)
-    right.set_xlabel("updates")
-    right.set_ylabel(f"{words(metric)}, mean over seeds")
-    right.legend(title="explicit momentum")
-
-    rows = [
-        f"{'momentum':>8} {'rate':>6} {'updates':>8} {'fewer than with 0':>26} {'not reached':>12} {'at the end':>26}"
-    ]
-    for mu in momenta:
-        lost = int(needed[mu].isnull().sum())
-        count = f"{float(needed[mu].mean(skipna=False)):.0f}" if lost == 0 else "none"
-        change = _percent(faster[mu]) if np.isfinite(faster[mu].value) else "unknown"
-        rows.append(
-            f"{mu:8g} {at[mu]['learning_rate']:6g} {count:>8} {change:>26} {f'{lost} of {len(needed[mu])}':>12} "
-            f"{student(ends[mu].values).text(3):>26}"
-        )
-    rows.append(f"target {words(metric)} {target:g}; {int((results.diverged_at >= 0).sum())} cells diverged")
-    return Findings("\n".join(rows), [_claim(results, target, metric, compared, needed, faster, better)])
-
-
-def _draw_changes(axes: Any, changes: dict[float, Any]) -> None:
-    """Changes against momentum 0 in hundredths, with their intervals."""
-    shown = [mu for mu, change in changes.items() if np.isfinite(change.value)]
-    value, low, high = (np.array([getattr(changes[mu], name) for mu in shown]) for name in ("value", "low", "high"))
-    axes.errorbar(shown, 100 * value, yerr=100 * np.array([value - low, high - value]), **_style.look(0), capsize=4)
-    axes.axhline(0.0, color="0.8", linewidth=1, zorder=0)
-    axes.set_xlim(min(changes) - 0.02, max(changes) + 0.02)
-    axes.set_xlabel("explicit momentum")
-
-
-def _claim(results, target, metric, compared, needed, faster, better) -> dict[str, Any]:
-    train, rates = train_config(results), results.learning_rate.values
-    mu = min(needed, key=lambda m: abs(m - compared))
-    reached = np.isfinite(faster[mu].value)
-    lost = {m: int(needed[m].isnull().sum()) for m in (mu, 0.0)}
-    if reached:
-        change, ours = faster[mu], f"{_percent(faster[mu])} fewer updates"
-        best = max((m for m in faster if np.isfinite(faster[m].value)), key=lambda m: faster[m].value)
-        ours += f"; best of the grid: {best:g}, {_percent(faster[best])}"
-    else:
-        change = better[mu]
-        ours = (
-            f"target not reached in {train['num_updates']:,} updates by {lost[mu]} and {lost[0.0]} of "
-            f"{len(results.seed)} seeds; {words(metric)} at the end differs by {_percent(change)} (points)"
-        )
-    return {
-        "name": f"negative-momentum-{train['dataset']}",
-        "statement": f"With {train['num_workers']} workers, explicit momentum {mu:g} against 0 ({train['dataset']}, "
-        f"{words(metric)} {target:g}, {len(rates)} learning rate{'s' if len(rates) > 1 else ''}).",
-        "source": "Mitliagkas et al. 2016, section 4",
-        "paper": "15 % better with -0.09, the best of -0.2, -0.09, -0.06, -0.03, 0; Allerton version, Figure 8: no "
-        "gain up to 8 workers, 2 times at 16 with -0.675",
-        "ours": ours,
-        "value": change.value,
-        "interval": (change.low, change.high),
-        "seeds": len(results.seed),
+    with_workers = f"With {_style.workers(workers)} the best negative momentum"
+    question = f"needs fewer updates than the best that is not negative ({trained}, {words(metric)} {target:g})"
+    coarse_claim = {
+        "name": f"negative-momentum-{name}-{workers}-decades",
+        "statement": f"{with_workers} {question}; learning rates in decades, mean over {a_decade} such grids.",
+        "ours": f"{times(of_mean)} times as many updates without; the grids have {times(least)} to {times(largest)}",
+        "value": of_mean.interval.exp().value,
+        "interval": of_mean.interval.exp()[1:],
+        "verdict": of_mean.verdict,
     }
+    interval = of_fine.interval if of_fine.test == "Gehan" else of_fine.interval.exp()
+    fine_claim = {
+        "name": f"negative-momentum-{name}-{workers}-fine",
+        "statement": f"{with_workers} {question}; {a_decade} learning rates a decade.",
+        "ours": f"{times(of_fine)} times as many updates without; {fine[0]['momentum']:g} against "
+        f"{fine[1]['momentum']:g}",
+        "value": interval.value,
+        "interval": interval[1:],
+        "verdict": of_fine.verdict,
+    }
+    return Findings("\n".join(rows), [coarse_claim | common, fine_claim | common])
 
 
-def _percent(interval: Any) -> str:
-    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+def _a_decade(rates: np.ndarray) -> int:
+    """How many learning rates a decade has; they must be even in their logarithm, over a decade at least."""
+    steps = np.diff(np.log10(rates))
+    count = round(1 / steps.mean()) if len(steps) else 0
+    if count < 2 or len(rates) < count + 1 or not np.allclose(steps, 1 / count, atol=0.02):
+        raise ValueError(
+            "learning rates must be two or more a decade, even in their logarithm, over more than a decade, got "
+            f"{listed(rates)}"
+        )
+    return count
+
+
+def _row(at: str, cells: list[dict[str, float]], verdict: Verdict) -> str:
+    negative, other = (cell["momentum"] for cell in cells)
+    return f"{at:>24} {negative:9g} {other:6g}  {times(verdict)}, {verdict.verdict}"
+
+
+def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Verdict], lines: dict[str, Verdict]) -> None:
+    """The ratio by where a grid of one rate a decade lies, and those of the mean and of all rates as bands."""
+    pairs = [(phase, verdict.interval.exp()) for phase, verdict in zip(phases, of_grids, strict=True)]
+    shown = [(phase, each) for (phase, each), verdict in zip(pairs, of_grids, strict=True) if verdict.test != "Gehan"]
+    if shown:
+        value, low, high = np.array([each for _, each in shown]).T
+        bars = [value - low, high - value]
+        axes.errorbar([p for p, _ in shown], value, yerr=bars, **_style.look(0), capsize=4, label="one rate a decade")
+    for k, (label, verdict) in enumerate(lines.items(), start=1):
+        interval: Interval = verdict.interval.exp()
+        if verdict.test != "Gehan":
+            look = _style.look(k)
+            axes.axhline(interval.value, color=look["color"], linestyle="--", label=label)
+            axes.axhspan(*interval[1:], color=look["color"], alpha=0.15, linewidth=0)
+    axes.axhline(1.0, color="0.8", linewidth=1, zorder=0)
+    _style.plain_log(axes, "x")
+    axes.set_xlabel("smallest learning rate of the grid")
+    axes.set_ylabel("times as many updates without negative momentum")
+    axes.legend()

@@ -37,7 +37,7 @@ from asyncflax.train.method import explicit_momentum
 from asyncflax.train.workdir import Workdir
 
 Index = tuple[int, ...]
-_CELLS = "cells of a sweep, format 1"
+_CELLS = "cells of a sweep, format 2"
 _THREEFRY = "set JAX_DEFAULT_PRNG_IMPL=threefry2x32"
 
 
@@ -69,10 +69,9 @@ def run_sweep(
     Returns:
       an `xarray.Dataset` over the axes of the grid and
         `update`: test_loss, test_accuracy, simulated_time (seconds; NaN where the trace has no clock);
-        `trained`: train_loss, train_accuracy, staleness, gap, normalised_gap, explicit_momentum, means over the updates
-          since the row before;
+        `trained`: train_loss, train_accuracy, gap, normalised_gap, means over the updates since the row before;
         neither: diverged_at, the update at which a cell was seen to have diverged, or -1;
-      all with the attributes units and long_name.
+      attributes: config, device, and cpu_minutes, what all cells took, whichever process trained them.
 
     Raises:
       RunError: the grid or the folder is not as it should be, or cells do not fit into memory; one clear sentence.
@@ -158,6 +157,7 @@ def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline
     to_do = [index for index in grid if index not in finished]
     if not to_do:
         return
+    spent = time.process_time()
     updates = config.train.num_updates
     _say(f"{grid}: {len(to_do)} to train, {updates:,} updates each")
     began, slowest = time.monotonic(), 0.0
@@ -179,9 +179,9 @@ def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline
                 )
             cells, train = next(tiles)
             before, count = bar.n, len(cells)
-            finished.add(
-                cells, train(lambda done, before=before, count=count: bar.update(before + done * count - bar.n))
-            )
+            rows = train(lambda done, before=before, count=count: bar.update(before + done * count - bar.n))
+            spent, earlier = time.process_time(), spent
+            finished.add(cells, rows | {"cpu_seconds": np.array(spent - earlier)})
             since, last = time.monotonic(), since
             slowest = max(slowest, since - last)
             diverged = sum(int(finished[index]["diverged_at"]) >= 0 for index in finished)
@@ -242,7 +242,7 @@ class _Finished:
     """The cells that are finished: one file for each tile, which appears whole or not at all."""
 
     def __init__(self, folder: pathlib.Path, grid: Cells, run: str):
-        self._folder, self._run, self._cells = folder, run, {}
+        self._folder, self._run, self._cells, self.cpu_seconds = folder, run, {}, 0.0
         folder.mkdir(exist_ok=True)
         for path in sorted(folder.glob("*.npz")):
             try:
@@ -277,6 +277,7 @@ class _Finished:
 
     def _take(self, arrays: dict[str, np.ndarray]) -> None:
         cells, shared = arrays.pop("cells"), {name: arrays.pop(name) for name in ("updates", "evaluated")}
+        self.cpu_seconds += float(arrays.pop("cpu_seconds"))
         for row, index in enumerate(cells.tolist()):
             self._cells[tuple(index)] = {name: values[row] for name, values in arrays.items()} | shared
 
@@ -300,6 +301,7 @@ def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarr
         last = () if value.ndim == 0 else ("update",) if _at_evaluations(name) else ("trained",)
         variables[name] = ((*axes, *last), values.astype(np.int32) if value.dtype.kind == "i" else values)
     about = {"config": json.dumps(dataclasses.asdict(config)), "device": device}
+    about["cpu_minutes"] = round(finished.cpu_seconds / 60, 3)
     return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
