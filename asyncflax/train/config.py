@@ -21,7 +21,7 @@ from asyncflax.train.options import Spec, makers, plain_call, read, typed
 from asyncflax.train.precision import PRECISIONS
 from asyncflax.train.writers import read_writers
 
-__all__ = ["Named", "TrainConfig"]
+__all__ = ["Named", "TrainConfig", "one_worker"]
 
 # Fields that say where things are and what is kept, not what is computed: a run may be resumed with other ones.
 _FREE = {"free": True}
@@ -41,6 +41,7 @@ class Named(NamedTuple):
       schedule: `Spec`.
       mesh: `Spec`; None for one device, or for all where several processes run.
       model: `Spec`; None as long as nobody has asked for a network, so that a bad field does not load Flax.
+      start_from: `Spec`; None for a checkpoint, or for none.
 
     Example: see `TrainConfig`.
     """
@@ -51,6 +52,7 @@ class Named(NamedTuple):
     schedule: Spec
     mesh: Spec | None = None
     model: Spec | None = None
+    start_from: Spec | None = None
 
     def sources(self) -> dict[str, str]:
         """The digests of the source of what is not the library's, by the name of its module or package."""
@@ -82,7 +84,9 @@ class TrainConfig:
     data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
     model: str = dataclasses.field(default="SmallCnn", metadata=_CALL)  # a network, such as 'SmallCnn(dropout=0.2)'
     precision: str = "float32"  # how the network computes: float32, tf32 or bfloat16; parameters stay float32
-    start_from: str = ""  # the checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000'
+    # The checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000', or what one worker without
+    # asynchrony trains first, as 'one_worker(num_updates=200, learning_rate=0.1)'.
+    start_from: str = ""
     pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
     crop_pad: int = 0  # random crops of images padded by so many pixels
     classes: tuple[int, ...] = ()  # of ImageNet, the labels to train on, as range(8); () for all
@@ -190,6 +194,7 @@ class TrainConfig:
             self.method,
             self.scheduled,
             read("config.mesh", self.mesh, {"mesh": make_mesh}, ("devices",), (Mesh,)) if self.mesh else None,
+            start_from=self._first_training(),
         )
         self._check_images(named.dataset)
         read_writers("config.writers", self.writers)
@@ -203,6 +208,12 @@ class TrainConfig:
                 "which dc_asgd is not; set it to 1."
             )
         return named
+
+    def _first_training(self) -> Spec | None:
+        """What `start_from` names if it is no checkpoint."""
+        if "(" not in self.start_from:
+            return None
+        return read("config.start_from", self.start_from, {"one_worker": one_worker}, ("config",))
 
     def _check_images(self, dataset: Spec) -> None:
         """Raises on fields that the data set does not use, and on wrong values of those of ImageNet."""
@@ -223,3 +234,31 @@ class TrainConfig:
             raise ValueError(f"config.crop_area must be two shares with 0 < low <= high <= 1, got {self.crop_area}.")
         if len(set(self.classes)) < len(self.classes) or min(self.classes, default=0) < 0:
             raise ValueError(f"config.classes must be labels >= 0, each once, got {self.classes}.")
+
+
+def one_worker(
+    config: TrainConfig, *, num_updates: int, learning_rate: float, momentum: float = 0.0, seed: int = 0
+) -> TrainConfig:
+    """The training of a warm start: the data, the network and the batches of a config, without asynchrony.
+
+    It has a seed of its own, so that all seeds of a sweep begin with the same parameters.
+
+    Args:
+      config: of the training that begins with what this one ends with.
+      num_updates: how long.
+      learning_rate: constant.
+      momentum: mu.
+      seed: of initial weights and batches.
+
+    Example:
+      >>> from asyncflax.train.config import TrainConfig, one_worker
+      >>> first = one_worker(TrainConfig(num_workers=8, momentum=0.9), num_updates=200, learning_rate=0.1)
+      >>> first.num_workers, first.momentum, first.num_updates
+      (1, 0.0, 200)
+    """
+    kept = ("dataset", "data_dir", "data_cache", "model", "precision", "pixel_scale", "crop_pad", "flip", "batch_size")
+    kept += ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes", "eval_batch_size")
+    fields = {name: getattr(config, name) for name in kept}
+    fields |= {"learning_rate": learning_rate, "momentum": momentum, "num_updates": num_updates, "seed": seed}
+    every = {"log_every": num_updates, "eval_every": num_updates, "checkpoint_every": num_updates}
+    return TrainConfig(**fields, **every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -14,9 +15,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import _check, _memory, data, models
-from asyncflax.base import AsyncAlgorithm
-from asyncflax.engine.execute import need_memory
+from asyncflax import _check, _memory, data, models, transforms
+from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients
+from asyncflax.engine.execute import init_run, need_memory, run_chunk
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
 from asyncflax.gradients import GradientResult, from_loss
@@ -152,7 +153,9 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     network, arguments = _network(config, feed)
     apply, params, model_state = _make_model(config, network, arguments, init_key)
-    if config.start_from:
+    if named.start_from is not None:
+        params, model_state = _trained(make_experiment(named.start_from.make(config=config), images=images))
+    elif config.start_from:
         params, model_state = load_model(config.start_from, params=params, model_state=model_state)
     mean = jnp.asarray(feed.mean)
     gradient_fn = _make_gradient_fn(config, apply, feed, mean)
@@ -183,26 +186,13 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     )
 
 
-def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, first_event: int = 0) -> Plan:
-    """The plan of a trace, cut where a training is logged, evaluated and saved.
-
-    Args:
-      config: width, server, store and the intervals are used.
-      trace: the events.
-      mesh: the devices, or None for one.
-      first_event: the update of the training at which the trace begins.
-
-    >>> import asyncflax
-    >>> from asyncflax.train.config import TrainConfig
-    >>> from asyncflax.train.experiment import plan_of
-    >>> trace = asyncflax.staleness.constant(3).trace(num_updates=50)
-    >>> [chunk.events for chunk in plan_of(TrainConfig(), trace, first_event=970)]
-    [slice(970, 980, None), slice(980, 1000, None), slice(1000, 1020, None)]
-    """
-    places = {"width": config.width or None, "mesh": mesh, "server": config.server, "store": config.store}
-    every = (config.log_every, config.eval_every, config.checkpoint_every)
-    cuts = {-first_event % n + k for n in every for k in range(0, len(trace) - -first_event % n, n)}
-    return make_plan(trace, **places, cuts=cuts, first_event=first_event)
+def _trained(made: Experiment) -> tuple[Any, Any]:
+    """Parameters and model state after a training that nobody looks at."""
+    state = init_run(made.algorithm, made.params, made.plan, key=made.key, model_state=made.model_state)
+    with contextlib.closing(made.feed):
+        for k in range(len(made.plan)):
+            state, _ = run_chunk(made.algorithm, made.gradient_fn, state, made.plan[k], made.batches(made.plan[k]))
+    return state.params, state.model_state
 
 
 def _try_method(spec: Spec, algorithm: AsyncAlgorithm, params: Any) -> None:

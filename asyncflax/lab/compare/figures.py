@@ -16,10 +16,11 @@ import numpy as np
 import xarray
 
 from asyncflax import _style
+from asyncflax.lab.compare.orders import Finding
 from asyncflax.lab.compare.summary import with_picked_rates
 from asyncflax.train.columns import long_name
 
-__all__ = ["accuracy_by_workers", "accuracy_figure", "accuracy_table", "all_figures", "curves", "pages"]
+__all__ = ["accuracy_by_workers", "accuracy_figure", "accuracy_table", "all_figures", "curves", "order_figure", "pages"]
 
 _TICKS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 _GREY = "0.85"
@@ -63,6 +64,54 @@ def accuracy_figure(results: xarray.Dataset) -> Any:
     size = (2.4 + 4.2 * results.sizes["service_time"], 0.5 + 3.6 * len(pages(results)))
     figure = _style.new_figure(*size)
     accuracy_by_workers(figure, results)
+    return figure
+
+
+def order_figure(results: xarray.Dataset, finding: Finding) -> Any:
+    """What an order is about, a row for each number of workers: the trainings, and the pairs with their intervals.
+
+    Training losses are means of logarithms over seeds, until one diverges; a ratio of losses above 1 is in favour of
+    the order. Of methods that are said to be equal it is the test accuracy, and its difference.
+
+    Args:
+      results: of `compare.run_comparison`, the methods of the order and one law of service times.
+      finding: of `compare.check_orders`, about these.
+
+    Example: see `compare.draw_comparison`.
+    """
+    order = finding.order
+    assert order is not None
+    rows = len(finding.verdicts)
+    figure = _style.new_figure(14, 0.9 + 3.2 * rows)
+    panels = figure.subplots(rows, 2, squeeze=False)
+    name, axis = ("test_accuracy", "update") if order.equal else ("train_loss", "trained")
+    part = with_picked_rates(results, name)[name]
+    for (left, right), (m, verdicts) in zip(panels, finding.verdicts.items(), strict=True):
+        for k, method in enumerate(finding.methods):
+            run = part.sel({"method": method, "num_workers": m})
+            mean = run.mean("seed", skipna=False) if order.equal else np.exp(np.log(run).mean("seed", skipna=False))
+            left.plot(mean[axis], mean, **_style.look(k, mean.size), label=method)
+        if not order.equal:
+            _style.plain_log(left, "y")
+        _style.integer_ticks(left.xaxis)
+        left.set_ylabel(f"{order.criterion}, {_style.workers(m)}")
+        left.legend()
+        for k, verdict in enumerate(verdicts.values()):
+            interval = verdict.interval if order.equal else verdict.interval.exp()
+            value, low, high = (100 * x for x in interval) if order.equal else interval
+            right.errorbar(value, k, xerr=[[value - low], [high - value]], **_style.look(0), capsize=4)
+            right.annotate(verdict.verdict, (value, k), xytext=(0, 7), textcoords="offset points", ha="center")
+        names = [f"{a} less\n{b}" if order.equal else f"{b} over\n{a}" for a, b in verdicts]
+        right.set_yticks(range(len(names)), names)
+        right.set_ylim(len(names) - 0.5, -0.6)
+        right.axvline(0.0 if order.equal else 1.0, color="0.8", linewidth=1, zorder=0)
+        if order.equal:
+            right.axvspan(-100 * order.bound, 100 * order.bound, color="0.95", zorder=0, label="equivalent")
+        else:
+            _style.plain_log(right, "x")
+    panels[-1][0].set_xlabel("gradients")
+    panels[-1][1].set_xlabel("difference of test accuracies (points)" if order.equal else "ratio of training losses")
+    _style.title(figure, f"{order}; {_trained(results)}, {finding.service_time}, {results.sizes['seed']} seeds")
     return figure
 
 

@@ -12,7 +12,7 @@ from asyncflax import _check, algorithms, queues
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.lab.compare.orders import claimed, slug
 from asyncflax.lab.compare.summary import RULES
-from asyncflax.lab.statistics import ACCURACY_BOUND, criterion_digest
+from asyncflax.lab.statistics import criterion_digest
 from asyncflax.lab.sweep.grid import Cells
 from asyncflax.train import asynchrony
 from asyncflax.train.asynchrony import Asynchrony
@@ -282,9 +282,16 @@ def criteria(config: CompareConfig) -> dict[str, str]:
       >>> list(criteria(CompareConfig(orders={"plain": ("asgd", "momentum_asgd")})))
       ['plain']
     """
-    about = {"choosing": config.choosing, "pick": config.pick, "bound": ACCURACY_BOUND, "metric": "test_accuracy"}
+    about = {"choosing": config.choosing, "pick": config.pick}
     return {
-        order.name: criterion_digest(config, config.seeds[config.choosing :], order=str(order), **about)
+        order.name: criterion_digest(
+            config,
+            config.seeds[config.choosing :],
+            order=str(order),
+            metric=order.criterion,
+            bound=order.bound,
+            **about,
+        )
         for order in claimed({"orders": config.orders, "equals": config.equals})
     }
 

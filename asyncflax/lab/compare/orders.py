@@ -1,12 +1,15 @@
 """Orders of methods, such as dana_slim > multi_asgd > nag_asgd, and methods that are said to be equal, judged in pairs.
 
-With one seed, service time and number of workers two methods have the same trace, data and initial weights. So their
-test accuracies at the end are subtracted seed by seed, and `statistics` decides, at each number of workers and at all.
+With one seed, service time and number of workers two methods have the same trace, data and initial weights. So they are
+compared seed by seed, and `statistics` decides, at each number of workers and at all of them. An order is one of
+training losses at the end, in their logarithms; methods are equal if their test accuracies at the end are, within half
+a point.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,8 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray
 
-from asyncflax.lab.compare.summary import aligned, of_workers, with_picked_rates
-from asyncflax.lab.statistics import JUDGING_SEEDS, OrderVerdict, Verdict, decide_all, decide_difference
+from asyncflax.lab.compare.summary import aligned, last_losses, of_workers, with_picked_rates
+from asyncflax.lab.statistics import (
+    ACCURACY_BOUND,
+    JUDGING_SEEDS,
+    RATIO_BOUND,
+    Verdict,
+    decide_all,
+    decide_difference,
+)
 from asyncflax.train.options import parse_items
 
 _EXAMPLE = "'name=(best, (good, other), worst)'"
@@ -45,6 +55,16 @@ class Order(NamedTuple):
         return "equal" if self.equal else "greater"
 
     @property
+    def bound(self) -> float:
+        """Of equivalence: of accuracies, or of the logarithms of losses."""
+        return ACCURACY_BOUND if self.equal else math.log(RATIO_BOUND)
+
+    @property
+    def criterion(self) -> str:
+        """What is compared, in words."""
+        return "test accuracy" if self.equal else "training loss"
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """Each label with each of the next place."""
         return [(a, b) for one, below in zip(self.places, self.places[1:], strict=False) for a in one for b in below]
@@ -69,7 +89,8 @@ class Finding(NamedTuple):
       methods: the labels that it is about.
       service_time: the label of the law.
       claim: the fields of a `Claim` without command, figure and criterion; None where nothing can be judged.
-      order: its name.
+      order: what it is about; None where nothing can be computed.
+      verdicts: by number of workers, a `Verdict` for each pair of methods.
 
     Example: see `check_orders`.
     """
@@ -78,7 +99,8 @@ class Finding(NamedTuple):
     methods: list[str]
     service_time: str
     claim: dict[str, Any] | None
-    order: str = ""
+    order: Order | None = None
+    verdicts: Mapping[int, Mapping[tuple[str, str], Verdict]] = {}
 
 
 def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
@@ -133,9 +155,10 @@ def slug(text: str) -> str:
 def check_orders(results: xarray.Dataset) -> list[Finding]:
     """Judges what the config of a comparison says of methods, for each law of service times.
 
-    A training that diverged has no accuracy at the end. It counts with that of the same network before its first
-    update, which is about that of chance; how many did so is said. A training that ended below `failed_below` counts
-    with what it has. Seeds that pick learning rates (`choosing`) do not judge.
+    The training loss is the mean over the last tenth of the gradients. A training that diverged, or that ends above
+    the loss of the same network before its first update, counts with that one, and with its accuracy, which is about
+    that of chance; how many failed is said. A training that ended below `failed_below` counts with what it has. Seeds
+    that pick learning rates (`choosing`) do not judge.
 
     Args:
       results: of `run_comparison`; what is claimed is in the config that they carry.
@@ -143,8 +166,8 @@ def check_orders(results: xarray.Dataset) -> list[Finding]:
     Returns:
       findings. Each pair of methods at each number of workers is decided by `statistics.decide_difference`, and all of
       them by `statistics.decide_all`, with Holm's adjustment: the verdict of the claim. Its value is the pair that is
-      least in favour, as a share (0.01 is one point): a claim holds if this one does. There is no claim where too few
-      seeds judge, or those that also picked the learning rates; the table says so.
+      least in favour, a ratio of losses or a share (0.01 is one point). There is no claim where too few seeds judge, or
+      those that also picked the learning rates; the table says so.
 
     Raises:
       ValueError: see `parse_orders`.
@@ -175,48 +198,52 @@ def claimed(config: Mapping[str, Any]) -> list[Order]:
 
 
 def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[str, Any]) -> Finding:
-    accuracy = _accuracies(results).isel(seed=slice(config.get("choosing", 0), None))
-    workers, seeds = [int(m) for m in results.num_workers.values], accuracy.sizes["seed"]
-    at = lambda k, m: accuracy.sel({"method": k, "num_workers": m}).values
-    exception = config.get("exception", "")
-    options = {"claim": order.claim, "exception": exception or "few seeds"}
+    choosing, exception = config.get("choosing", 0), config.get("exception", "")
+    good = (_accuracies(results) if order.equal else -_log_losses(results)).isel(seed=slice(choosing, None))
+    workers, seeds = [int(m) for m in results.num_workers.values], good.sizes["seed"]
+    at = lambda k, m: good.sel({"method": k, "num_workers": m}).values
+    options = {"claim": order.claim, "bound": order.bound, "exception": exception or "few seeds"}
     pairs = {m: {(a, b): decide_difference(at(a, m) - at(b, m), **options) for a, b in order.pairs} for m in workers}
-    decided = {m: decide_all(list(pairs[m].values()), claim=order.claim) for m in workers}
+    decided = {m: decide_all(list(pairs[m].values()), claim=order.claim).verdict for m in workers}
     every = decide_all([each for m in workers for each in pairs[m].values()], claim=order.claim)
+    words = "{} less {} (points)" if order.equal else "loss of {1} over that of {0}"
     rows = [[f"{order} ({law})", *map(of_workers, workers)]]
-    rows += [[f"{a} less {b}", *(_points(pairs[m][a, b]) for m in workers)] for a, b in order.pairs]
-    rows += [["verdict", *(decided[m].verdict for m in workers)]]
-    table = aligned(rows)
-    methods = [k for place in order.places for k in place]
+    rows += [[words.format(a, b), *(_shown(order, pairs[m][a, b]) for m in workers)] for a, b in order.pairs]
+    table = aligned([*rows, ["verdict", *decided.values()]])
+    methods = list(dict.fromkeys(k for place in order.places for k in place))
     if failures := _failures(results, methods):
         table += ["", f"{failures[0].upper()}{failures[1:]}."]
-    scales, choosing = config["learning_rate_scales"], config.get("choosing", 0)
+    scales = config["learning_rate_scales"]
+    reason = ""
     if len(scales) > 1 and not choosing:
-        table += ["", "No claim: the seeds that judge have also picked the learning rates; set config.choosing."]
-        return Finding(table, methods, law, None)
-    if seeds < JUDGING_SEEDS and not exception:
-        least = f"{JUDGING_SEEDS} judge, or there is a reason for fewer in config.exception"
-        table += ["", f"No claim: {seeds} seeds judge; it takes {least}."]
-        return Finding(table, methods, law, None)
+        reason = "the seeds that judge have also picked the learning rates; set config.choosing"
+    elif seeds < JUDGING_SEEDS and not exception:
+        reason = f"{seeds} seeds judge; it takes {JUDGING_SEEDS}, or a reason for fewer in config.exception"
+    if reason:
+        return Finding([*table, "", f"No claim: {reason}."], methods, law, None, order, pairs)
     train = config["train"]
-    against = lambda each: -abs(each.interval.value) if order.equal else each.interval.value
-    weakest = min(every.pairs, key=against)
+    weakest = min(every.pairs, key=lambda each: -abs(each.interval.value) if order.equal else each.interval.value)
+    interval = weakest.interval if order.equal else weakest.interval.exp()
     rates = f"best of {len(scales)} learning rates" if len(scales) > 1 else f"learning rate {train['learning_rate']:g}"
     about = (train["dataset"], train["model"], rates, law, _list(workers))
-    network = train["model"].partition("(")[0]
-    where = slug(f"{train['dataset']} {network} {train['learning_rate']:g} {law}")
+    where = slug(f"{train['dataset']} {train['model'].partition('(')[0]} {train['learning_rate']:g} {law}")
+    least = max(each.detectable for each in every.pairs)
+    seen = f"{100 * least:.1f} points" if order.equal else f"a ratio of {math.exp(least):.2f}"
+    texts = [_ours(order, m, of_pairs, decided[m]) for m, of_pairs in pairs.items()]
+    if every.verdict == "not decided" or exception:
+        texts += [f"in 4 of 5 such experiments {seen} would be seen"]
     claim = {
         "name": f"{order.name}-{where}-{'-'.join(map(str, workers))}",
-        "statement": f"{order} in test accuracy after {train['num_updates']:,} gradients ({', '.join(about)}).",
+        "statement": f"{order} in {order.criterion} after {train['num_updates']:,} gradients ({', '.join(about)}).",
         "source": _of(order, config["source"]),
         "paper": _of(order, config["paper"]),
-        "ours": _ours(pairs, decided, every, failures, exception),
-        "value": weakest.interval.value,
-        "interval": weakest.interval[1:],
+        "ours": "; ".join(filter(None, [*texts, exception, failures])),
+        "value": interval.value,
+        "interval": interval[1:],
         "seeds": seeds,
         "verdict": every.verdict,
     }
-    return Finding(table, methods, law, claim, order.name)
+    return Finding(table, methods, law, claim, order, pairs)
 
 
 def _of(order: Order, texts: Any) -> str:
@@ -230,22 +257,29 @@ def _accuracies(results: xarray.Dataset) -> xarray.DataArray:
     return results.final_accuracy.fillna(untrained).fillna(0.0).transpose("method", "num_workers", "seed")
 
 
-def _ours(
-    pairs: Mapping[int, Mapping[tuple[str, str], Verdict]],
-    decided: Mapping[int, OrderVerdict],
-    every: OrderVerdict,
-    failures: str,
-    exception: str,
-) -> str:
-    """The differences at each number of workers, and the verdict there."""
-    texts = []
-    for m, of_pairs in pairs.items():
-        points = ", ".join(f"{a} less {b} {_points(each)}" for (a, b), each in of_pairs.items())
-        texts.append(f"{of_workers(m)}: {points} points, {decided[m].verdict}")
-    if every.verdict == "not decided" or exception:
-        most = max(100 * each.detectable for each in every.pairs)
-        texts.append(f"{most:.1f} points would be seen in 4 of 5 experiments")
-    return "; ".join([*texts, *([exception] if exception else []), *([failures] if failures else [])])
+def _log_losses(results: xarray.Dataset) -> xarray.DataArray:
+    """Logarithms of training losses at the end; at most the loss on the test data before the first update."""
+    runs = with_picked_rates(results.assign(last=last_losses(results)), "last", "test_loss")
+    untrained = runs.test_loss.isel(update=0, drop=True)
+    return np.log(np.minimum(runs["last"].fillna(np.inf), untrained)).transpose("method", "num_workers", "seed")
+
+
+def _ours(order: Order, m: int, pairs: Mapping[tuple[str, str], Verdict], verdict: str) -> str:
+    """The differences at a number of workers, and the verdict there."""
+    if order.equal:
+        texts = [f"{a} less {b} {_shown(order, each)} points" for (a, b), each in pairs.items()]
+    else:
+        texts = [f"loss of {b} {_shown(order, each)} times that of {a}" for (a, b), each in pairs.items()]
+    return f"{of_workers(m)}: {', '.join(texts)}, {verdict}"
+
+
+def _shown(order: Order, decided: Verdict) -> str:
+    """As '+0.2 (-0.1 to 0.5)', points, or '1.9 (1.5 to 2.4)', a ratio of losses."""
+    if order.equal:
+        value, low, high = (100 * np.array(decided.interval)).round(1) + 0.0  # no -0.0
+        return f"{value:+.1f} ({low:.1f} to {high:.1f})"
+    value, low, high = (f"{number:.3g}" for number in decided.interval.exp())
+    return f"{value} ({low} to {high})"
 
 
 def _failures(results: xarray.Dataset, methods: Sequence[str]) -> str:
@@ -258,11 +292,6 @@ def _failures(results: xarray.Dataset, methods: Sequence[str]) -> str:
             how = f" ({diverged} diverged, which count as untrained)" if diverged else ""
             words.append(f"{k} {failed} of {cell.failed.size} trainings{how}")
     return f"failed: {', '.join(words)}" if words else ""
-
-
-def _points(decided: Verdict) -> str:
-    value, low, high = (100 * np.array(decided.interval)).round(1) + 0.0  # no -0.0
-    return f"{value:+.1f} ({low:.1f} to {high:.1f})"
 
 
 def _list(workers: Sequence[int]) -> str:

@@ -136,11 +136,11 @@ def _order_tables(findings: list[Finding]) -> list[str]:
     if not findings:
         return []
     lines = []
-    if any(finding.claim for finding in findings):
+    if any(finding.verdicts for finding in findings):
         lines += [
             "",
-            "Orders: differences of the test accuracy at the end in points, paired over seeds, with Student's 95 % "
-            "intervals, and the verdict of asyncflax.lab.statistics.",
+            "What papers claim, paired over seeds, with Student's 95 % intervals and the verdicts of "
+            "asyncflax.lab.statistics: ratios of training losses at the end, differences of test accuracies.",
         ]
     for finding in findings:
         lines += ["", *finding.table]
@@ -148,15 +148,16 @@ def _order_tables(findings: list[Finding]) -> list[str]:
 
 
 def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path, command: str) -> Claim:
-    """The claim of an order, and the accuracies that it is about as a figure."""
+    """The claim of an order, and its figure."""
     assert finding.claim is not None
     name = f"{finding.claim['name']}.png"
-    criterion = json.loads(results.attrs.get("criteria", "{}")).get(finding.order, "")
+    assert finding.order is not None
+    criterion = json.loads(results.attrs.get("criteria", "{}")).get(finding.order.name, "")
     about = {"criterion": criterion, "cpu_minutes": results.attrs.get("cpu_minutes", 0.0)}
     claim = Claim(**finding.claim, **about, command=portable(command), figure=name)
     folder.mkdir(exist_ok=True)
-    shown = results.sel({"method": finding.methods, "service_time": [finding.service_time]})
-    _style.save(figures.accuracy_figure(shown), folder / name)
+    shown = results.sel({"method": finding.methods, "service_time": finding.service_time})
+    _style.save(figures.order_figure(shown, finding), folder / name)
     claim.save(folder, overwrite=True)  # follows from the results, which are kept
     return claim
 

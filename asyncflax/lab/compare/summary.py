@@ -75,12 +75,7 @@ def summarize(
     added: dict[str, Any] = {}
     scale = "learning_rate_scale"
     if scale in results.dims:
-        if pick == "train_loss":
-            rows = results.sizes["trained"]
-            last = results.train_loss.isel(trained=slice(rows - max(rows // 10, 1), None))
-            score = -last.mean("trained", skipna=False)
-        else:
-            score = accuracy
+        score = -last_losses(results) if pick == "train_loss" else accuracy
         some = slice(choosing or None)
         place = _best(score.where(~diverged).isel(seed=some), diverged.isel(seed=some).sum("seed"))
         added["picked_scale"] = results[scale].isel({scale: place}).drop_vars(scale)
@@ -94,6 +89,18 @@ def summarize(
         added[name] = (_CELL, values.reshape(good.shape[:-1]))
     summary = results.assign(final_accuracy=accuracy, failed=failed.astype(np.int32), **added)
     return summary.assign(_to_target(summary, target)) if target else summary
+
+
+def last_losses(results: xarray.Dataset) -> xarray.DataArray:
+    """The mean training loss over the last tenth of the gradients, NaN of what diverged.
+
+    Args:
+      results: with train_loss over `trained`.
+
+    Example: see `RULES`.
+    """
+    rows = results.sizes["trained"]
+    return results.train_loss.isel(trained=slice(rows - max(rows // 10, 1), None)).mean("trained", skipna=False)
 
 
 def with_picked_rates(summary: xarray.Dataset, *names: str) -> xarray.Dataset:

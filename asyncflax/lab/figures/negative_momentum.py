@@ -26,13 +26,13 @@ def negative_momentum(
     choosing: int = 8,
     exception: str = "",
 ) -> Findings:
-    """Draws how many times as many updates to a target the best momentum that is not negative needs.
+    """Draws how many times as many updates to a target it takes if momentum must not be negative.
 
     The learning rates are even in their logarithm, so many a decade. With all of them, and with one a decade, as many
-    grids as there are rates in a decade, the first seeds choose the best negative momentum with its learning rate, and
-    the best one that is not negative with its own. The others judge the ratio of their updates, and the mean of its
-    logarithm over the grids of one rate a decade, which is what somebody with such a grid has to expect. A training
-    that misses the target counts with all its updates.
+    grids as there are rates in a decade, the first seeds choose the best momentum with its learning rate, and the best
+    one that is not negative with its own; they may be the same. The others judge the ratio of their updates, and the
+    mean of its logarithm over the grids of one rate a decade, which is what somebody with such a grid has to expect. A
+    training that misses the target counts with all its updates.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
@@ -51,8 +51,8 @@ def negative_momentum(
     race = Race.of(results, target, metric, choosing, exception)
     momenta, rates = results.momentum.values, results.learning_rate.values
     a_decade = _a_decade(rates)
-    signs = {"negative": momenta[momenta < 0], "not negative": momenta[momenta >= 0]}
-    if not all(map(len, signs.values())):
+    signs = {"any momentum": momenta, "not negative": momenta[momenta >= 0]}
+    if not 0 < len(signs["not negative"]) < len(momenta):
         raise ValueError(f"momenta must be negative and not, got {listed(momenta)}")
 
     def arms(rates: np.ndarray) -> list[dict[str, float]]:
@@ -82,7 +82,7 @@ def negative_momentum(
         runs = race.of_judges(results[metric].sel(cell))
         draw_loss(right, runs, metric, target if k else None, _style.look(k) | {"label": label})
 
-    rows = [f"{'learning rates':>24} {'negative':>9} {'other':>6}  times as many updates with the other"]
+    rows = [f"{'learning rates':>24} {'best':>9} {'not negative':>13}  times as many updates with the latter"]
     for phase, (cells, verdict) in enumerate(zip(grids, of_grids, strict=True)):
         at = f"{rates[phase]:.3g} and its decades"
         rows.append(_row(at, cells, verdict))
@@ -97,12 +97,12 @@ def negative_momentum(
         "to 8 workers, 2 times at 16 with -0.675, learning rates in decades",
         "seeds": race.judges,
     }
-    with_workers = f"With {_style.workers(workers)} the best negative momentum"
-    question = f"needs fewer updates than the best that is not negative ({trained}, {words(metric)} {target:g})"
+    question = f"With {_style.workers(workers)} it takes fewer updates if momentum may be negative"
+    where = f"({trained}, {words(metric)} {target:g}"
     coarse_claim = {
         "name": f"negative-momentum-{name}-{workers}-decades",
-        "statement": f"{with_workers} {question}; learning rates in decades, mean over {a_decade} such grids.",
-        "ours": f"{times(of_mean)} times as many updates without; the grids have {times(least)} to {times(largest)}",
+        "statement": f"{question} {where}, learning rates in decades, mean over {a_decade} such grids).",
+        "ours": f"{times(of_mean)} times as many if not; {times(least)} to {times(largest)} by where the grid begins",
         "value": of_mean.interval.exp().value,
         "interval": of_mean.interval.exp()[1:],
         "verdict": of_mean.verdict,
@@ -110,8 +110,8 @@ def negative_momentum(
     interval = of_fine.interval if of_fine.test == "Gehan" else of_fine.interval.exp()
     fine_claim = {
         "name": f"negative-momentum-{name}-{workers}-fine",
-        "statement": f"{with_workers} {question}; {a_decade} learning rates a decade.",
-        "ours": f"{times(of_fine)} times as many updates without; {fine[0]['momentum']:g} against "
+        "statement": f"{question} {where}, {a_decade} learning rates a decade).",
+        "ours": f"{times(of_fine)} times as many if not; momentum {fine[0]['momentum']:g} against "
         f"{fine[1]['momentum']:g}",
         "value": interval.value,
         "interval": interval[1:],
@@ -133,8 +133,8 @@ def _a_decade(rates: np.ndarray) -> int:
 
 
 def _row(at: str, cells: list[dict[str, float]], verdict: Verdict) -> str:
-    negative, other = (cell["momentum"] for cell in cells)
-    return f"{at:>24} {negative:9g} {other:6g}  {times(verdict)}, {verdict.verdict}"
+    best, other = (cell["momentum"] for cell in cells)
+    return f"{at:>24} {best:9g} {other:13g}  {times(verdict)}, {verdict.verdict}"
 
 
 def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Verdict], lines: dict[str, Verdict]) -> None:
@@ -154,5 +154,5 @@ def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Verdict], lines: d
     axes.axhline(1.0, color="0.8", linewidth=1, zorder=0)
     _style.plain_log(axes, "x")
     axes.set_xlabel("smallest learning rate of the grid")
-    axes.set_ylabel("times as many updates without negative momentum")
+    axes.set_ylabel("updates if momentum must not be negative, relative")
     axes.legend()

@@ -217,10 +217,9 @@ def _inputs(programs: Sequence[Experiment]) -> dict[str, str]:
     """What a sweep reads besides its config, by its contents: the cells of other inputs do not belong to it."""
     digests: dict[str, list[str]] = {}
     for made in programs:
-        start = made.config.start_from
-        warm = (
-            {"start_from": hashlib.sha256(pathlib.Path(start, "SHA256SUMS").read_bytes()).hexdigest()} if start else {}
-        )
+        start, warm = made.config.start_from, {}
+        if start and made.named.start_from is None:
+            warm = {"start_from": hashlib.sha256(pathlib.Path(start, "SHA256SUMS").read_bytes()).hexdigest()}
         for name, digest in (trace_inputs(made.named.asynchrony) | warm).items():
             digests.setdefault(name, []).append(digest)
     return {name: " ".join(dict.fromkeys(found)) for name, found in digests.items()}
