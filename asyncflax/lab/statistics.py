@@ -288,9 +288,9 @@ def decide_all(verdicts: Sequence[Verdict], *, claim: str = "greater") -> OrderV
     """Whether a claim holds at all of several places: pairs of methods, numbers of workers.
 
     `holm` adjusts the p values. A claim that one arm is better is 'seen' if all are significant in its direction,
-    'refuted' if one is significant in the other; where neither is so, 'equivalent' if each place alone is, and else
-    'not decided'. A claim that arms are equal is 'equivalent' if each place is, and 'refuted' if one is: the former
-    needs no adjustment, as all tests have to be passed, and the latter has none.
+    'refuted' if one is significant in the other; where neither is so, 'equivalent' if each place passes its tests of
+    equivalence, and else 'not decided'. A claim that arms are equal is 'equivalent' if each place is, and 'refuted' if
+    one is: the former needs no adjustment, as all tests have to be passed, and the latter has none.
 
     Args:
       verdicts: one for each place, of one of the functions above and below.
@@ -314,10 +314,10 @@ def decide_all(verdicts: Sequence[Verdict], *, claim: str = "greater") -> OrderV
     if not verdicts:
         raise ValueError("verdicts must have one at least, got none.")
     adjusted = holm(np.array([each.p for each in verdicts]))
-    words = {each.verdict for each in verdicts}
-    verdict = "equivalent" if words == {"equivalent"} else "not decided"
+    alike = lambda each: each.verdict != "not decided" and each.p_equivalent <= LEVEL
+    verdict = "equivalent" if all(map(alike, verdicts)) else "not decided"
     if claim == "equal":
-        verdict = "refuted" if "refuted" in words else verdict
+        verdict = "refuted" if any(each.verdict == "refuted" for each in verdicts) else verdict
     else:
         in_favour = np.array([each.interval.value > 0 for each in verdicts])
         significant = adjusted <= LEVEL

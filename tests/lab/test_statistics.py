@@ -19,6 +19,7 @@ from asyncflax.lab.statistics import (
     VERDICTS,
     check_seeds,
     criterion_digest,
+    decide_all,
     decide_difference,
     decide_number,
     decide_order,
@@ -244,6 +245,31 @@ def test_an_order_takes_more_than_each_pair_alone():
 
 
 # --- trends
+
+
+@pytest.mark.parametrize(
+    "means, claim, verdict",
+    [
+        ((0.02, 0.03), "greater", "seen"),
+        ((0.02, -0.03), "greater", "refuted"),
+        ((0.02, 0.0), "greater", "not decided"),
+        ((0.001, 0.0), "greater", "equivalent"),
+        ((0.0, 0.001), "equal", "equivalent"),
+        ((0.0, 0.03), "equal", "refuted"),
+        ((0.0, 0.004), "equal", "not decided"),
+    ],
+)
+def test_a_claim_at_several_places_holds_where_it_holds_at_all(means, claim, verdict):
+    decided = decide_all([decide_difference(mean + 0.005 * SPREAD, claim=claim) for mean in means], claim=claim)
+    assert decided.verdict == verdict and len(decided.pairs) == len(decided.p_holm) == 2
+
+
+def test_trainings_that_miss_are_not_equivalent_at_several_places_either():
+    updates = np.where(np.arange(SEEDS) < 2, np.inf, 100.0 + np.arange(SEEDS))
+    place = decide_updates(updates, updates, horizon=200.0)
+    assert place.p_equivalent <= 0.05 and decide_all([place, place]).verdict == "not decided"
+    with pytest.raises(ValueError, match="verdicts must have one at least"):
+        decide_all([])
 
 
 @pytest.mark.parametrize("levels", [3, 5])
