@@ -213,7 +213,9 @@ class TrainConfig:
         """What `start_from` names if it is no checkpoint."""
         if "(" not in self.start_from:
             return None
-        return read("config.start_from", self.start_from, {"one_worker": one_worker}, ("config",))
+        spec = read("config.start_from", self.start_from, {"one_worker": one_worker}, ("config",))
+        spec.arguments(config=self)
+        return spec
 
     def _check_images(self, dataset: Spec) -> None:
         """Raises on fields that the data set does not use, and on wrong values of those of ImageNet."""

@@ -189,3 +189,20 @@ def test_a_warm_start_has_the_parameters_of_the_checkpoint_and_all_else_of_the_c
     )
     with pytest.raises(ValueError, match=r"is of another model: params/dense/kernel"):
         make_experiment(other)
+
+
+def test_a_warm_start_by_one_worker_is_a_training_of_its_own(tmp_path):
+    """It depends on neither the workers nor the seed nor the method of the run that it begins."""
+    first = dataclasses.replace(SMALL, model="Mlp(hidden=4)", num_updates=20, eval_every=20)
+    first = dataclasses.replace(
+        first, num_workers=1, algorithm="momentum_asgd", learning_rate=0.2, momentum=0.5, seed=3
+    )
+    expected = train_and_evaluate(first, tmp_path / "first").state.params
+    start = "one_worker(num_updates=20, learning_rate=0.2, momentum=0.5, seed=3)"
+    for fields in ({"num_workers": 4, "seed": 1}, {"algorithm": "asgd", "momentum": 0.0, "num_updates": 7}):
+        made = make_experiment(dataclasses.replace(first, start_from=start, **fields))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), made.params, expected)
+    with pytest.raises(ValueError, match=r"config\.start_from: one_worker has no option 'updates'"):
+        dataclasses.replace(first, start_from="one_worker(updates=20)").check()
+    with pytest.raises(ValueError, match=r"config\.start_from: one_worker needs num_updates"):
+        dataclasses.replace(first, start_from="one_worker(learning_rate=0.2)").check()

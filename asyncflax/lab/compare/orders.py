@@ -123,21 +123,22 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
       >>> str(order.of(["closed_loop_momentum", "fixed 0.0", "fixed 0.6"]))
       'closed_loop_momentum > fixed 0.0, fixed 0.6'
     """
+    field = "config.equals" if equal else "config.orders"
     orders: dict[str, Order] = {}
-    for name, chain in parse_items("config.orders", value):
+    for name, chain in parse_items(field, value):
         listed = chain if isinstance(chain, tuple | list) else (chain,)
         places = tuple(tuple(map(str, place)) if isinstance(place, tuple | list) else (str(place),) for place in listed)
         labels = [label for place in places for label in place]
         if len(places) < 2 or not all(places) or not all(map(str.strip, labels)):
-            raise ValueError(f"config.orders must be like {_EXAMPLE}, two places at least, got {chain!r}.")
+            raise ValueError(f"{field} must be like {_EXAMPLE}, two places at least, got {chain!r}.")
         twice = [label for i, label in enumerate(labels) if label in labels[:i]]
         if twice:
-            raise ValueError(f"config.orders: {chain!r} has {twice[0]!r} twice.")
+            raise ValueError(f"{field}: {chain!r} has {twice[0]!r} twice.")
         found = slug(name or labels[0])
         if not found:
-            raise ValueError(f"config.orders: {chain!r} needs a name of letters a-z or digits, as in 'name=(a, b)'.")
+            raise ValueError(f"{field}: {chain!r} needs a name of letters a-z or digits, as in 'name=(a, b)'.")
         if found in orders:
-            raise ValueError(f"config.orders has the name {found!r} twice; give one another, as in 'other={chain}'.")
+            raise ValueError(f"{field} has the name {found!r} twice; give one another, as in 'other={chain}'.")
         orders[found] = Order(found, places, equal)
     return list(orders.values())
 
