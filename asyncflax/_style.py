@@ -44,6 +44,9 @@ def plain_log(axes: Any, which: str) -> None:
     """Makes the 'x' or 'y' axis of what is drawn logarithmic, with ticks such as 10, 20, 50 instead of 2 x 10^1."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+    low, high = getattr(axes.dataLim, f"interval{which}")
+    if low == high > 0:  # of a single value matplotlib knows no range
+        axes.set(**{f"{which}lim": (low / 2, 2 * high)})
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
     low, high = axis.get_view_interval()

@@ -9,8 +9,8 @@ look at the start: the paper begins at a checkpoint of 4,000 updates, on ImageNe
 Here softmax regression on digits begins where one worker without momentum has come to a loss of about 0.5, the same
 parameters for all seeds, and is trained to 0.2. How noisy gradients are decides what staleness costs, so there are
 three sizes of batches. The loss is that of training, the mean of 640 images (320 with batches of 64), on the parameters
-that workers read. The first 8 seeds choose momentum and learning rate for each number of workers, the 32 others judge. A penalty
-below 1.1, and above its inverse, is none.
+that workers read. The first 8 seeds choose momentum and learning rate for each number of workers, the 32 others judge.
+A penalty below 1.1, and above its inverse, is none.
 
 | variant | what | where |
 |---|---|---|

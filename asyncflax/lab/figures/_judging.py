@@ -10,7 +10,7 @@ import xarray
 
 from asyncflax import _style
 from asyncflax.lab.figures._words import refuse_no_updates
-from asyncflax.lab.statistics import JUDGING_SEEDS, Verdict, check_seeds, decide_updates
+from asyncflax.lab.statistics import JUDGING_SEEDS, Interval, Verdict, check_seeds, decide_updates, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
 
 _FEW = "few seeds"
@@ -79,6 +79,15 @@ class Race(NamedTuple):
     def of_judges(self, numbers: xarray.DataArray) -> xarray.DataArray:
         """Those of the seeds that judge."""
         return numbers.isel(seed=slice(self.choosing, None))
+
+    def ratio(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Interval:
+        """The updates of the second of two cells over those of the first, geometric means; T where a target is missed.
+
+        Where the paired t interval decides, this is it.
+        """
+        logs = self.of_judges(self.logs)
+        one, other = (logs.sel({name: float(value) for name, value in cell.items()}).values for cell in (first, second))
+        return student(other - one).exp()
 
     def decide(self, first: Mapping[str, Any], second: Mapping[str, Any], **options: Any) -> Verdict:
         """Whether the first of two cells is sooner than the second; `options` are those of `decide_updates`."""

@@ -77,12 +77,8 @@ def fixed_momentum(
     )
     left.legend()
     _style.plain_log(left, "y")
-    gains = np.array([verdict.interval.exp() for verdict in verdicts.values() if verdict.test != "Gehan"]).reshape(
-        -1, 3
-    )
-    compared = [m for m, verdict in verdicts.items() if verdict.test != "Gehan"]
-    value, low, high = gains.T
-    right.errorbar(compared, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="measured")
+    value, low, high = np.array([race.ratio(*arms.values()) for arms in cells.values()]).T
+    right.errorbar(workers, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="measured")
     right.plot(
         [1, 2, 4, 8, 16], np.array([2, 2, 2, 3, 16]) / [1, 1, 2, 2, 6], **_style.look(1), label="paper, CIFAR-10"
     )

@@ -67,12 +67,21 @@ def negative_momentum(
     of_mean = decide_difference(gains.mean(0), bound=np.log(RATIO_BOUND), exception=few)
 
     left, middle, right = figure.subplots(1, 3)
-    _draw_gains(left, rates[:a_decade], of_grids, {"mean of these": of_mean, "all rates": of_fine})
+    lines = {"mean of these": of_mean.interval.exp(), "all rates": race.ratio(*fine)}
+    _draw_gains(left, rates[:a_decade], [race.ratio(*cells) for cells in grids], lines)
     curves = np.exp(logs.mean("seed"))
     middle.plot(momenta, curves.min("learning_rate").transpose("momentum"), **_style.look(0), label="all rates")
     coarse = [curves.isel(learning_rate=slice(phase, None, a_decade)).min("learning_rate") for phase in range(a_decade)]
     for k, line in enumerate(coarse):
-        middle.plot(momenta, line, color=_style.GREY, linewidth=1, zorder=1, label="one a decade" if k == 0 else None)
+        middle.plot(
+            momenta,
+            line,
+            marker=".",
+            color=_style.GREY,
+            linewidth=1,
+            zorder=1,
+            label="one a decade" if k == 0 else None,
+        )
     _style.plain_log(middle, "y")
     middle.set_xlabel("explicit momentum")
     middle.set_ylabel(f"updates to {words(metric)} {target:g}, best learning rate")
@@ -137,20 +146,15 @@ def _row(at: str, cells: list[dict[str, float]], verdict: Verdict) -> str:
     return f"{at:>24} {best:9g} {other:13g}  {times(verdict)}, {verdict.verdict}"
 
 
-def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Verdict], lines: dict[str, Verdict]) -> None:
+def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Interval], lines: dict[str, Interval]) -> None:
     """The ratio by where a grid of one rate a decade lies, and those of the mean and of all rates as bands."""
-    pairs = [(phase, verdict.interval.exp()) for phase, verdict in zip(phases, of_grids, strict=True)]
-    shown = [(phase, each) for (phase, each), verdict in zip(pairs, of_grids, strict=True) if verdict.test != "Gehan"]
-    if shown:
-        value, low, high = np.array([each for _, each in shown]).T
-        bars = [value - low, high - value]
-        axes.errorbar([p for p, _ in shown], value, yerr=bars, **_style.look(0), capsize=4, label="one rate a decade")
-    for k, (label, verdict) in enumerate(lines.items(), start=1):
-        interval: Interval = verdict.interval.exp()
-        if verdict.test != "Gehan":
-            look = _style.look(k)
-            axes.axhline(interval.value, color=look["color"], linestyle="--", label=label)
-            axes.axhspan(*interval[1:], color=look["color"], alpha=0.15, linewidth=0)
+    value, low, high = np.array(of_grids).T
+    bars = [value - low, high - value]
+    axes.errorbar(phases, value, yerr=bars, **_style.look(0), capsize=4, label="one rate a decade")
+    for k, (label, interval) in enumerate(lines.items(), start=1):
+        color = _style.look(k)["color"]
+        axes.axhline(interval.value, color=color, linestyle="--", label=label)
+        axes.axhspan(*interval[1:], color=color, alpha=0.15, linewidth=0)
     axes.axhline(1.0, color="0.8", linewidth=1, zorder=0)
     _style.plain_log(axes, "x")
     axes.set_xlabel("smallest learning rate of the grid")

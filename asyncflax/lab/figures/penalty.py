@@ -58,10 +58,8 @@ def penalty(
     needed = {m: float(np.exp(race.of_judges(race.logs).sel(cell).mean())) for m, cell in cells.items()}
 
     left, right = figure.subplots(1, 2)
-    known = {m: verdict.interval.exp() for m, verdict in verdicts.items() if verdict.test != "Gehan"}
-    value, low, high = np.array([(1.0, 1.0, 1.0), *known.values()]).T
-    bars = [value - low, high - value]
-    left.errorbar([fewest, *known], value, yerr=bars, **_style.look(0), capsize=4, label="measured")
+    value, low, high = np.array([race.ratio(cells[fewest], cell) for cell in cells.values()]).T
+    left.errorbar(workers, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="measured")
     left.plot(list(PUBLISHED), list(PUBLISHED.values()), **_style.look(1), label="paper, ImageNet, warm start")
     left.axhline(1.0, color="0.8", linewidth=1, zorder=0)
     left.set_xscale("log", base=2)
