@@ -16,6 +16,7 @@ from asyncflax.lab.figures.best_momentum import best_momentum
 from asyncflax.lab.figures.efficiency import efficiency
 from asyncflax.lab.figures.fixed_momentum import fixed_momentum
 from asyncflax.lab.figures.negative_momentum import negative_momentum
+from asyncflax.lab.figures.penalty import penalty
 from asyncflax.lab.figures.tuned_momentum import tuned_momentum
 from asyncflax.lab.sweep import SweepConfig, best_cells, paired_change, updates_to_target
 from asyncflax.train.config import TrainConfig
@@ -180,22 +181,35 @@ def test_best_momentum_is_that_of_the_highest_accuracy():
 DECADES = tuple(0.1 * 10 ** (k / 2) for k in range(4))  # two grids of one rate a decade
 
 
-def negative(speed):
-    return results((8,), (-0.2, -0.09, 0.0, 0.3), noisy(speed, 0.02), DECADES, range(20)).isel(num_workers=0)
-
-
-@pytest.mark.parametrize("cost, verdict", [(1.2, "seen"), (1.0, "equivalent"), (0.8, "refuted"), (1.09, "not decided")])
-def test_negative_momentum_is_judged_on_both_kinds_of_grids(cost, verdict):
-    speed = lambda m, mu, rate: 300 * (cost if mu >= 0 else 1.0) * (1 + 0.02 * abs(np.log(rate / 0.3)))
-    found = negative(speed)
-    if verdict == "not decided":  # seeds differ in what negative momentum does
-        gain = np.where(np.arange(20) % 2, 1.3, 0.85)
-        accuracy = found.test_accuracy * xarray.where(found.momentum < 0, xarray.DataArray(gain, dims="seed"), 1.0)
-        found["test_accuracy"] = accuracy.transpose(*found.test_accuracy.dims)
+@pytest.mark.parametrize(
+    "choosing, judging, verdict",
+    [
+        (1.2, (1.2, 1.2), "seen"),
+        (1.0, (1.0, 1.0), "equivalent"),
+        (0.8, (0.8, 0.8), "equivalent"),  # the best is not negative
+        (1.2, (0.8, 0.8), "refuted"),  # what was chosen was luck
+        (1.2, (1.4, 0.8), "not decided"),  # seeds differ
+    ],
+)
+def test_negative_momentum_is_judged_on_both_kinds_of_grids(choosing, judging, verdict):
+    """By how many times as many updates it takes without, of the seeds that choose and of those that judge."""
+    cost = lambda seed: choosing if seed < 4 else judging[seed % 2]
+    common = lambda mu, rate: 300 * (1 + abs(mu)) * (1 + 0.02 * abs(np.log(rate / 0.3)))
+    speed = lambda m, mu, rate, seed: common(max(mu, 0), rate) * (cost(seed) if mu >= 0 else 1.0) * (1 + seed / 500)
+    found = results((8,), (-0.2, 0.0, 0.3), speed, DECADES, range(20)).isel(num_workers=0)
     coarse, fine = negative_momentum(Figure(), found, **OPTIONS).claims
     assert (coarse["verdict"], fine["verdict"]) == (verdict, verdict)
     assert coarse["name"] == "negative-momentum-digits-smallcnn-8-decades"
     assert fine["interval"][0] <= fine["value"] <= fine["interval"][1]
+
+
+@pytest.mark.parametrize(
+    "cost, verdict", [({}, "equivalent"), ({8: 1.5}, "refuted"), ({2: 1.09, 4: 1.09, 8: 1.09}, "not decided")]
+)
+def test_a_penalty_is_one_at_every_number_of_workers_or_none(cost, verdict):
+    speed = noisy(lambda m, mu, rate: 300 * cost.get(m, 1.0) * (1 + abs(mu - 0.3)), 0.05)
+    (claim,) = penalty(Figure(), results(speed=speed, **JUDGED), **OPTIONS).claims
+    assert claim["verdict"] == verdict and "From a cold start" in claim["statement"]
 
 
 def test_learning_rates_of_negative_momentum_are_even():
