@@ -19,8 +19,8 @@ A penalty below 1.1, and above its inverse, is none.
 | `batch_64` | batches of 64, a warm start, 7,200 cells of 320 updates | 2 cores, 1 minute of CPU |
 | `fast` | batches of 64, 4 seeds, 1 and 4 workers: for trying things | 2 cores, 1 minute |
 
-Fixed before judging: the digests of `asyncflax.lab.figures.criteria` begin with 9aa9eb786185, 963737867bea, d7de7e39ac75
-for batches of 1, 8 and 64.
+Fixed before judging: the digests of `asyncflax.lab.figures.criteria` begin with 9aa9eb786185, 963737867bea,
+d7de7e39ac75 for batches of 1, 8 and 64.
 """
 
 from asyncflax.lab.sweep import SweepConfig

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import xarray
 
 from asyncflax import _check, _style
@@ -111,7 +112,7 @@ def criteria(config: SweepConfig) -> dict[str, str]:
       config: of a sweep.
 
     Raises:
-      TypeError, ValueError: see `check`.
+      TypeError, ValueError: `check` would raise.
 
     Example:
       >>> from asyncflax.lab import figures
@@ -120,7 +121,7 @@ def criteria(config: SweepConfig) -> dict[str, str]:
       >>> list(figures.criteria(SweepConfig(axes=axes, figure="negative_momentum(target=0.1)")))
       ['negative_momentum(target=0.1)']
     """
-    seeds = Grid.of(config).axes.get("seed", ())
+    seeds = np.atleast_1d(dict(parse_items("axes", config.axes)).get("seed", ())).tolist()
     return {
         str(spec): criterion_digest(config, judging_seeds(seeds, spec.option("choosing")), figure=str(spec))
         for spec in _specs(config)
