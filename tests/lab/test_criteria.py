@@ -45,8 +45,7 @@ def test_judged_trainings_outlast_the_memory_of_momentum(name, variant):
     else:
         axes = config.axes
         workers, momentum = max(axes.get("num_workers", [config.train.num_workers])), max(axes["momentum"])
-    if variant != "cifar10":  # an exception, by its cost
-        assert config.train.num_updates >= least_updates(workers, momentum)
+    assert config.train.num_updates >= least_updates(workers, momentum)
 
 
 @pytest.mark.parametrize("name", JUDGED)
