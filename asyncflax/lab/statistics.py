@@ -115,6 +115,12 @@ class Verdict(NamedTuple):
     test: str
     exception: str
 
+    @property
+    def words(self) -> str:
+        """The verdict, and whether what is significant is no more than the bound of equivalence."""
+        small = self.verdict in ("seen", "refuted") and self.p_equivalent <= LEVEL
+        return f"{self.verdict}, within the bound of equivalence" if small else self.verdict
+
 
 class OrderVerdict(NamedTuple):
     """What an experiment says about an order of methods, or about a claim that is to hold at several places.

@@ -268,10 +268,11 @@ def _log_losses(results: xarray.Dataset) -> xarray.DataArray:
 def _ours(order: Order, m: int, pairs: Mapping[tuple[str, str], Verdict], verdict: str) -> str:
     """The differences at a number of workers, and the verdict there."""
     if order.equal:
-        texts = [f"{a} less {b} {_shown(order, each)} points" for (a, b), each in pairs.items()]
+        texts = [f"{a} less {b} {_shown(order, each)} points, {each.words}" for (a, b), each in pairs.items()]
     else:
-        texts = [f"loss of {b} {_shown(order, each)} times that of {a}" for (a, b), each in pairs.items()]
-    return f"{of_workers(m)}: {', '.join(texts)}, {verdict}"
+        texts = [f"loss of {b} {_shown(order, each)} times that of {a}, {each.words}" for (a, b), each in pairs.items()]
+    all_of = f"; all of them: {verdict}" if len(texts) > 1 else ""
+    return f"{of_workers(m)}: {'; '.join(texts)}{all_of}"
 
 
 def _shown(order: Order, decided: Verdict) -> str:

@@ -111,7 +111,7 @@ def negative_momentum(
     coarse_claim = {
         "name": f"negative-momentum-{name}-{workers}-decades",
         "statement": f"{question} {where}, learning rates in decades, mean over {a_decade} such grids).",
-        "ours": f"{times(of_mean)} times as many if not; {times(least)} to {times(largest)} by where the grid begins",
+        "ours": f"{times(of_mean)} times as many if not, {of_mean.words}; {times(least)} to {times(largest)} by where the grid begins",
         "value": of_mean.interval.exp().value,
         "interval": of_mean.interval.exp()[1:],
         "verdict": of_mean.verdict,
@@ -120,7 +120,7 @@ def negative_momentum(
     fine_claim = {
         "name": f"negative-momentum-{name}-{workers}-fine",
         "statement": f"{question} {where}, {a_decade} learning rates a decade).",
-        "ours": f"{times(of_fine)} times as many if not; momentum {fine[0]['momentum']:g} against "
+        "ours": f"{times(of_fine)} times as many if not, {of_fine.words}; momentum {fine[0]['momentum']:g} against "
         f"{fine[1]['momentum']:g}",
         "value": interval.value,
         "interval": interval[1:],
