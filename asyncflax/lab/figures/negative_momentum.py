@@ -111,7 +111,8 @@ def negative_momentum(
     coarse_claim = {
         "name": f"negative-momentum-{name}-{workers}-decades",
         "statement": f"{question} {where}, learning rates in decades, mean over {a_decade} such grids).",
-        "ours": f"{times(of_mean)} times as many if not, {of_mean.words}; {times(least)} to {times(largest)} by where the grid begins",
+        "ours": f"{times(of_mean)} times as many if not, {of_mean.words}; {times(least)} to {times(largest)} by where "
+        "the grid begins",
         "value": of_mean.interval.exp().value,
         "interval": of_mean.interval.exp()[1:],
         "verdict": of_mean.verdict,
