@@ -14,7 +14,7 @@ A penalty below 1.1, and above its inverse, is none.
 
 | variant | what | where |
 |---|---|---|
-| `batch_1` | batches of 1, a warm start, 7,200 cells of 4,000 updates | 2 cores, 2 minutes of CPU |
+| `batch_1` | batches of 1, a warm start, 7,200 cells of 4,000 updates | 2 cores, 1 minute of CPU |
 | `batch_8` | batches of 8, a warm start, 7,200 cells of 800 updates | 2 cores, 1 minute of CPU |
 | `batch_64` | batches of 64, a warm start, 7,200 cells of 320 updates | 2 cores, 1 minute of CPU |
 | `fast` | batches of 64, 4 seeds, 1 and 4 workers: for trying things | 2 cores, 1 minute |

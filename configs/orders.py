@@ -22,12 +22,12 @@ point. All 16 seeds judge, as nothing is chosen. A training outlasts the memory 
 
 | variant | what | where |
 |---|---|---|
-| `mlp` | a perceptron on digits, 32 workers, learning rate 0.06 | 2 cores, 2 minutes of CPU |
-| `mlp_short_steps` | the same with 0.01 | 2 cores, 2 minutes of CPU |
-| `mlp_16` | a perceptron on digits, 16 workers, 0.06 | 2 cores, 2 minutes of CPU |
-| `stragglers` | 32 workers of which 2 are ten times slower, 0.06, OrMo's questions only | 2 cores, 2 minutes of CPU |
-| `cnn` | SmallCnn on digits, 16 workers, 0.02 | 2 cores, 5 minutes of CPU |
-| `cnn_short_steps` | the same with 0.0033 | 2 cores, 5 minutes of CPU |
+| `mlp` | a perceptron on digits, 32 workers, learning rate 0.06 | 2 cores, 1 minute |
+| `mlp_short_steps` | the same with 0.01 | 2 cores, 1 minute |
+| `mlp_16` | a perceptron on digits, 16 workers, 0.06 | 2 cores, 1 minute |
+| `stragglers` | 32 workers of which 2 are ten times slower, 0.06, OrMo's questions only | 2 cores, 1 minute |
+| `cnn` | SmallCnn on digits, 16 workers, 0.02 | 2 cores, 1 minute |
+| `cnn_short_steps` | the same with 0.0033 | 2 cores, 1 minute |
 | `cifar10` | cifar10_quick, 16 workers, 0.0001, 5 methods, 6 seeds | 2 cores, 90 minutes of CPU; not run |
 | `fast` | a perceptron, 20 gradients: for trying things | 2 cores, 1 minute |
 

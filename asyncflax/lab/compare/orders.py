@@ -225,9 +225,9 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
     train = config["train"]
     weakest = min(every.pairs, key=lambda each: -abs(each.interval.value) if order.equal else each.interval.value)
     interval = weakest.interval if order.equal else weakest.interval.exp()
-    rates = f"best of {len(scales)} learning rates" if len(scales) > 1 else f"learning rate {train['learning_rate']:g}"
+    rates = f"best of {len(scales)} learning rates" if len(scales) > 1 else f"learning rate {train['learning_rate']:.2g}"
     about = (train["dataset"], train["model"], rates, law, _list(workers))
-    where = slug(f"{train['dataset']} {train['model'].partition('(')[0]} {train['learning_rate']:g} {law}")
+    where = slug(f"{train['dataset']} {train['model'].partition('(')[0]} {train['learning_rate']:.2g} {law}")
     least = max(each.detectable for each in every.pairs)
     seen = f"{100 * least:.1f} points" if order.equal else f"a ratio of {math.exp(least):.2f}"
     texts = [_ours(order, m, of_pairs, decided[m]) for m, of_pairs in pairs.items()]
