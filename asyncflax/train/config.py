@@ -262,5 +262,5 @@ def one_worker(
     kept += ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes", "eval_batch_size")
     fields = {name: getattr(config, name) for name in kept}
     fields |= {"learning_rate": learning_rate, "momentum": momentum, "num_updates": num_updates, "seed": seed}
-    every = {"log_every": num_updates, "eval_every": num_updates, "checkpoint_every": num_updates}
-    return TrainConfig(**fields, **every)
+    fields |= dict.fromkeys(("log_every", "eval_every", "checkpoint_every"), num_updates)
+    return TrainConfig(**fields)

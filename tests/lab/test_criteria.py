@@ -26,7 +26,7 @@ def load(name):
 
 
 def criteria(config):
-    return (compare if isinstance(config, CompareConfig) else figures).criteria(config)
+    return compare.criteria(config) if isinstance(config, CompareConfig) else figures.criteria(config)
 
 
 @pytest.mark.parametrize("name, variant", ALL)

@@ -89,7 +89,9 @@ def order_figure(results: xarray.Dataset, finding: Finding) -> Any:
     for (left, right), (m, verdicts) in zip(panels, finding.verdicts.items(), strict=True):
         for k, method in enumerate(finding.methods):
             run = part.sel({"method": method, "num_workers": m})
-            mean = run.mean("seed", skipna=False) if order.equal else np.exp(np.log(run).mean("seed", skipna=False))
+            logs = run if order.equal else xarray.apply_ufunc(np.log, run)
+            mean = logs.mean("seed", skipna=False)
+            mean = mean if order.equal else xarray.apply_ufunc(np.exp, mean)
             left.plot(mean[axis], mean, **_style.look(k, mean.size), label=method)
         if not order.equal:
             _style.plain_log(left, "y")

@@ -214,7 +214,7 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
     methods = list(dict.fromkeys(k for place in order.places for k in place))
     if failures := _failures(results, methods):
         table += ["", f"{failures[0].upper()}{failures[1:]}."]
-    scales = config["learning_rate_scales"]
+    train, scales = config["train"], config["learning_rate_scales"]
     reason = ""
     if len(scales) > 1 and not choosing:
         reason = "the seeds that judge have also picked the learning rates; set config.choosing"
@@ -222,12 +222,12 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
         reason = f"{seeds} seeds judge; it takes {JUDGING_SEEDS}, or a reason for fewer in config.exception"
     if reason:
         return Finding([*table, "", f"No claim: {reason}."], methods, law, None, order, pairs)
-    train = config["train"]
+    rate = f"{train['learning_rate']:.2g}"
     weakest = min(every.pairs, key=lambda each: -abs(each.interval.value) if order.equal else each.interval.value)
     interval = weakest.interval if order.equal else weakest.interval.exp()
-    rates = f"best of {len(scales)} learning rates" if len(scales) > 1 else f"learning rate {train['learning_rate']:.2g}"
+    rates = f"best of {len(scales)} learning rates" if len(scales) > 1 else f"learning rate {rate}"
     about = (train["dataset"], train["model"], rates, law, _list(workers))
-    where = slug(f"{train['dataset']} {train['model'].partition('(')[0]} {train['learning_rate']:.2g} {law}")
+    where = slug(f"{train['dataset']} {train['model'].partition('(')[0]} {rate} {law}")
     least = max(each.detectable for each in every.pairs)
     seen = f"{100 * least:.1f} points" if order.equal else f"a ratio of {math.exp(least):.2f}"
     texts = [_ours(order, m, of_pairs, decided[m]) for m, of_pairs in pairs.items()]
@@ -262,7 +262,8 @@ def _log_losses(results: xarray.Dataset) -> xarray.DataArray:
     """Logarithms of training losses at the end; at most the loss on the test data before the first update."""
     runs = with_picked_rates(results.assign(last=last_losses(results)), "last", "test_loss")
     untrained = runs.test_loss.isel(update=0, drop=True)
-    return np.log(np.minimum(runs["last"].fillna(np.inf), untrained)).transpose("method", "num_workers", "seed")
+    losses: Any = np.minimum(runs["last"].fillna(np.inf), untrained)
+    return xarray.apply_ufunc(np.log, losses).transpose("method", "num_workers", "seed")
 
 
 def _ours(order: Order, m: int, pairs: Mapping[tuple[str, str], Verdict], verdict: str) -> str:

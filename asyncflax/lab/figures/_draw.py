@@ -95,6 +95,8 @@ def _check_axes(spec: Spec, axes: Mapping[str, tuple[Any, ...]]) -> None:
         raise ValueError(f"config.figure='{spec}' needs two seeds at least, for intervals; got {axes['seed']}.")
     if "momentum" in needed and len(axes["momentum"]) < 3 and spec.name == "tuned_momentum":
         raise ValueError(f"config.figure='{spec}' needs three momenta at least; config.axes has {axes['momentum']}.")
+    if spec.name == "penalty" and len(axes["num_workers"]) < 2:
+        raise ValueError(f"config.figure='{spec}' needs two numbers of workers; config.axes has {axes['num_workers']}.")
     if spec.accepts("choosing"):
         try:
             judging_seeds(axes["seed"], spec.option("choosing"))

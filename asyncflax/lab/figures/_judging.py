@@ -69,7 +69,7 @@ class Race(NamedTuple):
     @property
     def logs(self) -> xarray.DataArray:
         """log min(t, T), with T where the target is missed."""
-        return np.log(self.updates.fillna(self.horizon))
+        return xarray.apply_ufunc(np.log, self.updates.fillna(self.horizon))
 
     def best(self, over: tuple[str, ...], **labels: Any) -> xarray.Dataset:
         """`best_cells` on the seeds that choose, in the mean of log min(t, T), among some labels of the axes."""
@@ -95,7 +95,8 @@ class Race(NamedTuple):
         arms = (judged.sel({name: float(value) for name, value in cell.items()}).values for cell in (first, second))
         return decide_updates(*arms, horizon=self.horizon, exception=self.exception or _FEW, **options)
 
-    def missing_verdict(self) -> str:
+    @property
+    def no_verdict(self) -> str:
         """A line that says why there is none."""
         return f"{self.judges} seeds judge: no verdict; it takes {JUDGING_SEEDS}, or a reason for fewer in exception"
 

@@ -98,8 +98,10 @@ def fixed_momentum(
             f"{by_workers({m: verdicts[m]})}"
         )
     several = {m: verdict for m, verdict in verdicts.items() if m > 1}
-    if not race.decides or not several:
-        return Findings("\n".join([*rows, race.missing_verdict()]))
+    if not race.decides:
+        return Findings("\n".join([*rows, race.no_verdict]))
+    if not several:
+        return Findings("\n".join([*rows, "one number of workers: no verdict"]))
     found = [arms["tuned"]["momentum"] for arms in cells.values()]
     decided = decide_all(list(several.values()))
     most = max(several)

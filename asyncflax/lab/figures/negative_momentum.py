@@ -69,7 +69,7 @@ def negative_momentum(
     left, middle, right = figure.subplots(1, 3)
     lines = {"mean of these": of_mean.interval.exp(), "all rates": race.ratio(*fine)}
     _draw_gains(left, rates[:a_decade], [race.ratio(*cells) for cells in grids], lines)
-    curves = np.exp(logs.mean("seed"))
+    curves = xarray.apply_ufunc(np.exp, logs.mean("seed"))
     middle.plot(momenta, curves.min("learning_rate").transpose("momentum"), **_style.look(0), label="all rates")
     coarse = [curves.isel(learning_rate=slice(phase, None, a_decade)).min("learning_rate") for phase in range(a_decade)]
     for k, line in enumerate(coarse):
@@ -97,7 +97,7 @@ def negative_momentum(
         rows.append(_row(at, cells, verdict))
     rows += [_row("all", fine, of_fine), f"mean over one a decade: {times(of_mean)}, {of_mean.verdict}"]
     if not race.decides:
-        return Findings("\n".join([*rows, race.missing_verdict()]))
+        return Findings("\n".join([*rows, race.no_verdict]))
     (workers,), (name, trained) = workers_of(results), trained_on(results)
     least, largest = (extreme(of_grids, key=lambda each: each.interval.value) for extreme in (min, max))
     common = {

@@ -78,8 +78,8 @@ def penalty(
     for m, cell in cells.items():
         found = by_workers({m: verdicts[m]}) if m in verdicts else "1"
         rows.append(f"{m:7d} {cell['momentum']:9g} {cell['learning_rate']:6g} {needed[m]:8.0f}  {found}")
-    if not race.decides or not more:
-        return Findings("\n".join([*rows, race.missing_verdict()]))
+    if not race.decides:
+        return Findings("\n".join([*rows, race.no_verdict]))
     decided = decide_all(list(verdicts.values()), claim="equal")
     name, trained = trained_on(results)
     most = verdicts[workers[-1]]

@@ -80,10 +80,13 @@ def tuned_momentum(
         )
     diverged = int((results.diverged_at >= 0).sum())
     rows.append(f"{results.diverged_at.size} cells, {diverged} of them diverged")
-    if not race.decides or len(workers) < 3:
-        return Findings("\n".join([*rows, race.missing_verdict()]))
+    if not race.decides:
+        return Findings("\n".join([*rows, race.no_verdict]))
+    if len(workers) < 3:
+        return Findings("\n".join([*rows, "a trend needs three numbers of workers: no verdict"]))
     trend = decide_trend(alone.transpose("seed", "num_workers").values, direction="falls", exception=exception)
-    shift = optimum_shift(*(curves.sel(num_workers=m).values for m in (workers[-1], workers[0])), momenta)
+    most, fewest = (curves.sel(num_workers=m).values for m in (workers[-1], workers[0]))
+    shift = optimum_shift(most, fewest, momenta)
     rows.append(f"falls: {trend.verdict}, Page's test, p = {trend.p:.2g}; Spearman's {trend.interval.text()}")
     name, trained = trained_on(results)
     at = f"at {listed(workers)} workers"

@@ -299,8 +299,8 @@ def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarr
         values = np.stack([cell[name] for cell in cells]).reshape(*grid.shape, *value.shape)
         last = () if value.ndim == 0 else ("update",) if _at_evaluations(name) else ("trained",)
         variables[name] = ((*axes, *last), values.astype(np.int32) if value.dtype.kind == "i" else values)
-    about = {"config": json.dumps(dataclasses.asdict(config)), "device": device}
-    about["cpu_minutes"] = round(finished.cpu_seconds / 60, 3)
+    minutes = round(finished.cpu_seconds / 60, 3)
+    about = {"config": json.dumps(dataclasses.asdict(config)), "device": device, "cpu_minutes": minutes}
     return xarray.Dataset(variables, coords=coordinates, attrs=about)
 
 
