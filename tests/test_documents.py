@@ -248,7 +248,8 @@ def test_the_page_of_configs_has_a_valid_example_of_each_field():
                 config = kinds[0]()
                 with_field(config, name, example)
                 if isinstance(config, SweepConfig) and name == "figure":
-                    config.axes = "num_workers=(1, 2), learning_rate=(0.1, 0.2), momentum=(0, 0.3), seed=(0, 1)"
+                    config.axes = "num_workers=(1, 2), learning_rate=(0.1, 0.2), momentum=(0, 0.3, 0.9)"
+                    config.axes += f", seed={tuple(range(10))}"
                 check(config)
         for field, example, free in re.findall(r"`(\w+)=([^`]*)`(\*?)", last):
             kinds = {"sweep": [SweepConfig], "comparison": [CompareConfig]}.get(name, [TrainConfig])

@@ -82,8 +82,8 @@ class CompareConfig:
     equals: Items = dataclasses.field(default=(), metadata=_FREE)
     choosing: int = dataclasses.field(default=0, metadata=_FREE)
     exception: str = dataclasses.field(default="", metadata=_FREE)
-    source: Any = dataclasses.field(default="no paper", metadata=_FREE)
-    paper: Any = dataclasses.field(default="no number", metadata=_FREE)
+    source: Items = dataclasses.field(default="no paper", metadata=_FREE)
+    paper: Items = dataclasses.field(default="no number", metadata=_FREE)
     cells_at_once: int = dataclasses.field(default=0, metadata=_FREE)
     memory_gb: float = dataclasses.field(default=0.0, metadata=_FREE)
 
