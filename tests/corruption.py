@@ -434,7 +434,7 @@ COMMANDS = {
         *("launch/sweep.py", "--config=configs/figure3.py:fast", "--config.train.model=Mlp"),
         *("--config.train.num_updates=20", "--config.train.log_every=10", "--config.train.eval_every=10"),
         "--config.axes=num_workers=(1, 4), momentum=(0.0, 0.3), learning_rate=(0.2,), seed=({0}, {1})",
-        *("--config.figure=tuned_momentum(target=0.3)", "--config.cells_at_once=2"),
+        *("--config.figure=efficiency(target=0.3)", "--config.cells_at_once=2"),
     ],
     "comparison": [
         *("launch/compare.py", "--config=configs/dana_table.py:fast", "--config.num_workers=(2,)"),

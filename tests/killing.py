@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[str, str, dict[str, object]]] = {
     "closed_loop": ("train", "digits.py", {"algorithm": "closed_loop_momentum", **DIGITS}),
     "batch_norm": ("train", "resnet20.py:fast", {**EVERY, "batch_size": 4, "eval_every": 100}),
     "records": ("train", "imagenet_eight.py:fast", {**EVERY, "batch_size": 4, "eval_every": 100}),
-    "sweep": ("sweep", "figure3.py:fast", {**CELLS, "axes": AXES}),
+    "sweep": ("sweep", "figure3.py:fast", {**CELLS, "axes": AXES, "figure": "grid"}),
     "compare": ("compare", "closed_loop.py:fast", {**CELLS, "seeds": "(0, 1, 2)"}),
 }
 

@@ -158,7 +158,7 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
     command = [sys.executable, "launch/sweep.py", "--config=configs/figure3.py:fast", "--config.train.model=Mlp"]
     command += ["--config.train.num_updates=20", "--config.train.eval_every=10", "--config.train.log_every=10"]
     command += ["--config.axes=num_workers=(1, 2), momentum=(0.0, 0.5), learning_rate=(0.1,), seed=(0, 1)"]
-    command += ["--config.cells_at_once=1"]
+    command += ["--config.cells_at_once=1", "--config.figure=grid"]
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
 
     def start(workdir):
