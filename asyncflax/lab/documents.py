@@ -29,7 +29,7 @@ _MARKED = re.compile(r"(?<=^<!-- claims)(?:: *([^>\n]*?))? -->\n(.*?)(?=^<!-- /c
 
 
 def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
-    """A table with one row a claim in three columns; the verdict links to the figure, our number to the file.
+    """A table with a row a claim in three columns; the verdict links to the figure, or to the file if there is none.
 
     It is the short form: numbers end at their first semicolon, and sources have no arXiv number.
 
@@ -46,9 +46,9 @@ def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
     _check_claims(claims, folder)
     rows = []
     for claim in claims:
-        verdict = f"[{claim.verdict}]({folder}/{claim.figure})" if claim.figure else claim.verdict
+        verdict = f"[{claim.verdict}]({folder}/{claim.figure or f'{claim.name}.json'})"
         source, paper, ours = re.sub(r" \(arXiv:[\d.]+\)", "", claim.source), *map(_short, (claim.paper, claim.ours))
-        rows.append([f"{claim.statement} {source}.", paper, f"{verdict}: {_linked(ours, claim, folder)}"])
+        rows.append([f"{claim.statement} {source}.", paper, f"{verdict}: {ours}{_of_all(claim)}"])
     return _table(["claim", "paper", "ours (95 % interval)"], rows)
 
 
@@ -205,8 +205,12 @@ def _short(text: str) -> str:
 
 def _linked(ours: str, claim: Claim, folder: str) -> str:
     """Our number as a link to the claim's file."""
-    kind = {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
-    return f"[{ours}]({folder}/{claim.name}.json){kind}"
+    return f"[{ours}]({folder}/{claim.name}.json){_of_all(claim)}"
+
+
+def _of_all(claim: Claim) -> str:
+    """Which confidence an interval has, where it is not that of the column."""
+    return {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
 
 
 def _paper(source: str) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import _check, _memory, data, models, transforms
-from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients
+from asyncflax import _check, _memory, data, models
+from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.execute import init_run, need_memory, run_chunk
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
@@ -184,6 +184,28 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
         run_key,
         evaluate,
     )
+
+
+def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, first_event: int = 0) -> Plan:
+    """The plan of a trace, cut where a training is logged, evaluated and saved.
+
+    Args:
+      config: width, server, store and the intervals are used.
+      trace: the events.
+      mesh: the devices, or None for one.
+      first_event: the update of the training at which the trace begins.
+
+    >>> import asyncflax
+    >>> from asyncflax.train.config import TrainConfig
+    >>> from asyncflax.train.experiment import plan_of
+    >>> trace = asyncflax.staleness.constant(3).trace(num_updates=50)
+    >>> [chunk.events for chunk in plan_of(TrainConfig(), trace, first_event=970)]
+    [slice(970, 980, None), slice(980, 1000, None), slice(1000, 1020, None)]
+    """
+    places = {"width": config.width or None, "mesh": mesh, "server": config.server, "store": config.store}
+    every = (config.log_every, config.eval_every, config.checkpoint_every)
+    cuts = {-first_event % n + k for n in every for k in range(0, len(trace) - -first_event % n, n)}
+    return make_plan(trace, **places, cuts=cuts, first_event=first_event)
 
 
 def _trained(made: Experiment) -> tuple[Any, Any]:

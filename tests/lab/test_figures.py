@@ -271,6 +271,8 @@ def test_figures_and_their_claims_are_saved_under_the_command_and_the_criterion_
 
 
 def test_the_grid_is_drawn_whatever_its_axes(tmp_path):
-    for part in (results(), results().isel(num_workers=0, drop=True), results().isel(momentum=0, seed=0, drop=True)):
+    strengths = results().rename(momentum="algorithm.strength")
+    parts = (results(), results().isel(num_workers=0, drop=True), results().isel(momentum=0, seed=0, drop=True))
+    for part in (*parts, strengths, strengths.isel(learning_rate=0).expand_dims("momentum")):
         (drawn,) = figures.draw(part, SweepConfig(), tmp_path)
         assert f"{part.diverged_at.size} cells, 0 of them diverged" in drawn.table

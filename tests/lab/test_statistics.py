@@ -158,6 +158,34 @@ def test_differences_that_are_all_the_same_are_decided():
     assert decide_difference(np.full(SEEDS, 0.25), bound=0.25, claim="equal").verdict == "not decided"
 
 
+@pytest.mark.parametrize(
+    "interval, ends, verdict",
+    [
+        ((0.2, 0.3), {"low": 0.2, "high": 0.3}, "seen"),
+        ((0.2, 0.3), {"low": 0.3}, "not decided"),
+        ((0.2, 0.3), {"high": 0.25}, "not decided"),
+        ((0.2, 0.3), {"low": 0.31}, "refuted"),
+        ((0.2, 0.3), {"high": 0.19}, "refuted"),
+        ((0.2, 0.3), {"low": 0.25, "high": 0.25}, "not decided"),
+    ],
+)
+def test_a_number_is_where_its_interval_is(interval, ends, verdict):
+    assert decide_number(interval, **ends) == verdict
+
+
+@pytest.mark.parametrize(
+    "interval, ends, message",
+    [
+        ((0.3, 0.2), {}, r"interval must be \(low, high\), got \(0.3, 0.2\)"),
+        ((0.3, math.nan), {}, "interval must be finite"),
+        ((0.2, 0.3), {"low": 1.0, "high": 0.0}, "low must be at most high, got low=1.0, high=0.0"),
+    ],
+)
+def test_what_is_no_interval_is_refused(interval, ends, message):
+    with pytest.raises(ValueError, match=message):
+        decide_number(interval, **ends)
+
+
 def test_what_is_significant_and_small_is_said_to_be_so():
     small, large = (decide_difference(mean + 0.0005 * SPREAD) for mean in (0.001, 0.02))
     assert (small.verdict, small.words) == ("seen", "seen, within the bound of equivalence")

@@ -9,6 +9,7 @@ import xarray
 
 from asyncflax import _style
 from asyncflax.lab.compare.orders import slug
+from asyncflax.train import columns
 
 
 def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
@@ -19,7 +20,7 @@ def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
 
 def words(metric: str) -> str:
     """'test accuracy' for 'test_accuracy'."""
-    return metric.replace("_", " ").replace("train ", "training ")
+    return columns.long_name(metric)
 
 
 def train_config(results: xarray.Dataset) -> dict:

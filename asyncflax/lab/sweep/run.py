@@ -69,9 +69,11 @@ def run_sweep(
     Returns:
       an `xarray.Dataset` over the axes of the grid and
         `update`: test_loss, test_accuracy, simulated_time (seconds; NaN where the trace has no clock);
-        `trained`: train_loss, train_accuracy, gap, normalised_gap, means over the updates since the row before;
+        `trained`: train_loss, train_accuracy, staleness, gap, normalised_gap, explicit_momentum, means over the updates
+          since the row before;
         neither: diverged_at, the update at which a cell was seen to have diverged, or -1;
-      attributes: config, device, and cpu_minutes, what all cells took, whichever process trained them.
+      all with the attributes units and long_name; its own are config, device, and cpu_minutes, what all cells took,
+      whichever process trained them.
 
     Raises:
       RunError: the grid or the folder is not as it should be, or cells do not fit into memory; one clear sentence.
