@@ -18,8 +18,8 @@ import tokenize
 from collections import Counter
 
 ROOT = pathlib.Path(__file__).parents[1]
-FOLDERS = ("asyncflax", "tests", "configs", "launch", "benchmarks", "examples")
-KINDS = ("files", "code", "docstring", "comment")
+FOLDERS: tuple[str, ...] = ("asyncflax", "tests", "configs", "launch", "benchmarks", "examples")
+KINDS: tuple[str, ...] = ("files", "code", "docstring", "comment")
 _NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
