@@ -1,4 +1,4 @@
-"""Where files are, files that appear whole or not at all, and files that are known again when they are read back."""
+"""Default folders, atomic writes, and files with checksums."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import numpy as np
 
 
 class CorruptedError(ValueError):
-    """A file is not what was written, or belongs to something else."""
+    """A file has been modified, or belongs to something else."""
 
 
 def cache_folder() -> pathlib.Path:
-    """Where to keep what can be made again."""
+    """Folder for caches."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return pathlib.Path(base).expanduser() / "asyncflax"
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    """The folder of TensorFlow Datasets: what was given, or where they are by default."""
+    """Folder of TensorFlow Datasets: the given one, or the default."""
     return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Lets `write` fill a file beside `path`, and moves it there when it is on the disk.
+    """Writes to a temporary file next to `path`, syncs it and renames it.
 
-    A link at `path` is replaced, not followed. The file has the permissions that the umask leaves.
+    A symbolic link at `path` is replaced, not followed. Permissions follow the umask.
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
     try:
@@ -44,7 +44,7 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> N
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)  # closed: Windows moves no file that is open
+        os.replace(part, path)  # after closing: Windows cannot rename open files
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -52,13 +52,13 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> N
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, kind: str, run: str = "") -> None:
-    """Writes an .npz that `read_arrays` knows again.
+    """Writes an .npz file with a checksum, for `read_arrays`.
 
     Args:
-      path: of the file; replaced if it exists.
-      arrays: by name, none of objects.
-      kind: what the file is, with the version of its format, for example 'cells of a sweep, format 1'.
-      run: what the run is known by to which it belongs, see `Workdir.began`.
+      path: of the file, which is replaced if it exists.
+      arrays: by name; object arrays are not allowed.
+      kind: content and format version of the file, such as 'cells of a sweep, format 1'.
+      run: identifier of the run that it belongs to, see `Workdir.began`.
     """
     archive = io.BytesIO()
     about = {"kind": kind, "run": run}
@@ -67,24 +67,24 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, kind: 
 
 
 def read_arrays(path: pathlib.Path, *, kind: str, run: str = "") -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote to `path`, of the same kind and run.
+    """Reads a file of `write_arrays`, which must be of the same kind and run.
 
     Raises:
-      CorruptedError: a byte has changed, or the file is of another kind or run; the message says which.
+      CorruptedError: the checksum does not match, or the file is of another kind or run.
     """
     try:
         archive = verified(path.read_bytes())
         if archive is None:
             raise CorruptedError("its bytes do not match their SHA-256")
         if any(member.compress_type != zipfile.ZIP_STORED for member in zipfile.ZipFile(io.BytesIO(archive)).filelist):
-            raise CorruptedError("it is compressed")  # nothing here unpacks to more than the file has
+            raise CorruptedError("it is compressed")  # we write uncompressed; this excludes zip bombs
         with np.load(io.BytesIO(archive), allow_pickle=False) as file:
             arrays = dict(file)
         about = json.loads(str(arrays.pop("about")))
         found = about["kind"], about["run"]
     except CorruptedError:
         raise
-    except Exception as error:  # zip, npy and JSON have a dozen kinds
+    except Exception as error:  # zip, npy and JSON raise many types
         raise CorruptedError(f"it cannot be read: {error}") from error
     if found[0] != kind:
         raise CorruptedError(f"it holds {found[0]!r}, not {kind!r}")
@@ -94,28 +94,28 @@ def read_arrays(path: pathlib.Path, *, kind: str, run: str = "") -> dict[str, np
 
 
 def write_once(path: pathlib.Path, content: bytes) -> str:
-    """Writes a file that follows from others, if it is not there; one with another content is set aside, with a note.
+    """Writes a derived file unless it exists; a file with other content is set aside.
 
     Returns:
-      the note, '' where there is none.
+      a note about a file that was set aside, or ''.
     """
     note = ""
     if path.exists():
         if path.read_bytes() == content:
             return note
-        note = f"note: {path} is not what was written; it is now {set_aside(path).name} and written again"
+        note = f"note: {path} was modified; it is now {set_aside(path).name} and written again"
     write_atomically(path, lambda file: file.write(content))
     return note
 
 
 def sign(archive: bytes) -> bytes:
-    """A zip archive with the SHA-256 of all its bytes as its comment; the last two bytes are the comment's length."""
+    """Appends the SHA-256 of a zip archive as its comment, whose length is in the last two bytes."""
     digest = hashlib.sha256(archive).hexdigest().encode()
     return archive[:-2] + len(digest).to_bytes(2, "little") + digest
 
 
 def verified(signed: bytes) -> bytes | None:
-    """The archive that `sign` signed, None if a byte is not as it was."""
+    """Inverse of `sign`: the archive, or None if the checksum does not match."""
     archive = signed[:-66] + b"\0\0"
     return archive if sign(archive) == signed else None
 
@@ -130,8 +130,8 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Returns when a file, or a folder's list of names, is on the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    """Syncs a file or a folder to disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     file = os.open(path, os.O_RDONLY)
     try:

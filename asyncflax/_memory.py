@@ -1,4 +1,4 @@
-"""What would not fit into memory is refused at the door, before anything is computed or written."""
+"""Memory estimates: arguments that would not fit are rejected before anything is computed or written."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PROC, _CGROUPS = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
 
 
 def available() -> int | None:
-    """Bytes that this process could still have, by what the system and its control group say; None if nobody says."""
+    """Bytes that this process can still allocate, according to the system and its cgroup; None if unknown."""
     found = [size for size in (_of_system(), _of_group()) if size is not None]
     return min(found, default=None)
 
 
 def on_devices() -> int | None:
-    """Bytes that arrays on all devices together could still have; on CPUs those of the processes."""
+    """Bytes that are still available on all devices together; on CPUs, to all processes."""
     found = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("bytes_limit" in stats for stats in found):
         return jax.process_count() * sum(stats["bytes_limit"] - stats.get("bytes_in_use", 0) for stats in found)
@@ -31,17 +31,17 @@ def on_devices() -> int | None:
 
 
 def need(name: str, value: Any, size: float, what: str, *, there_are: int | None = None) -> None:
-    """Refuses an argument for which more bytes would be needed than there are.
+    """Raises if an argument requires more memory than is available.
 
     Args:
       name: of the argument.
-      value: of it, to be shown.
-      size: an estimate, in bytes.
-      what: needs them.
-      there_are: how many there are; by default those of this process.
+      value: of the argument, for the message.
+      size: estimate in bytes.
+      what: what requires them.
+      there_are: available bytes; by default, those of this process.
 
     Raises:
-      ValueError: there are fewer bytes.
+      ValueError: `size` exceeds the available memory.
     """
     there_are = available() if there_are is None else there_are
     if there_are is not None and size > there_are:
@@ -52,9 +52,9 @@ def need(name: str, value: Any, size: float, what: str, *, there_are: int | None
 
 
 def need_rows(name: str, value: Any, num_rows: int, row: Any) -> None:
-    """Refuses an argument that makes more rows like `row`, PyTree of arrays, than fit on the devices.
+    """Raises if `num_rows` copies of `row`, a PyTree of arrays, do not fit on the devices.
 
-    Where arrays are traced, none are made: a state may be that of another machine, whose shapes are asked for.
+    Traced arrays are not checked: only shapes may be wanted, for another machine.
     """
     leaves = jax.tree.leaves(row)
     if not any(map(_check.is_traced, (*leaves, jnp.zeros(())))):
@@ -62,7 +62,7 @@ def need_rows(name: str, value: Any, num_rows: int, row: Any) -> None:
 
 
 def num_bytes(tree: Any) -> int:
-    """Of all arrays."""
+    """Total size of all arrays, in bytes."""
     return sum(math.prod(jnp.shape(x)) * jnp.result_type(x).itemsize for x in jax.tree.leaves(tree))
 
 

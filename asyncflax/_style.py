@@ -1,4 +1,4 @@
-"""The look of all figures: colours, markers, titles, resolution, and how a figure is saved. Needs matplotlib."""
+"""Common style of all figures: colours, markers, titles, resolution, file format. Requires matplotlib."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DPI = 100
 
 
 def look(k: int, points: int | None = None) -> dict[str, Any]:
-    """Colour, marker and line of the k-th series. A line of many `points` has about ten markers, a short one all."""
+    """Colour, marker and line of the k-th series; long lines have about ten markers, short ones one per point."""
     many = points is not None and points > _SHORT
     return {
         "color": COLORS[k % len(COLORS)],
@@ -36,12 +36,12 @@ def workers(m: int) -> str:
 
 
 def integer_ticks(axis: Any) -> None:
-    """No ticks between integers, on a linear axis of updates or of staleness."""
+    """Restricts the ticks of a linear axis to integers."""
     axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def plain_log(axes: Any, which: str) -> None:
-    """Makes the 'x' or 'y' axis of what is drawn logarithmic, with ticks such as 10, 20, 50 instead of 2 x 10^1."""
+    """Sets a logarithmic 'x' or 'y' axis with plain ticks such as 10, 20, 50 instead of 2 x 10^1."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     low, high = getattr(axes.dataLim, f"interval{which}")
@@ -57,20 +57,20 @@ def plain_log(axes: Any, which: str) -> None:
 
 
 def title(figure: Any, text: str) -> None:
-    """The title of a whole figure, in as many lines as its width needs."""
+    """Sets the title of a figure, wrapped to its width."""
     lines = textwrap.wrap(text, int(11 * figure.get_figwidth()), break_long_words=True)
     figure.suptitle("\n".join(lines).replace("$", r"\$"), fontsize=11)
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure without axes, in inches, that makes room for labels, legends and titles."""
+    """Creates an empty figure with constrained layout; sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Any, path: pathlib.Path) -> None:
-    """Writes a PNG of 256 colours, a third as large as one of all colours, whole or not at all."""
+    """Writes a PNG with a palette of 256 colours, atomically."""
     from PIL import Image
 
     drawn = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Errors that a user can put right, and what the operating system says behind other ones."""
+"""Errors that users can fix, and operating-system errors hidden behind others."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, er
 
 
 class RunError(Exception):
-    """What a user can put right: a bad config, the folder of another run, a diverged training. One clear sentence.
+    """An error that the user can fix: an invalid config, the folder of another run, a diverged training.
 
     Example: see `asyncflax.train.train_and_evaluate`.
     """
 
 
 def of_system(error: BaseException | None) -> OSError | None:
-    """The error of the operating system behind an error, such as a full disk; None where there is none.
+    """Finds the operating-system error behind an error, such as a full disk; None if there is none.
 
-    Orbax wraps it, also in groups, and TensorStore, which writes the arrays of checkpoints, raises a ValueError.
+    Orbax wraps such errors, also in groups; TensorStore, which writes checkpoint arrays, raises a ValueError.
 
     Args:
-      error: an OSError is returned as it is; behind other errors those count that disks give.
+      error: an OSError is returned unchanged; of others, only causes that concern disks are considered.
 
     Example:
       >>> from asyncflax.errors import of_system

@@ -1,9 +1,9 @@
-"""What a worker computes: the gradient function and its result.
+"""Gradient functions: what a worker computes.
 
     gradient_fn(read_params, batch, *, key, event, worker, model_state) -> GradientResult
 
-Of the four keywords a gradient function receives those that its signature names (all, if it has **kwargs), so that
-`jax.value_and_grad(loss_fn)` is one.
+A gradient function receives those of the four keywords that its signature names (all of them if it has **kwargs), so
+`jax.value_and_grad(loss_fn)` is a valid gradient function.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _CONTEXT = ("key", "event", "worker", "model_state")
 
 
 class ModelUpdate(NamedTuple):
-    """What an event does to model state that gradients do not train: `decay * model_state + increment`.
+    """Update of non-trainable model state: `decay * model_state + increment`.
 
-    The server applies it in event order, whatever the width of the rounds.
+    The server applies updates in event order, regardless of the width of the rounds.
 
     *BatchNorm.* In training mode the forward pass does not read the running statistics, so a worker can evaluate it
-    with statistics of zero: what comes back is (1 - m) b for momentum m and batch statistics b, which is the increment;
-    the decay is m. The server then does statistics <- m statistics + (1 - m) b. For frozen statistics return no
-    update. (Statistics kept as stale differences, running minus batch, are unstable under asynchrony.)
+    with zero statistics: it returns (1 - m) b for momentum m and batch statistics b, which is the increment; the decay
+    is m. The server then computes statistics <- m statistics + (1 - m) b. To freeze statistics, return no update.
+    (Stale differences, running minus batch statistics, are unstable under asynchrony.)
 
     Attributes:
-      decay: a number, or a PyTree of numbers like model_state. A number is for floating leaves: integer leaves are
-        counters, which only take their increment.
+      decay: a number, or a PyTree of numbers like model_state. A single number applies to floating-point leaves;
+        integer leaves are counters and are only incremented.
       increment: PyTree like model_state.
 
     Example:
@@ -49,10 +49,10 @@ class ModelUpdate(NamedTuple):
     increment: Any
 
     def apply(self, model_state: Any) -> Any:
-        """The server's new model state, in the dtypes of the old.
+        """Returns the updated model state, with dtypes preserved.
 
         Raises:
-          ValueError: the increment is not like model_state.
+          ValueError: the increment does not match model_state.
         """
         _check.like("increment of the ModelUpdate", self.increment, "model_state", model_state)
         one_for_all = jax.tree_util.treedef_is_leaf(jax.tree.structure(self.decay))
@@ -70,12 +70,12 @@ class ModelUpdate(NamedTuple):
 
 
 class GradientResult(NamedTuple):
-    """What one event computes at the parameters it read.
+    """Result of a gradient function for one event.
 
     Attributes:
       loss: [], the loss on the batch.
       grads: PyTree like the parameters.
-      aux: PyTree of arrays to be reported for the event (accuracy, ...); the same structure for every event.
+      aux: PyTree of arrays to report for the event (accuracy, ...), with the same structure for all events.
       model_update: a `ModelUpdate`, or None.
 
     Example:
@@ -98,23 +98,23 @@ class GradientResult(NamedTuple):
 def from_loss(
     loss_fn: Callable[..., Any], *, has_aux: bool = False, has_model_update: bool = False
 ) -> Callable[..., GradientResult]:
-    """The gradient function of a loss.
+    """Builds a gradient function from a loss.
 
-    Two calls with the same loss give equal functions, so that compiled programs are found again (two calls of
-    `jax.value_and_grad` do not).
+    Two calls with the same loss return equal functions, so compiled programs are reused (this does not hold for
+    `jax.value_and_grad`).
 
-    A data set that the loss closes over becomes a constant of the compiled program. Bind it instead, let the batches
-    be indices: the arrays in a `jax.tree_util.Partial` are arguments of the program.
+    A data set in the loss's closure becomes a constant of the compiled program. Bind it with `jax.tree_util.Partial`,
+    whose arrays are arguments of the program, and pass indices as batches.
 
     Args:
       loss_fn: `loss_fn(params, batch, ...)`; of the keywords key, event, worker and model_state it receives those that
-        its signature names. It returns the loss, or with the options below `(loss, aux)`, `(loss, model_update)` or
+        its signature names. Returns the loss, or with the options below `(loss, aux)`, `(loss, model_update)` or
         `(loss, (aux, model_update))`.
-      has_aux: it returns something to report.
-      has_model_update: it returns a `ModelUpdate`.
+      has_aux: whether it returns something to report.
+      has_model_update: whether it returns a `ModelUpdate`.
 
     Raises:
-      TypeError: `loss_fn` is not a function, or an option neither True nor False.
+      TypeError: `loss_fn` is not callable, or an option is not a bool.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp
@@ -139,7 +139,7 @@ def from_loss(
 )
 @dataclasses.dataclass(frozen=True)
 class _LossGradient:
-    """The gradient of a loss; a PyTree, whose leaves are the arrays that are bound to the loss."""
+    """Gradient of a loss, as a PyTree whose leaves are the arrays bound to the loss."""
 
     loss_fn: Callable[..., Any]
     has_aux: bool
@@ -159,20 +159,20 @@ class _LossGradient:
 
 
 def call_gradient_fn(gradient_fn: Callable[..., Any], read_params, batch, **context) -> GradientResult:
-    """Calls a gradient function of any accepted form and gives its result the full form."""
+    """Calls a gradient function of any accepted form and converts its result to a `GradientResult`."""
     result = gradient_fn(read_params, batch, **_named_in(gradient_fn, context))
     if not isinstance(result, GradientResult):
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(
                 "gradient_fn must return a GradientResult or (loss, grads), as jax.value_and_grad does; "
-                f"it returned {type(result).__name__}. A plain loss is lifted by asyncflax.from_loss(loss_fn)."
+                f"it returned {type(result).__name__}. Use asyncflax.from_loss(loss_fn) for a plain loss."
             )
         value, grads = result
         loss, aux = value if isinstance(value, tuple) else (value, ())
         result = GradientResult(loss, grads, aux)
     _check.like("gradients", result.grads, "the parameters", read_params)
     if jnp.shape(result.loss) != ():
-        raise ValueError(f"gradient_fn must return one loss an event, got shape {jnp.shape(result.loss)}.")
+        raise ValueError(f"gradient_fn must return a scalar loss, got shape {jnp.shape(result.loss)}.")
     if not isinstance(result.model_update, ModelUpdate | None):
         raise TypeError(f"model_update must be a ModelUpdate, got {type(result.model_update).__name__}.")
     if result.model_update is None:
@@ -181,8 +181,8 @@ def call_gradient_fn(gradient_fn: Callable[..., Any], read_params, batch, **cont
 
 
 def _check_not_reported(model_state: Any, aux: Any) -> None:
-    """Refuses a new model state that is reported as aux, where it never reaches the server."""
-    if not any(map(jnp.ndim, jax.tree.leaves(model_state))):  # none, or a number, which looks like any other
+    """Rejects a new model state returned in aux, where it would never reach the server."""
+    if not any(map(jnp.ndim, jax.tree.leaves(model_state))):  # nothing to tell apart from other scalars
         return
     types = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), tree)
     structure, wanted = jax.tree.structure(model_state), types(model_state)
@@ -195,7 +195,7 @@ def _check_not_reported(model_state: Any, aux: Any) -> None:
 
 
 def _named_in(function: Any, context: dict[str, Any]) -> dict[str, Any]:
-    """The part of the context that the function's signature names, beyond the parameters and the batch."""
+    """Entries of the context that the function's signature names, after the parameters and the batch."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[2:]
     except ValueError:  # a builtin without a signature

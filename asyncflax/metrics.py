@@ -1,4 +1,4 @@
-"""Measures of asynchrony during a run."""
+"""Metrics of asynchrony."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HINT = "pass arrays of JAX or NumPy."
 
 
 def rms(tree: Any) -> jax.Array:
-    """The root mean square of all d numbers, ||x||_2 / sqrt(d), float32 or wider.
+    """Root mean square of all d numbers, ||x||_2 / sqrt(d), in float32 or wider.
 
     Args:
       tree: PyTree of arrays.
@@ -37,7 +37,7 @@ def rms(tree: Any) -> jax.Array:
 
 
 def gap(params: Any, read_params: Any) -> jax.Array:
-    """How far the server has moved since a worker read: ||theta_now - theta_read||_2 / sqrt(d), float32 or wider.
+    """Distance of the server's parameters from those read, ||theta_now - theta_read||_2 / sqrt(d), float32 or wider.
 
     Args:
       params: PyTree of arrays with d numbers in all, the server's parameters when the gradient arrives.
@@ -57,7 +57,7 @@ def gap(params: Any, read_params: Any) -> jax.Array:
 
 
 def normalised_gap(gap: Any, gradient_rms: Any) -> jax.Array:
-    """The gap in units of the gradient, ||theta_now - theta_read|| / ||g||; 0 where both are 0.
+    """The gap relative to the gradient norm, ||theta_now - theta_read|| / ||g||; 0 where both are 0.
 
     Unlike the gap it does not shrink because gradients do: what remains is how far stale the parameters are.
 

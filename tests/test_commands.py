@@ -52,7 +52,7 @@ def test_alone_it_says_what_there_is(monkeypatch, capsys):
         (["list", "method"], "error: the kind must be one of 'methods', "),
         (["list", "--all"], "error: unknown flag '--all'; --help says what is known\n"),
         (["describe", "dc_agsd"], "error: the name must be one of "),
-        (["describe"], "error: describe what? 'asyncflax list' has all names.\n"),
+        (["describe"], "error: name something to describe; 'asyncflax list' shows all names.\n"),
     ],
 )
 def test_a_mistake_is_one_line(monkeypatch, capsys, arguments, message):
@@ -78,7 +78,7 @@ def test_everything_is_listed_and_described(monkeypatch, capsys):
     assert all(f"\n{name}(" in f"\n{described}" for name in names)
     status, out, _ = program(monkeypatch, capsys, "describe", "dc_asgd(strength=1)")
     assert status == 0 and "strength=" in out and "Source:" in out and "\\lambda" in out
-    assert program(monkeypatch, capsys, "list", "--help")[1].startswith("Lists what a config can name.")
+    assert program(monkeypatch, capsys, "list", "--help")[1].startswith("Lists everything that a config can name.")
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.__name__)

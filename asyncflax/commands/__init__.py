@@ -1,8 +1,8 @@
 """The commands of `asyncflax`, one file each; `launch/` has them as scripts of a checkout.
 
-Exit statuses: 0 done; 1 an error, in one line on standard error; 75 the time that was given is over, and the same
-command resumes; 130 Ctrl-C, 143 SIGTERM (128 + the signal), after which the same command resumes; 141 nobody reads the
-output any more.
+Exit status: 0 for success; 1 for an error, reported in one line on standard error; 75 when the time limit is reached;
+130 after Ctrl-C and 143 after SIGTERM (128 + the signal); 141 when standard output is closed. After 75, 130 and 143 the
+same command resumes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ COMMANDS = {
     "train": "train a network under asynchrony",
     "sweep": "train a grid, many cells at once, and draw its figure",
     "compare": "compare methods on the same traces, data and initial weights",
-    "plan": "what asynchrony will cost and buy, before anything is trained",
-    "rounds": "how wide to make rounds on several devices",
-    "theory": "check the theorems",
-    "study": "ask one question about one method",
-    "streaming-pca": "how much delay momentum leaves in streaming PCA",
-    "claims": "keep the claims in results/ and their tables, run them again",
-    "list": "what there is: methods, networks, data sets, ...",
-    "describe": "one of them: options, equation, source",
+    "plan": "predict what asynchrony costs and gains, before training",
+    "rounds": "choose the width of rounds on several devices",
+    "theory": "verify the theorems",
+    "study": "run a study of a single method",
+    "streaming-pca": "measure how much delay momentum tolerates in streaming PCA",
+    "claims": "collect claims in results/, update their tables, reproduce them",
+    "list": "list methods, networks, data sets, ...",
+    "describe": "show the options, equation and source of any of them",
 }
 
 
 def main() -> None:
-    """The program `asyncflax`: runs a command, or says what there is."""
+    """Entry point of the program `asyncflax`."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("help", "-h", "-help", "--help"):
         print(_overview())
@@ -53,11 +53,11 @@ def run(name: str, argv: Sequence[str]) -> None:
     """Runs a command.
 
     Args:
-      name: of it.
-      argv: how it was called, and its arguments.
+      name: of the command.
+      argv: the program's name and the command's arguments.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
-        signal.signal(signal.SIGINT, _interrupted)  # while the packages load
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored, as in background jobs
+        signal.signal(signal.SIGINT, _interrupted)  # while packages are imported
     sys.argv = [*argv]
     try:
         command = importlib.import_module(f"asyncflax.commands.{name.replace('-', '_')}")
@@ -73,7 +73,7 @@ def _overview() -> str:
     lines = [f"  asyncflax {name:{width}}  {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
-            "Asynchronous SGD, emulated, studied and tamed.",
+            "Emulate, study and tame asynchronous SGD.",
             "",
             *lines,
             "",
@@ -85,7 +85,7 @@ def _overview() -> str:
 
 def _interrupted(number: int, frame: object) -> None:
     os.write(2, b"error: stopped\n")
-    os._exit(130)  # nothing has begun, and a KeyboardInterrupt would end in the middle of some module
+    os._exit(130)  # nothing has started; KeyboardInterrupt would surface inside some import
 
 
 def _end(message: str, status: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What a config can name, by kind."""
+"""Everything that a config can name, by kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncflax.train.options import makers
 
 
 def catalogue() -> dict[str, dict[str, Callable[..., Any]]]:
-    """The library's functions and classes that a field of a config names, by kind and name."""
+    """Functions and classes of the library that config fields can name, by kind and name."""
     networks = {name: getattr(models, name) for name in models.__all__}
     return {
         "methods": makers(algorithms, AsyncAlgorithm),
@@ -31,7 +31,7 @@ def catalogue() -> dict[str, dict[str, Callable[..., Any]]]:
 
 
 def configs() -> dict[str, str]:
-    """The first sentence of each config that --config takes by name."""
+    """First sentence of each config that --config accepts by name."""
     found = {}
     for path in sorted(launcher.config_folder().glob("*.py")):
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -40,6 +40,6 @@ def configs() -> dict[str, str]:
 
 
 def first_sentence(doc: str | None) -> str:
-    """Of a docstring, on one line."""
+    """First sentence of a docstring, on one line."""
     paragraph = " ".join((doc or "").strip().partition("\n\n")[0].split())
     return paragraph if len(paragraph) <= 110 else f"{paragraph[:107]}..."

@@ -1,16 +1,16 @@
-"""Keeps the claims in results/, and their tables in README.md (a few) and docs/claims.md (all), and runs them again.
+"""Collects claims in results/, updates their tables in README.md and docs/claims.md, and reproduces them.
 
-    asyncflax claims --from=runs/theory    # copies the claims and figures of a study, writes the tables
-    asyncflax claims                       # writes the tables
-    asyncflax claims --check               # writes nothing; exit status 1 if something is missing or out of date
-    asyncflax claims --run=quick           # runs the commands of at most five CPU minutes, from scratch, and compares
-    asyncflax claims --run=all --list      # what would be run
+    asyncflax claims --from=runs/theory    # copies claims and figures of a study, updates the tables
+    asyncflax claims                       # updates the tables
+    asyncflax claims --check               # writes nothing; exit status 1 if anything is missing or stale
+    asyncflax claims --run=quick           # reruns commands of at most five CPU minutes and compares verdicts
+    asyncflax claims --run=all --list      # lists what would run
 
-What is in results/ is replaced with --overwrite only. The README's claims are named in the comment above its table:
+Existing files in results/ are replaced only with --overwrite. A comment above its table names the README's claims:
 <!-- claims: NAME, NAME -->.
 
---run takes quick, all, or names of claims. The commands run in folders below --folder, and leave results/ as it is; the
-same command goes on with what was stopped. Exit status 1: a verdict is another one, or a command failed.
+--run takes quick, all, or names of claims. The commands run from scratch in folders below --folder and leave results/
+untouched; the same command resumes. Exit status 1 if a verdict differs or a command fails.
 """
 
 import pathlib
@@ -22,25 +22,25 @@ from asyncflax.errors import RunError
 from asyncflax.lab import claims, documents, reproduce
 from asyncflax.train import launcher
 
-SOURCE = flags.DEFINE_string("from", None, "the folder of a study; its claims/ are copied into results/")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace claims and figures that are in results/ already")
-CHECK = flags.DEFINE_bool("check", False, "write nothing; exit with 1 if something is missing or out of date")
+SOURCE = flags.DEFINE_string("from", None, "folder of a study whose claims/ are copied into results/")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace existing claims and figures in results/")
+CHECK = flags.DEFINE_bool("check", False, "write nothing; exit with status 1 if anything is missing or stale")
 RUN = flags.DEFINE_list("run", None, "run commands from scratch and compare: quick, all, or names of claims")
-LIST = flags.DEFINE_bool("list", False, "with --run: print what would be run")
-FOLDER = flags.DEFINE_string("folder", "runs/claims", "with --run: where the commands run")
-ROOT = flags.DEFINE_string("root", ".", "the folder with README.md, docs/, results/")
+LIST = flags.DEFINE_bool("list", False, "with --run: list the commands instead")
+FOLDER = flags.DEFINE_string("folder", "runs/claims", "with --run: folder in which the commands run")
+ROOT = flags.DEFINE_string("root", ".", "folder that contains README.md, docs/ and results/")
 
 
 class StoppedError(RunError):
-    """Ctrl-C or SIGTERM arrived while commands run."""
+    """Ctrl-C or SIGTERM arrived while commands were running."""
 
     def __init__(self, number: int):
-        super().__init__("stopped; the same command goes on")
+        super().__init__("stopped; the same command resumes")
         self.exit_status = 128 + number
 
 
 def main() -> None:
-    """Collects, writes the tables, and reports what is wrong; or runs commands."""
+    """Collects claims, updates the tables and reports problems; or reruns commands."""
     root = pathlib.Path(ROOT.value)
     pages, results = [root / name for name in documents.DOCUMENTS], root / "results"
     chosen = [f"--{flag.name}" for flag in (SOURCE, CHECK, RUN) if flag.value]
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _run(root: pathlib.Path, kept: list[claims.Claim]) -> None:
-    """Runs the commands that --run names, or lists them, and prints what became of their claims."""
+    """Runs or lists the commands that --run selects, and compares their claims."""
     launcher.refuse_folder("folder", FOLDER.value)
     try:
         chosen = reproduce.tasks(kept, RUN.value or [], FOLDER.value)
@@ -88,7 +88,7 @@ def _run(root: pathlib.Path, kept: list[claims.Claim]) -> None:
     print(f"\n{reproduce.table(found)}")
     wrong = [one.then.name for one in found if one.fault]
     if wrong:
-        raise RunError(f"{len(wrong)} of {len(found)} claims did not come out as they are kept: {', '.join(wrong)}.")
+        raise RunError(f"{len(wrong)} of {len(found)} claims differ from results/: {', '.join(wrong)}.")
 
 
 def _stop(number: int, frame: object) -> None:

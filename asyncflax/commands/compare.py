@@ -5,9 +5,9 @@ r"""Compares methods on the same traces, data and initial weights, and draws the
         --config.methods='asgd, dana_zero, gentle=dana_zero(momentum=0.5)'
 
 Every field of asyncflax.lab.compare.CompareConfig is a flag, and so is every field of the trainings, as
---config.train.FIELD. The same command goes on with a comparison that was stopped. What `orders` of the config says is
-checked, and each order becomes a claim in WORKDIR/claims, which `asyncflax claims --from=WORKDIR` collects; with a
-finished comparison nothing is trained for it.
+--config.train.FIELD. The same command resumes an interrupted comparison. Each of the config's `orders` is tested and
+becomes a claim in WORKDIR/claims, which `asyncflax claims --from=WORKDIR` collects; this needs no further training
+when the comparison is complete.
 """
 
 import pathlib
@@ -19,20 +19,20 @@ from asyncflax.lab.compare import CompareConfig, draw_comparison, run_comparison
 from asyncflax.train import launcher
 
 CONFIG = launcher.config_flag(CompareConfig, "dana_table")
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the comparison", required=True)
-CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
-MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
-CITATION = flags.DEFINE_bool("citation", False, "print the BibTeX of the papers behind all methods")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the comparison", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
+MINUTES = flags.DEFINE_float("stop_after_minutes", None, "start no tile that is not expected to finish in time")
+CITATION = flags.DEFINE_bool("citation", False, "print BibTeX entries of the papers behind all methods")
 flags.declare_key_flag("config")
 
 
 def main() -> None:
-    """Trains, draws, prints the table."""
+    """Trains, draws the figures and prints the table."""
     workdir = WORKDIR.value
     launcher.use_cache(CACHE.value)
     limit = float("inf") if MINUTES.value is None else MINUTES.value
     results = run_comparison(CONFIG.value, workdir, stop_after_minutes=limit)
-    # A claim names no folder of this machine.
+    # Claims must not contain absolute paths.
     named = f"runs/{pathlib.Path(workdir).name}" if pathlib.Path(workdir).is_absolute() else workdir
     compared = draw_comparison(results, workdir, command=launcher.command(workdir=named))
     print(f"\n{compared.table}\n\nfigures:")

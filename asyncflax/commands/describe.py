@@ -1,4 +1,4 @@
-"""Describes what a config can name: its options with their defaults, what it is, its equation and its source.
+"""Shows the documentation of anything that a config can name: options with defaults, equation, source.
 
 asyncflax describe dc_asgd
 asyncflax describe 'gamma(cv=0.5)' figure3
@@ -16,10 +16,10 @@ from asyncflax.train import launcher
 
 
 def main(names: list[str]) -> None:
-    """Prints each."""
+    """Prints the documentation of each name."""
     found = {name: (kind, made) for kind, of_kind in catalogue().items() for name, made in of_kind.items()}
     if not names:
-        raise ValueError("describe what? 'asyncflax list' has all names.")
+        raise ValueError("name something to describe; 'asyncflax list' shows all names.")
     asked = [name.partition("(")[0].partition(":")[0].strip() for name in names]
     for name in asked:
         _check.choice("the name", name, [*found, *configs()])
@@ -33,7 +33,7 @@ def main(names: list[str]) -> None:
 
 
 def _options(made: object) -> str:
-    """The options of a function or class, as a call has them."""
+    """Options of a function or class, formatted as a call."""
     hidden = ("self", "parent", "name", "figure", "results", "rngs", "folder", "rows", "config")
     parameters = [p for p in inspect.signature(made).parameters.values() if p.name not in hidden]  # pyright: ignore
     shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]

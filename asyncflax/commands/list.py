@@ -1,4 +1,4 @@
-"""Lists what a config can name.
+"""Lists everything that a config can name.
 
     asyncflax list
     asyncflax list methods
@@ -17,7 +17,7 @@ from asyncflax.train import launcher
 
 
 def main(kinds: list[str]) -> None:
-    """Prints names, each with its first sentence."""
+    """Prints the names, each with the first sentence of its docstring."""
     found = {
         kind: {name: first_sentence(inspect.getdoc(made)) for name, made in of_kind.items()}
         for kind, of_kind in catalogue().items()

@@ -1,11 +1,11 @@
-r"""Says, before anything is trained, what asynchrony will cost and buy, and which momentum and step size to set.
+r"""Predicts what asynchrony costs and gains before training, and recommends momentum and step size.
 
     asyncflax plan --target_momentum=0.8 --num_workers=1,2,4,5,8,16
     asyncflax plan --curvature_min=0.01 --curvature_max=3 --service_time='gamma(cv=0.5)' \
         --workdir=runs/plan
     asyncflax plan --trace=runs/digits/trace.npz --condition_number=100
 
-Prints a table and what follows from it; --workdir saves both as CSV and JSON, with a figure.
+Prints a table and recommendations; --workdir saves both as CSV and JSON, with a figure.
 """
 
 from absl import flags
@@ -17,27 +17,27 @@ from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
 WORKERS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,2,4,8,16)")
-TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of num_workers and service_time")
+TRACE = flags.DEFINE_string("trace", None, "file of a trace, instead of num_workers and service_time")
 SERVICE = flags.DEFINE_string(
     "service_time",
     None,
-    "how long a gradient takes, such as 'heterogeneous_gamma(machine_cv=0.6)' (default exponential)",
+    "distribution of the time of a gradient, such as 'heterogeneous_gamma(machine_cv=0.6)' (default exponential)",
 )
 TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of one worker (default 0.8)")
-KAPPA = flags.DEFINE_float("condition_number", None, "the largest curvature over the smallest, instead of mu*")
+KAPPA = flags.DEFINE_float("condition_number", None, "ratio of the largest to the smallest curvature, instead of mu*")
 LOW = flags.DEFINE_float("curvature_min", None, "the smallest curvature, instead of mu*")
-HIGH = flags.DEFINE_float("curvature_max", None, "the largest curvature; gives the largest step size as it is")
-SECONDS = flags.DEFINE_list("update_seconds", None, "measured seconds per update, one for each of num_workers")
+HIGH = flags.DEFINE_float("curvature_max", None, "the largest curvature; sets the scale of the step size")
+SECONDS = flags.DEFINE_list("update_seconds", None, "measured seconds per update, one value per entry of num_workers")
 WORKDIR = flags.DEFINE_string("workdir", None, "a folder for plan.csv, plan.json and plan.png")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the files of an earlier plan")
 
 
 def main() -> None:
-    """Makes the plan, prints it, saves it."""
+    """Computes, prints and saves the plan."""
     try:
         if WORKDIR.value:
             launcher.refuse_folder("workdir", WORKDIR.value)
-            planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # refuses before anything is computed
+            planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # fails before anything is computed
         plan = planner.make(
             launcher.numbers("num_workers", WORKERS.value, int),
             service_time=launcher.service_time(SERVICE.value),

@@ -1,10 +1,10 @@
-r"""Says how wide to make the rounds of a trace on several devices, and what to expect of it, before anything is run.
+r"""Chooses the width of rounds for a trace on several devices and predicts speed-up, traffic and memory.
 
     asyncflax rounds --num_workers=64 --device_groups=4 --replicas=2 --fixed=0.5 --parameters=145578 \
         --server=sharded
     asyncflax rounds --trace=runs/digits/trace.npz --device_groups=2 --workdir=runs/rounds
 
-`--fixed` is the share of a gradient's time that does not grow with the work (launches, latencies).
+`--fixed` is the fraction of a gradient's time that does not scale with the work (kernel launches, latency).
 """
 
 import pathlib
@@ -19,22 +19,22 @@ from asyncflax.errors import RunError
 from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
-WORKERS = flags.DEFINE_integer("num_workers", 8, "workers that are emulated")
+WORKERS = flags.DEFINE_integer("num_workers", 8, "number of emulated workers")
 SERVICE = flags.DEFINE_string(
-    "service_time", None, "how long a gradient takes, such as 'gamma(cv=0.5)' (default exponential)"
+    "service_time", None, "distribution of the time of a gradient, such as 'gamma(cv=0.5)' (default exponential)"
 )
-TRACE = flags.DEFINE_string("trace", None, "the file of a trace, instead of a queue")
-GROUPS = flags.DEFINE_integer("device_groups", 1, "groups of devices that compute at the same time")
-REPLICAS = flags.DEFINE_integer("replicas", 1, "devices in each group, which split the batch")
-FIXED = flags.DEFINE_float("fixed", 0.0, "share of a gradient's time that does not grow with the work")
-PARAMETERS = flags.DEFINE_integer("parameters", None, "float32 numbers of the model: adds memory and what is moved")
-SERVER = flags.DEFINE_string("server", "replicated", "where the server's parameters are: replicated or sharded")
-STORE = flags.DEFINE_string("store", "device", "where versions are: device, ring or host")
+TRACE = flags.DEFINE_string("trace", None, "file of a trace, instead of a simulated queue")
+GROUPS = flags.DEFINE_integer("device_groups", 1, "groups of devices that compute concurrently")
+REPLICAS = flags.DEFINE_integer("replicas", 1, "devices in each group, across which a batch is split")
+FIXED = flags.DEFINE_float("fixed", 0.0, "fraction of a gradient's time that does not scale with the work")
+PARAMETERS = flags.DEFINE_integer("parameters", None, "number of float32 parameters: adds memory and traffic")
+SERVER = flags.DEFINE_string("server", "replicated", "placement of the server's parameters: replicated or sharded")
+STORE = flags.DEFINE_string("store", "device", "storage of past versions: device, ring or host")
 WORKDIR = flags.DEFINE_string("workdir", None, "a folder for rounds.txt and rounds.png: lanes filled and speed-up")
 
 
 def main() -> None:
-    """Chooses the width, prints what to expect, draws it."""
+    """Chooses the width, prints the forecast, draws it."""
     try:
         folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
         if folder:

@@ -1,10 +1,10 @@
-"""Measures how much delay momentum leaves in streaming PCA, and where asynchrony is not momentum.
+"""Measures how much delay momentum tolerates in streaming PCA, and where asynchrony does not act as momentum.
 
     asyncflax streaming-pca --config=streaming_pca --workdir=runs/streaming_pca
     asyncflax streaming-pca --config=streaming_pca:fast --workdir=runs/streaming_pca-fast
 
-Every field of asyncflax.lab.studies.streaming_pca.StreamingPcaConfig is a flag. The same command goes on with a study
-that was stopped.
+Every field of asyncflax.lab.studies.streaming_pca.StreamingPcaConfig is a flag. The same command resumes an
+interrupted study.
 """
 
 from absl import flags

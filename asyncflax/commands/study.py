@@ -1,13 +1,13 @@
-"""Studies single methods, and keeps the outcome as claims.
+"""Runs a study of a single method and saves its outcome as claims.
 
     asyncflax study --name=outer_momentum --workdir=runs/outer-momentum
     asyncflax claims --from=runs/outer-momentum    # copies the claims into results/, docs/claims.md and the README
 
-stable_rates is the largest stable learning rate of each method, 8 to 64 workers (about ten minutes of CPU);
-closed_loop is closed-loop momentum against fixed momentum; constant_delay asks whether learning rates have to shrink
-like 1 / tau and momentum to be shifted; delay_adaptive, whether steps that adapt to the delay help against stragglers;
-outer_momentum, whether momentum at the server hurts asynchronous local SGD. The same command resumes a study that was
-stopped. Prints the claims; WORKDIR/claims gets a JSON file for each, and a figure.
+stable_rates measures the largest stable learning rate of each method with 8 to 64 workers (about ten CPU minutes);
+closed_loop compares closed-loop with fixed momentum; constant_delay tests whether learning rates must shrink like
+1 / tau and momentum must be shifted; delay_adaptive, whether delay-adaptive steps help against stragglers;
+outer_momentum, whether momentum at the server hurts asynchronous local SGD. The same command resumes an interrupted
+study. Prints the claims; WORKDIR/claims contains a JSON file per claim, and a figure.
 """
 
 from absl import flags
@@ -17,11 +17,11 @@ from asyncflax.train import launcher
 
 NAME = flags.DEFINE_enum("name", None, methods.names(), "the study", required=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
-QUICK = flags.DEFINE_bool("quick", False, "a small design: for trying things")
+QUICK = flags.DEFINE_bool("quick", False, "a small design, for a quick try")
 
 
 def main() -> None:
-    """Runs the study and prints what came out."""
+    """Runs the study and prints its claims."""
     launcher.refuse_folder("workdir", WORKDIR.value)
     for claim in methods.run_study(NAME.value, WORKDIR.value, quick=QUICK.value):
         print(f"{claim.statement}\n    paper: {claim.paper}\n    ours:  {claim.ours}\n    {claim.verdict}")

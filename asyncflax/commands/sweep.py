@@ -8,7 +8,7 @@ r"""Trains a grid, many cells at once, and draws its figures.
 
 Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field of the trainings, as
 --config.train.FIELD. An axis is a field of the trainings, or an option of their method as algorithm.OPTION. The same
-command goes on with a sweep that was stopped.
+command resumes an interrupted sweep.
 """
 
 import pathlib
@@ -20,20 +20,20 @@ from asyncflax.lab.sweep import SweepConfig, run_sweep
 from asyncflax.train import launcher
 
 CONFIG = launcher.config_flag(SweepConfig, "figure3")
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the sweep", required=True)
-CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
-MINUTES = flags.DEFINE_float("stop_after_minutes", None, "begin nothing that is not expected to be finished by then")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
+MINUTES = flags.DEFINE_float("stop_after_minutes", None, "start no tile that is not expected to finish in time")
 flags.declare_key_flag("config")
 
 
 def main() -> None:
-    """Trains, draws, prints the results."""
+    """Trains the grid, draws its figures and prints the results."""
     config, workdir = CONFIG.value, WORKDIR.value
     launcher.use_cache(CACHE.value)
     figures.check(config)
     limit = float("inf") if MINUTES.value is None else MINUTES.value
     results = run_sweep(config, workdir, stop_after_minutes=limit)
-    # A claim names no folder of this machine.
+    # Claims must not contain absolute paths.
     named = f"runs/{pathlib.Path(workdir).name}" if pathlib.Path(workdir).is_absolute() else workdir
     for drawn in figures.draw(results, config, workdir, command=launcher.command(workdir=named)):
         print(f"\n{drawn.table}\n\nfigure: {drawn.path}")

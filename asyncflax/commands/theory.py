@@ -1,10 +1,10 @@
-"""Checks the theorems of Mitliagkas et al. 2016 and what follows from them, and keeps the outcome as claims.
+"""Verifies the theorems of Mitliagkas et al. 2016 and their consequences, and saves the outcome as claims.
 
     asyncflax theory --workdir=runs/theory                       # a minute
     asyncflax theory --only=theorem-3,figure-6 --workdir=runs/some
     asyncflax claims --from=runs/theory       # copies the claims into results/, docs/claims.md and the README
 
-Prints the table; WORKDIR/claims gets a JSON file a claim, and figures.
+Prints the claims; WORKDIR/claims contains a JSON file per claim, and figures.
 """
 
 from absl import flags
@@ -15,13 +15,13 @@ from asyncflax.lab.studies import theorems
 from asyncflax.train import launcher
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", required=True)
-ONLY = flags.DEFINE_list("only", [], "some of the checks, by name; an unknown one lists all")
-QUICK = flags.DEFINE_bool("quick", False, "few cases and runs, wider intervals: for trying things")
+ONLY = flags.DEFINE_list("only", [], "run only these checks; an unknown name lists all")
+QUICK = flags.DEFINE_bool("quick", False, "few cases and runs, wider intervals, for a quick try")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace an earlier study in the folder")
 
 
 def main() -> None:
-    """Runs all checks and prints what came out."""
+    """Runs the checks and prints their claims."""
     bar = lambda checks: tqdm(checks, desc="checks", leave=False, disable=None)
     launcher.refuse_folder("workdir", WORKDIR.value)
     try:

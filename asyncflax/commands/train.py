@@ -4,8 +4,8 @@ r"""Trains a network under asynchrony.
     asyncflax train --config=digits --workdir=runs/dc \
         --config.algorithm='dc_asgd(strength=0.04)' --config.momentum=-0.09
 
-Every field of asyncflax.train.config.TrainConfig is a flag. The same command goes on with a run that was stopped.
-Several processes train together if each is told who it is: --coordinator=HOST:PORT --num_processes=2 --process_id=0.
+Every field of asyncflax.train.config.TrainConfig is a flag. The same command resumes an interrupted run. For several
+processes, start each with --coordinator=HOST:PORT --num_processes=2 --process_id=0 (or 1).
 """
 
 from absl import flags
@@ -16,15 +16,15 @@ from asyncflax.train.config import TrainConfig
 
 CONFIG = launcher.config_flag(TrainConfig)
 launcher.process_flags()
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the run", required=True)
-CACHE = flags.DEFINE_string("compilation_cache", None, "a folder that keeps compiled programs for the next start")
-CITATION = flags.DEFINE_bool("citation", False, "print the BibTeX of the papers behind the run")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
+CITATION = flags.DEFINE_bool("citation", False, "print BibTeX entries of the papers behind the run")
 flags.adopt_module_key_flags(launcher)
 flags.declare_key_flag("config")
 
 
 def main() -> None:
-    """Trains, prints the results and a command to try next."""
+    """Trains, and prints the results and a command to try next."""
     config, workdir = CONFIG.value, WORKDIR.value
     launcher.use_cache(CACHE.value)
     summary = train_and_evaluate(config, workdir)

@@ -48,7 +48,7 @@ def extend(experiment: Experiment) -> tuple[Trace, list[Plan]]:
       >>> from asyncflax.train.experiment import make_experiment
       >>> from asyncflax.train.extension import extend
       >>> trace, plans = extend(make_experiment(TrainConfig(num_workers=4, num_updates=100, extend=(40,))))
-      >>> len(trace), [plan.events for plan in plans], trace.read_version[100]
+      >>> len(trace), [plan.events for plan in plans], int(trace.read_version[100])
       (140, [range(0, 100), range(100, 140)], 100)
     """
     config, asynchrony = experiment.config, experiment.named.asynchrony

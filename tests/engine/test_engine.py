@@ -359,7 +359,7 @@ def _start(plan, algorithm=None):
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), lambda p, b: (p[1], p), SOFTMAX_PARAMS, t, BATCHES),
             ValueError,
-            r"one loss an event, got shape \(3,\)",
+            r"a scalar loss, got shape \(3,\)",
         ),
         (
             lambda t: asyncflax.run(

@@ -151,7 +151,7 @@ def test_the_program(tmp_path):
     assert out.index("--names=changed") < out.index("--names=agrees")
     status, out, err = launch(tmp_path, "--run=agrees,changed")
     assert status == 1 and out.splitlines()[-1].startswith("agrees ")
-    assert err == "error: 1 of 2 claims did not come out as they are kept: changed.\n"
+    assert err == "error: 1 of 2 claims differ from results/: changed.\n"
     status, _, err = launch(tmp_path, "--run=agree", "--check")
     assert status == 1 and "take one of --check, --run" in err
 
@@ -167,6 +167,6 @@ def test_who_stops_it_stops_the_command_too(number, tmp_path):
         time.sleep(0.05)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 128 + number and err == "error: stopped; the same command goes on\n"
+    assert process.returncode == 128 + number and err == "error: stopped; the same command resumes\n"
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
