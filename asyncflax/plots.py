@@ -1,4 +1,4 @@
-"""Figures of a trace and of a run. Needs matplotlib (the extra `train`); every function draws on axes that you pass."""
+"""Plots of traces and runs, drawn on given axes. Requires matplotlib (the extra `train`)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["curves", "momentum", "staleness_histogram", "training"]
 
 
 def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0) -> None:
-    """How stale the gradients of a trace are, and how stale a law says that they should be.
+    """Histogram of the staleness of a trace, with the expected distribution as a line.
 
     Args:
       axes: `matplotlib.axes.Axes`.
-      trace: what to count.
-      law: what to compare with, as a line.
-      burn_in: how many events at the start to leave out.
+      trace: the trace.
+      law: the expected distribution, or None.
+      burn_in: number of initial events to leave out.
 
     Example:
       >>> import asyncflax, matplotlib
@@ -38,7 +38,7 @@ def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None
     burn_in = _check.integer("burn_in", burn_in, 0)
     staleness = trace.staleness[burn_in:]
     if len(staleness) == 0:
-        raise ValueError(f"burn_in={burn_in} leaves nothing of the {len(trace)} events.")
+        raise ValueError(f"burn_in={burn_in} must be less than the number of events, {len(trace)}.")
     last = int(np.quantile(staleness, 0.995))
     values = np.arange(last + 1)
     share = np.bincount(staleness, minlength=last + 1)[: last + 1] / len(staleness)
@@ -56,17 +56,17 @@ def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None
 def curves(
     axes: Any, x: Mapping[str, Sequence[float]], y: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str
 ) -> None:
-    """One line a run, for example the loss against updates or against simulated seconds.
+    """One line per run, such as the loss against updates or simulated seconds.
 
     Colours can be told apart by colour-blind people; short runs have a marker at each point. Runs without points are
     left out.
 
     Args:
       axes: `matplotlib.axes.Axes`.
-      x: by name of the run, its abscissae.
-      y: by name of the run, as many ordinates.
-      xlabel: what x is, with its unit.
-      ylabel: what y is, with its unit.
+      x: x values by name of the run.
+      y: y values by name of the run, of the same lengths.
+      xlabel: label of x, with its unit.
+      ylabel: label of y, with its unit.
 
     Raises:
       ValueError: x and y do not name the same runs.
@@ -93,12 +93,12 @@ def curves(
 
 
 def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | None = None) -> None:
-    """Implicit and total momentum as the meter shows them, with their interval, and what theory says.
+    """Measured implicit and total momentum with their intervals, and the theoretical value.
 
     Args:
       axes: `matplotlib.axes.Axes`.
       rows: the metrics, see `records.Records`; those with 'implicit_momentum' are drawn.
-      law: of the staleness; a geometric one has a line, see `StalenessLaw.implicit_momentum`.
+      law: distribution of the staleness; a geometric one adds a line, see `StalenessLaw.implicit_momentum`.
 
     Example:
       >>> import asyncflax, matplotlib
@@ -134,15 +134,15 @@ def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | N
 def training(
     figure: Any, rows: Sequence[Mapping[str, Any]], trace: Trace, law: StalenessLaw | None = None, *, burn_in: int = 0
 ) -> None:
-    """A whole run: loss and accuracy against updates and against simulated time, gap, momentum, staleness.
+    """Overview of a run: loss and accuracy against updates and simulated time, gap, momentum, staleness.
 
-    What the rows do not have has no panel: accuracy, momentum (see `momentum`), time if the trace has none.
+    Panels without data (accuracy, momentum, simulated time) are left out.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
       rows: the metrics, see `records.Records`.
-      trace: what the run replayed.
-      law: of its staleness, see `staleness_histogram`.
+      trace: the trace of the run.
+      law: distribution of its staleness, see `staleness_histogram`.
       burn_in: see `staleness_histogram`.
 
     Example:

@@ -1,4 +1,4 @@
-"""What --help prints: the command, its flags, every field of its config by group, with type, default and comment."""
+"""Output of --help: the command, its flags, and all fields of its config by group."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WIDTH = 118
 
 
 class Field(NamedTuple):
-    """One field of a config.
+    """A field of a config.
 
     Attributes:
-      group: what the comment above its group says.
-      name: of the field.
-      kind: its type, as it is written.
-      default: as it is written.
-      comment: what is said of it.
+      group: comment above its group.
+      name: name of the field.
+      kind: its type, as in the source.
+      default: as in the source.
+      comment: its description.
     """
 
     group: str
@@ -36,11 +36,11 @@ class Field(NamedTuple):
 
 
 def describe(command: types.ModuleType, kind: type | None) -> str:
-    """The help of a command.
+    """Formats the help of a command.
 
     Args:
-      command: its module; what it says of itself, and the flags that it defines.
-      kind: of its config, None if it has none.
+      command: its module, with docstring and flags.
+      kind: class of its config, or None.
     """
     lines = [inspect.cleandoc(command.__doc__ or ""), "", "Flags:"]
     values = flags.FLAGS.flags_by_module_dict()
@@ -52,7 +52,7 @@ def describe(command: types.ModuleType, kind: type | None) -> str:
 
 
 def fields(kind: type) -> list[Field]:
-    """The fields of a dataclass, and what its docstring (under Attributes) or else the comments of its source say.
+    """Fields of a dataclass, described by the docstring (Attributes) or by comments in the source.
 
     A comment stands above each group, after an empty line; that of a field stands behind it or directly above.
     """
@@ -81,7 +81,7 @@ def fields(kind: type) -> list[Field]:
 
 
 def _attributes(doc: str) -> dict[str, str]:
-    """What a docstring says of the attributes, by name."""
+    """Descriptions of attributes in a docstring, by name."""
     section = doc.partition("\nAttributes:\n")[2].partition("\n\n")[0]
     entries = re.split(r"\n(?=  \w+:)", f"\n{section}")
     return {entry.strip().partition(":")[0]: " ".join(entry.partition(":")[2].split()) for entry in entries}

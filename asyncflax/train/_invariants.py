@@ -1,4 +1,4 @@
-"""What holds at the end of every run, checked on its trace, its metrics and its state."""
+"""Invariants of a finished run, checked on its trace, metrics and state."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from asyncflax.trace import Trace
 
 
 def check_run(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]], bound: int | None = None) -> str:
-    """What was checked, in a line.
+    """Checks the invariants and returns a one-line summary.
 
     Args:
-      trace: that the run replayed.
-      state: after its last event.
+      trace: of the run.
+      state: after the last event.
       rows: its metrics.
-      bound: of the staleness, None for none.
+      bound: on the staleness, or None.
 
     Raises:
-      RunError: something does not hold; the message names it.
+      RunError: an invariant is violated.
 
     >>> import asyncflax, jax.numpy as jnp
     >>> from asyncflax.train._invariants import check_run
@@ -38,7 +38,7 @@ def check_run(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]], 
 
 
 def broken_leaf(state: RunState) -> str:
-    """The first of what a run goes on from that is not finite; '' where all is."""
+    """Path of the first leaf of the state that is not finite, or ''."""
     kept = {name: getattr(state, name) for name in ("params", "algorithm", "model_state")}
     finite = jax.tree_util.tree_leaves_with_path(_all_finite(kept))
     return next((jax.tree_util.keystr(path) for path, is_finite in finite if not is_finite), "")
@@ -51,8 +51,8 @@ def _all_finite(state: Any) -> Any:
 
 def _events(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     count, updates = len(trace), [row["update"] for row in rows]
-    _hold(int(state.event) == count, f"the engine has made {int(state.event):,} of {count:,} updates")
-    _hold(updates[-1] == count, f"the last row of metrics is of update {updates[-1]:,}, not of {count:,}")
+    _hold(int(state.event) == count, f"the engine executed {int(state.event):,} of {count:,} updates")
+    _hold(updates[-1] == count, f"the last row of metrics belongs to update {updates[-1]:,}, not of {count:,}")
     _hold(all(np.diff(updates) > 0), "the rows of metrics are not in the order of updates")
     yield f"{count:,} events, as many updates"
     if trace.time is not None:
@@ -88,4 +88,4 @@ def _hold(holds: Any, otherwise: str) -> None:
 
 
 def _broken(what: str) -> RunError:
-    return RunError(f"the run is not as it must be: {what}")
+    return RunError(f"invariant violated: {what}")

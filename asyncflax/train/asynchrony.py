@@ -1,4 +1,4 @@
-"""How asynchrony comes about: what `config.asynchrony` names.
+"""Sources of asynchrony: what `config.asynchrony` names.
 
 Each function here makes the trace of a run, of num_workers workers until the server has made num_updates updates. One
 of your own, named with a dot, does the same: its trace, and the distribution of its staleness in theory or None.
@@ -20,11 +20,11 @@ __all__ = ["Asynchrony", "barrier", "inputs", "law", "queue", "recorded"]
 
 
 class Asynchrony(NamedTuple):
-    """A trace, and what theory says of it.
+    """A trace and the theoretical distribution of its staleness.
 
     Attributes:
       trace: who delivers when, and which version it had read.
-      law: the distribution that its staleness follows in theory; None where none is known.
+      law: theoretical distribution of its staleness, or None if unknown.
 
     Example: see `queue`.
     """
@@ -42,13 +42,13 @@ def queue(
     max_staleness: int | None = None,
     policy: str | None = None,
 ) -> Asynchrony:
-    """Workers that do not wait for each other: `queues.simulate`.
+    """Asynchronous workers: `queues.simulate`.
 
     Args:
       num_workers: M.
       num_updates: T.
       seed: of the service times.
-      service_time: how long a gradient takes, exponential() by default.
+      service_time: distribution of the time of a gradient, exponential() by default.
       max_staleness: see `queues.simulate`.
       policy: see `queues.simulate`.
 
@@ -70,13 +70,13 @@ def queue(
 
 
 def barrier(*, num_workers: int, num_updates: int, seed: int, service_time: ServiceTime | None = None) -> Asynchrony:
-    """Workers that wait for each other, as `ssgd` needs: `queues.barrier`.
+    """Synchronous workers, as `ssgd` requires: `queues.barrier`.
 
     Args:
       num_workers: M.
       num_updates: T.
       seed: of the service times.
-      service_time: how long a gradient takes, exponential() by default.
+      service_time: distribution of the time of a gradient, exponential() by default.
 
     Example:
       >>> from asyncflax.train.asynchrony import barrier
@@ -100,7 +100,7 @@ def law(
     """Staleness drawn from a distribution: `StalenessLaw.trace`.
 
     Args:
-      num_workers: how many ids to assign.
+      num_workers: number of worker ids to assign.
       num_updates: T.
       seed: of the draws.
       distribution: of the staleness.
@@ -120,15 +120,15 @@ def law(
 
 
 def recorded(*, num_workers: int, num_updates: int, path: str) -> Asynchrony:
-    """The first events of a trace that was saved. A run is known by the content of the file, not by its path.
+    """The first events of a saved trace, which is identified by its content, not its path.
 
     Args:
-      num_workers: how many the trace must have.
-      num_updates: how many events to take; it must have as many at least.
+      num_workers: number of workers that the trace must have.
+      num_updates: number of events to take.
       path: of the file.
 
     Raises:
-      ValueError: the trace has other workers, or fewer events.
+      ValueError: the trace has another number of workers, or fewer events.
 
     Example:
       >>> import asyncflax, tempfile
@@ -148,13 +148,13 @@ def recorded(*, num_workers: int, num_updates: int, path: str) -> Asynchrony:
 
 
 def inputs(spec: Spec) -> dict[str, str]:
-    """The digest of the file that a trace is read from, as an input of the run; {} where there is none.
+    """Digest of the file that a trace is read from, as an input of the run; {} for other sources.
 
     Args:
       spec: of the asynchrony.
 
     Raises:
-      FileNotFoundError: it is not there.
+      FileNotFoundError: the file does not exist.
 
     >>> from asyncflax.train.asynchrony import inputs
     >>> from asyncflax.train.config import TrainConfig

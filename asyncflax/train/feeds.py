@@ -1,4 +1,4 @@
-"""What events compute on and what evaluations look at: arrays in memory, or records that are read when they are needed.
+"""Batches for training and evaluation: from arrays in memory, or from records that are read on demand.
 
 A feed says what the batch of an event is, and how a compiled program makes images of it:
 
@@ -35,21 +35,21 @@ _KEPT_BYTES = 1e9  # of decoded test images that stay in memory
 
 
 class Feed(Protocol):
-    """What both feeds are.
+    """Interface of feeds.
 
     Attributes:
-      image_shape: (height, width, channels) of what the network is given.
+      image_shape: (height, width, channels) of the network's input.
       num_classes: int.
       mean: float32 [height, width, channels] or [1, 1, channels], of the training images, pixels 0..255.
-      example: PyTree of `jax.ShapeDtypeStruct`, the batch of one event, with the rows of all processes.
-      test_example: the same for what `test_batches` gives.
+      example: PyTree of `jax.ShapeDtypeStruct`, the batch of one event, including the rows of all processes.
+      test_example: the same for the batches of `test_batches`.
       look_up: `look_up(batch) -> (uint8 [B, height, width, channels], int32 [B])`, images and labels; a PyTree that
         holds the data set, if that is in memory.
-      look_up_test: the same for a batch of `test_batches`; label -1 marks rows that do not count.
-      identity: two feeds of one data set with the same identity give the same batches.
-      of_process: whether `batches` and `test_batches` give the rows of this process alone.
-      augments: whether crops and mirror images are still to be made of what `look_up` gives.
-      ranks: whether evaluations also say how often the label is among the five most likely classes.
+      look_up_test: the same for a batch of `test_batches`; label -1 marks padding.
+      identity: feeds of one data set with equal identity yield equal batches.
+      of_process: whether `batches` and `test_batches` yield only the rows of this process.
+      augments: whether the output of `look_up` still has to be cropped and mirrored.
+      ranks: whether evaluations include top-5 accuracy.
 
     Example: see `make_feed`.
     """
@@ -75,27 +75,27 @@ class Feed(Protocol):
         ...
 
     def share(self, count: int) -> None:
-        """From the next start on so many feeds make batches at the same time, each with its part of the processes."""
+        """Divides the decoder processes among `count` concurrent feeds, from the next start on."""
         ...
 
     def close(self) -> None:
-        """Ends the processes that decode; the next batch would start them again."""
+        """Stops the decoder processes; the next batch restarts them."""
         ...
 
 
 def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecords, plan: Plan) -> Feed:
-    """The feed of a training.
+    """Creates the feed of a training run.
 
     Args:
       config: batch_size, eval_batch_size, seed; for records image_size, crop_area, flip, on_corrupt and
         decode_processes as well.
       source: the data set.
-      plan: of the run: how many events a chunk has, and where batches of images go.
+      plan: of the run, for the size of chunks and the placement of batches.
 
     Raises:
       ValueError: a batch is larger than the data set or cannot be divided over the devices, or a chunk has too many
         images for memory.
-      RunError: later, a record cannot be read.
+      RunError: a record cannot be read (raised later).
 
     Example:
       >>> import asyncflax
@@ -112,7 +112,7 @@ def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecord
 
 
 class ArrayFeed:
-    """A data set that lies on the device; a batch is the numbers of its rows, int32 [B].
+    """Feed of a data set on the device; a batch contains row indices, int32 [B].
 
     Args:
       config, source, plan: as in `make_feed`.
@@ -142,21 +142,21 @@ class ArrayFeed:
         return chunk.pad(data.batch_rows(self._count, config.batch_size, chunk.events, seed=config.seed))
 
     def test_batches(self) -> Iterator[np.ndarray]:
-        """int32 [k, eval_batch_size], once: the numbers of all test images; -1 does not count."""
+        """int32 [k, eval_batch_size], once: indices of all test images; -1 is padding."""
         rows = np.arange(np.prod(self.test_example.shape), dtype=np.int32).reshape(self.test_example.shape)
         yield np.where(rows < self._num_test, rows, -1)
 
     def share(self, count: int) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 class RecordFeed:
-    """Records that are read, decoded and cropped on the host; a batch is {'image': uint8 [B, s, s, 3], 'label': [B]}.
+    """Feed of records decoded and cropped on the host; a batch is {'image': uint8 [B, s, s, 3], 'label': [B]}.
 
-    Where several processes run, each reads its share of the rows of every batch.
+    With several processes, each reads its share of the rows of every batch.
 
     Args:
       config, source, plan: as in `make_feed`.
@@ -215,7 +215,7 @@ class RecordFeed:
         return chunk.pad(batch)
 
     def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Images and labels [1, b, ...], central crops; label -1 does not count. Few of them stay in memory."""
+        """Images and labels [1, b, ...], central crops; label -1 is padding. Small test sets are cached."""
         if self._kept is not None:
             yield from self._kept
             return
@@ -252,12 +252,12 @@ class RecordFeed:
                 yield {name: batch[name][None] for name in ("image", "label")}
 
     def share(self, count: int) -> None:
-        """From the next start on so many feeds decode at the same time, each with its part of `decode_processes`."""
+        """Divides `decode_processes` among `count` concurrent feeds, from the next start on."""
         workers = self._config.decode_processes
         self._stream.decode_processes = min(workers, max(1, workers // count))
 
     def _refuse_none(self, count: int) -> None:
-        """Refuses a mean over no image. All processes come here after the same batch, each with its own count."""
+        """Raises if no test image could be decoded in any process."""
         if self._config.on_corrupt == "skip" and not multihost_utils.process_allgather(np.array(count)).any():
             raise RunError(
                 f"none of the {len(self._source.test)} test photographs can be decoded; prepare the data set anew from "
@@ -265,26 +265,26 @@ class RecordFeed:
             )
 
     def close(self) -> None:
-        """Ends the processes that decode; the next batch would start them again."""
+        """Stops the decoder processes; the next batch restarts them."""
         self._stream.close()
 
 
 @contextlib.contextmanager
 def _in_one_sentence() -> Iterator[None]:
-    """A record that is corrupted, or a process that decodes and has died, ends the run."""
+    """Converts errors of corrupted records and dead decoder processes to a `RunError`."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise RunError(f"{error} What is saved stays, and the same workdir goes on from there.") from error
+        raise RunError(f"{error} Checkpoints are kept; the same workdir resumes.") from error
 
 
 def _note(text: str) -> None:
-    """Prints a line above the progress bar; to stderr, which all processes of a run have, not the primary alone."""
+    """Prints a line above the progress bar, on stderr since every process reports its own records."""
     tqdm.write(f"note: {text}", file=sys.stderr)
 
 
 def _take(images: jax.Array, labels: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The rows of a data set in memory; a negative number is a row that does not count."""
+    """Images and labels of the given rows; negative indices are padding."""
     return images[jnp.maximum(rows, 0)], jnp.where(rows < 0, -1, labels[jnp.maximum(rows, 0)])
 
 
@@ -298,7 +298,7 @@ def _refuse_larger(config: TrainConfig, count: int) -> None:
 
 
 def _refuse_unequal(config: TrainConfig, plan: Plan) -> None:
-    """Each process decodes as many rows as the others, those of its devices, which follow each other."""
+    """Raises unless all processes decode equally many rows, for contiguous devices."""
     placement = plan.placement
     if config.batch_size % placement.devices:
         raise ValueError(
@@ -315,20 +315,20 @@ def _refuse_unequal(config: TrainConfig, plan: Plan) -> None:
 
 
 def _refuse_too_large(config: TrainConfig, plan: Plan) -> None:
-    """A chunk's images must fit into memory, twice."""
+    """Raises unless the images of two chunks fit into memory."""
     size, events = config.image_size, plan.chunks.worker.shape[-1]
     each = config.batch_size * size * size * 3 // jax.process_count()
     if events * each > CHUNK_BYTES:
         fitting = int(CHUNK_BYTES // each)
         advice = f"config.log_every to {fitting} or less" if fitting else "a smaller config.batch_size"
         raise ValueError(
-            f"{events} updates of {config.batch_size} images of {size}x{size} are {events * each / 1e9:.1f} GB, and as "
-            f"many lie in memory at once; set {advice}."
+            f"{events} updates of {config.batch_size} images of {size}x{size} are {events * each / 1e9:.1f} GB, and "
+            f"two chunks are in memory at once; set {advice}."
         )
 
 
 def _test_size(config: TrainConfig, count: int, plan: Plan) -> int:
-    """The size of evaluation batches, of which all devices have an equal part."""
+    """Size of evaluation batches, divisible by the number of devices."""
     devices = plan.placement.devices
     return -(-min(config.eval_batch_size, count) // devices) * devices
 

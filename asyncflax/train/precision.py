@@ -1,4 +1,4 @@
-"""In which precision a network computes, while all that is trained, sent and kept stays float32."""
+"""Precision of the network's computation; parameters, updates and state stay float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_PRODUCTS = {"float32": "float32", "tf32": "tensorfloat32"}  # as JAX calls i
 
 
 def compute_in(precision: str, apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A network that computes in a precision.
+    """Wraps a network to compute in a given precision.
 
     'float32': products of matrices and convolutions in full float32, for which a GPU would take TF32 if it were not
     told. 'tf32': arrays are float32, products are TF32 on devices that have it; on others (CPUs) it is 'float32'.
@@ -32,7 +32,7 @@ def compute_in(precision: str, apply: Callable[..., Any]) -> Callable[..., Any]:
         `apply(params, model_state, images, **kwargs) -> (logits, update)`, as `models.functional_with_state` does.
 
     Raises:
-      ValueError: there is no such precision.
+      ValueError: unknown precision.
 
     Example:
       >>> import jax, jax.numpy as jnp

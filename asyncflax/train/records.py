@@ -1,4 +1,4 @@
-"""The metrics of a run as they come, and the writers that show them.
+"""Rows of metrics of a run, passed on to its writers.
 
 A row belongs to an update of the server. A run that is resumed takes the rows until then from its checkpoint; what it
 had written later is computed and written again. Where several processes run, all have the rows and the primary writes
@@ -23,19 +23,19 @@ _ALWAYS = "jsonl, csv"
 
 
 class Records:
-    """The rows of one run, in `metrics.jsonl` and `metrics.csv` of its folder and wherever else they are written.
+    """Rows of metrics of one run, written to `metrics.jsonl`, `metrics.csv` and further writers.
 
     Args:
       folder: of the run.
-      rows: what has been recorded so far; from a checkpoint.
-      writers: further ones, see `writers.read_writers`.
+      rows: rows recorded so far, from a checkpoint.
+      writers: further writers, see `writers.read_writers`.
       config: of the run, for the writers.
 
     Attributes:
-      rows: list of dicts, each with 'update' and numbers by name.
+      rows: list of dicts with 'update' and metrics by name.
 
     Raises:
-      ValueError: a writer cannot begin.
+      ValueError: a writer fails to start.
 
     Example:
       >>> import tempfile
@@ -67,18 +67,18 @@ class Records:
             self._begun = begun.pop_all()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Adds a row: 'update' and numbers by name."""
+        """Appends a row: 'update' and metrics by name."""
         self.rows.append(dict(row))
         for writer in self._writers:
             writer.write(row)
 
     def sync(self) -> None:
-        """Returns when all rows are on the disk."""
+        """Flushes all rows to disk."""
         for writer in self._writers:
             writer.sync()
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
-        """The updates at which a metric was recorded, and its values."""
+        """Updates at which a metric was recorded, and its values."""
         rows = [row for row in self.rows if name in row]
         return [row["update"] for row in rows], [row[name] for row in rows]
 

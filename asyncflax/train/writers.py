@@ -1,4 +1,4 @@
-"""Where the metrics of a run go: JSON lines and CSV always, TensorBoard, Weights & Biases or your own as well.
+"""Writers of metrics: JSON lines and CSV, TensorBoard, Weights & Biases, or your own.
 
     --config.writers='tensorboard, wandb(project=staleness), my_writers.Chat(room=17)'
 
@@ -32,7 +32,7 @@ _GIVEN = ("folder", "rows", "config")
 
 @runtime_checkable
 class MetricWriter(Protocol):
-    """Writes the rows of a run somewhere; only the primary process has one.
+    """Destination of the rows of metrics; exists in the primary process only.
 
     Example:
       >>> from asyncflax.train.writers import MetricWriter
@@ -46,24 +46,24 @@ class MetricWriter(Protocol):
     """
 
     def write(self, row: Row) -> None:
-        """Takes a row: 'update' and numbers by name."""
+        """Writes a row: 'update' and metrics by name."""
 
     def sync(self) -> None:
-        """Returns when all rows are where they belong, before a checkpoint is saved."""
+        """Flushes all rows; called before a checkpoint is saved."""
 
     def close(self) -> None:
-        """Ends, also when the run is interrupted."""
+        """Closes the writer; also called when the run is interrupted."""
 
 
 def read_writers(field: str, text: str) -> list[Spec]:
-    """Looks up the writers that a text names.
+    """Parses a list of writers.
 
     Args:
-      field: what to call it in errors.
-      text: calls, with commas between; '' for none.
+      field: name of the field, for errors.
+      text: comma-separated calls; '' for none.
 
     Raises:
-      TypeError, ValueError: there is no such writer or option, one is named twice, or its package is not installed.
+      TypeError, ValueError: a writer or option is unknown, a writer is repeated, or its package is not installed.
 
     Example:
       >>> from asyncflax.train.writers import read_writers
@@ -89,11 +89,11 @@ def read_writers(field: str, text: str) -> list[Spec]:
 
 
 def jsonl(folder: pathlib.Path, rows: Iterable[Row] = ()) -> MetricWriter:
-    """`metrics.jsonl`: a line of JSON for each row, as it comes.
+    """Writes `metrics.jsonl`, one line of JSON per row, immediately.
 
     Args:
       folder: of the run.
-      rows: those so far; the file is written anew.
+      rows: previous rows; the file is rewritten.
 
     Example:
       >>> import pathlib, tempfile
@@ -131,11 +131,11 @@ class _JsonLines:
 
 
 def csv(folder: pathlib.Path, rows: Iterable[Row] = ()) -> MetricWriter:
-    """`metrics.csv`: a table with a column for each metric, when the run ends or stops.
+    """Writes `metrics.csv`, one column per metric, when the run ends or stops.
 
     Args:
       folder: of the run.
-      rows: those so far.
+      rows: previous rows.
 
     Example: see `jsonl`.
     """
@@ -164,11 +164,11 @@ class _Table:
 def tensorboard(
     folder: pathlib.Path, rows: Iterable[Row] = (), config: Mapping[str, Any] | None = None
 ) -> MetricWriter:
-    """`tensorboard/`: scalars for TensorBoard, and the config in its text tab. Needs tensorboardX (the extra `train`).
+    """Writes scalars to `tensorboard/`, and the config to its text tab. Requires tensorboardX (the extra `train`).
 
     Args:
       folder: of the run.
-      rows: those so far; the event files are written anew.
+      rows: previous rows; the event files are rewritten.
       config: of the run.
 
     Example: see `jsonl`.
@@ -208,19 +208,19 @@ def wandb(
     *,
     project: str = "asyncflax",
 ) -> MetricWriter:
-    """Weights & Biases, its files in `wandb/`. Needs the extra `wandb`; $WANDB_MODE=offline needs no account.
+    """Logs to Weights & Biases, with files in `wandb/`. Requires the extra `wandb`; set WANDB_MODE=offline if you have no account.
 
     A run that is resumed goes on as the same run of W&B. What W&B has received it keeps, and it takes only rows that
     are later; an offline run is written anew.
 
     Args:
       folder: of the run.
-      rows: those so far.
+      rows: previous rows.
       config: of the run.
-      project: of W&B. Entity, group, tags, mode and the like are W&B's environment variables.
+      project: name of the W&B project. Entity, group, tags and mode are set by W&B's environment variables.
 
     Raises:
-      ValueError: W&B cannot begin a run, for example for want of an account.
+      ValueError: W&B fails to start a run, for example because there is no account.
 
     Example: see `jsonl`.
     """

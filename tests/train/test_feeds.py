@@ -340,7 +340,7 @@ def test_a_run_that_a_photograph_stopped_goes_on_without_it(tmp_path, monkeypatc
     late = 5
     assert late not in data.batch_rows(22, 4, range(4)) and late in data.batch_rows(22, 4, range(4, 8))
     monkeypatch.setattr("asyncflax.train.experiment.load_data", lambda config: source(damaged=[late]))
-    with pytest.raises(RunError, match=r"What is saved stays, and the same workdir goes on from there\."):
+    with pytest.raises(RunError, match=r"Checkpoints are kept; the same workdir resumes\."):
         train_and_evaluate(config, tmp_path / "run")
     skipping = dataclasses.replace(config, on_corrupt="skip")
     rows = train_and_evaluate(skipping, tmp_path / "run").rows
@@ -354,7 +354,7 @@ def test_a_run_that_a_photograph_stopped_goes_on_without_it(tmp_path, monkeypatc
 def test_what_is_no_damage_gets_no_advice_about_damage(error, monkeypatch):
     experiment = made()
     monkeypatch.setattr(experiment.feed._stream, "take", lambda count: (_ for _ in ()).throw(error))
-    with pytest.raises(RunError, match=f"^{error} What is saved stays, and the same workdir goes on from there\\.$"):
+    with pytest.raises(RunError, match=f"^{error} Checkpoints are kept; the same workdir resumes\\.$"):
         experiment.batches(experiment.plan[0])
 
 
