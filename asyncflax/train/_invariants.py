@@ -52,7 +52,7 @@ def _all_finite(state: Any) -> Any:
 def _events(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     count, updates = len(trace), [row["update"] for row in rows]
     _hold(int(state.event) == count, f"the engine executed {int(state.event):,} of {count:,} updates")
-    _hold(updates[-1] == count, f"the last row of metrics belongs to update {updates[-1]:,}, not of {count:,}")
+    _hold(updates[-1] == count, f"the last row of metrics belongs to update {updates[-1]:,}, not to {count:,}")
     _hold(all(np.diff(updates) > 0), "the rows of metrics are not in the order of updates")
     yield f"{count:,} events, as many updates"
     if trace.time is not None:

@@ -208,7 +208,7 @@ def wandb(
     *,
     project: str = "asyncflax",
 ) -> MetricWriter:
-    """Logs to Weights & Biases, with files in `wandb/`. Requires the extra `wandb`; set WANDB_MODE=offline if you have no account.
+    """Logs to Weights & Biases, with files in `wandb/`. Requires the extra `wandb`; offline with WANDB_MODE=offline.
 
     A run that is resumed goes on as the same run of W&B. What W&B has received it keeps, and it takes only rows that
     are later; an offline run is written anew.
