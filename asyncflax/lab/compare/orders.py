@@ -117,8 +117,8 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
 
     Example:
       >>> from asyncflax.lab.compare import parse_orders
-      >>> parse_orders("(dana_slim, multi_asgd, nag_asgd)")
-      [Order(name='dana-slim', places=(('dana_slim',), ('multi_asgd',), ('nag_asgd',)), equal=False)]
+      >>> parse_orders("(dana_slim, multi_asgd, nag_asgd)")[0].places
+      (('dana_slim',), ('multi_asgd',), ('nag_asgd',))
       >>> (order,) = parse_orders({"loop": ("closed_loop_momentum", "fixed *")})
       >>> str(order.of(["closed_loop_momentum", "fixed 0.0", "fixed 0.6"]))
       'closed_loop_momentum > fixed 0.0, fixed 0.6'

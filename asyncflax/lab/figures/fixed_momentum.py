@@ -9,7 +9,7 @@ import xarray
 
 from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
-from asyncflax.lab.figures._judging import Race, by_workers
+from asyncflax.lab.figures._judging import Race, by_workers, detectable
 from asyncflax.lab.figures._words import listed, trained_on, words, workers_of
 from asyncflax.lab.statistics import decide_all
 
@@ -114,7 +114,8 @@ def fixed_momentum(
         "source": "Mitliagkas et al. 2016, Figure 4 (Allerton version)",
         "paper": "penalties of 1, 1, 2, 2, 6 tuned and 2, 2, 2, 3, 16 with 0.9 at 1, 2, 4, 8, 16 workers on CIFAR-10, "
         "so 0.9 needs 2, 2, 1, 1.5, 2.7 times the updates",
-        "ours": f"times as many with {fixed:g}: {by_workers(verdicts)}; tuned momenta {listed(found)}",
+        "ours": f"times as many with {fixed:g}: {by_workers(verdicts)}; tuned momenta {listed(found)}"
+        f"{detectable(several.values())}",
         "value": interval.value,
         "interval": interval[1:],
         "seeds": race.judges,

@@ -9,7 +9,7 @@ import xarray
 
 from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
-from asyncflax.lab.figures._judging import Race, by_workers
+from asyncflax.lab.figures._judging import Race, by_workers, detectable
 from asyncflax.lab.figures._runs import draw_loss
 from asyncflax.lab.figures._words import listed, train_config, trained_on, words, workers_of
 from asyncflax.lab.statistics import decide_all
@@ -91,7 +91,7 @@ def penalty(
         "source": "Mitliagkas et al. 2016, Figure 5 (Allerton version)",
         "paper": f"penalties of {', '.join(f'{x:g}' for x in PUBLISHED.values())} at {listed(PUBLISHED)} workers on "
         "ImageNet, from a warm start",
-        "ours": by_workers(verdicts),
+        "ours": by_workers(verdicts) + detectable(verdicts.values()),
         "value": interval.value,
         "interval": interval[1:],
         "seeds": race.judges,
