@@ -11,8 +11,7 @@ Questions, each with a verdict of its own:
 - naive: is naive momentum worse than Multi-ASGD and NAG-ASGD, each of them?
 
 The abstract of DANA says that it outperforms the methods before it, with up to 64 workers; the order of these stands in
-no source, it is a question of ours. The abstract of OrMo says that it converges better than asynchronous SGD with
-momentum; that naive momentum is the worst is second-hand.
+no source, it is a question of ours. What is said of OrMo and of naive momentum is second-hand.
 
 An order is not a fact of one learning rate, so there are two, fixed beforehand and the same for all methods: 0.06 for
 the perceptron and 0.02 for the network with convolutions, and steps six times shorter. The training loss at the end
@@ -49,7 +48,7 @@ from asyncflax.train.recipes import cifar10_quick
 EQUAL = "homogeneous=gamma(cv=0.1)"
 STRAGGLERS = "stragglers=stragglers(share=0.0625, slowdown=10.0)"  # 2 of 32
 METHODS = ("dana_dc(strength=2.0, mean_square=per_worker)", "dana_slim", "ormo", "multi_asgd", "nag_asgd")
-HAKIMI, SHI = "Hakimi et al. 2019 (arXiv:1907.11612), abstract", "Shi et al. 2024 (arXiv:2407.19234), abstract"
+HAKIMI, SHI = "Hakimi et al. 2019 (arXiv:1907.11612), abstract", "Shi et al. 2024 (arXiv:2407.19234)"
 DANA = "DANA outperforms existing methods, with up to 64 workers; this order is a question of ours"
 OF_DANA = {
     "dana": ("dana_slim", "multi_asgd"),
@@ -64,7 +63,7 @@ PAPER = {
     "dana": DANA,
     "multi": DANA,
     "dana-dc": "no number; a question of ours",
-    "ormo": "OrMo converges better than asynchronous SGD with momentum",
+    "ormo": "OrMo is better than the other asynchronous methods with momentum (unverified)",
     "naive": "naive momentum is the worst (unverified)",
 }
 VARIANTS = ("mlp", "mlp_short_steps", "mlp_16", "stragglers", "cnn", "cnn_short_steps", "cifar10", "fast")
