@@ -310,15 +310,8 @@ def of_cells(folder: pathlib.Path) -> list[Kind]:
         for some in (cells[:2], cells[2:4], cells[4:]):
             rows = {name: rng.normal(size=(len(some), 2)).astype(np.float32) for name in ("test_loss", "train_loss")}
             rows["diverged_at"] = np.full(len(some), -1, np.int32)
-<<<<<<< HEAD
             shared = {"updates": np.array([10, 20]), "evaluated": np.array([0, 20]), "cpu_seconds": np.array(1.0)}
             finished.add(some, rows | shared)
-=======
-            finished.add(
-                some,
-                {**rows, "updates": np.array([10, 20]), "evaluated": np.array([0, 20]), "cpu_seconds": np.array(1.0)},
-            )
->>>>>>> 7e2d2cf (Cells of corruption tests have their CPU seconds)
 
     def reader(config: Any, grid: Any) -> Callable[[pathlib.Path], Results]:
         def read(path: pathlib.Path) -> Results:
