@@ -7,7 +7,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import jax
 import numpy as np
@@ -330,6 +330,24 @@ class _Followed:
         return algorithm.view(params, state[0], worker=worker)
 
 
+class WeightDecay(TypedDict, total=False):
+    """The keywords of weight decay: a factory takes them as `**decay: Unpack[WeightDecay]`, see `method`.
+
+    Attributes:
+      weight_decay: a number >= 0, by default 0.
+      decay_at: 'read' (default) or 'server', see `transforms.decay_weights`.
+    """
+
+    weight_decay: float
+    decay_at: str
+
+
+_DECAY = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=type(default).__name__)
+    for name, default in WeightDecay(weight_decay=0.0, decay_at="read").items()
+]
+
+
 def method(factory: Factory) -> Factory:
     """Decorates a function that makes an algorithm, so that its numbers become hyper-parameters.
 
@@ -340,7 +358,8 @@ def method(factory: Factory) -> Factory:
     numbers: it must not branch on their values. Numbers that the caller leaves out stay concrete.
 
     Args:
-      factory: a function of named parameters (no *args, no **kwargs) that returns an `AsyncAlgorithm`.
+      factory: a function of named parameters that returns an `AsyncAlgorithm`. It takes no *args, and as keywords none
+        but `**decay: Unpack[WeightDecay]`, which becomes `weight_decay` and `decay_at` in the method's signature.
 
     Raises:
       TypeError: the factory has other parameters; later, a structural argument is not hashable.
@@ -356,15 +375,20 @@ def method(factory: Factory) -> Factory:
       True
     """
     _check.function("factory", factory, " that makes an AsyncAlgorithm")
-    signature = inspect.signature(factory)
+    signature = _with_decay(inspect.signature(factory))
     for parameter in signature.parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"{factory.__name__} must name all its parameters; {parameter} is not a name.")
 
     @functools.wraps(factory)
     def make(*args, **kwargs) -> AsyncAlgorithm:
-        algorithm = factory(*args, **kwargs)  # checks concrete values before anything is traced
-        given = signature.bind(*args, **kwargs).arguments
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{factory.__name__}: {error}.") from None
+        given = dict(bound.arguments)
+        bound.apply_defaults()
+        algorithm = factory(**bound.arguments)  # checks concrete values before anything is traced
         numbers, static = {}, []
         for name, parameter in signature.parameters.items():
             if name in given and _is_number(given[name], parameter):
@@ -384,7 +408,17 @@ def method(factory: Factory) -> Factory:
         part = lambda name: Partial(_Part(make, tuple(static), name), numbers)
         return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
 
+    make.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
     return make  # type: ignore[return-value]
+
+
+def _with_decay(signature: inspect.Signature) -> inspect.Signature:
+    """The signature, with the keywords that `**decay: Unpack[WeightDecay]` stands for in its place."""
+    parameters = []
+    for parameter in signature.parameters.values():
+        is_decay = parameter.annotation in (Unpack[WeightDecay], "Unpack[WeightDecay]")
+        parameters += _DECAY if is_decay else [parameter]
+    return signature.replace(parameters=parameters)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,12 @@
 """The methods, one file a family of papers.
 
-Each is a function of its hyper-parameters that makes an `AsyncAlgorithm`; `__all__` is the list of their names.
+Each is a function of its hyperparameters that returns an `AsyncAlgorithm`; `__all__` is the list of their names. All
+have in common:
+
+- `learning_rate` is a number >= 0 or a schedule of the number of server updates.
+- `weight_decay`, a number >= 0, and `decay_at`, 'read' or 'server', are keywords of every method (see
+  `transforms.decay_weights`). Decay comes first: what a rule compensates, measures or gathers is the decayed gradient.
+- A number that is not finite or out of its range, or an unknown option, raises a `ValueError` that names it.
 """
 
 from asyncflax.algorithms._citation import citation

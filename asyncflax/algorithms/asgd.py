@@ -7,7 +7,7 @@ for synchronous SGD as the baseline.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,18 @@ import optax
 
 from asyncflax import _check
 from asyncflax.algorithms.parts import LearningRate, decayed, step, with_step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum, scale_by_staleness
 
 
 @method
-def asgd(learning_rate: LearningRate, *, weight_decay: float = 0.0, decay_at: str = "read") -> AsyncAlgorithm:
+def asgd(learning_rate: LearningRate, **decay: Unpack[WeightDecay]) -> AsyncAlgorithm:
     r"""Asynchronous SGD, eq. 6:
 
     .. math:: w_{t+1} = w_t - \alpha_t \nabla f(w_{t - \tau_t})
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
+      learning_rate: alpha >= 0 or a schedule.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 6.
 
@@ -39,7 +34,7 @@ def asgd(learning_rate: LearningRate, *, weight_decay: float = 0.0, decay_at: st
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.asgd(0.1, weight_decay=1e-4)
     """
-    return from_optax(optax.chain(decayed(weight_decay, decay_at), step(learning_rate)))
+    return from_optax(optax.chain(decayed(**decay), step(learning_rate)))
 
 
 @method
@@ -48,24 +43,18 @@ def delay_adaptive_asgd(
     *,
     num_workers: int,
     delay: str = "staleness",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Smaller steps for staler gradients, so that the convergence does not depend on the maximum delay:
 
     .. math:: w_{t+1} = w_t - \alpha \frac{M}{\max(M, \tau_t)} \nabla f(w_{t - \tau_t})
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      learning_rate: alpha >= 0 or a schedule.
       num_workers: M >= 1.
       delay: 'staleness' takes tau_t (0 is fresh), 'staleness_plus_one' takes tau_t + 1, as some codes count.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
     Source: Mishchenko et al. 2022 (arXiv:2206.07638); the rule is that of their code, konstmish/asynchronous_sgd.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Example:
       >>> import asyncflax
@@ -76,27 +65,22 @@ def delay_adaptive_asgd(
     offset = 1 if delay == "staleness_plus_one" else 0
     adapt = scale_by_staleness(lambda tau: workers / jnp.maximum(workers, tau + offset))
     return from_optax(
-        optax.chain(decayed(weight_decay, decay_at), adapt, step(learning_rate)),
+        optax.chain(decayed(**decay), adapt, step(learning_rate)),
         num_workers=workers,
     )
 
 
 @method
 def staleness_aware_asgd(
-    learning_rate: LearningRate, *, delay: str = "staleness", weight_decay: float = 0.0, decay_at: str = "read"
+    learning_rate: LearningRate, *, delay: str = "staleness", **decay: Unpack[WeightDecay]
 ) -> AsyncAlgorithm:
     r"""Steps divided by the staleness:
 
     .. math:: w_{t+1} = w_t - \frac{\alpha}{\max(\tau_t, 1)} \nabla f(w_{t - \tau_t})
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      learning_rate: alpha >= 0 or a schedule.
       delay: 'staleness' divides by tau_t (by 1 if it is 0), 'staleness_plus_one' by tau_t + 1.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Zhang et al. 2015, Staleness-aware Async-SGD for Distributed Deep Learning (arXiv:1511.05950),
       second-hand.
@@ -108,7 +92,7 @@ def staleness_aware_asgd(
     _check.choice("delay", delay, ("staleness", "staleness_plus_one"))
     plus_one = delay == "staleness_plus_one"
     adapt = scale_by_staleness(lambda tau: 1 / (tau + 1 if plus_one else jnp.maximum(tau, 1)))
-    return from_optax(optax.chain(decayed(weight_decay, decay_at), adapt, step(learning_rate)))
+    return from_optax(optax.chain(decayed(**decay), adapt, step(learning_rate)))
 
 
 class RoundMeanState(NamedTuple):
@@ -153,8 +137,7 @@ def ssgd(
     *,
     num_workers: int,
     form: str = "inside",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Synchronous SGD, for comparison: one step a round, with the mean of the round's M gradients.
 
@@ -162,7 +145,7 @@ def ssgd(
 
     Run it on a trace of `queues.barrier`, whose rounds of M events read the same version. On another trace it averages
     every M gradients, whoever sent them; gradients of an incomplete last round are not applied. A schedule counts
-    rounds.
+    rounds. 'read' and 'server' are the same for `decay_at`, since the parameters rest during a round.
 
     (`optax.MultiSteps` accumulates as well, but in float32 unless told otherwise, which would not be exact here.)
 
@@ -171,11 +154,6 @@ def ssgd(
       momentum: mu in [-1, 1].
       num_workers: M >= 1, the gradients in a round.
       form: 'inside' or 'outside', see `momentum_asgd`.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`; the same here, since the parameters rest in a round.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: the baseline SSGD of Hakimi et al. 2019 (arXiv:1907.11612).
 
@@ -185,5 +163,5 @@ def ssgd(
     """
     workers = _check.integer("num_workers", num_workers, 1)
     step_of_round = with_step(learning_rate, explicit_momentum(momentum), form)
-    tx = optax.chain(decayed(weight_decay, decay_at), _once_a_round(step_of_round, workers))
+    tx = optax.chain(decayed(**decay), _once_a_round(step_of_round, workers))
     return from_optax(tx, num_workers=workers)

@@ -17,7 +17,7 @@ Appendix G with Algorithm 5 for the loop. The estimator is derived here.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ import optax
 from asyncflax import _check, _coordinates, _memory
 from asyncflax._dtypes import wide_dtype, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms._trees import given
 
 _MEMORY = 8  # updates over which the instrument averages
@@ -79,8 +79,7 @@ def closed_loop_momentum(
     coordinates: int = 64,
     reads: str = "once",
     form: str = "inside",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Heavy ball whose explicit momentum goes to where explicit plus implicit momentum is the target.
 
@@ -103,7 +102,7 @@ def closed_loop_momentum(
     fit. Workers must read the server's own parameters, as they do here.
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      learning_rate: alpha >= 0 or a schedule.
       momentum: mu^* in [-1, 1], the target for the total.
       num_workers: M >= 1; a gradient that is stale by 10 M + 8 updates or more is not measured with (in a queue with
         exponential work fewer than one of 20,000).
@@ -115,11 +114,6 @@ def closed_loop_momentum(
         from a law. There a fresh gradient says nothing and is left out, since it is g_v and G_v at once; in a queue
         that is one of the M workers under way.
       form: 'inside' or 'outside', see `momentum_asgd`.
-      weight_decay: a number >= 0; the decayed gradient is measured.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), closed-loop YellowFin (Appendix G, Algorithm 5), for the rule
       and its gain of 0.01. Their estimator of the total, eq. 35, is a median over all coordinates of ratios of past
@@ -193,12 +187,12 @@ def closed_loop_momentum(
         loop = measure(state.loop, grads, staleness)
         return velocity, ClosedLoopMomentumState(loop, velocity)
 
-    decay = optax.with_extra_args_support(decayed(weight_decay, decay_at))
+    first = optax.with_extra_args_support(decayed(**decay))
     steered = optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
     steps = optax.with_extra_args_support(with_step(learning_rate, steered, form))
 
     def update(grads, state, params=None, **event):
-        grads, _ = decay.update(grads, decay.init(grads), params, **event)
+        grads, _ = first.update(grads, first.init(grads), params, **event)
         return steps.update(grads, state, params, grads=grads, **event)
 
     tx = optax.GradientTransformationExtraArgs(steps.init, update)  # pyright: ignore[reportArgumentType]

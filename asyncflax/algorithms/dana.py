@@ -7,11 +7,13 @@ DANA-Zero and DANA-Slim have all the properties that they should have, what is u
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import optax
 
 from asyncflax import _check
 from asyncflax.algorithms.parts import LearningRate, ahead, compensation, decayed, step, with_step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker, summed_momentum
 
 
@@ -21,8 +23,7 @@ def dana_zero(
     momentum: float = 0.9,
     *,
     num_workers: int,
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""DANA-Zero: one velocity a worker, and everybody computes at a look-ahead along all of them.
 
@@ -37,14 +38,9 @@ def dana_zero(
     server keeps N velocities and their sum, (N + 1) d numbers; an event costs O(d), whatever N.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: gamma in [-1, 1].
       num_workers: N >= 1.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-Zero.
 
@@ -53,7 +49,7 @@ def dana_zero(
       >>> algorithm = asyncflax.algorithms.dana_zero(0.1, 0.9, num_workers=8)
     """
     velocities = summed_momentum(momentum, num_workers)
-    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), velocities)
+    tx = optax.chain(decayed(**decay), step(learning_rate), velocities)
     return from_optax(tx, view=_look_ahead(momentum), num_workers=num_workers)
 
 
@@ -74,8 +70,7 @@ def dana_slim(
     *,
     num_workers: int,
     form: str = "inside",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""DANA-Slim: DANA-Zero without work for the server, whose parameters are the look-ahead itself.
 
@@ -88,16 +83,11 @@ def dana_slim(
     velocity and the server nothing; here the run holds the N velocities, N d numbers.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: gamma in [-1, 1].
       num_workers: N >= 1.
       form: 'inside' has the step size in the velocity, which is the paper's correction of the momentum at changes of
         the learning rate; 'outside' has v = gamma v + g and eta in front, without correction.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-Slim.
 
@@ -107,7 +97,7 @@ def dana_slim(
     """
     num_workers = _check.integer("num_workers", num_workers, 1)
     velocities = per_worker(explicit_momentum(momentum, nesterov=True), num_workers)
-    tx = optax.chain(decayed(weight_decay, decay_at), with_step(learning_rate, velocities, form))
+    tx = optax.chain(decayed(**decay), with_step(learning_rate, velocities, form))
     return from_optax(tx, num_workers=num_workers)
 
 
@@ -123,8 +113,7 @@ def dana_dc(
     mean_square_decay: float = 0.95,
     epsilon: float = 1e-10,
     origin: str = "params",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""DANA-DC: DANA-Zero whose gradients are compensated for the rest of the gap, as in DC-ASGD.
 
@@ -135,7 +124,7 @@ def dana_dc(
     the gradients the strength is adaptive, as in DC-ASGD-a, which takes d or N d numbers more.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: gamma in [-1, 1].
       num_workers: N >= 1.
       strength: lambda >= 0, see `dc_asgd`.
@@ -146,11 +135,6 @@ def dana_dc(
       epsilon: > 0, beside that mean below the root, see `transforms.compensate_delay`.
       origin: from where the way back to theta^i is counted, 'params' (the server's theta, which is what the formula
         says when read literally) or 'lookahead' (what it would send now, so that a fresh gradient stays as it is).
-      weight_decay: a number >= 0; the decayed gradient is compensated.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-DC; Zheng et al. 2017 (arXiv:1609.08326) for the compensation.
 
@@ -168,7 +152,7 @@ def dana_dc(
         num_workers=num_workers,
     )
     velocities = summed_momentum(momentum, num_workers)
-    tx = optax.chain(decayed(weight_decay, decay_at), compensate, step(learning_rate), velocities)
+    tx = optax.chain(decayed(**decay), compensate, step(learning_rate), velocities)
     look_ahead = _look_ahead(momentum)
     zero = from_optax(tx, view=look_ahead, num_workers=num_workers)
     if origin == "params":

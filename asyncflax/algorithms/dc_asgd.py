@@ -5,10 +5,12 @@ Source: Zheng et al. 2017 (arXiv:1609.08326).
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import optax
 
 from asyncflax.algorithms.parts import LearningRate, compensation, decayed, with_step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum
 
 
@@ -24,8 +26,7 @@ def dc_asgd(
     epsilon: float = 1e-10,
     num_workers: int | None = None,
     form: str = "inside",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Adds what a diagonal Hessian says about the way from the parameters read to the server's.
 
@@ -35,7 +36,7 @@ def dc_asgd(
     With an adaptive strength, DC-ASGD-a, lambda is divided by the root of a running mean of g * g, d numbers or M d.
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      learning_rate: alpha >= 0 or a schedule.
       momentum: mu in [-1, 1], one velocity at the server.
       strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
@@ -45,11 +46,6 @@ def dc_asgd(
       epsilon: > 0, beside that mean below the root, see `transforms.compensate_delay`; the authors' code has 1e-7.
       num_workers: M >= 1; 'per_worker' needs it.
       form: 'inside' or 'outside', see `momentum_asgd`.
-      weight_decay: a number >= 0; the decayed gradient is compensated.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326).
 
@@ -66,4 +62,4 @@ def dc_asgd(
         num_workers=num_workers,
     )
     steps = with_step(learning_rate, explicit_momentum(momentum), form)
-    return from_optax(optax.chain(decayed(weight_decay, decay_at), compensate, steps), num_workers=num_workers)
+    return from_optax(optax.chain(decayed(**decay), compensate, steps), num_workers=num_workers)

@@ -6,7 +6,7 @@ utnslab/halos, the code of HALoS.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import optax
 
 from asyncflax import _check
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 
 
 class DelayedNesterovState(NamedTuple):
@@ -60,8 +60,7 @@ def delayed_nesterov(
     num_workers: int,
     activation: float = 0.0,
     form: str = "outside",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Plain steps of size eta / N, and every N gradients a step of momentum, which is renewed with their mean.
 
@@ -75,16 +74,11 @@ def delayed_nesterov(
     2 d numbers. It was made for local SGD (see `local_sgd`), whose pseudo-gradients it takes.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: beta in [-1, 1].
       num_workers: N >= 1, after how many gradients momentum is renewed.
       activation: c in [0, 1/N], how much of the momentum acts in between.
       form: 'outside' (that of HALoS's code, from which the rule is) or 'inside', see `momentum_asgd`.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Liu et al. 2024 (arXiv:2401.09135), Delayed Nesterov.
 
@@ -96,5 +90,5 @@ def delayed_nesterov(
     period = _check.integer("num_workers", num_workers, 1)
     _check.number("activation", activation, low=0.0, high=1.0 / period)
     rule = _delayed_nesterov(momentum, period, activation)
-    tx = optax.chain(decayed(weight_decay, decay_at), with_step(learning_rate, rule, form))
+    tx = optax.chain(decayed(**decay), with_step(learning_rate, rule, form))
     return from_optax(tx, num_workers=period)

@@ -5,7 +5,7 @@ Source: Barkai, Hakimi and Schuster 2020, Gap-Aware Mitigation of Gradient Stale
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import optax
 from asyncflax import _check
 from asyncflax._dtypes import wide, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum
 from asyncflax.transforms._trees import matching
 
@@ -52,8 +52,7 @@ def gap_aware_asgd(
     granularity: str = "parameter",
     average: str = "cumulative",
     average_decay: float = 0.99,
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Divides a gradient by how many average steps the server has moved since it was asked for.
 
@@ -65,18 +64,13 @@ def gap_aware_asgd(
     uncertain is an option.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: mu in [-1, 1], one velocity at the server.
       granularity: of what sizes are taken: 'parameter', each number on its own, as in "elementwise", our second-hand
         description of the rule; 'leaf', the norm of each array; 'global', the norm of all.
       average: 'cumulative', the mean of all steps, which has no constant to choose, or 'ema', an exponential one
         without the bias of its start, which follows steps that shrink.
       average_decay: of 'ema', in [0, 1).
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Barkai et al. 2020 (arXiv:1909.10802), Gap-Aware.
 
@@ -116,4 +110,4 @@ def gap_aware_asgd(
         return updates, StepSizeState(state.updates + 1, means, momentum_state)
 
     penalised_steps = optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
-    return from_optax(optax.chain(decayed(weight_decay, decay_at), penalised_steps))
+    return from_optax(optax.chain(decayed(**decay), penalised_steps))

@@ -6,11 +6,13 @@ for pipelines.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import optax
 
 from asyncflax import _check
 from asyncflax.algorithms.parts import LearningRate, ahead, decayed, step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum
 
 
@@ -21,8 +23,7 @@ def lwp(
     *,
     num_workers: int,
     lag: float | None = None,
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""One velocity at the server, and a prediction that goes as many of the present steps ahead as the lag is long.
 
@@ -32,17 +33,12 @@ def lwp(
     The server keeps one velocity, d numbers.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: gamma in [-1, 1].
       num_workers: N >= 1.
       lag: tau >= 0, in updates; default N, said to be the paper's. (The mean staleness of a queue is N - 1.)
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
     The step size is inside the velocity, so that the prediction is right when the learning rate changes.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612); Kosson et al. 2020 (arXiv:2003.11666) for
     pipelines.
@@ -55,7 +51,7 @@ def lwp(
     if lag is not None:
         _check.number("lag", lag, low=0.0)
     steps = num_workers if lag is None else lag
-    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), explicit_momentum(momentum))
+    tx = optax.chain(decayed(**decay), step(learning_rate), explicit_momentum(momentum))
 
     def predict(params, state, *, worker=None):
         del worker

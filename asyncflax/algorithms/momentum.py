@@ -7,13 +7,13 @@ and Multi-ASGD, whose rules are second-hand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import optax
 
 from asyncflax import _check
 from asyncflax.algorithms.parts import LearningRate, ahead, decayed, step, with_step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker
 
 
@@ -23,24 +23,18 @@ def momentum_asgd(
     momentum: float | Callable[[Any], Any] = 0.9,
     *,
     form: str = "inside",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Naive momentum: one velocity at the server, fed with stale gradients. Negative momentum is welcome.
 
     .. math:: u_{t+1} = \mu_L u_t + \alpha_t \nabla f(w_{t - \tau_t}), \qquad w_{t+1} = w_t - u_{t+1}
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      learning_rate: alpha >= 0 or a schedule.
       momentum: mu_L in [-1, 1], a number or a schedule of the number of server updates; on top of it M asynchronous
         workers have about 1 - 1/M of implicit momentum.
       form: 'inside' has the step size in the velocity (eq. 3, Caffe); 'outside' has v = mu v + g, w -= alpha v
         (`optax.sgd`, PyTorch). They differ when the learning rate changes.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3 with the stale gradient of eq. 6; section 4 and, in the
       Allerton version, Figure 8 for mu_L < 0.
@@ -49,9 +43,7 @@ def momentum_asgd(
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.momentum_asgd(0.1, momentum=-0.09)
     """
-    return from_optax(
-        optax.chain(decayed(weight_decay, decay_at), with_step(learning_rate, explicit_momentum(momentum), form))
-    )
+    return from_optax(optax.chain(decayed(**decay), with_step(learning_rate, explicit_momentum(momentum), form)))
 
 
 @method
@@ -60,27 +52,21 @@ def nag_asgd(
     momentum: float = 0.9,
     *,
     variant: str = "lookahead",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Nesterov's momentum with one velocity at the server; workers compute at the look-ahead.
 
     .. math:: u \leftarrow \mu u + \alpha g, \qquad w \leftarrow w - u, \qquad \text{send } w - \mu u
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      learning_rate: alpha >= 0 or a schedule.
       momentum: mu in [-1, 1].
       variant: 'lookahead' keeps w and sends w - mu u; w is evaluated, and the gap is counted from it, as for the other
         methods that look ahead. 'shifted' keeps and sends the look-ahead itself, w <- w - (mu u_new + alpha g), as
         PyTorch and `optax.sgd(nesterov=True)` do. At constant mu and with decay at 'read' their gradients are the same;
         the parameters that you evaluate are not.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
 
     The step size is inside the velocity, so that the look-ahead is right when the learning rate changes.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: the baseline NAG-ASGD of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; its variant is not known.
 
@@ -91,7 +77,7 @@ def nag_asgd(
     _check.choice("variant", variant, ("lookahead", "shifted"))
     _check.momentum(momentum)
     velocity = explicit_momentum(momentum, nesterov=variant == "shifted")
-    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), velocity)
+    tx = optax.chain(decayed(**decay), step(learning_rate), velocity)
     if variant == "shifted":
         return from_optax(tx)
 
@@ -110,24 +96,18 @@ def multi_asgd(
     num_workers: int,
     form: str = "inside",
     nesterov: bool = False,
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""One velocity a worker, so that a velocity sees the gradients of one worker only.
 
     .. math:: u^i \leftarrow \mu u^i + \alpha g^i, \qquad w \leftarrow w - u^i
 
     Args:
-      learning_rate: alpha >= 0, a number or a schedule of the number of server updates.
+      learning_rate: alpha >= 0 or a schedule.
       momentum: mu in [-1, 1].
       num_workers: M >= 1; the state has M velocities.
       form: 'inside' or 'outside', see `momentum_asgd`.
       nesterov: apply mu u^i + alpha g^i instead of u^i.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: the baseline Multi-ASGD of Hakimi et al. 2019 (arXiv:1907.11612), second-hand.
 
@@ -137,5 +117,5 @@ def multi_asgd(
     """
     num_workers = _check.integer("num_workers", num_workers, 1)
     velocities = per_worker(explicit_momentum(momentum, nesterov=nesterov), num_workers)
-    tx = optax.chain(decayed(weight_decay, decay_at), with_step(learning_rate, velocities, form))
+    tx = optax.chain(decayed(**decay), with_step(learning_rate, velocities, form))
     return from_optax(tx, num_workers=num_workers)

@@ -10,7 +10,7 @@ rules are second-hand, and have the properties that they should have.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import optax
 from asyncflax import _check
 from asyncflax._dtypes import with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import scale_by_staleness
 from asyncflax.transforms._trees import given
 
@@ -81,8 +81,7 @@ def ormo(
     num_workers: int,
     late_step: str = "catch_up",
     bucket: str = "ceil",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Ordered momentum. A worker that received version s belongs to bucket ceil(s / K); at update t:
 
@@ -95,7 +94,7 @@ def ormo(
     version that the worker read, of which a real server keeps K integers.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: beta in [-1, 1].
       num_workers: K >= 1.
       late_step: what a gradient that comes D buckets late does to the parameters: 'catch_up' makes up for the D
@@ -104,11 +103,6 @@ def ormo(
       bucket: 'ceil' or 'floor', for t and s alike. In a synchronous order 'floor' is SSGD with heavy-ball momentum and
         'ceil' is SSGD at Nesterov's look-ahead, both with K times the step. (A floor for t alone, with which some of
         what is said of the paper fits, would give D = -1 under asynchrony.)
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Shi et al. 2024 (arXiv:2407.19234), OrMo.
 
@@ -117,7 +111,7 @@ def ormo(
       >>> algorithm = asyncflax.algorithms.ormo(0.1, 0.9, num_workers=8)
     """
     ordered = _ordered_momentum(momentum, num_workers, late_step, bucket)
-    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), ordered)
+    tx = optax.chain(decayed(**decay), step(learning_rate), ordered)
     return from_optax(tx, num_workers=num_workers)
 
 
@@ -131,8 +125,7 @@ def ormo_da(
     scale: float = 1.0,
     smoothness: float = 1.0,
     late_step: str = "catch_up",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""OrMo with delay-adaptive steps.
 
@@ -140,18 +133,13 @@ def ormo_da(
         \eta_t = \eta \text{ if } \tau_t \le 2 K \text{ else } \min(\eta, 1 / (4 L \tau_t)) \quad \text{('bound')}
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: beta in [-1, 1].
       num_workers: K >= 1.
       rule: 'ratio', for practice (its constant is not known to us), or 'bound', that of the theory; both second-hand.
       scale: c > 0 of 'ratio'.
       smoothness: L > 0 of 'bound', the Lipschitz constant of the gradient.
       late_step: see `ormo`.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Shi et al. 2024 (arXiv:2407.19234), OrMo-DA.
 
@@ -171,7 +159,7 @@ def ormo_da(
         steps = optax.chain(adapt, step(learning_rate))
     else:
         steps = _bounded_step(learning_rate, lambda tau: jnp.where(tau <= 2 * k, jnp.inf, 1 / (4 * smoothness * tau)))
-    tx = optax.chain(decayed(weight_decay, decay_at), steps, ordered)
+    tx = optax.chain(decayed(**decay), steps, ordered)
     return from_optax(tx, num_workers=k)
 
 

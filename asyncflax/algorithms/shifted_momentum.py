@@ -6,7 +6,7 @@ authors' code is paper-submissions/delay_stability, which has workers take turns
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from asyncflax import _check
 from asyncflax._dtypes import with_promotion
 from asyncflax._rows import fill_rows, put_row, take_row
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker
 from asyncflax.transforms._trees import given
 
@@ -66,15 +66,14 @@ def shifted_momentum(
     max_staleness: int | None = None,
     dampening: float = 0.0,
     form: str = "inside",
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Momentum SGD as a whole, delayed: not only the gradient is old, but also the velocity that it is added to.
 
     .. math:: v_{t+1} = \mu v_{t-\tau_t} - \eta (1 - d) \nabla f(w_{t-\tau_t}), \qquad w_{t+1} = w_t + v_{t+1}
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: mu in [-1, 1].
       num_workers: M >= 1.
       velocity: 'worker' keeps M velocities, one for each worker, as the authors' code does, which makes it `multi_asgd`
@@ -84,11 +83,6 @@ def shifted_momentum(
         gradient gives NaN, which ends a training. Needed with 'version', and only there.
       dampening: d in [0, 1]; the regime 'async2' of the authors' code has d = mu = 0.9.
       form: 'inside' or 'outside', see `momentum_asgd`.
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server' (the code's), see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Giladi et al. 2020 (arXiv:1909.12340).
 
@@ -107,5 +101,5 @@ def shifted_momentum(
     else:
         velocities = _velocity_of_version(momentum, max_staleness)
     dampen = optax.scale(1.0 - dampening)
-    tx = optax.chain(decayed(weight_decay, decay_at), dampen, with_step(learning_rate, velocities, form))
+    tx = optax.chain(decayed(**decay), dampen, with_step(learning_rate, velocities, form))
     return from_optax(tx, num_workers=num_workers)

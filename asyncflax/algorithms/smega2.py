@@ -6,7 +6,7 @@ Momentum Buffer (doi:10.1145/3545008.3545010); the rule is that of the authors' 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 from asyncflax import _check
 from asyncflax._dtypes import with_promotion
 from asyncflax.algorithms.parts import LearningRate, ahead, decayed, step
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 
 
 class SingleMomentumState(NamedTuple):
@@ -64,8 +64,7 @@ def smega2(
     num_workers: int,
     estimate: str = "advanced",
     dampening: float = 0.0,
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""One momentum m for all workers, renewed every N gradients with their mean, and an estimate of what it will do.
 
@@ -80,16 +79,11 @@ def smega2(
     asynchronous SGD.
 
     Args:
-      learning_rate: eta >= 0, a number or a schedule of the number of server updates.
+      learning_rate: eta >= 0 or a schedule.
       momentum: gamma in [-1, 1].
       num_workers: N >= 1, the length of a cycle.
       estimate: 'advanced', as above, or 'naive', which sends theta - gamma N m.
       dampening: d in [0, 1].
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server' (the code's), see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Cohen et al. 2022 (doi:10.1145/3545008.3545010), SMEGA2.
 
@@ -101,7 +95,7 @@ def smega2(
     _check.number("dampening", dampening, low=0.0, high=1.0)
     _check.choice("estimate", estimate, ("advanced", "naive"))
     n = _check.integer("num_workers", num_workers, 1)
-    tx = optax.chain(decayed(weight_decay, decay_at), step(learning_rate), _single_momentum(momentum, n, dampening))
+    tx = optax.chain(decayed(**decay), step(learning_rate), _single_momentum(momentum, n, dampening))
 
     @with_promotion
     def look_ahead(params, state, *, worker=None):

@@ -6,7 +6,7 @@ authors' code, JianGoForIt/YellowFin_Pytorch.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import optax
 from asyncflax import _check, _memory
 from asyncflax._dtypes import wide, wide_dtype, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed
-from asyncflax.base import AsyncAlgorithm, from_optax, method
+from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 
 _EPSILON = 1e-6
 
@@ -73,8 +73,7 @@ def yellowfin(
     delta_momentum: float = 0.0,
     window: int = 20,
     average_decay: float = 0.999,
-    weight_decay: float = 0.0,
-    decay_at: str = "read",
+    **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
     r"""Heavy-ball momentum whose two numbers are tuned at each update.
 
@@ -104,11 +103,6 @@ def yellowfin(
       delta_momentum: added to the tuned momentum; the sum is kept in [-1, 1].
       window: over how many gradients extremes are taken.
       average_decay: in [0, 1).
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, or an option is unknown; the message names it.
 
     Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), Algorithms 1 to 4.
 
@@ -187,7 +181,7 @@ def yellowfin(
         return jax.eval_shape(init_fn, state.velocity)
 
     tuner = optax.GradientTransformation(init_fn, update_fn)
-    return from_optax(optax.chain(decayed(weight_decay, decay_at), tuner))
+    return from_optax(optax.chain(decayed(**decay), tuner))
 
 
 def _square(tree: Any) -> jax.Array:
