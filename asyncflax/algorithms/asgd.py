@@ -64,10 +64,7 @@ def delay_adaptive_asgd(
     workers = _check.integer("num_workers", num_workers, 1)
     offset = 1 if delay == "staleness_plus_one" else 0
     adapt = scale_by_staleness(lambda tau: workers / jnp.maximum(workers, tau + offset))
-    return from_optax(
-        optax.chain(decayed(**decay), adapt, step(learning_rate)),
-        num_workers=workers,
-    )
+    return from_optax(optax.chain(decayed(**decay), adapt, step(learning_rate)), num_workers=workers)
 
 
 @method

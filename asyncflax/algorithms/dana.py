@@ -12,9 +12,10 @@ from typing import Unpack
 import optax
 
 from asyncflax import _check
-from asyncflax.algorithms.parts import LearningRate, ahead, compensation, decayed, step, with_step
+from asyncflax.algorithms.momentum import multi_asgd
+from asyncflax.algorithms.parts import LearningRate, ahead, compensation, decayed, step
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
-from asyncflax.transforms import explicit_momentum, per_worker, summed_momentum
+from asyncflax.transforms import summed_momentum
 
 
 @method
@@ -54,13 +55,9 @@ def dana_zero(
 
 
 def _look_ahead(momentum: float):
-    """The view of DANA-Zero, from the state of a chain that ends with `summed_momentum`."""
-
-    def look_ahead(params, state, *, worker=None):
-        del worker  # the same for all
-        return ahead(params, state[-1].total, momentum)  # the velocities hold updates, -u
-
-    return look_ahead
+    """The view of DANA-Zero, from the state of a chain that ends with `summed_momentum`; the same for all workers."""
+    # The velocities hold updates, -u.
+    return lambda params, state, *, worker=None: ahead(params, state[-1].total, momentum)
 
 
 @method
@@ -95,10 +92,7 @@ def dana_slim(
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.dana_slim(0.1, 0.9, num_workers=8)
     """
-    num_workers = _check.integer("num_workers", num_workers, 1)
-    velocities = per_worker(explicit_momentum(momentum, nesterov=True), num_workers)
-    tx = optax.chain(decayed(**decay), with_step(learning_rate, velocities, form))
-    return from_optax(tx, num_workers=num_workers)
+    return multi_asgd(learning_rate, momentum, num_workers=num_workers, form=form, nesterov=True, **decay)
 
 
 @method

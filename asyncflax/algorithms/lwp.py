@@ -52,9 +52,6 @@ def lwp(
         _check.number("lag", lag, low=0.0)
     steps = num_workers if lag is None else lag
     tx = optax.chain(decayed(**decay), step(learning_rate), explicit_momentum(momentum))
-
-    def predict(params, state, *, worker=None):
-        del worker
-        return ahead(params, state[-1].velocity, steps)  # the velocity holds updates, -u
-
+    # The velocity holds updates, -u.
+    predict = lambda params, state, *, worker=None: ahead(params, state[-1].velocity, steps)
     return from_optax(tx, view=predict, num_workers=num_workers)

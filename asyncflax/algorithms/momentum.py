@@ -80,12 +80,8 @@ def nag_asgd(
     tx = optax.chain(decayed(**decay), step(learning_rate), velocity)
     if variant == "shifted":
         return from_optax(tx)
-
-    def look_ahead(params, state, *, worker=None):
-        del worker
-        return ahead(params, state[-1].velocity, momentum)  # the velocity holds updates, -u
-
-    return from_optax(tx, view=look_ahead)
+    # The velocity holds updates, -u.
+    return from_optax(tx, view=lambda params, state, *, worker=None: ahead(params, state[-1].velocity, momentum))
 
 
 @method
@@ -115,7 +111,6 @@ def multi_asgd(
       >>> import asyncflax
       >>> algorithm = asyncflax.algorithms.multi_asgd(0.1, 0.9, num_workers=8)
     """
-    num_workers = _check.integer("num_workers", num_workers, 1)
     velocities = per_worker(explicit_momentum(momentum, nesterov=nesterov), num_workers)
     tx = optax.chain(decayed(**decay), with_step(learning_rate, velocities, form))
     return from_optax(tx, num_workers=num_workers)

@@ -1,6 +1,7 @@
-"""What methods are made of, beside `asyncflax.transforms`: decay, step sizes, compensation, looking ahead.
+"""What methods are made of, beside `asyncflax.transforms`: decay, step sizes, compensation, look-aheads.
 
-They check their numbers and hold the options that all methods share, for your own methods as well (CONTRIBUTING.md).
+They serve your own methods as well (CONTRIBUTING.md). Each checks its arguments: a number that is not finite or out of
+its range, or an unknown option, raises a `ValueError` that names it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,11 @@ LearningRate = float | jax.Array | Callable[[Any], Any]
 
 
 def decayed(weight_decay: float, decay_at: str) -> optax.GradientTransformation:
-    """Weight decay as every method has it; nothing at all where it is a concrete 0.
+    """Weight decay, the first link of every method; the identity where it is a concrete 0.
 
     Args:
       weight_decay: a number >= 0.
       decay_at: 'read' or 'server', see `transforms.decay_weights`.
-
-    Raises:
-      ValueError: weight_decay is negative or not finite, or decay_at unknown.
 
     Example:
       >>> from asyncflax.algorithms import parts
@@ -43,13 +41,10 @@ def decayed(weight_decay: float, decay_at: str) -> optax.GradientTransformation:
 
 
 def step(learning_rate: LearningRate) -> optax.GradientTransformation:
-    """Minus the learning rate times what comes in.
+    """Scales updates by the negative learning rate.
 
     Args:
       learning_rate: a number >= 0, or a schedule of the number of server updates.
-
-    Raises:
-      ValueError: it is negative or not finite.
 
     Example:
       >>> from asyncflax.algorithms import parts
@@ -70,9 +65,6 @@ def with_step(
       learning_rate: see `step`.
       velocity: what gathers updates, such as `transforms.explicit_momentum`.
       form: 'inside' has the step size in the velocity (u = mu u + alpha g), 'outside' behind it (w -= alpha v).
-
-    Raises:
-      ValueError: the learning rate is negative or not finite, or the form unknown.
 
     Example:
       >>> from asyncflax import transforms
@@ -103,9 +95,6 @@ def compensation(
       mean_square_decay: of that mean, in [0, 1).
       num_workers: M >= 1; 'per_worker' needs it.
       epsilon: see `transforms.compensate_delay`.
-
-    Raises:
-      ValueError: a number is not finite or out of its range, an option is unknown, or 'per_worker' has no num_workers.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326).
 

@@ -92,7 +92,6 @@ def shifted_momentum(
     """
     _check.choice("velocity", velocity, ("worker", "version"))
     _check.number("dampening", dampening, low=0.0, high=1.0)
-    num_workers = _check.integer("num_workers", num_workers, 1)
     if (velocity == "version") != (max_staleness is not None):
         needs = "needs" if velocity == "version" else "has no use for"
         raise ValueError(f"velocity={velocity!r} {needs} max_staleness, got max_staleness={max_staleness}.")

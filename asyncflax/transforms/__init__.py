@@ -2,7 +2,7 @@
 
 A block that needs to know the event takes `worker`, `staleness` or `read_params` as keyword-only extra arguments, which
 the engine gives to every transformation that accepts them; leaving one out is an error that says so. In a loop without
-events `with_delay` gives them.
+events `with_delay` gives them. A bad argument raises a `TypeError` or a `ValueError` that names it.
 """
 
 from asyncflax.transforms.averaging import ParamsAverageState, average_params

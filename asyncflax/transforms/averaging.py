@@ -10,6 +10,7 @@ import optax
 
 from asyncflax import _check
 from asyncflax._dtypes import wide_dtype, with_promotion
+from asyncflax.transforms._trees import given
 
 
 class ParamsAverageState(NamedTuple):
@@ -41,9 +42,6 @@ def average_params(decay: float | jax.Array) -> optax.GradientTransformation:
     Args:
       decay: beta in [0, 1].
 
-    Raises:
-      ValueError: it is not finite or out of its range; later, the parameters are missing.
-
     Source: Polyak and Juditsky 1992 (doi:10.1137/0330046) for the mean; the exponential average is common practice.
 
     Example:
@@ -64,8 +62,7 @@ def average_params(decay: float | jax.Array) -> optax.GradientTransformation:
 
     @with_promotion
     def update_fn(updates, state, params=None):
-        if params is None:
-            raise ValueError("average_params needs params: call update(updates, state, params).")
+        given("average_params", "params", params)
         count = jnp.asarray(optax.safe_increment(state.updates))
         weight = jnp.maximum(1 - decay, 1 / count)
         new = optax.apply_updates(params, updates)

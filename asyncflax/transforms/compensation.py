@@ -54,8 +54,6 @@ def compensate_delay(
     there instead of at the server's parameters.
 
     Raises:
-      ValueError: strength is negative, epsilon not positive, or curvature unknown; later, params or read_params are
-        missing.
       TypeError: later, parameters are complex.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326), DC-ASGD.

@@ -78,9 +78,6 @@ def delay_gradients(
     `optax.inject_hyperparams`) needs max_staleness. Steps after the end of a trace have no staleness: their updates are
     NaN, so that a longer loop cannot pass unnoticed.
 
-    Raises:
-      ValueError: see above, and for a negative staleness or a label without one.
-
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6.
 
     Example:
@@ -194,10 +191,6 @@ def with_delay(
         zero update, and the inner state stays.
 
     The update needs `params`. After the end of a trace its updates are NaN.
-
-    Raises:
-      TypeError: `inner` is not an Optax transformation.
-      ValueError: as `delay_gradients`; later, params are missing.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4.
 

@@ -66,7 +66,6 @@ def explicit_momentum(
         updates.
 
     Raises:
-      ValueError: a concrete momentum is outside [-1, 1] or not finite.
       TypeError: later, parameters are complex and the accumulator's dtype is real.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3, and for negative momentum section 4 and Figure 8 of
@@ -166,10 +165,6 @@ def summed_momentum(
       accumulator_dtype: of the velocities and their sum, see `explicit_momentum`.
 
     The update needs the extra argument `worker`, int32 [].
-
-    Raises:
-      ValueError: a concrete momentum is outside [-1, 1] or not finite, num_workers is below 1; later, worker is missing
-        or a concrete id not in 0..num_workers-1.
 
     Source: DANA-Zero in Hakimi et al. 2019 (arXiv:1907.11612), whose v^0 this is.
 

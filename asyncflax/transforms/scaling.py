@@ -23,9 +23,6 @@ def scale_by_staleness(
 
     The update needs the extra argument `staleness`.
 
-    Raises:
-      TypeError: `fn` is not a function. ValueError: later, staleness is missing.
-
     Source: Zhang et al. 2015 (staleness-aware learning rates, second-hand); Mishchenko et al. 2022 (arXiv:2206.07638).
 
     Example:
@@ -40,10 +37,6 @@ def scale_by_staleness(
             "under optax.inject_hyperparams pass static_args=('fn',)."
         )
 
-    def init_fn(params):
-        del params
-        return optax.EmptyState()
-
     @with_promotion
     def update_fn(updates, state, params=None, *, staleness=None, **extra):
         del params, extra
@@ -51,4 +44,4 @@ def scale_by_staleness(
         factor = fn(jnp.asarray(staleness, jnp.result_type(float)))
         return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)  # pyright: ignore[reportArgumentType]

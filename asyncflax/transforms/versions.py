@@ -65,9 +65,6 @@ def store_versions(
 
     Before enough versions exist the initial parameters are read (tau is clamped to t). The update needs `params`.
 
-    Raises:
-      ValueError: as `delay_gradients`; later, params are missing.
-
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 6.
 
     Example:

@@ -21,9 +21,6 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
 
     The update needs the extra argument `read_params` ('read') or `params` ('server').
 
-    Raises:
-      ValueError: weight_decay is negative or `at` unknown; later, the parameters are missing.
-
     Source: derived: the theorems of Mitliagkas et al. 2016 (arXiv:1605.09774) hold with an L2 term in the stale
     gradient; decay at the server's parameters breaks eq. 8.
 
@@ -36,10 +33,6 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
     _check.number("weight_decay", weight_decay, low=0.0)
     _check.choice("at", at, ("read", "server"))
 
-    def init_fn(params):
-        del params
-        return optax.EmptyState()
-
     @with_promotion
     def update_fn(updates, state, params=None, *, read_params=None, **extra):
         del extra
@@ -47,4 +40,4 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
         weights = matching(f"decay_weights(at={at!r})", name, weights, updates)
         return jax.tree.map(lambda g, w: (g + weight_decay * w).astype(g.dtype), updates, weights), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)

@@ -40,10 +40,6 @@ def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.Grad
 
     The update needs the extra argument `worker`, int32 [].
 
-    Raises:
-      TypeError: `tx` is not an Optax transformation.
-      ValueError: num_workers is below 1; later, worker is missing or a concrete id not in 0..num_workers-1.
-
     Source: the per-worker momenta of Multi-ASGD in Hakimi et al. 2019 (arXiv:1907.11612).
 
     Example:
