@@ -280,21 +280,25 @@ def transform_updates(algorithm: AsyncAlgorithm, tx: optax.GradientTransformatio
     return _joined(_Followed, as_optax("tx", tx), algorithm)
 
 
-def _joined(kind: type[_Preceded] | type[_Followed], tx: optax.GradientTransformation, algorithm: AsyncAlgorithm):
+def _joined(kind: type[_Joined], tx: optax.GradientTransformation, algorithm: AsyncAlgorithm):
     _check.instance("algorithm", algorithm, AsyncAlgorithm, "an AsyncAlgorithm")
     part = lambda name: Partial(kind(tx, name), algorithm)
     return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Preceded:
-    """One function of a method behind a transformation of gradients."""
+class _Joined:
+    """One function of a method and a transformation, by its name."""
 
     tx: optax.GradientTransformation
     name: str
 
     def __call__(self, algorithm: AsyncAlgorithm, *args, **kwargs):
         return getattr(self, self.name)(algorithm, *args, **kwargs)
+
+
+class _Preceded(_Joined):
+    """One function of a method behind a transformation of gradients."""
 
     def init(self, algorithm, params):
         return check_optax_state(self.tx.init(params)), algorithm.init(params)
@@ -308,15 +312,8 @@ class _Preceded:
         return algorithm.view(params, state[1], worker=worker)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Followed:
+class _Followed(_Joined):
     """One function of a method in front of a transformation of updates."""
-
-    tx: optax.GradientTransformation
-    name: str
-
-    def __call__(self, algorithm: AsyncAlgorithm, *args, **kwargs):
-        return getattr(self, self.name)(algorithm, *args, **kwargs)
 
     def init(self, algorithm, params):
         return algorithm.init(params), check_optax_state(self.tx.init(params))

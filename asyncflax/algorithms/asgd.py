@@ -1,9 +1,4 @@
-"""Asynchronous SGD, plain, with steps that depend on the delay, and its synchronous counterpart.
-
-Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6; Zhang et al. 2015 (arXiv:1511.05950) and Mishchenko et
-al. 2022 (arXiv:2206.07638) for steps by the delay, the first of them second-hand; Hakimi et al. 2019 (arXiv:1907.11612)
-for synchronous SGD as the baseline.
-"""
+"""Asynchronous SGD, plain and with steps that depend on the delay, and its synchronous counterpart."""
 
 from __future__ import annotations
 
@@ -39,11 +34,7 @@ def asgd(learning_rate: LearningRate, **decay: Unpack[WeightDecay]) -> AsyncAlgo
 
 @method
 def delay_adaptive_asgd(
-    learning_rate: LearningRate,
-    *,
-    num_workers: int,
-    delay: str = "staleness",
-    **decay: Unpack[WeightDecay],
+    learning_rate: LearningRate, *, num_workers: int, delay: str = "staleness", **decay: Unpack[WeightDecay]
 ) -> AsyncAlgorithm:
     r"""Smaller steps for staler gradients, so that the convergence does not depend on the maximum delay:
 

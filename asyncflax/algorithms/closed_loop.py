@@ -11,8 +11,7 @@ by then both others are known. All are noisy, so mu_S is a ratio of products wit
 predicts g_v - G_{v-1} and has its noise from elsewhere: the running average of what arrived until update v - 2. A few
 dozen coordinates do.
 
-Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5 for mu_S; Zhang and Mitliagkas 2017 (arXiv:1706.03471),
-Appendix G with Algorithm 5 for the loop. The estimator is derived here.
+mu_S is that of Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5; the estimator is derived here.
 """
 
 from __future__ import annotations

@@ -20,11 +20,7 @@ from asyncflax.transforms import summed_momentum
 
 @method
 def dana_zero(
-    learning_rate: LearningRate,
-    momentum: float = 0.9,
-    *,
-    num_workers: int,
-    **decay: Unpack[WeightDecay],
+    learning_rate: LearningRate, momentum: float = 0.9, *, num_workers: int, **decay: Unpack[WeightDecay]
 ) -> AsyncAlgorithm:
     r"""DANA-Zero: one velocity a worker, and everybody computes at a look-ahead along all of them.
 

@@ -1,7 +1,4 @@
-"""DC-ASGD: asynchronous SGD with delay compensation.
-
-Source: Zheng et al. 2017 (arXiv:1609.08326).
-"""
+"""DC-ASGD: asynchronous SGD with delay compensation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Delayed Nesterov: momentum once every N gradients.
-
-Source: Liu et al. 2024, Asynchronous Local-SGD Training for Language Modeling (arXiv:2401.09135). The rule is that of
-utnslab/halos, the code of HALoS.
-"""
+"""Delayed Nesterov: momentum once every N gradients."""
 
 from __future__ import annotations
 
@@ -80,7 +76,8 @@ def delayed_nesterov(
       activation: c in [0, 1/N], how much of the momentum acts in between.
       form: 'outside' (that of HALoS's code, from which the rule is) or 'inside', see `momentum_asgd`.
 
-    Source: Liu et al. 2024 (arXiv:2401.09135), Delayed Nesterov.
+    Source: Liu et al. 2024, Asynchronous Local-SGD Training for Language Modeling (arXiv:2401.09135), Delayed Nesterov;
+    the rule is that of utnslab/halos, the code of HALoS.
 
     Example:
       >>> import asyncflax

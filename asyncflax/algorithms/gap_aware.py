@@ -1,7 +1,4 @@
-"""Gap-aware asynchronous SGD: gradients count less the further the server has moved.
-
-Source: Barkai, Hakimi and Schuster 2020, Gap-Aware Mitigation of Gradient Staleness (arXiv:1909.10802).
-"""
+"""Gap-aware asynchronous SGD: gradients count less the further the server has moved."""
 
 from __future__ import annotations
 
@@ -72,7 +69,7 @@ def gap_aware_asgd(
         without the bias of its start, which follows steps that shrink.
       average_decay: of 'ema', in [0, 1).
 
-    Source: Barkai et al. 2020 (arXiv:1909.10802), Gap-Aware.
+    Source: Barkai, Hakimi and Schuster 2020, Gap-Aware Mitigation of Gradient Staleness (arXiv:1909.10802).
 
     Example:
       >>> import asyncflax

@@ -1,8 +1,4 @@
-"""Linear weight prediction: workers compute where the velocity will have taken the server.
-
-Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; Kosson et al. 2020 (arXiv:2003.11666)
-for pipelines.
-"""
+"""Linear weight prediction: workers compute where the velocity will have taken the server."""
 
 from __future__ import annotations
 
@@ -40,8 +36,8 @@ def lwp(
 
     The step size is inside the velocity, so that the prediction is right when the learning rate changes.
 
-    Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612); Kosson et al. 2020 (arXiv:2003.11666) for
-    pipelines.
+    Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; Kosson et al. 2020
+    (arXiv:2003.11666) for pipelines.
 
     Example:
       >>> import asyncflax

@@ -1,8 +1,4 @@
-"""Momentum in asynchronous training: shared by all workers, with a look-ahead, or one velocity a worker.
-
-Sources: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3; Hakimi et al. 2019 (arXiv:1907.11612), the baselines NAG-ASGD
-and Multi-ASGD, whose rules are second-hand.
-"""
+"""Momentum in asynchronous training: shared by all workers, with a look-ahead, or one velocity a worker."""
 
 from __future__ import annotations
 
@@ -48,11 +44,7 @@ def momentum_asgd(
 
 @method
 def nag_asgd(
-    learning_rate: LearningRate,
-    momentum: float = 0.9,
-    *,
-    variant: str = "lookahead",
-    **decay: Unpack[WeightDecay],
+    learning_rate: LearningRate, momentum: float = 0.9, *, variant: str = "lookahead", **decay: Unpack[WeightDecay]
 ) -> AsyncAlgorithm:
     r"""Nesterov's momentum with one velocity at the server; workers compute at the look-ahead.
 

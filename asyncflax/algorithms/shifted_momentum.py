@@ -1,8 +1,4 @@
-"""Shifted momentum: the velocity is as old as the gradient.
-
-Source: Giladi, Nacson, Hoffer and Soudry 2020, At Stability's Edge (arXiv:1909.12340). The equation is second-hand; the
-authors' code is paper-submissions/delay_stability, which has workers take turns.
-"""
+"""Shifted momentum: the velocity is as old as the gradient."""
 
 from __future__ import annotations
 
@@ -84,7 +80,8 @@ def shifted_momentum(
       dampening: d in [0, 1]; the regime 'async2' of the authors' code has d = mu = 0.9.
       form: 'inside' or 'outside', see `momentum_asgd`.
 
-    Source: Giladi et al. 2020 (arXiv:1909.12340).
+    Source: Giladi, Nacson, Hoffer and Soudry 2020, At Stability's Edge (arXiv:1909.12340), whose equation is
+    second-hand; the authors' code is paper-submissions/delay_stability, which has workers take turns.
 
     Example:
       >>> import asyncflax

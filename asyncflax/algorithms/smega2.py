@@ -1,8 +1,4 @@
-"""SMEGA2: a single momentum, fed once a cycle with the mean gradient.
-
-Source: Cohen, Hakimi and Schuster 2022, SMEGA2: Distributed Asynchronous Deep Neural Network Training With a Single
-Momentum Buffer (doi:10.1145/3545008.3545010); the rule is that of the authors' code, rafi-cohen/SMEGA2.
-"""
+"""SMEGA2: a single momentum, fed once a cycle with the mean gradient."""
 
 from __future__ import annotations
 
@@ -85,7 +81,8 @@ def smega2(
       estimate: 'advanced', as above, or 'naive', which sends theta - gamma N m.
       dampening: d in [0, 1].
 
-    Source: Cohen et al. 2022 (doi:10.1145/3545008.3545010), SMEGA2.
+    Source: Cohen, Hakimi and Schuster 2022, SMEGA2: Distributed Asynchronous Deep Neural Network Training With a Single
+    Momentum Buffer (doi:10.1145/3545008.3545010); the rule is that of the authors' code, rafi-cohen/SMEGA2.
 
     Example:
       >>> import asyncflax

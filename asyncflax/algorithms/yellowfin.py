@@ -1,8 +1,4 @@
-"""YellowFin: learning rate and momentum from what the gradients look like; the open loop.
-
-Source: Zhang and Mitliagkas 2017, YellowFin and the Art of Momentum Tuning (arXiv:1706.03471); details from the
-authors' code, JianGoForIt/YellowFin_Pytorch.
-"""
+"""YellowFin: learning rate and momentum from what the gradients look like; the open loop."""
 
 from __future__ import annotations
 
@@ -104,7 +100,8 @@ def yellowfin(
       window: over how many gradients extremes are taken.
       average_decay: in [0, 1).
 
-    Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), Algorithms 1 to 4.
+    Source: Zhang and Mitliagkas 2017, YellowFin and the Art of Momentum Tuning (arXiv:1706.03471), Algorithms 1 to 4;
+    details from the authors' code, JianGoForIt/YellowFin_Pytorch.
 
     Example:
       >>> import asyncflax
@@ -174,11 +171,8 @@ def yellowfin(
         clipped = _clip(updates, jnp.sqrt(h_before), where=t > 0)
         velocity = jax.tree.map(lambda v, g: (applied * v + g).astype(v.dtype), state.velocity, clipped)
         changes = jax.tree.map(lambda v: (-factor * eta * v).astype(v.dtype), velocity)
-        state = YellowFinState(t + 1, eta, mu, logs, log_extremes, grads, mean_square, norm, distance, velocity)
-        return changes, jax.tree.map(lambda new, old: new.astype(old.dtype), state, init_like(state))
-
-    def init_like(state):
-        return jax.eval_shape(init_fn, state.velocity)
+        new = YellowFinState(t + 1, eta, mu, logs, log_extremes, grads, mean_square, norm, distance, velocity)
+        return changes, jax.tree.map(lambda new, old: new.astype(old.dtype), new, state)
 
     tuner = optax.GradientTransformation(init_fn, update_fn)
     return from_optax(optax.chain(decayed(**decay), tuner))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +34,32 @@ class Draws:
     length: int | None = None
     worker: Callable[[jax.Array], jax.Array] | None = None
 
-    def is_over(self, step: jax.Array) -> jax.Array:
-        """bool []: whether the trace ended before this step."""
-        return jnp.zeros((), bool) if self.length is None else step >= self.length
+    def turn(self, step: jax.Array) -> Turn:
+        """What happens at a step."""
+        wanted = self.at(step)
+        there = jnp.minimum(wanted, step)
+        staleness = jnp.minimum(there, self.maximum)
+        is_over = jnp.zeros((), bool) if self.length is None else step >= self.length
+        is_lost = (there > self.maximum).astype(jnp.int32)
+        return Turn(staleness, jnp.where(is_over, -1, staleness), wanted > step, is_lost, is_over)
+
+
+class Turn(NamedTuple):
+    """What happens at a step.
+
+    Attributes:
+      staleness: int32 [], that there is and is held.
+      recorded: int32 [], the same for the state; -1 after the end of a trace.
+      is_early: bool [], whether it wanted what was before the start.
+      is_lost: int32 [], 1 if it wanted what is held no more.
+      is_over: bool [], whether the trace ended before this step.
+    """
+
+    staleness: jax.Array
+    recorded: jax.Array
+    is_early: jax.Array
+    is_lost: jax.Array
+    is_over: jax.Array
 
 
 def poison(tree: Any, condition: jax.Array) -> Any:

@@ -62,7 +62,7 @@ def average_params(decay: float | jax.Array) -> optax.GradientTransformation:
 
     @with_promotion
     def update_fn(updates, state, params=None):
-        given("average_params", "params", params)
+        params = given("average_params", "params", params)
         count = jnp.asarray(optax.safe_increment(state.updates))
         weight = jnp.maximum(1 - decay, 1 / count)
         new = optax.apply_updates(params, updates)

@@ -12,7 +12,7 @@ import optax
 
 from asyncflax import _check
 from asyncflax.history import Ring, RingState, read_ring
-from asyncflax.transforms._draws import Draws, Staleness, draws_from, for_each_part, is_one, poison
+from asyncflax.transforms._draws import Staleness, draws_from, for_each_part, is_one, poison
 from asyncflax.transforms._trees import given
 
 
@@ -108,30 +108,13 @@ def delay_gradients(
     def update_fn(updates, state, params=None):
         del params
         held = ring.push(state.ring, updates)
-        turn = _turn(draws, state.ring.pushed)
+        turn = draws.turn(state.ring.pushed)
         updates = read_ring(held, turn.staleness)
         if before_start == "drop":
             updates = jax.tree.map(lambda u: jnp.where(turn.is_early, jnp.zeros_like(u), u), updates)
-        state = DelayState(held, state.clipped + turn.is_lost, jnp.where(turn.is_over, -1, turn.staleness))
-        return poison(updates, turn.is_over), state
+        return poison(updates, turn.is_over), DelayState(held, state.clipped + turn.is_lost, turn.recorded)
 
     return optax.GradientTransformation(init_fn, update_fn)
-
-
-class _Turn(NamedTuple):
-    """What happens at a step: the staleness that it gets, and whether it wanted more than there is."""
-
-    staleness: jax.Array
-    is_early: jax.Array
-    is_lost: jax.Array
-    is_over: jax.Array
-
-
-def _turn(draws: Draws, step: jax.Array) -> _Turn:
-    wanted = draws.at(step)
-    there = jnp.minimum(wanted, step)
-    is_lost = (there > draws.maximum).astype(jnp.int32)
-    return _Turn(jnp.minimum(there, draws.maximum), wanted > step, is_lost, draws.is_over(step))
 
 
 class WithDelayState(NamedTuple):
@@ -222,7 +205,7 @@ def with_delay(
         given("with_delay", "params", params)
         step = state.ring.pushed
         held = ring.push(state.ring, (updates, params))
-        turn = _turn(draws, step)
+        turn = draws.turn(step)
         updates, read_params = read_ring(held, turn.staleness)
         event = {"staleness": turn.staleness, "read_params": read_params}
         if draws.worker is not None:
@@ -232,8 +215,7 @@ def with_delay(
             keep = lambda old, new: jnp.where(turn.is_early, old, new)
             updates = jax.tree.map(lambda u: keep(jnp.zeros_like(u), u), updates)
             inner_state = jax.tree.map(keep, state.inner_state, inner_state)
-        staleness = jnp.where(turn.is_over, -1, turn.staleness)
-        state = WithDelayState(held, state.clipped + turn.is_lost, staleness, inner_state)
+        state = WithDelayState(held, state.clipped + turn.is_lost, turn.recorded, inner_state)
         return poison(updates, turn.is_over), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

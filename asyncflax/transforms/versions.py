@@ -95,12 +95,9 @@ def store_versions(
     def update_fn(updates, state, params=None):
         given("store_versions", "params", params)
         held = ring.push(state.ring, params)
-        step = held.pushed  # the next one
-        wanted = jnp.minimum(draws.at(step), step)
-        lost = (wanted > draws.maximum).astype(jnp.int32)
-        staleness = jnp.where(draws.is_over(step), -1, jnp.minimum(wanted, draws.maximum))
-        stale = read_ring(held, jnp.maximum(staleness - 1, 0))
-        return updates, StoredVersions(held, stale, staleness, state.clipped + lost)
+        turn = draws.turn(held.pushed)  # the next one
+        stale = read_ring(held, jnp.maximum(turn.recorded - 1, 0))
+        return updates, StoredVersions(held, stale, turn.recorded, state.clipped + turn.is_lost)
 
     return optax.GradientTransformation(init_fn, update_fn)
 

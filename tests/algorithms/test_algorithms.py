@@ -237,9 +237,9 @@ def test_factories_name_their_parameters():
     with pytest.raises(TypeError, match="must name all its parameters"):
         asyncflax.method(lambda learning_rate, **options: None)
     with pytest.raises(TypeError, match="asgd: got an unexpected keyword argument 'weight_deacy'"):
-        algorithms.asgd(0.1, weight_deacy=0.1)  # pyright: ignore[reportCallIssue]
+        algorithms.asgd(0.1, weight_deacy=0.1)
     with pytest.raises(TypeError, match="multi_asgd: missing a required argument: 'num_workers'"):
-        algorithms.multi_asgd(0.1)  # pyright: ignore[reportCallIssue]
+        algorithms.multi_asgd(0.1)
 
 
 def test_momentum_in_between_is_at_most_a_share_of_each_gradient():
