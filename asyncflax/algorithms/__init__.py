@@ -1,7 +1,6 @@
-"""The methods, one file a family of papers.
+"""The methods: functions of hyperparameters that return an `AsyncAlgorithm`; one file a family of papers.
 
-Each is a function of its hyperparameters that returns an `AsyncAlgorithm`; `__all__` is the list of their names. All
-have in common:
+All of them have in common:
 
 - `learning_rate` is a number >= 0 or a schedule of the number of server updates.
 - `weight_decay`, a number >= 0, and `decay_at`, 'read' or 'server', are keywords of every method (see

@@ -10,7 +10,7 @@ import ast
 import inspect
 import sys
 
-from asyncflax import _check
+from asyncflax import _check, algorithms
 from asyncflax.commands._catalogue import catalogue, configs
 from asyncflax.train import launcher
 
@@ -30,6 +30,8 @@ def main(names: list[str]) -> None:
         if name in configs():
             path = launcher.config_folder() / f"{name}.py"
             print(f"--config={name}    [configs]\n\n{ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}\n")
+    if not set(asked).isdisjoint(algorithms.__all__):
+        print(f"{inspect.getdoc(algorithms)}\n")
 
 
 def _options(made: object) -> str:
