@@ -50,8 +50,6 @@ class Sample(NamedTuple):
       params: PyTree like what is pushed.
       staleness: int32 [], how many pushes old it is; 0 is the newest.
       clipped: bool [], whether the draw wanted a version that the ring had, but holds no more.
-
-    Example: see `Ring`.
     """
 
     params: Any
@@ -215,8 +213,6 @@ class Ring:
 
         Raises:
           ValueError, TypeError: `params` is not like what the ring was made for.
-
-        Example: see `read`.
         """
         _check.instance("state", state, RingState, _STATE)
         rows = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), state.rows)
@@ -258,8 +254,6 @@ class Ring:
 
         Raises:
           ValueError: the law reaches beyond the ring and `beyond` is 'error'.
-
-        Example: see `Ring`.
         """
         _check.instance("state", state, RingState, _STATE)
         _check.key("key", key)

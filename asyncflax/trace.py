@@ -165,8 +165,6 @@ class Trace:
 
         Raises:
           FileExistsError: there is a file already and `overwrite` was not asked for.
-
-        Example: see `load`.
         """
         path, overwrite = _check.path("path", path), _check.boolean("overwrite", overwrite)
         if path.exists() and not overwrite:

@@ -33,8 +33,6 @@ class Record(NamedTuple):
       jpeg: the file's bytes.
       label: its class, from 0.
       name: the file's name, for people.
-
-    Example: see `Records`.
     """
 
     jpeg: bytes
@@ -95,8 +93,6 @@ class ImageRecords(NamedTuple):
       train: the training split.
       test: the split to test on, which ImageNet calls validation.
       class_names: what the labels 0, 1, ... stand for.
-
-    Example: see `imagenet2012`.
     """
 
     train: Records

@@ -1,9 +1,8 @@
 """The engine: runs a trace exactly, many gradients at a time.
 
-`plan` turns a trace into rounds of gradients and slots for the versions that they read; `placement` says on which
-devices a run lives; `step` is one round; `execute` runs chunks of rounds, with the versions on the device or, by
-`host_store`, in host memory. What to expect before anything is run: `forecasts` of time, `bytes` moved and kept, and a
-`report` of both.
+`plan` turns a trace into rounds of gradients and slots for the versions that they read; `placement` assigns them to
+devices; `step` is one round; `execute` runs chunks of rounds, with versions on the device or, by `host_store`, in host
+memory. Before a run, `forecasts` predicts its time, `bytes` its traffic and memory, and `report` prints both.
 """
 
 from asyncflax.engine.bytes import Memory, Traffic, memory, traffic
@@ -11,7 +10,7 @@ from asyncflax.engine.execute import RunResult, RunState, init_run, run, run_chu
 from asyncflax.engine.forecasts import RoundForecast, best_width, forecast
 from asyncflax.engine.placement import make_mesh
 from asyncflax.engine.plan import Chunk, Plan, make_plan
-from asyncflax.engine.report import draw, summary
+from asyncflax.engine.report import draw
 from asyncflax.engine.step import RunOutput
 
 __all__ = [
@@ -34,6 +33,5 @@ __all__ = [
     "Memory",
     "traffic",
     "Traffic",
-    "summary",
     "draw",
 ]

@@ -67,8 +67,6 @@ class RunResult(NamedTuple):
       gradient_rms: float [T], of the gradients; see `metrics.normalised_gap`.
       aux: what the gradient function reports, with a leading axis [T].
       model_state: the server's model state after the last event, or None.
-
-    Example: see `run`.
     """
 
     params: Any
@@ -206,7 +204,7 @@ def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, m
 
 
 def need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state: Any) -> None:
-    """Refuses a run that keeps more than fits; one inside of a transformation of JAX is the caller's to plan."""
+    """Raises if a run does not fit into memory; inside a transformation of JAX that is up to the caller."""
     if any(map(_check.is_traced, jax.tree.leaves((algorithm, params, model_state)))):
         return
     place, handed_out = plan.placement, (params, model_state)
@@ -221,10 +219,13 @@ def need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state:
         server=place.server,
         store=place.store,
     )
-    width = kept.gradients + kept.reads + kept.work + (kept.versions if place.store == "host" else 0)
-    versions = kept.host if place.store == "host" else kept.versions
-    parts = (versions, "num_slots", plan.num_slots), (width, "width", plan.width), (kept.state, "algorithm", algorithm)
-    _, name, value = max((*parts, (kept.params, "params", params)), key=lambda part: part[0])
+    parts = (
+        (kept.versions + kept.host, "num_slots", plan.num_slots),
+        (kept.round, "width", plan.width),
+        (kept.state, "algorithm", algorithm),
+        (kept.params, "params", params),
+    )
+    _, name, value = max(parts, key=lambda part: part[0])
     _memory.need(name, value, kept.device * place.devices, "the run", there_are=_memory.on_devices())
     _memory.need(name, value, kept.host * place.devices / jax.process_count(), "the run's versions on the host")
 

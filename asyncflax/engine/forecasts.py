@@ -33,8 +33,6 @@ class RoundForecast(NamedTuple):
       mean_round: float, events a round.
       filled: float in (0, 1], the share of the lanes that hold an event, `mean_round` / `width`.
       speed_up: float, over one device that executes one event after the other.
-
-    Example: see `forecast`.
     """
 
     width: int

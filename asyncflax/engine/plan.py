@@ -108,8 +108,6 @@ class Chunk:
 
         Raises:
           ValueError: a leaf does not have T rows.
-
-        Example: see `run_chunk`.
         """
         _check.rows("batches", batches, int(self.total_events))
         return self.pad(jax.tree.map(lambda x: x[self.events], batches))
@@ -196,33 +194,63 @@ class Plan:
         """On which devices it runs, and where versions are stored."""
         return self.chunks.placement
 
-    def summary(self, params: Any = None, state: Any = None, **expected: Any) -> str:
-        """A report for the terminal: rounds, devices, the expected speed-up; with params what moves and what is kept.
+    def summary(
+        self,
+        params: Any = None,
+        state: Any = None,
+        *,
+        device_groups: int | None = None,
+        replicas: int | None = None,
+        server: str | None = None,
+        fixed: float = 0.0,
+        update: float = 0.0,
+    ) -> str:
+        """What to expect of the plan: rounds, devices and speed-up; with `params` also traffic and memory.
 
         Args:
           params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
           state: the method's state, for example `jax.eval_shape(algorithm.init, params)`.
-          expected: further arguments of `engine.summary`, or others than the plan's: `fixed`, `device_groups`, ...
+          device_groups, replicas, server: other devices than the plan's.
+          fixed, update: h and u, as in `engine.forecast`.
 
-        >>> import asyncflax
-        >>> print(asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), width=4).summary())
-        trace     100 events of 1 worker
-        rounds    25 of width 4, 4.00 events each, 100.0 % of the lanes filled
-        devices   1 device
-        speed-up  1.00 expected over one device, one event after the other
-        versions  4 at once, in slots on the device
+        Raises:
+          TypeError, ValueError: as in `engine.forecast`, `engine.traffic` and `engine.memory`.
+
+        Example:
+          >>> import asyncflax, jax, jax.numpy as jnp
+          >>> trace = asyncflax.queues.simulate(
+          ...     num_workers=64, num_updates=6400, service_time=asyncflax.queues.exponential()
+          ... )
+          >>> params = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
+          >>> print(asyncflax.make_plan(trace, width=8).summary(params, params, device_groups=8, server="sharded"))
+          trace     6,400 events of 64 workers
+          rounds    946 of width 8, 6.77 events each, 84.6 % of the lanes filled
+          devices   8 devices: 8 groups of 1, sharded server
+          speed-up  6.77 expected over one device, one event after the other
+          versions  64 at once, in slots on the device
+          <BLANKLINE>
+          on one device                        replicated      [sharded]
+          receives in a round                       28 MB          7 MB
+            from other groups                       28 MB          7 MB
+          keeps, without activations               336 MB         49 MB
+            server's parameters                      4 MB        500 kB
+            method's state                           4 MB        500 kB
+            versions                               256 MB         32 MB
+            the round in progress                   72 MB         16 MB
+          keeps in host memory                        0 B           0 B
         """
         from asyncflax.engine.report import summary
 
-        placement = self.placement
-        counts = ("num_events", "num_workers", "width", "mean_round", "num_slots")
-        about = {name: getattr(self, name) for name in counts} | {
-            "device_groups": placement.groups,
-            "replicas": placement.replicas,
-            "server": placement.server,
-            "store": placement.store,
-        }
-        return summary(**about | expected, params=params, state=state)
+        return summary(
+            self,
+            params,
+            state,
+            device_groups=device_groups,
+            replicas=replicas,
+            server=server,
+            fixed=fixed,
+            update=update,
+        )
 
     def place(self, tree: Any) -> Any:
         """Arrays (PyTree) on every device of the plan's mesh, for example a data set in a gradient function.

@@ -1,127 +1,68 @@
-"""The forecast for people: a report for the terminal and a figure."""
+"""Forecasts as a text for the terminal and as a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from asyncflax import _check, _style
 from asyncflax.engine.bytes import memory, traffic
 from asyncflax.engine.forecasts import Cost, check_trace, count_rounds, integers, round_ends
-from asyncflax.engine.placement import SERVERS, STORES
+from asyncflax.engine.placement import SERVERS
 from asyncflax.trace import Trace
+
+if TYPE_CHECKING:
+    from asyncflax.engine.plan import Plan
 
 
 def summary(
+    plan: Plan,
+    params: Any,
+    state: Any,
     *,
-    num_events: int,
-    num_workers: int,
-    width: int,
-    mean_round: float,
-    num_slots: int,
-    mean_staleness: float | None = None,
-    device_groups: int = 1,
-    replicas: int = 1,
-    server: str = "replicated",
-    store: str = "device",
-    params: Any = None,
-    state: Any = None,
-    fixed: float = 0.0,
-    update: float = 0.0,
+    device_groups: int | None,
+    replicas: int | None,
+    server: str | None,
+    fixed: float,
+    update: float,
 ) -> str:
-    """A report for the terminal: the trace, its rounds, their devices, and with `params` what moves and what is kept.
-
-    Args:
-      num_events: T.
-      num_workers: how many workers the trace has.
-      width: W, a multiple of `device_groups`.
-      mean_round: events a round.
-      num_slots: how many versions are stored at once.
-      mean_staleness: in updates; None leaves it out.
-      device_groups, replicas: G device groups of R devices each.
-      server: where the server is: 'replicated' or 'sharded'.
-      store: where versions are: 'device', 'ring' or 'host'.
-      params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
-      state: the method's state, as in `memory`.
-      fixed, update: h and u, as in `forecast`.
-
-    Raises:
-      TypeError, ValueError: as in `forecast`, `traffic` and `memory`; mean_round is not in 1..width.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from asyncflax import engine
-      >>> params = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
-      >>> of_trace = {"num_events": 6400, "num_workers": 64, "mean_round": 6.765, "num_slots": 64}
-      >>> print(engine.summary(**of_trace, width=8, device_groups=8, server="sharded", params=params, state=params))
-      trace     6,400 events of 64 workers
-      rounds    946 of width 8, 6.77 events each, 84.6 % of the lanes filled
-      devices   8 devices: 8 groups of 1, sharded server
-      speed-up  6.77 expected over one device, one event after the other
-      versions  64 at once, in slots on the device
-      <BLANKLINE>
-      on one device                        replicated      [sharded]
-      receives in a round                       28 MB          7 MB
-        versions to compute on                    0 B        3.5 MB
-        to add up its group's gradients           0 B           0 B
-        gradients of other groups               28 MB        3.5 MB
-        of all these, between groups            28 MB          7 MB
-      keeps, without activations               336 MB         49 MB
-        server's parameters                      4 MB        500 kB
-        method's state                           4 MB        500 kB
-        versions                               256 MB         32 MB
-        gradients of a round                    32 MB          4 MB
-        versions they were computed on          32 MB          4 MB
-        both for its group, in full              8 MB          8 MB
-      keeps in host memory                        0 B           0 B
-    """
-    cost = Cost(device_groups, replicas, fixed, update)
-    events = _check.integer("num_events", num_events, 1)
-    workers = _check.integer("num_workers", num_workers, 1)
-    width, slots = cost.width(width), _check.integer("num_slots", num_slots, 1)
-    mean_round = _check.scalar("mean_round", mean_round, low=1.0, high=float(width))
+    """The text of `Plan.summary`."""
+    place = plan.placement
+    cost = Cost(
+        place.groups if device_groups is None else device_groups,
+        place.replicas if replicas is None else replicas,
+        fixed,
+        update,
+    )
+    server = place.server if server is None else server
     _check.choice("server", server, SERVERS)
-    _check.choice("store", store, STORES)
-    found = cost.of(events, width, round(events / mean_round))
-    filled = f"{100 * found.filled:.1f} % of the lanes filled"
-    stale = ""
-    if mean_staleness is not None:
-        stale = f", mean staleness {_check.scalar('mean_staleness', mean_staleness, low=0.0):.1f} updates"
+    found = cost.of(plan.num_events, cost.width(plan.width), round(plan.num_events / plan.mean_round))
     devices, groups = _counted(cost.devices, "device"), _counted(cost.groups, "group")
-    place = f"{devices}: {groups} of {cost.replicas}, {server} server" if cost.devices > 1 else devices
-    where = {"device": "in slots on the device", "ring": "in a ring on the device", "host": "in host memory"}[store]
+    devices = f"{devices}: {groups} of {cost.replicas}, {server} server" if cost.devices > 1 else devices
+    where = {"device": "in slots on the device", "ring": "in a ring on the device", "host": "in host memory"}
     lines = [
-        f"trace     {_counted(events, 'event')} of {_counted(workers, 'worker')}{stale}",
-        f"rounds    {found.num_rounds:,} of width {width}, {found.mean_round:.2f} events each, {filled}",
-        f"devices   {place}",
+        f"trace     {_counted(plan.num_events, 'event')} of {_counted(plan.num_workers, 'worker')}",
+        f"rounds    {found.num_rounds:,} of width {plan.width}, {found.mean_round:.2f} events each, "
+        f"{100 * found.filled:.1f} % of the lanes filled",
+        f"devices   {devices}",
         f"speed-up  {found.speed_up:.2f} expected over one device, one event after the other",
-        f"versions  {slots:,} at once, {where}",
+        f"versions  {plan.num_slots:,} at once, {where[place.store]}",
     ]
     if params is None:
         return "\n".join(lines)
     servers = SERVERS if cost.devices > 1 else (server,)
-    options = {"width": width, "device_groups": cost.groups, "replicas": cost.replicas}
-    columns = [
-        (
-            traffic(params, server=name, **options),
-            memory(params, server=name, num_slots=slots, state=state, store=store, **options),
-        )
-        for name in servers
-    ]
     names = [f"[{name}]" if name == server else f"{name} " for name in servers]
     lines += ["", f"{'on one device':34s}" + "".join(f"{name:>14s}" for name in names)]
-
-    def row(label: str, values: Iterable[int]) -> None:
-        lines.append(f"{label:34s}" + "".join(f"{_size(value):>13s} " for value in values).rstrip())
-
-    if cost.devices > 1:
-        row("receives in a round", (moved.total for moved, _ in columns))
-        for label, name in _MOVED.items():
-            row(f"  {label}", (getattr(moved, name) for moved, _ in columns))
-    row("keeps, without activations", (kept.device for _, kept in columns))
-    for label, name in _KEPT.items():
-        row(f"  {label}", (getattr(kept, name) for _, kept in columns))
-    row("keeps in host memory", (kept.host for _, kept in columns))
+    options = {"width": plan.width, "device_groups": cost.groups, "replicas": cost.replicas}
+    moved = [traffic(params, server=name, **options) for name in servers]
+    kept = [
+        memory(params, server=name, num_slots=plan.num_slots, state=state, store=place.store, **options)
+        for name in servers
+    ]
+    for label, values, name in _ROWS:
+        row = [getattr(value, name) for value in (moved if values == "moved" else kept)]
+        if values == "kept" or cost.devices > 1:
+            lines.append(f"{label:34s}" + "".join(f"{_size(value):>13s} " for value in row).rstrip())
     return "\n".join(lines)
 
 
@@ -135,18 +76,18 @@ def draw(
     fixed: float = 0.0,
     update: float = 0.0,
 ) -> None:
-    """Two panels against the width: the share of lanes that are filled, and the expected speed-up by device groups.
+    """Plots the share of filled lanes and the expected speed-up against the width.
 
     Args:
       figure: `matplotlib.figure.Figure`, without axes.
       trace: the events.
       device_groups: each G is a line, at those widths that are its multiples.
-      widths: the abscissae.
+      widths: values on the horizontal axes.
       replicas, fixed, update: as in `forecast`.
 
     Raises:
-      TypeError: `trace` is no Trace, `device_groups` or `widths` no list.
-      ValueError: a number is out of its range, or no width is a multiple of one of `device_groups`.
+      TypeError: `trace` is not a Trace, or `device_groups` or `widths` is not a list.
+      ValueError: a number is out of range, or no width is a multiple of one of `device_groups`.
 
     Example:
       >>> import asyncflax
@@ -200,20 +141,16 @@ def draw(
         axes.grid(alpha=0.25)
 
 
-_MOVED = {
-    "versions to compute on": "versions",
-    "to add up its group's gradients": "reduction",
-    "gradients of other groups": "gradients",
-    "of all these, between groups": "between",
-}
-_KEPT = {
-    "server's parameters": "params",
-    "method's state": "state",
-    "versions": "versions",
-    "gradients of a round": "gradients",
-    "versions they were computed on": "reads",
-    "both for its group, in full": "work",
-}
+_ROWS = (
+    ("receives in a round", "moved", "total"),
+    ("  from other groups", "moved", "between"),
+    ("keeps, without activations", "kept", "device"),
+    ("  server's parameters", "kept", "params"),
+    ("  method's state", "kept", "state"),
+    ("  versions", "kept", "versions"),
+    ("  the round in progress", "kept", "round"),
+    ("keeps in host memory", "kept", "host"),
+)
 
 
 def _counted(number: int, what: str) -> str:

@@ -25,8 +25,6 @@ class RunOutput(NamedTuple):
       gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
       gradient_rms: float [E], ||g|| / sqrt(d) of the gradient as it arrives; see `metrics.normalised_gap`.
       aux: what the gradient function reports, with a leading axis [E].
-
-    Example: see `run_chunk`.
     """
 
     losses: jax.Array

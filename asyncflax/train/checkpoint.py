@@ -57,8 +57,6 @@ class Checkpoint(NamedTuple):
       state: `RunState`.
       extra: dict of NumPy arrays by name, what `save` was given beside the state.
       rows: list of dicts, the rows of metrics until then.
-
-    Example: see `Checkpoints`.
     """
 
     update: int

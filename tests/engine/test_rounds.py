@@ -109,12 +109,12 @@ def test_a_larger_fixed_share_wants_wider_rounds():
 def received(groups, replicas, width, size, server):
     """Plays a round of `size` numbers: what each device holds before, needs after, and receives in between.
 
-    Returns (versions, reduction, gradients, between), numbers that one device receives, the same for all of them.
+    Returns (total, between), numbers that one device receives, the same for all of them.
     """
     devices = list(itertools.product(range(groups), range(replicas)))
     part = {device: np.arange(size) * len(devices) // size == k for k, device in enumerate(devices)}
     all_of = np.ones(size, bool)
-    counts = {device: np.zeros(4, int) for device in devices}
+    counts = {device: np.zeros(2, int) for device in devices}
     lanes = range(width // groups)
 
     # A version is read by one group, all of which needs it. Through each device comes what its group has not.
@@ -125,7 +125,7 @@ def received(groups, replicas, width, size, server):
         if server == "sharded":
             missing = ~np.any([part[device] for device in members], axis=0)
             for r, device in enumerate(members):  # an equal share each
-                counts[device][3] += np.sum(missing) // replicas + (r < np.sum(missing) % replicas)
+                counts[device][1] += np.sum(missing) // replicas + (r < np.sum(missing) % replicas)
 
     # A ring inside each group: how many parts of the batch are in each device's sums. Device r ends up with piece r,
     # which is what the devices r of all groups keep together.
@@ -139,18 +139,18 @@ def received(groups, replicas, width, size, server):
             for r in range(replicas):
                 to = (r + 1) % replicas
                 parts_in[to][sent[r]] += values[r][sent[r]]
-                counts[(group, to)][1] += sent[r].sum()
+                counts[(group, to)][0] += sent[r].sum()
         for r in range(replicas):
             assert np.all(parts_in[r][piece[r]] == replicas)  # its own piece of the sum is whole
             if server == "replicated":
-                counts[(group, r)][1] += np.sum(~piece[r])
+                counts[(group, r)][0] += np.sum(~piece[r])
 
     # The gradients of the other groups, in whole or in part, from the device of the same place in each of them.
     for group, r in devices:
         need = all_of if server == "replicated" else part[(group, r)]
         have = all_of if server == "replicated" else piece[r]
         assert np.all(have[need])
-        counts[(group, r)][2:] += (groups - 1) * len(lanes) * need.sum()
+        counts[(group, r)] += (groups - 1) * len(lanes) * need.sum()
     assert len({tuple(count) for count in counts.values()}) == 1
     return counts[devices[0]]
 
@@ -168,7 +168,6 @@ def test_traffic_is_what_devices_lack(groups, replicas, lanes, server):
     assert engine.traffic(odd, server=server, **options) == whole
     both = engine.traffic({"w": jnp.zeros(size, jnp.float32), **odd}, server=server, **options)
     np.testing.assert_allclose(both, np.add(moved, whole), atol=1)
-    assert both.total == both.versions + both.reduction + both.gradients
 
 
 def test_a_sharded_server_moves_what_data_parallelism_moves():
@@ -185,15 +184,15 @@ def test_memory_is_that_of_its_parts():
     state = {"velocity": params, "count": jnp.zeros((), jnp.int32)}
     options = {"width": 8, "num_slots": 20, "device_groups": 4, "replicas": 2, "state": state}
     whole = engine.memory(params, **options)
-    assert whole == (204, 208, 20 * 204, 8 * 204, 8 * 204, 2 * 2 * 204, 0) and whole.device == sum(whole)
+    assert whole == (204, 208, 20 * 204, 2 * 8 * 204 + 2 * 2 * 204, 0) and whole.device == sum(whole)
     assert engine.memory(params, store="ring", **options) == whole
     part = 192 // 8 + 12
     sharded = engine.memory(params, server="sharded", **options)
-    assert sharded == (part, part + 4, 20 * part, 8 * part, 8 * part, 2 * 2 * 204, 0)
+    assert sharded == (part, part + 4, 20 * part, 2 * 8 * part + 2 * 2 * 204, 0)
     hosted = engine.memory(params, server="sharded", store="host", **options)
-    assert hosted == sharded._replace(versions=5 * 8 * part, host=20 * part)
+    assert hosted == sharded._replace(versions=0, round=sharded.round + 5 * 8 * part, host=20 * part)
     assert hosted.device == engine.memory(params, server="sharded", store="host", **options | {"num_slots": 99}).device
-    assert engine.memory(params, width=1, num_slots=1) == (204, 0, 204, 204, 204, 0, 0)
+    assert engine.memory(params, width=1, num_slots=1) == (204, 0, 204, 408, 0)
 
 
 def test_memory_holds_what_a_run_holds():
@@ -216,11 +215,10 @@ def test_the_report_says_what_the_functions_say():
     trace = simulate(16, queues.exponential())
     plan = asyncflax.make_plan(trace, width=4)
     params = jax.ShapeDtypeStruct((1000, 4), jnp.float32)
-    numbers = {"num_events": 2000, "num_workers": 16, "width": 4, "mean_round": plan.mean_round, "num_slots": 16}
-    text = engine.summary(**numbers, mean_staleness=14.94, device_groups=2, replicas=2, params=params, fixed=0.5)
+    text = plan.summary(params, device_groups=2, replicas=2, fixed=0.5)
     found = engine.forecast(trace, 4, device_groups=2, replicas=2, fixed=0.5)
     lines = text.splitlines()
-    assert lines[0] == "trace     2,000 events of 16 workers, mean staleness 14.9 updates"
+    assert lines[0] == "trace     2,000 events of 16 workers"
     assert lines[1].startswith(f"rounds    {found.num_rounds} of width 4, {found.mean_round:.2f} events each")
     assert lines[3].startswith(f"speed-up  {found.speed_up:.2f} ")
     table = {line[:34].strip(): line[34:].split() for line in lines[6:]}
@@ -230,11 +228,13 @@ def test_the_report_says_what_the_functions_say():
         moved = engine.traffic(params, **options)
         kept = engine.memory(params, num_slots=16, **options)
         assert table["receives in a round"][cells] == [f"{moved.total / 1000:.3g}", "kB"]
+        assert table["from other groups"][cells] == [f"{moved.between / 1000:.3g}", "kB"]
         assert table["keeps, without activations"][cells] == [f"{kept.device / 1000:.3g}", "kB"]
+        assert table["the round in progress"][cells] == [f"{kept.round / 1000:.3g}", "kB"]
         assert table["keeps in host memory"][cells] == ["0", "B"]
     assert len({len(line) for line in lines[7:]}) == 1
-    assert len(engine.summary(**numbers).splitlines()) == 5
-    alone = engine.summary(**numbers, params=params, store="host")
+    assert len(plan.summary().splitlines()) == 5
+    alone = asyncflax.make_plan(trace, width=4, store="host").summary(params)
     assert "receives" not in alone and "sharded" not in alone and "256 kB" in alone.splitlines()[-1]
 
 
@@ -263,7 +263,7 @@ def test_the_figure_has_the_numbers():
 
 TRACE = staleness.constant(3).trace(num_updates=20)
 PARAMS = jax.ShapeDtypeStruct((4,), jnp.float32)
-NUMBERS = {"num_events": 20, "num_workers": 1, "width": 4, "mean_round": 4.0, "num_slots": 4}
+PLAN = asyncflax.make_plan(TRACE, width=4)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,8 @@ NUMBERS = {"num_events": 20, "num_workers": 1, "width": 4, "mean_round": 4.0, "n
         (lambda: engine.traffic(PARAMS, width=2, device_groups=2, server="shard"), "did you mean 'sharded'"),
         (lambda: engine.memory(PARAMS, width=2, num_slots=0), "num_slots must be an integer >= 1"),
         (lambda: engine.memory(PARAMS, width=2, num_slots=2, store="disk"), "store must be one of 'device', 'host'"),
-        (lambda: engine.summary(**NUMBERS | {"mean_round": 5.0}), r"mean_round must be finite and in \[1, 4\]"),
+        (lambda: PLAN.summary(device_groups=3), "width must be a multiple of device_groups=3, got width=4"),
+        (lambda: PLAN.summary(server="shard"), "did you mean 'sharded'"),
         (
             lambda: engine.draw(None, TRACE, widths=[1, 2], device_groups=[4]),
             "have no multiple of device_groups=4; add one",
