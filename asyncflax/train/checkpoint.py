@@ -1,20 +1,19 @@
-"""Checkpoints: the whole `RunState` on disk, atomic, verified, the newest few and the best.
+"""Checkpoints of the whole `RunState`: written atomically, verified by checksum; the newest and the best are kept.
 
     checkpoints/500/state/          the arrays, in dicts by name: load them with `orbax.checkpoint.v1.load`
     checkpoints/500/info.json       update, config, metrics; the run, and the shape and dtype of every array
     checkpoints/500/metrics.jsonl   the rows of metrics so far
-    checkpoints/500/extra.npz       arrays that belong to the run but not to its state, if there are any
-    checkpoints/500/SHA256SUMS      of all files (`sha256sum -c SHA256SUMS`), since Orbax does not notice a flipped bit
+    checkpoints/500/extra.npz       arrays of the run outside its state, if any
+    checkpoints/500/SHA256SUMS      of all files (`sha256sum -c SHA256SUMS`); Orbax does not checksum array data
 
-A checkpoint is written under another name and moved into place when it is on the disk, so one that is there is whole.
-Corruption is detected by checksum: the bad checkpoint is renamed and the previous one is loaded.
+A checkpoint is written under a temporary name and renamed once it is on disk, so it is never partial. Corruption is
+detected by checksum: the bad checkpoint is renamed and the previous one is loaded.
 
-In `state/` a key of a dict is written with '%2E' for a dot, '%2F' for a slash and '%25' for a percent sign, since Orbax
-joins the names on the way to an array; a typed PRNG key is there as its data, an array without elements is not there.
+In `state/` dict keys escape a dot as '%2E', a slash as '%2F' and a percent sign as '%25', since Orbax joins nested keys
+into one name; a typed PRNG key is stored as its key data, and arrays without elements are omitted.
 
-Where several processes run, each writes and reads its part of the arrays, in a folder that all of them see; the primary
-does the rest and decides. A run may go on in other processes and on another mesh. Needs orbax-checkpoint (the extra
-`train`).
+With several processes, each reads and writes its shards in a folder shared by all; the primary does the rest. A run may
+resume with other processes and on another mesh. Needs orbax-checkpoint (the extra `train`).
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ _INFO, _ROWS, _EXTRA = "info.json", "metrics.jsonl", "extra.npz"
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-      update: int, how many updates the server had made.
-      config: dict, the configuration of the run.
-      metrics: dict of numbers by name, {} where nothing was evaluated.
+      update: int, the number of server updates.
+      config: dict, the config of the run.
+      metrics: dict of numbers by name; empty before the first evaluation.
       state: `RunState`.
-      extra: dict of NumPy arrays by name, what `save` was given beside the state.
-      rows: list of dicts, the rows of metrics until then.
+      extra: dict of NumPy arrays by name, the `extra` of `save`.
+      rows: list of dicts, the rows of metrics so far.
     """
 
     update: int
@@ -71,10 +70,10 @@ class Checkpoints:
     """The checkpoints of one run, in one folder.
 
     Args:
-      folder: where they are; made by the first `save`.
-      keep: how many of the newest stay. The one with the highest `best_metric` stays as well.
+      folder: where they are stored; created by the first `save`.
+      keep: the number of newest checkpoints to keep. The one with the highest `best_metric` is kept as well.
       best_metric: the name of a metric.
-      run: what the run is known by, see `Workdir.began`; a checkpoint of another run is not loaded.
+      run: the identity of the run, see `Workdir.began`; checkpoints of another run are not loaded.
       warn: called with a sentence when a checkpoint is corrupted.
 
     Example:
@@ -97,14 +96,14 @@ class Checkpoints:
         run: str = "",
         warn: Callable[[str], Any] = print,
     ):
-        self.folder = pathlib.Path(folder).absolute()  # as Orbax wants it
+        self.folder = pathlib.Path(folder).absolute()  # required by Orbax
         self.keep = _check.integer("keep", keep, 1)
         self.best_metric = best_metric
         self.run = run
         self.warn = warn
 
     def updates(self) -> list[int]:
-        """After how many updates there are checkpoints, in increasing order."""
+        """The updates for which there are checkpoints, in increasing order."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if _is_checkpoint(path))
@@ -119,19 +118,19 @@ class Checkpoints:
         extra: Mapping[str, np.ndarray] | None = None,
         rows: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """Writes a checkpoint and removes those that need not stay; it is on the disk when this returns.
+        """Writes a checkpoint to disk, then removes the ones that are not kept.
 
         Args:
-          update: how many updates the server has made, at least 0.
+          update: the number of server updates, at least 0.
           state: from `run_chunk`.
-          config: what `latest` gives back with it; JSON.
+          config: JSON, returned by `latest`.
           metrics: numbers by name.
-          extra: NumPy arrays by name, of numbers or text; what the program around the run remembers.
-          rows: the metrics so far, dicts of JSON; see `Records`.
+          extra: NumPy arrays of numbers or text by name, the state of the program around the run.
+          rows: the metrics so far, JSON dicts; see `Records`.
 
         Raises:
-          TypeError, ValueError: an argument is none of these; nothing has been written.
-          FileExistsError: there is a checkpoint of this update.
+          TypeError, ValueError: an argument is invalid; nothing is written.
+          FileExistsError: this update already has a checkpoint.
         """
         from orbax.checkpoint import v1 as orbax
 
@@ -161,7 +160,7 @@ class Checkpoints:
     def _finish(
         self, partial: pathlib.Path, final: pathlib.Path, info: Any, rows: str, extra: Mapping[str, np.ndarray]
     ) -> None:
-        """Adds what is not in arrays, and moves the checkpoint into place."""
+        """Adds the files that are not arrays and renames the checkpoint into place."""
         (partial / _ROWS).write_text(rows)
         if extra:
             with (partial / _EXTRA).open("wb") as file:
@@ -178,13 +177,13 @@ class Checkpoints:
         self._remove_old()
 
     def latest(self, *, like: RunState | Callable[[int, dict[str, Any]], RunState]) -> Checkpoint | None:
-        """The newest checkpoint that is intact; None where there has been none.
+        """Loads the newest intact checkpoint; returns None if there are no checkpoints.
 
-        Corrupted ones, and those of another run, are renamed (to '500.corrupted') and reported through `warn`.
+        Corrupted checkpoints and those of another run are renamed (to '500.corrupted') and reported through `warn`.
 
         Args:
-          like: a state of the same run, for example from `init_run`; the arrays go where its arrays are. A function
-            of the update and the config that were saved, where the states of a run are not all alike.
+          like: a state of the same run, for example from `init_run`; arrays are restored with its shardings. Or a
+            function of the saved update and config that returns one, if the states of a run differ.
 
         Raises:
           ValueError: all checkpoints are corrupted, or the newest has other shapes or another format.
@@ -193,16 +192,16 @@ class Checkpoints:
         return None if update is None else self._load(self.folder / str(update), like)
 
     def _newest(self) -> int | None:
-        """The newest that is intact, with everything else out of the way."""
+        """The newest intact update; removes partial checkpoints and renames corrupted ones."""
         for path in (*self.folder.glob(f"*{_PARTIAL}"), *self.folder.glob(f"*{_REMOVED}")):
             if path.stem.isdecimal() and not path.is_symlink():
-                shutil.rmtree(path)  # of a process that was killed while it wrote or removed
+                shutil.rmtree(path)  # left by a process that was killed
         aside = []
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if ".corrupted" in path.name:
                 aside.append(path.name)
             elif not _is_checkpoint(path):
-                self.warn(f"note: {path} is not a checkpoint, it is ignored")
+                self.warn(f"note: {path} is not a checkpoint; it is ignored")
         for update in reversed(self.updates()):
             path = self.folder / str(update)
             fault = _fault(path, self.run)
@@ -213,7 +212,7 @@ class Checkpoints:
         if aside:
             raise ValueError(
                 f"{self.folder} has only corrupted checkpoints ({', '.join(aside)}); restore one from a backup, or "
-                "start again in a new workdir."
+                "start over in a new workdir."
             )
         return None
 
@@ -242,7 +241,7 @@ class Checkpoints:
         best = max(found, key=lambda update: metric[update])
         for update in found[: -self.keep]:
             if update != best or metric[best] == -np.inf:
-                removed = self.folder / f"{update}{_REMOVED}"  # half a checkpoint is none
+                removed = self.folder / f"{update}{_REMOVED}"  # a partly deleted checkpoint must not be loaded
                 os.rename(self.folder / str(update), removed)
                 shutil.rmtree(removed)
 
@@ -255,21 +254,21 @@ class Checkpoints:
 
 
 def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = None) -> tuple[Any, Any]:
-    """The server's parameters in one checkpoint and what belongs to them that gradients do not train.
+    """Loads the server's parameters and model state from one checkpoint.
 
-    All files are read for their sums. The arrays of the other parts, such as past versions, are not loaded.
+    All checksums are verified. Other arrays, such as past versions, are not loaded.
 
     Args:
-      path: of the checkpoint, as 'WORKDIR/checkpoints/4000'.
+      path: the checkpoint, for example 'WORKDIR/checkpoints/4000'.
       params: PyTree of parameters of the same model.
-      model_state: PyTree of its model state (the statistics of BatchNorm); with None it is not looked for.
+      model_state: PyTree of its model state (the statistics of BatchNorm); None skips it.
 
     Returns:
-      parameters and model state, of the structure of the arguments.
+      parameters and model state, with the structure of the arguments.
 
     Raises:
-      FileNotFoundError: there is no checkpoint.
-      ValueError: it is corrupted, or of another model.
+      FileNotFoundError: the checkpoint does not exist.
+      ValueError: it is corrupted, or belongs to another model.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, tempfile
@@ -284,7 +283,7 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
     """
     folder = pathlib.Path(path).absolute()
     if not (folder / "state").is_dir():
-        raise FileNotFoundError(f"{path} is no checkpoint; it must be a folder such as WORKDIR/checkpoints/4000.")
+        raise FileNotFoundError(f"{path} is not a checkpoint; expected a folder such as WORKDIR/checkpoints/4000.")
     fault = _fault(folder)
     if fault is not None:
         raise ValueError(f"checkpoint {path} is corrupted ({fault}).")
@@ -319,7 +318,7 @@ def _name(key: Any) -> str:
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The dicts of dicts that Orbax saves, of leaves by name."""
+    """Nested dicts, as Orbax saves them, from leaves by name."""
     tree: dict[str, Any] = {}
     for name, leaf in leaves.items():
         *folders, last = name.split("/")
@@ -336,7 +335,7 @@ def _described(leaves: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _refuse_other(path: Any, what: str, saved: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Orbax itself would cut or pad arrays."""
+    """Raises if names, shapes or dtypes differ; Orbax would truncate or pad the arrays."""
     if saved == wanted:
         return
     name = next(n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n))
@@ -347,7 +346,7 @@ def _refuse_other(path: Any, what: str, saved: Mapping[str, str], wanted: Mappin
 
 
 def _on_devices(state: RunState) -> RunState:
-    """The state with its event, a number of the host, where the key is."""
+    """The state with its event, a host integer, as an array placed like the key."""
     here = jax.random.key_data(state.key).sharding
     if isinstance(here, NamedSharding):
         here = NamedSharding(here.mesh, PartitionSpec())
@@ -359,14 +358,14 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _data(leaf: Any) -> Any:
-    """What Orbax saves of a leaf."""
+    """The leaf as Orbax saves it: a key as its data."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _restored(
     folder: pathlib.Path, leaves: Mapping[str, Any], saved: Mapping[str, str], sharding: Any = None
 ) -> dict[str, jax.Array]:
-    """The arrays of a checkpoint that have the names of `leaves`, where those are, or with one sharding for all."""
+    """The arrays of a checkpoint named in `leaves`, with the shardings of those, or with one sharding for all."""
     from orbax.checkpoint import v1 as orbax
 
     data = {name: _data(leaf) for name, leaf in leaves.items() if leaf.size}
@@ -387,17 +386,17 @@ def _restored(
 
 
 def _json(name: str, value: Any) -> Any:
-    """What comes back of a value that is written as JSON."""
+    """The value after a round trip through JSON."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} must be what JSON can hold, got {value!r}: {error}.") from None
+        raise type(error)(f"{name} must be JSON-serializable, got {value!r}: {error}.") from None
 
 
 def _plain_array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.hasobject:
-        raise TypeError(f"{name} must be an array of numbers or text, got objects: {value!r}.")
+        raise TypeError(f"{name} must be an array of numbers or text, got an object array: {value!r}.")
     return array
 
 
@@ -410,7 +409,7 @@ def _info(path: pathlib.Path) -> dict[str, Any]:
     info = json.loads((path / _INFO).read_text())
     if info.get("format") != _FORMAT:
         raise ValueError(
-            f"checkpoint {path} has format {info.get('format')}, this version reads {_FORMAT}; read it with the "
+            f"checkpoint {path} has format {info.get('format')}, this version reads {_FORMAT}; load it with the "
             "version of asyncflax that wrote it."
         )
     return info
@@ -421,7 +420,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _sums(folder: pathlib.Path) -> str:
-    """One line a file, as sha256sum prints it."""
+    """One line per file, in the format of sha256sum."""
     lines = []
     for path in _files(folder):
         with path.open("rb") as file:
@@ -430,7 +429,7 @@ def _sums(folder: pathlib.Path) -> str:
 
 
 def _fault(folder: pathlib.Path, run: str | None = None) -> str | None:
-    """Why a checkpoint is not to be trusted, None if it is. Files that it does not list do not matter."""
+    """Why a checkpoint is corrupted, or None. Files that SHA256SUMS does not list are ignored."""
     try:
         stated = (folder / _SUMS).read_text().splitlines()
         found = set(_sums(folder).splitlines())

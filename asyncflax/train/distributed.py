@@ -1,8 +1,7 @@
-"""One run in several processes, on one host or many: how they find each other, agree and end.
+"""One run in several processes, on one host or many: connecting them, agreeing on values, ending together.
 
-`jax.distributed` connects them and watches over them. Flags or environment variables say who is who, or Slurm, Open
-MPI or Kubernetes does. Process 0 is the primary: it alone writes and prints. In a single process nothing here does
-anything.
+`jax.distributed` connects and monitors the processes. They are identified by flags, environment variables, or Slurm,
+Open MPI or Kubernetes. Only process 0, the primary, writes and prints. In a single process all of this is a no-op.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
-_MOMENT = 5.0  # seconds in which the error of one process may turn out to be everybody's
+_MOMENT = 5.0  # seconds that a failing process waits for the others, which may fail with the same error
 _steps = itertools.count()  # the same in all processes
 
 
@@ -41,23 +40,22 @@ def start(
     timeout: float = 300.0,
     patience: float = 30.0,
 ) -> None:
-    """Joins the processes of a run; before anything else that JAX does.
+    """Connects the processes of a run; call it before any JAX computation.
 
-    Where nothing is given and neither the environment nor a cluster tells of other processes, nothing happens; nor with
-    `num_processes=1`, which is how a process of a cluster stays alone. From here on the sudden end of one process ends
-    all of them within about `patience` seconds, since JAX's health checking aborts the others. So let all come to their
-    end together (`sync`).
+    A no-op if no arguments are given and neither the environment nor a cluster defines other processes, or with
+    `num_processes=1`, which runs a process of a cluster on its own. Once connected, JAX's health checking aborts all
+    processes within about `patience` seconds after one of them dies. So end them together (`sync`).
 
     Args:
       coordinator: 'HOST:PORT' of process 0; by default the environment variable JAX_COORDINATOR_ADDRESS.
-      num_processes: how many there are; by default JAX_NUM_PROCESSES.
-      process_id: which one this is, counted from 0; by default JAX_PROCESS_ID.
-      timeout: seconds in which all must have connected.
-      patience: seconds without a heartbeat after which a process counts as ended, at least 1.
+      num_processes: the number of processes; by default JAX_NUM_PROCESSES.
+      process_id: the id of this process, counted from 0; by default JAX_PROCESS_ID.
+      timeout: seconds within which all processes must connect.
+      patience: seconds without a heartbeat after which a process is considered dead, at least 1.
 
     Raises:
-      TypeError, ValueError: a value is wrong, or one of the three is lacking.
-      RuntimeError: JAX has computed already, or this has been called before.
+      TypeError, ValueError: a value is invalid, or one of the three is missing.
+      RuntimeError: JAX has already computed, or the process is already connected.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -82,14 +80,14 @@ def start(
             who["num_processes"],
             who["process_id"],
             cluster_detection_method=None if None in who.values() else "deactivate",
-            initialization_timeout=int(timeout) + 60,  # later than `late`, since JAX aborts with a stack trace
+            initialization_timeout=int(timeout) + 60,  # after `late`, since JAX aborts with a stack trace
             heartbeat_timeout_seconds=int(patience),
-            shutdown_timeout_seconds=int(patience),  # after an error that nobody caught, the others do not come
+            shutdown_timeout_seconds=int(patience),  # after an uncaught error the other processes never arrive
         )
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"JAX does not find the other processes ({error}); pass coordinator, num_processes and process_id, or "
-            "num_processes=1 for a process on its own."
+            f"JAX cannot detect the other processes ({error}); pass coordinator, num_processes and process_id, or "
+            "num_processes=1 to run this process on its own."
         ) from error
     finally:
         late.cancel()
@@ -98,16 +96,18 @@ def start(
 def is_primary() -> bool:
     """Whether this is the process that writes and prints.
 
-    Example: see `start`.
+    >>> from asyncflax.train import distributed
+    >>> distributed.is_primary()
+    True
     """
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def sync(name: str) -> None:
-    """Returns when all processes have come here.
+    """Waits until all processes have reached this point.
 
     Args:
-      name: of the place.
+      name: identifies the point; it must be the same in all processes.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -118,10 +118,10 @@ def sync(name: str) -> None:
 
 
 def broadcast(value: Any) -> Any:
-    """The value that the primary has.
+    """Returns the primary's value in all processes.
 
     Args:
-      value: JSON; what the other processes pass does not matter.
+      value: JSON; ignored in the other processes.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -132,20 +132,20 @@ def broadcast(value: Any) -> Any:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes, few programs
+    padded = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes, few compilations
     if is_primary():
         padded[:size] = text
     return json.loads(multihost_utils.broadcast_one_to_all(padded)[:size].tobytes())
 
 
 def same(values: Mapping[str, Any]) -> None:
-    """Raises in all processes if a value of one is not that of the primary.
+    """Raises in all processes if the values of one differ from the primary's.
 
     Args:
-      values: JSON by name.
+      values: JSON values by name.
 
     Raises:
-      ValueError: one differs.
+      ValueError: a value differs.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -155,23 +155,21 @@ def same(values: Mapping[str, Any]) -> None:
         return
     mine = json.loads(json.dumps(dict(values)))
     theirs = broadcast(mine)
-    differing = [name for name in mine if mine[name] != theirs.get(name)]
-    wrong = np.flatnonzero(multihost_utils.process_allgather(np.int32(len(differing))))
-    if differing:
-        name = differing[0]
-        what = f"{name} is {mine[name]!r} here and {theirs.get(name)!r} in process 0"
-    else:
-        what = f"process {wrong[0] if len(wrong) else 0} was started with other values than process 0"
-    if len(wrong):
+    name = next((name for name in mine if mine[name] != theirs.get(name)), None)
+    others = np.flatnonzero(multihost_utils.process_allgather(np.bool_(name is not None)))
+    if others.size:
+        what = f"process {others[0]} was started with other values than process 0"
+        if name is not None:
+            what = f"{name} is {mine[name]!r} here and {theirs.get(name)!r} in process 0"
         raise ValueError(
-            f"{what}; start all processes of a run with the same command, or each for itself with num_processes=1."
+            f"{what}; start all processes of a run with the same command, or each on its own with num_processes=1."
         )
 
 
 def preempted() -> bool:
-    """Whether all processes stop here, since SIGTERM has come to one of them; asked by all after every step.
+    """Whether all processes should stop here, because one of them received SIGTERM; call it in all after every step.
 
-    They agree on a step that none has passed, without waiting for the devices. False in a single process.
+    The processes agree on a step that none has passed, without blocking on the devices. False in a single process.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -185,9 +183,9 @@ def end(message: str, status: int = 1) -> NoReturn:
     """Ends this process with an error, and with it all processes of the run; see `start`.
 
     Args:
-      message: one clear sentence.
-      status: the exit status. Others that come to the end with an error of their own have theirs; those that wait for
-        this one are aborted.
+      message: one sentence.
+      status: the exit status of this process. A process that fails with an error of its own has its own status; the
+        others are aborted by JAX.
 
     Example:
       >>> from asyncflax.train import distributed
@@ -200,14 +198,16 @@ def end(message: str, status: int = 1) -> NoReturn:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(status)
     print(f"error: {_which()}{message}", file=sys.stderr, flush=True)
-    leave = threading.Thread(target=jax.distributed.shutdown, daemon=True)  # waits for the others, who may not come
+    leave = threading.Thread(
+        target=jax.distributed.shutdown, daemon=True
+    )  # waits for the others, maybe forever
     leave.start()
     leave.join(_MOMENT)
     os._exit(status)
 
 
 def _which() -> str:
-    """Which process this is, if not the primary."""
+    """A prefix that names this process, unless it is the primary."""
     try:
         return "" if is_primary() else f"process {jax.process_index()}: "
     except (RuntimeError, AssertionError):  # JAX has no device
@@ -215,7 +215,7 @@ def _which() -> str:
 
 
 def _identity(coordinator: str | None, num_processes: int | None, process_id: int | None) -> dict[str, Any]:
-    """The three, from arguments or environment; what a cluster will tell is None."""
+    """The three values, from arguments or the environment; None for what the cluster provides."""
     coordinator = coordinator or os.environ.get(_VARIABLES["coordinator"]) or None
     if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
         raise ValueError(f"coordinator must be HOST:PORT of process 0, such as 'node7:1234', got {coordinator!r}.")
@@ -242,7 +242,7 @@ def _number(name: str, value: int | None, minimum: int) -> int | None:
 
 
 def _in_cluster() -> bool:
-    """Whether Slurm, Open MPI or Kubernetes started this process beside others; JAX finds them."""
+    """Whether Slurm, Open MPI or Kubernetes started several processes, which JAX detects."""
     environment = os.environ
     tasks = [environment.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")]
     indexed_job = "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment

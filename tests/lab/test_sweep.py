@@ -208,7 +208,7 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
         ("crop_area=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
         ("seed=(0, 4000000000)", r"must have numbers below 2\^31"),
         ("algorithm=(momentum_asgd(frm=inside),)", "has no option 'frm'.*did you mean 'form'"),
-        ("start_from=('nowhere',)", "nowhere is no checkpoint"),
+        ("start_from=('nowhere',)", "nowhere is not a checkpoint"),
         ("momentum=[0, open('x')]", 'is refused: config.momentum must be of type float, got "open'),
         ("momentum", "axes must be like 'momentum="),
         ("algorithm.frm=(inside, outside)", "momentum_asgd has no option 'frm'.*did you mean 'form'"),

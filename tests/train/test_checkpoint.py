@@ -113,7 +113,7 @@ def test_when_all_are_damaged_nothing_is_begun_anew_in_silence(tmp_path):
     for _ in range(2):
         with pytest.raises(
             ValueError,
-            match=r"has only corrupted checkpoints \(1\.corrupted\); restore one .* or start again in a new workdir",
+            match=r"has only corrupted checkpoints \(1\.corrupted\); restore one .* or start over in a new workdir",
         ):
             checkpoints.latest(like=state)
 
@@ -198,10 +198,10 @@ def test_typed_keys_of_a_method_come_back(tmp_path):
         ({"update": -5}, ValueError, "update must be an integer >= 0, got update=-5"),
         ({"update": 2.5}, TypeError, "update must be a concrete integer, got 2.5"),
         ({"update": "../x"}, TypeError, "update must be a concrete integer, got '../x'"),
-        ({"extra": {"a": np.array([{}])}}, TypeError, r"extra\['a'\] must be an array of numbers or text, got objects"),
-        ({"config": {"a": object}}, TypeError, "config must be what JSON can hold"),
-        ({"metrics": {"loss": float("nan")}}, ValueError, "metrics must be what JSON can hold"),
-        ({"rows": [{"update": {1}}]}, TypeError, "rows must be what JSON can hold"),
+        ({"extra": {"a": np.array([{}])}}, TypeError, r"extra\['a'\] must be an array of numbers or text, got an object"),
+        ({"config": {"a": object}}, TypeError, "config must be JSON-serializable"),
+        ({"metrics": {"loss": float("nan")}}, ValueError, "metrics must be JSON-serializable"),
+        ({"rows": [{"update": {1}}]}, TypeError, "rows must be JSON-serializable"),
     ],
 )
 def test_what_could_not_be_read_again_is_not_saved(tmp_path, arguments, kind, message):
@@ -243,7 +243,7 @@ def test_odd_names_are_ignored_with_a_note(tmp_path):
     (tmp_path / "12").write_text("")
     (tmp_path / "13").symlink_to(tmp_path / "1")
     assert checkpoints.latest(like=state).update == 1 and len(said) == 7
-    assert all(text.endswith("is not a checkpoint, it is ignored") for text in said)
+    assert all(text.endswith("is not a checkpoint; it is ignored") for text in said)
 
 
 def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
@@ -259,7 +259,7 @@ def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
     checkpoints.save(8, tuples, config={})
     params, _ = load_model(tmp_path / "8", params=tuples.params)
     jax.tree.map(np.testing.assert_array_equal, params, tuples.params)
-    with pytest.raises(FileNotFoundError, match="is no checkpoint; it must be a folder such as"):
+    with pytest.raises(FileNotFoundError, match="is not a checkpoint; expected a folder such as"):
         load_model(tmp_path / "9", params=like)
     largest = max(files(tmp_path / "7" / "state"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1] + b"?")

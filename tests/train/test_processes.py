@@ -210,7 +210,7 @@ def test_what_a_cluster_does_not_tell_is_said(tmp_path):
     with started([["tests/processes.py", "agree", str(tmp_path)]], [job]) as run:
         [(status, error)] = ends(run)
     assert (
-        status == 1 and "JAX does not find the other processes (coordinator_address should be defined.); pass" in error
+        status == 1 and "JAX cannot detect the other processes (coordinator_address should be defined.); pass" in error
     )
 
 
