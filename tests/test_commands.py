@@ -50,7 +50,7 @@ def test_alone_it_says_what_there_is(monkeypatch, capsys):
         (["trian"], "error: unknown command 'trian'; did you mean 'train'?\n"),
         (["xyz"], "error: unknown command 'xyz'; it must be one of train, sweep, "),
         (["list", "method"], "error: the kind must be one of 'methods', "),
-        (["list", "--all"], "error: unknown flag '--all'; --help says what is known\n"),
+        (["list", "--all"], "error: unknown flag '--all'; see --help\n"),
         (["describe", "dc_agsd"], "error: the name must be one of "),
         (["describe"], "error: name something to describe; 'asyncflax list' shows all names.\n"),
     ],
@@ -111,7 +111,8 @@ def test_help_configs_by_name_and_flags_before_anything_is_loaded(tmp_path):
     for one in done[-3:-1]:
         assert one.status == 1 and "config.num_workers must be an integer >= 1" in one.err, one
     assert done[-1].err == (
-        "error: there is no config 'digitz'; did you mean 'digits'? 'asyncflax list configs' has all; a path has .py\n"
+        "error: unknown config 'digitz'; did you mean 'digits'? 'asyncflax list configs' lists all "
+        "(a path ends in .py)\n"
     )
     assert not (tmp_path / "run").exists()
 

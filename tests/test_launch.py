@@ -89,7 +89,7 @@ BAD_FLAGS = {
     ),
     "data_dir without the data set": (
         ["--config.dataset=cifar10", "--config.data_dir=/nowhere", "--config.data_cache=/nowhere/cache.npz"],
-        "CIFAR-10 is not in /nowhere .*Download it there with.*or take the embedded data set 'digits'",
+        "CIFAR-10 is not in /nowhere .*Download it there with.*or use the bundled data set 'digits'",
     ),
     "no such trace": (["--config.asynchrony=recorded(path='nowhere.npz')"], ".*nowhere.npz"),
 }
@@ -149,12 +149,12 @@ def test_workdirs_in_which_a_run_cannot_be(tmp_path):
     closed.mkdir(mode=0o500)
     cases = {
         file: "is a file",
-        file / "below": "cannot be written",
-        foreign: r"holds other things \(thesis.txt\)",
-        pathlib.Path("/proc/run"): "cannot be written",
+        file / "below": "is not writable",
+        foreign: r"contains other files \(thesis.txt\)",
+        pathlib.Path("/proc/run"): "is not writable",
     }
     if os.geteuid() != 0:
-        cases[closed / "run"] = "cannot be written"
+        cases[closed / "run"] = "is not writable"
     before = everything(tmp_path)
     config = ["launch/train.py", "--config=configs/digits.py", *SHORT]
     found = launching.launch_all([[*config, f"--workdir={workdir}"] for workdir in cases])
@@ -182,7 +182,7 @@ def test_all_launchers_look_at_their_folder_before_they_work(tmp_path):
     before = everything(tmp_path)
     for command, done in zip(commands, launching.launch_all(commands), strict=True):
         assert done.status == 1 and done.out == "" and done.err.count("\n") == 1, (command, done)
-        assert re.search(r"error: .*workdir='.*' (is a file|cannot be written)", done.err), (command, done)
+        assert re.search(r"error: .*workdir='.*' (is a file|is not writable)", done.err), (command, done)
     assert everything(tmp_path) == before
 
 
@@ -413,7 +413,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
             if line.startswith("update 0"):
                 break
         status, _, err = launch(*flags)
-        assert status == 1 and "error: another process trains in workdir=" in err
+        assert status == 1 and "error: another process is training in workdir=" in err
     finally:
         first.kill()
         first.communicate()

@@ -1,7 +1,7 @@
-"""Data sets of images: in memory (`arrays`) or as records that are decoded as they are needed (`imagenet`, `pipeline`).
+"""Image data sets: in memory (`arrays`), or as records decoded on demand (`imagenet`, `pipeline`).
 
-Which examples an event trains on is in `order`. A data set is a function that returns `ImageData` or `ImageRecords`, by
-its annotation. What is downloaded or decoded needs the extra `train`.
+`order` decides which examples an event trains on. A data set is a function annotated to return `ImageData` or
+`ImageRecords`. Downloading and decoding need the extra `train`.
 """
 
 from asyncflax.data import arrays, imagenet

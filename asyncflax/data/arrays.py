@@ -1,11 +1,10 @@
-"""Image data sets as arrays, and the batches that belong to events.
+"""Image data sets as arrays.
 
-CIFAR-10 and CIFAR-100 come through TensorFlow Datasets (`tfds.data_source`, which needs no TensorFlow). They are
-decoded once into a cache, a file of uint8 arrays for each, which can also be given directly, so that a machine without
-TensorFlow Datasets can train. scikit-learn's handwritten digits are the embedded data set: they come with scikit-learn
-(extra `train`).
+CIFAR-10 and CIFAR-100 are read through TensorFlow Datasets (`tfds.data_source`, without TensorFlow) and decoded once
+into a cache file of uint8 arrays, which also works on machines without TensorFlow Datasets. The handwritten digits are
+bundled with scikit-learn (extra `train`).
 
-The batch of event t depends on the seed and on t alone, so that replays, other widths and resumed runs see the same.
+The batch of event t depends only on the seed and on t, so it is the same in replays, at every width and after a resume.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class ImageData(NamedTuple):
         return self.train_images.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def pooled(self, size: int) -> ImageData:
-        """With smaller images: the means of blocks of `size` x `size` pixels, rounded."""
+        """Downsamples the images by averaging blocks of `size` x `size` pixels."""
         return self._replace(train_images=_pooled(self.train_images, size), test_images=_pooled(self.test_images, size))
 
 
@@ -67,7 +66,7 @@ def digits(num_test: int = 360) -> ImageData:
     """scikit-learn's 1,797 handwritten digits, 8x8 pixels scaled to 0..255; no download.
 
     Args:
-      num_test: how many of them, at random but always the same, are for testing.
+      num_test: the size of the test split, a fixed random sample.
 
     Raises:
       ValueError: `num_test` is not in 1..1796.
@@ -99,16 +98,16 @@ def cifar10(
     The first call decodes the records, which takes a while; later ones read the cache.
 
     Args:
-      data_dir: the folder of TensorFlow Datasets, in which there is cifar10/3.0.2; default $TFDS_DATA_DIR, then
+      data_dir: the folder of TensorFlow Datasets with cifar10/3.0.2; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
       cache: the file of decoded arrays; default cifar10-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
-        Where it exists, nothing else is needed.
-      download: let TensorFlow Datasets download and prepare what is missing (170 MB).
-      pool: the side of the blocks of pixels that are averaged: 4 gives images of 8x8.
+        If it exists, nothing else is needed.
+      download: let TensorFlow Datasets download and prepare a missing data set (170 MB).
+      pool: the side of the averaged blocks of pixels: 4 gives images of 8x8.
 
     Raises:
-      FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
-      ValueError: `cache` is a file that is corrupted or something else; `pool` does not divide 32.
+      FileNotFoundError: neither the cache nor the data set exists; the message says how to download it.
+      ValueError: `cache` is corrupted or another file, or `pool` does not divide 32.
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009.
 
@@ -119,7 +118,7 @@ def cifar10(
         ...
       FileNotFoundError: CIFAR-10 is not in nowhere (no nowhere/cifar10/3.0.2). Download it there with
         python -c "from asyncflax import data; data.cifar10('nowhere', download=True)"
-      or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
+      or set TFDS_DATA_DIR to its folder, or use the bundled data set 'digits'.
     """
     return _cifar("cifar10", 10, data_dir, cache, download, pool)
 
@@ -133,19 +132,19 @@ def cifar100(
 ) -> ImageData:
     """CIFAR-100: 50,000 training and 10,000 test images, 32x32x3, 100 classes (the fine labels).
 
-    Read as `cifar10` is. It has been tested with records that are made up, not with the data set itself.
+    Read like `cifar10`. Tested with synthetic records, not with the data set itself.
 
     Args:
-      data_dir: the folder of TensorFlow Datasets, in which there is cifar100/3.0.2; default $TFDS_DATA_DIR, then
+      data_dir: the folder of TensorFlow Datasets with cifar100/3.0.2; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
       cache: the file of decoded arrays; default cifar100-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
-        Where it exists, nothing else is needed.
-      download: let TensorFlow Datasets download and prepare what is missing (170 MB).
-      pool: the side of the blocks of pixels that are averaged: 4 gives images of 8x8.
+        If it exists, nothing else is needed.
+      download: let TensorFlow Datasets download and prepare a missing data set (170 MB).
+      pool: the side of the averaged blocks of pixels: 4 gives images of 8x8.
 
     Raises:
-      FileNotFoundError: there is neither a cache nor the data set; the message says what to download, and to where.
-      ValueError: `cache` is a file that is corrupted or something else; `pool` does not divide 32.
+      FileNotFoundError: neither the cache nor the data set exists; the message says how to download it.
+      ValueError: `cache` is corrupted or another file, or `pool` does not divide 32.
 
     Source: as `cifar10`.
 
@@ -156,24 +155,24 @@ def cifar100(
         ...
       FileNotFoundError: CIFAR-100 is not in nowhere (no nowhere/cifar100/3.0.2). Download it there with
         python -c "from asyncflax import data; data.cifar100('nowhere', download=True)"
-      or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'.
+      or set TFDS_DATA_DIR to its folder, or use the bundled data set 'digits'.
     """
     return _cifar("cifar100", 100, data_dir, cache, download, pool)
 
 
 def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = True) -> jax.Array:
-    """Random crops of the zero-padded images, and mirror images of half of them; inside jit.
+    """Randomly crops zero-padded images and mirrors half of them; jittable.
 
     Args:
       key: a typed JAX key.
       images: float [n, height, width, channels], with the mean subtracted (the padding is 0).
-      pad: how many pixels a crop may be off, on each side; 0 does not crop.
+      pad: padding in pixels on each side; 0 disables cropping.
       flip: whether to mirror.
 
     Returns:
       the same shape and dtype.
 
-    Source: the augmentation of CIFAR-10 that is usual since He et al. 2016 (arXiv:1512.03385).
+    Source: the usual augmentation of CIFAR-10 since He et al. 2016 (arXiv:1512.03385).
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -207,11 +206,11 @@ def _cifar(
     download: bool,
     pool: int,
 ) -> ImageData:
-    """One of the two, from its cache or decoded into it; `name` is that of TensorFlow Datasets and of the function."""
+    """Loads one of the two from its cache, or decodes it into the cache."""
     if 32 % _check.integer("pool", pool, 1, 32):
         raise ValueError(f"pool must divide the side of the images, 32, got {pool}.")
     title, kind = f"CIFAR-{num_classes}", f"{name} {_CIFAR_VERSION}, decoded, format 1"
-    is_ours = cache is None  # a file that somebody named may be anything, and stays where it is
+    is_ours = cache is None  # a file that the user named may be anything and is never renamed
     cache = cache_folder() / f"{name}-{_CIFAR_VERSION}.npz" if cache is None else pathlib.Path(cache)
     folder = data_folder(data_dir)
     there = folder / name / _CIFAR_VERSION
@@ -219,15 +218,15 @@ def _cifar(
         try:
             return ImageData(**read_arrays(cache, kind=kind)).pooled(pool)
         except CorruptedError as error:
-            why = f"{cache} is corrupted or no cache of {title} ({error})"
+            why = f"{cache} is corrupted or not a cache of {title} ({error})"
             if not is_ours:
-                raise ValueError(f"{why}; delete it, or name another file, to have it made again.") from None
-            print(f"note: {why}; it is now {set_aside(cache).name} and is made again")
+                raise ValueError(f"{why}; delete it or pass another file to recreate it.") from None
+            print(f"note: {why}; it is now {set_aside(cache).name} and will be recreated")
     if not download and not there.is_dir():
         raise FileNotFoundError(
             f"{title} is not in {folder} (no {there}). Download it there with\n"
             f"  python -c \"from asyncflax import data; data.{name}('{folder}', download=True)\"\n"
-            "or set TFDS_DATA_DIR to where it is, or take the embedded data set 'digits'."
+            "or set TFDS_DATA_DIR to its folder, or use the bundled data set 'digits'."
         )
     full_name = f"{name}:{_CIFAR_VERSION}"
     data = ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))
@@ -249,7 +248,7 @@ def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False)
     from tqdm import tqdm
 
     there = folder / name.replace(":", "/")
-    # What is there has its formats, which may be several.
+    # A prepared data set has its own format, or several.
     new: dict[str, Any] = {} if (there / "dataset_info.json").is_file() else {"file_format": "array_record"}
     builder: Any = tfds.builder(name, data_dir=os.fspath(folder), **new)
     if download:

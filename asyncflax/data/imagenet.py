@@ -1,8 +1,8 @@
-"""ImageNet and a sample of it, as records: encoded images, each read when it is asked for.
+"""ImageNet and a sample of it as records: encoded images that are read on demand.
 
-Decoded, ImageNet's training images are some 700 GB; so nothing is decoded here, and nothing is held in memory.
-`asyncflax.data.pipeline` makes batches of records. They are read through TensorFlow Datasets, in the format
-array_record, which needs no TensorFlow (extra `train`).
+ImageNet's training images take some 700 GB decoded, so nothing is decoded or held in memory here;
+`asyncflax.data.pipeline` builds batches of records. TensorFlow Datasets reads the format array_record without
+TensorFlow (extra `train`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from asyncflax._files import CorruptedError, cache_folder, data_folder, read_arr
 __all__ = ["MEAN_PIXEL", "ImageRecords", "Record", "Records", "imagenet2012", "imagenet_eight"]
 
 MEAN_PIXEL = (123.675, 116.28, 103.53)
-"""The mean red, green and blue of ImageNet's training images, pixels 0..255, as is usual (0.485, 0.456, 0.406)."""
+"""The mean red, green and blue of ImageNet's training images, pixels 0..255, usually given as (0.485, 0.456, 0.406)."""
 
-_SCANNED_TOGETHER = 256  # records; array_record reads them in threads of its own
+_SCANNED_TOGETHER = 256  # records; array_record reads them in its own threads
 
 
 class Record(NamedTuple):
-    """One image, as it was encoded.
+    """An encoded image.
 
     Attributes:
-      jpeg: the file's bytes.
+      jpeg: the bytes of the file.
       label: its class, from 0.
-      name: the file's name, for people.
+      name: the file's name, for messages.
     """
 
     jpeg: bytes
@@ -43,15 +43,15 @@ class Record(NamedTuple):
 class Records:
     """One split of a data set: `len(records)`, and `records[i]`, the `Record` at i; see `imagenet2012`.
 
-    It may be read from several threads. It is small when pickled, and every process opens the files for itself.
+    Thread-safe and small when pickled; every process opens the files itself.
 
     Args:
-      source: a data source of TensorFlow Datasets with the features 'image', left encoded, 'label' and 'file_name'.
-      classes: the labels to keep, which become 0, 1, ...; none means all, as they are.
-      labels: the file of the labels of all records, which is written when there are classes and no such file.
+      source: a data source of TensorFlow Datasets with the features 'image' (encoded), 'label' and 'file_name'.
+      classes: the labels to keep, renumbered 0, 1, ...; empty keeps all labels unchanged.
+      labels: a cache file for the labels of all records, created if `classes` are given.
 
     Raises:
-      ValueError: a record has a label that `labels` does not give it.
+      ValueError: a record's label differs from the one in `labels`.
 
     Example:
       >>> from asyncflax.data.imagenet import Record, Records
@@ -71,16 +71,16 @@ class Records:
         return len(self._source if self._rows is None else self._rows)
 
     def __getitem__(self, index: int) -> Record:
-        """Record number `index`, which is in 0..len - 1."""
+        """The record at `index`, in 0..len - 1."""
         if not 0 <= index < len(self):
-            raise IndexError(f"record {index} is not among the {len(self)}.")
+            raise IndexError(f"record {index} is out of range for {len(self)} records.")
         example = self._source[index if self._rows is None else int(self._rows[index])]
         label, name = int(example["label"]), example["file_name"].decode()
         if self._renumbered:
             if label not in self._renumbered:
                 raise ValueError(
                     f"record {index} ({name}) has label {label}, not one of {list(self._renumbered)}: "
-                    f"{self._labels} holds the labels of other records; delete it to make it again."
+                    f"{self._labels} holds the labels of other records; delete it to recreate it."
                 )
             label = self._renumbered[label]
         return Record(example["image"], label, name)
@@ -91,8 +91,8 @@ class ImageRecords(NamedTuple):
 
     Attributes:
       train: the training split.
-      test: the split to test on, which ImageNet calls validation.
-      class_names: what the labels 0, 1, ... stand for.
+      test: the test split, ImageNet's validation split.
+      class_names: the names of the labels 0, 1, ...
     """
 
     train: Records
@@ -108,20 +108,20 @@ class ImageRecords(NamedTuple):
 def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Iterable[int] = ()) -> ImageRecords:
     """ImageNet (ILSVRC 2012): 1,281,167 training and 50,000 validation photographs of many sizes, 1,000 classes.
 
-    Whoever wants it has to register with image-net.org and prepare it once, which takes 300 GB of disk for a while;
-    the error of a missing data set says how. It has been tested with records that are made up, not with ImageNet.
+    It requires registration at image-net.org and has to be prepared once, which temporarily takes 300 GB of disk; the
+    error for a missing data set has the steps. Tested with synthetic records, not with ImageNet itself.
 
     Args:
-      data_dir: the folder of TensorFlow Datasets, in which there is imagenet2012/5.1.0; default $TFDS_DATA_DIR, then
+      data_dir: the folder of TensorFlow Datasets with imagenet2012/5.1.0; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
-      classes: the labels to keep, which become 0, 1, ... in this order; default all. range(8) are the eight classes
-        of Mitliagkas et al. 2016 (arXiv:1605.09774v1), Figure 3. The first time all records are read for their labels,
-        which are kept in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
+      classes: the labels to keep, renumbered 0, 1, ... in this order; default all. range(8) are the eight classes of
+        Mitliagkas et al. 2016 (arXiv:1605.09774v1), Figure 3. The first call reads the labels of all records and caches
+        them in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
 
     Raises:
-      FileNotFoundError: the data set is not there; the message says how to get it.
-      ValueError: it lacks a split or is in another format, `classes` are not distinct labels of it, or the kept labels
-        are those of other records.
+      FileNotFoundError: the data set does not exist; the message says how to get it.
+      ValueError: it lacks a split or has another format, `classes` are not distinct labels, or the cached labels are
+        those of other records.
 
     Source: O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115(3), 2015
       (arXiv:1409.0575).
@@ -131,23 +131,23 @@ def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Ite
       >>> imagenet.imagenet2012("nowhere")
       Traceback (most recent call last):
         ...
-      FileNotFoundError: ImageNet is not in nowhere (no nowhere/imagenet2012/5.1.0). No program can download it:
+      FileNotFoundError: ImageNet is not in nowhere (no nowhere/imagenet2012/5.1.0). To get it:
         1. Sign in at https://image-net.org/download-images and fetch ILSVRC2012_img_train.tar (138 GB) and
            ILSVRC2012_img_val.tar (6 GB) into nowhere/downloads/manual
         2. pip install tensorflow apache-beam mlcroissant   # to prepare it, not to read it
         3. tfds build imagenet2012 --data_dir=nowhere --file_format=array_record
-      or set TFDS_DATA_DIR to where it is.
+      or set TFDS_DATA_DIR to its folder.
     """
     folder = data_folder(data_dir)
     return _read(
         folder / "imagenet2012" / "5.1.0",
         classes,
-        f"ImageNet is not in {folder} (no {folder}/imagenet2012/5.1.0). No program can download it:\n"
+        f"ImageNet is not in {folder} (no {folder}/imagenet2012/5.1.0). To get it:\n"
         "  1. Sign in at https://image-net.org/download-images and fetch ILSVRC2012_img_train.tar (138 GB) and\n"
         f"     ILSVRC2012_img_val.tar (6 GB) into {folder}/downloads/manual\n"
         "  2. pip install tensorflow apache-beam mlcroissant   # to prepare it, not to read it\n"
         f"  3. tfds build imagenet2012 --data_dir={folder} --file_format=array_record\n"
-        "or set TFDS_DATA_DIR to where it is.",
+        "or set TFDS_DATA_DIR to its folder.",
     )
 
 
@@ -157,12 +157,12 @@ def imagenet_eight(data_dir: str | os.PathLike[str] | None = None, *, classes: I
     The classes are eight of the ten of Imagenette, not the first eight of ImageNet.
 
     Args:
-      data_dir: the folder of TensorFlow Datasets, in which there is imagenet_eight/1.0.0; default $TFDS_DATA_DIR, then
+      data_dir: the folder of TensorFlow Datasets with imagenet_eight/1.0.0; default $TFDS_DATA_DIR, then
         ~/tensorflow_datasets.
       classes: the labels to keep, as for `imagenet2012`.
 
     Raises:
-      FileNotFoundError: the sample is not there.
+      FileNotFoundError: the sample does not exist.
       ValueError: as for `imagenet2012`.
 
     Source: J. Howard, Imagenette, https://github.com/fastai/imagenette.
@@ -172,15 +172,15 @@ def imagenet_eight(data_dir: str | os.PathLike[str] | None = None, *, classes: I
       >>> imagenet.imagenet_eight("nowhere")
       Traceback (most recent call last):
         ...
-      FileNotFoundError: imagenet_eight is not in nowhere (no nowhere/imagenet_eight/1.0.0). It is a folder that
-      TensorFlow Datasets can read but not build: copy it there, or set TFDS_DATA_DIR to where it is.
+      FileNotFoundError: imagenet_eight is not in nowhere (no nowhere/imagenet_eight/1.0.0). TensorFlow
+      Datasets can read it but not build it: copy it there, or set TFDS_DATA_DIR to its folder.
     """
     folder = data_folder(data_dir)
     return _read(
         folder / "imagenet_eight" / "1.0.0",
         classes,
-        f"imagenet_eight is not in {folder} (no {folder}/imagenet_eight/1.0.0). It is a folder that\n"
-        "TensorFlow Datasets can read but not build: copy it there, or set TFDS_DATA_DIR to where it is.",
+        f"imagenet_eight is not in {folder} (no {folder}/imagenet_eight/1.0.0). TensorFlow\n"
+        "Datasets can read it but not build it: copy it there, or set TFDS_DATA_DIR to its folder.",
     )
 
 
@@ -213,7 +213,7 @@ def _read_split(builder: Any, split: str, classes: Sequence[int]) -> Records:
 
 
 def no_random_access(folder: pathlib.Path) -> ValueError:
-    """The error about a data set in a format that is read from its start to its end, as TFRecord is.
+    """The error for a data set in a sequential format such as TFRecord.
 
     Args:
       folder: NAME/VERSION of TensorFlow Datasets.
@@ -235,7 +235,7 @@ def no_random_access(folder: pathlib.Path) -> ValueError:
 
 
 def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
-    """int32 [len(source)], from the file or, if there is none, from the records, and then written to it."""
+    """int32 [len(source)], from the cache file, or from the records and then cached."""
     if path is None:
         return _scan(source)
     kind = f"{path.name} of {len(source)} records, format 1"
@@ -244,7 +244,7 @@ def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
             return read_arrays(path, kind=kind)["labels"]
         except CorruptedError as error:
             aside = set_aside(path).name
-            print(f"note: {path} is corrupted or of other records ({error}); it is now {aside}, and is made again")
+            print(f"note: {path} is corrupted or of other records ({error}); it is now {aside} and will be recreated")
     labels = _scan(source)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, {"labels": labels}, kind=kind)

@@ -198,9 +198,7 @@ def end(message: str, status: int = 1) -> NoReturn:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(status)
     print(f"error: {_which()}{message}", file=sys.stderr, flush=True)
-    leave = threading.Thread(
-        target=jax.distributed.shutdown, daemon=True
-    )  # waits for the others, maybe forever
+    leave = threading.Thread(target=jax.distributed.shutdown, daemon=True)  # waits for the others, maybe forever
     leave.start()
     leave.join(_MOMENT)
     os._exit(status)

@@ -1,4 +1,4 @@
-"""What the numbers of a run depend on beside its config: settings of JAX and XLA, versions, the device."""
+"""The environment that a run's numbers depend on besides its config: JAX and XLA settings, versions, the device."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _SETTINGS = (
     "jax_default_prng_impl",
     "jax_threefry_partitionable",
 )
-_OF_THE_MESH = "--xla_force_host_platform_device_count"  # which may be another one when a run is resumed
+_OF_THE_MESH = "--xla_force_host_platform_device_count"  # may differ when a run is resumed
 
 
 def environment() -> dict[str, Any]:
-    """What the last digits of a run depend on in this process, by name, as JSON has it.
+    """The environment of this process as a JSON dict.
 
     Returns:
-      the versions of packages ('unknown' where nothing tells them), the kind of the device, JAX's backend, settings of
-      JAX by their own names, and XLA_FLAGS without the number of devices.
+      package versions ('unknown' if not available), device kind, JAX's backend and settings, and XLA_FLAGS without the
+      number of devices.
 
     Example:
       >>> from asyncflax.train.environment import environment
@@ -43,11 +43,11 @@ def environment() -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two environments, a line each; what only one of them has does not count.
+    """The differences between two environments, one line each; entries in only one of them are ignored.
 
     Args:
-      before: when the run began, from `environment`.
-      now: from `environment`.
+      before: the `environment` when the run began.
+      now: the current `environment`.
 
     Example:
       >>> from asyncflax.train.environment import changes
@@ -62,7 +62,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _version(package: str) -> str:
-    """That of an installed package, or else of a module that was found on the path, as in a checkout."""
+    """The version of an installed package, or of a module imported from a checkout."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

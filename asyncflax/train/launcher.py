@@ -1,4 +1,4 @@
-"""What the commands share: a config flag with overrides, a workdir flag, and errors as one clear sentence.
+"""Shared by the commands: a config flag with overrides, a workdir flag, and one-line errors.
 
     --config=digits --config.num_workers=8 --workdir=runs/digits
 
@@ -50,19 +50,19 @@ __all__ = [
 
 
 class _AsItIs(flags.ArgumentParser):
-    """Takes a text, and the mapping or the tuple that a config has."""
+    """Accepts text as well as the mapping or tuple in a config."""
 
     def parse(self, argument: Any) -> Any:
         return argument
 
 
 config_flags.register_flag_parser_for_type(Items, _AsItIs())  # pyright: ignore[reportArgumentType]
-_FOLDERS = ("TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME")  # variables that say where data and caches are
-_EXAMPLES: dict[type, str] = {}  # a config file for each kind, for errors
+_FOLDERS = ("TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME")  # variables that locate data and caches
+_EXAMPLES: dict[type, str] = {}  # an example config for each kind, for error messages
 
 
 def config_folder() -> pathlib.Path:
-    """Where the configs are that --config takes by name: in the package, or in the checkout that is installed.
+    """The folder of the configs that --config takes by name: in the package, or in the installed checkout.
 
     Example:
       >>> from asyncflax.train import launcher
@@ -74,7 +74,7 @@ def config_folder() -> pathlib.Path:
 
 
 def _located(argument: str) -> str:
-    """--config=figure3:digits with the path of the config that has this name; any other argument as it is."""
+    """Replaces the name in --config=figure3:digits by its path; returns any other argument unchanged."""
     flag, _, value = argument.partition("=")
     name, colon, variant = value.partition(":")
     if flag not in ("--config", "-config") or not name or name.endswith(".py") or "/" in name or os.sep in name:
@@ -83,17 +83,18 @@ def _located(argument: str) -> str:
     if not path.is_file():
         names = sorted(path.stem for path in config_folder().glob("*.py"))
         raise flags.Error(
-            f"there is no config {name!r}{_check.nearest(name, names)} 'asyncflax list configs' has all; a path has .py"
+            f"unknown config {name!r}{_check.nearest(name, names)} "
+            "'asyncflax list configs' lists all (a path ends in .py)"
         )
     return f"{flag}={path}{colon}{variant}"
 
 
 def config_flag(kind: type, example: str = "digits") -> flags.FlagHolder[Any]:
-    """Defines `--config`, a config by name or a Python file whose `get_config()` makes a dataclass, and its fields.
+    """Defines `--config`, a config by name or a Python file whose `get_config()` returns a dataclass, and its fields.
 
     Args:
       kind: the dataclass.
-      example: a config that is one.
+      example: the name of a config of this kind.
 
     Example: see `asyncflax.commands.train`.
     """
@@ -102,32 +103,32 @@ def config_flag(kind: type, example: str = "digits") -> flags.FlagHolder[Any]:
 
 
 def process_flags() -> None:
-    """Defines the flags of a program that may run in several processes, which `launch` starts; see `distributed.start`.
+    """Defines the flags with which `launch` connects several processes; see `distributed.start`.
 
     Example: see `asyncflax.commands.train`.
     """
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; by default $JAX_COORDINATOR_ADDRESS")
-    flags.DEFINE_integer("num_processes", None, "how many run together; by default $JAX_NUM_PROCESSES, or a cluster's")
-    flags.DEFINE_integer("process_id", None, "which one this is, from 0; by default $JAX_PROCESS_ID, or a cluster's")
+    flags.DEFINE_integer("num_processes", None, "number of processes; by default $JAX_NUM_PROCESSES, or the cluster's")
+    flags.DEFINE_integer("process_id", None, "id of this process, from 0; by default $JAX_PROCESS_ID, or the cluster's")
 
 
 def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: bool = True) -> None:
-    """Parses the flags and runs `main`; what a user can put right ends in one sentence and an exit status.
+    """Parses the flags and runs `main`; errors that a user can fix end in one sentence and an exit status.
 
     Args:
-      main: the program. Its `RunError` is printed and ends the process with status 1, or with its own exit_status; so
-        do a lack of memory, a full disk and errors of JAX's backends. Ctrl-C is status 130, where `main` has no handler
-        of its own; a closed standard output is 141.
-      kind: the dataclass of the config, None for a program that has only flags of its own.
-      needs_device: whether to end before `main` if JAX finds no device.
+      main: the program. A `RunError` is printed and exits with status 1, or with its own exit_status; so do lack of
+        memory, a full disk and errors of JAX's backends. Ctrl-C exits with 130 unless `main` handles it, a closed
+        standard output with 141.
+      kind: the dataclass of the config; None for a program without --config.
+      needs_device: whether to fail before `main` if JAX finds no device.
 
     Example: see `asyncflax.commands.train`.
     """
 
     def run(arguments: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells much
-            logging.get_absl_logger().addFilter(lambda record: not record.exc_info)  # it raises as well what it logs
+            logging.set_verbosity(logging.WARNING)  # Orbax logs a lot
+            logging.get_absl_logger().addFilter(lambda record: not record.exc_info)  # which is raised anyway
         if "coordinator" in flags.FLAGS:
             _start_processes()
         if len(arguments) > 1:
@@ -160,7 +161,7 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
             return flags.FLAGS([arguments[0], *map(_located, arguments[1:])])
         except (flags.Error, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
-        except Exception as error:  # what the code of a config comes to
+        except Exception as error:  # raised by the code of a config
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
             return _stop(f"cannot load --config: {type(error).__name__}: {' '.join(str(error).split())}{where}")
@@ -173,25 +174,25 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
             app.run(run, flags_parser=parse)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # as after `| head`
+    except BrokenPipeError:  # such as after `| head`
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        sys.exit(141)  # 128 + SIGPIPE, as shells have it
+        sys.exit(141)  # 128 + SIGPIPE, as in shells
 
 
 def plain(main: Callable[[list[str]], Any], arguments: list[str], doc: str | None) -> None:
-    """Runs a program that takes names and no flags, with errors as `launch` has them.
+    """Runs a program that takes names instead of flags, with errors as in `launch`.
 
     Args:
-      main: of the names.
-      arguments: what was typed.
-      doc: what --help prints.
+      main: called with the names.
+      arguments: the command line.
+      doc: the text of --help.
 
     Example: see `asyncflax.commands.list`.
     """
     if any(argument.startswith("-") for argument in arguments):
         if not any(argument in ("--help", "-help", "-h") for argument in arguments):
-            _stop(f"unknown flag {' '.join(arguments)!r}; --help says what is known")
+            _stop(f"unknown flag {' '.join(arguments)!r}; see --help")
         print(doc)
         sys.exit(0)
     try:
@@ -205,11 +206,11 @@ def plain(main: Callable[[list[str]], Any], arguments: list[str], doc: str | Non
 
 
 def command(*, workdir: str, **fields: Any) -> str:
-    """The command that was typed, with another folder and other fields of the config.
+    """The current command with another workdir and other config fields.
 
     Args:
       workdir: the folder.
-      fields: of the config; None for one that is left out.
+      fields: of the config; None omits a field.
 
     Example: see `asyncflax.commands.train`.
     """
@@ -229,15 +230,15 @@ def command(*, workdir: str, **fields: Any) -> str:
 
 
 def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) -> list[Any] | None:
-    """The values of a flag with a list, such as --num_workers=1,2,4, as numbers; None if it was not given.
+    """Converts the values of a list flag, such as --num_workers=1,2,4, to numbers; None if it is not given.
 
     Args:
-      name: of the flag.
+      name: the flag's name.
       texts: its values.
       kind: int or float.
 
     Raises:
-      ValueError: one is no number.
+      ValueError: a value is not a number.
 
     Example:
       >>> from asyncflax.train import launcher
@@ -253,13 +254,13 @@ def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) 
 
 
 def service_time(text: str | None) -> queues.ServiceTime | None:
-    """What the flag --service_time names; None if it was not given.
+    """The service time named by --service_time; None if the flag is not given.
 
     Args:
       text: a call, for example 'heterogeneous_gamma(machine_cv=0.6)'.
 
     Raises:
-      TypeError, ValueError: there is no such service time or option.
+      TypeError, ValueError: the service time or an option is unknown.
 
     Example:
       >>> from asyncflax.train import launcher
@@ -270,21 +271,21 @@ def service_time(text: str | None) -> queues.ServiceTime | None:
 
 
 def refuse_folder(flag: str, folder: str | os.PathLike[str]) -> None:
-    """Refuses a folder in which nothing can be written; leaves nothing behind.
+    """Raises if a folder is not writable; creates nothing.
 
     Args:
-      flag: which names it.
-      folder: may be new.
+      flag: the flag that names it.
+      folder: need not exist.
 
     Raises:
-      RunError: it is a file, or cannot be written.
+      RunError: it is a file or not writable.
 
     Example:
       >>> from asyncflax.train import launcher
       >>> launcher.refuse_folder("workdir", "/dev/null/runs")
       Traceback (most recent call last):
         ...
-      asyncflax.errors.RunError: --workdir='/dev/null/runs' cannot be written (Not a directory: /dev/null); \
+      asyncflax.errors.RunError: --workdir='/dev/null/runs' is not writable (Not a directory: /dev/null); \
 take another folder.
     """
     path, named = pathlib.Path(folder).absolute(), f"--{flag}={os.fspath(folder)!r}"
@@ -294,21 +295,21 @@ take another folder.
     try:
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
-        raise RunError(f"{named} cannot be written ({error.strerror}: {parent}); take another folder.") from error
+        raise RunError(f"{named} is not writable ({error.strerror}: {parent}); take another folder.") from error
 
 
 def use_cache(folder: str | os.PathLike[str] | None) -> None:
-    """Takes compiled programs from a folder, and keeps there what this process compiles from now on.
+    """Enables JAX's persistent compilation cache in a folder.
 
-    This is JAX's own cache, which knows a program by what it computes, for which device, with which version of JAX. Any
-    number of trainings and sweeps can share a folder at the same time, on machines of one kind; it grows, and can be
-    deleted whenever you like. JAX runs what lies in it: share it with people whom you trust.
+    Programs are keyed by their computation, the device and the version of JAX. Any number of runs can share a folder,
+    on machines of one kind; it grows, and can be deleted at any time. JAX executes what is in it, so share it only with
+    people you trust.
 
     Args:
-      folder: made where there is none; None or '' changes nothing.
+      folder: created if it does not exist; None or '' is a no-op.
 
     Raises:
-      RunError: it is not a folder, or cannot be written.
+      RunError: it is a file or not writable.
 
     Example: see `asyncflax.commands.train`.
     """
@@ -318,29 +319,29 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
     path = pathlib.Path(folder).absolute()
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs make a start slow too
-    compilation_cache.reset_cache()  # JAX goes on with the folder that it had, if it has begun to use one
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs slow down the start too
+    compilation_cache.reset_cache()  # otherwise JAX keeps using a folder that it has already opened
 
 
 def _start_processes() -> None:
-    """Joins the other processes, of which the primary prints."""
+    """Connects the processes; only the primary prints."""
     try:
         distributed.start(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         _stop(str(error))
     if not distributed.is_primary():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what libraries print as well
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # silences libraries as well
 
 
 def _interrupted(message: bytes, number: int, frame: Any) -> None:
-    """Ends at once, since all files appear whole, and since a KeyboardInterrupt may get lost in callbacks of JAX."""
+    """Exits at once: files are written atomically, and a KeyboardInterrupt may be lost in JAX's callbacks."""
     del number, frame
     os.write(2, message)
     os._exit(130)
 
 
 def _nobody_reads() -> bool:
-    """Whether the standard output is a pipe that is closed at its other end."""
+    """Whether standard output is a pipe whose reader has closed it."""
     if not hasattr(select, "poll"):  # on Windows
         return False
     poll = select.poll()
@@ -349,7 +350,7 @@ def _nobody_reads() -> bool:
 
 
 def _refuse_names_that_are_not_utf8() -> None:
-    """Refuses paths that JSON, Orbax and the terminal could not write."""
+    """Raises for paths that JSON, Orbax or the terminal cannot write."""
     words = [(f"argument {word!a}", word) for word in sys.argv]
     words += [(f"{name}={os.environ[name]!a}", os.environ[name]) for name in _FOLDERS if name in os.environ]
     try:
@@ -364,7 +365,7 @@ def _refuse_names_that_are_not_utf8() -> None:
 
 
 def _refuse_no_device() -> None:
-    """Raises a RunError if JAX has no device to start on."""
+    """Raises a RunError if JAX finds no device."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -378,7 +379,7 @@ def _refuse_no_device() -> None:
 
 
 def _about(error: Exception) -> str | None:
-    """A sentence about what a user can put right, None for a bug, whose traceback is wanted."""
+    """A sentence for errors that a user can fix; None for bugs, which keep their traceback."""
     if isinstance(error, RunError):
         return str(error)
     try:
@@ -404,7 +405,7 @@ def _wanted(kind: type) -> str:
 
 
 def _about_flags(error: Exception, kind: type) -> str:
-    """A sentence about what absl or ml_collections raised, with the nearest names where a field is unknown."""
+    """A sentence for an error of absl or ml_collections, with the nearest names of an unknown field."""
     message = str(error.args[0] if error.args and not isinstance(error, OSError) else error).strip()
     unknown = re.search(r"Field (\w+) not found on dataclass|Attribute <class .*>\.(\w+) does not exist", message)
     if unknown:
@@ -418,7 +419,7 @@ def _about_flags(error: Exception, kind: type) -> str:
 
 
 def _of_flags(message: str, kind: type | None) -> str:
-    """The message with the fields of a nested config as their flags have them: config.train.momentum."""
+    """The message with nested fields named as their flags: config.train.momentum."""
     if kind is None:
         return message
     prefix = {}
@@ -431,7 +432,7 @@ def _of_flags(message: str, kind: type | None) -> str:
 
 
 def _with_nested(kind: type) -> list[type]:
-    """The dataclass and those that its fields are."""
+    """The dataclass and the dataclasses nested in it."""
     nested = [field.type for field in dataclasses.fields(kind)]
     return [kind, *(one for one in nested if isinstance(one, type) and dataclasses.is_dataclass(one))]
 

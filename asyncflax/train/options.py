@@ -1,13 +1,13 @@
-"""The language of configs: what a field names is a Python call of keywords.
+"""The language of configs: a field names something by a Python call with keyword arguments.
 
     dc_asgd(strength=0.04)        queue(service_time=gamma(cv=0.1), policy=discard)        my_nets.Tiny(width=8)
 
-An undotted name is the library's, a dotted one is imported (the working folder stands at the end of the path). Values
-are Python literals, bare words (which are strings) and calls. Where something is to be made, `NAME` is short for
-`NAME()`. Nothing is evaluated: a text is parsed, and its options are checked against the signature of what it names, so
-that a new function needs no entry here. docs/configs.md has an example of each field.
+Undotted names are the library's, dotted ones are imported (the working folder is last on the path). Values are Python
+literals, bare words (which are strings) and calls; `NAME` is short for `NAME()`. Text is parsed, never evaluated, and
+options are checked against the signature of the function, so that new functions need no registration. docs/configs.md
+has an example of each field.
 
-Fields with several entries have *items*: a mapping, a sequence, or one text `label=value, value`.
+Fields with several entries hold *items*: a mapping, a sequence, or text, `label=value, value`.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ __all__ = ["Items", "Spec", "makers", "named", "parse_items", "plain_call", "pla
 
 Items = Annotated[Any, "items: a mapping, a sequence, or the text of a flag"]
 
-_BYTES_OF_VALUE = 200  # of a field, as its numbers are copied and compared
+_BYTES_OF_VALUE = 200  # per number of a field, which is copied and compared
 _PLAIN = (float, int, bool, str)
 _NONE = (frozenset[str](), frozenset[str]())
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_digests: dict[str, str] = {}  # of the source of what has been imported, when it was
+_digests: dict[str, str] = {}  # of imported source files, at the time of import
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a config names: a function with some of its arguments, looked up and checked, and not called yet.
+    """A function and some of its arguments as named in a config, validated but not called yet.
 
     Attributes:
-      field: what errors call it.
-      name: as in the config, with dots if it was imported.
-      function: what the name stands for.
-      options: by name, their values; those that are to be made are `Spec`s.
-      kinds: what it is to make, one of these types; () where anything will do.
+      field: the field's name in error messages.
+      name: as in the config, dotted if it was imported.
+      function: the function itself.
+      options: values by name; a nested call is a `Spec`.
+      kinds: the types that the function may return; () allows any.
 
     Example:
       >>> import asyncflax
@@ -76,7 +76,7 @@ class Spec:
 
     @property
     def imported(self) -> bool:
-        """Whether it is not the library's."""
+        """Whether the function is imported, not the library's."""
         return "." in self.name
 
     def accepts(self, parameter: str) -> bool:
@@ -84,11 +84,11 @@ class Spec:
         return parameter in _parameters_of(self.function)
 
     def makes(self, kind: type) -> bool:
-        """Whether the function says, by its annotation, that it makes this."""
+        """Whether the return annotation of the function is this type."""
         return _makes(self.function, kind)
 
     def option(self, parameter: str, default: Any = None) -> Any:
-        """The value of an option: given, or that of the signature, or else `default`."""
+        """The value of an option: as given, else the default of the signature, else `default`."""
         parameters = _parameters_of(self.function)
         if parameter in self.options or parameter not in parameters:
             return self.options.get(parameter, default)
@@ -96,14 +96,14 @@ class Spec:
         return default if found is inspect.Parameter.empty else found
 
     def without(self, *parameters: str) -> Spec:
-        """The same without some of the options."""
+        """A copy without some of the options."""
         return dataclasses.replace(self, options={k: v for k, v in self.options.items() if k not in parameters})
 
     def arguments(self, **given: Any) -> dict[str, Any]:
-        """All keyword arguments: those given that the function has, and the options.
+        """All keyword arguments: the options, and those of `given` that the function accepts.
 
         Raises:
-          ValueError: one that the function needs is neither.
+          ValueError: a required argument is missing.
         """
         parameters = _parameters_of(self.function)
         made = {k: v.make() if isinstance(v, Spec) else v for k, v in self.options.items()}
@@ -117,8 +117,8 @@ class Spec:
         """Calls the function with `arguments(**given)`.
 
         Raises:
-          TypeError, ValueError: an argument is lacking, the function refuses one, or it returns something of another
-            kind; the message names the field.
+          TypeError, ValueError: an argument is missing or invalid, or the function returns another type; the message
+            names the field.
         """
         arguments = self.arguments(**given)
         try:
@@ -133,21 +133,21 @@ class Spec:
         return made
 
     def error(self, error: Exception) -> Exception:
-        """What went wrong in the function, in a line that names the field."""
+        """An error of the function as one line that names the field."""
         kind = TypeError if isinstance(error, TypeError) else ValueError
         what = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
         text = " ".join(str(error).split()) if self.imported else error
         return kind(f"{self.field}='{self}': {what}{text}")
 
     def sources(self) -> dict[str, str]:
-        """The digests of the source of what was imported, when it was, by the name of its module or package.
+        """Digests of imported source files at the time of import, by top-level module or package.
 
-        Of a module they are of its file, of a package of all its files; other modules that these import do not count.
+        A package's digest covers all its files; modules imported from there are not included.
         """
         nested = [value.sources() for value in self.options.values() if isinstance(value, Spec)]
         found = {name: digest for one in nested for name, digest in one.items()}
         top = self.name.partition(".")[0]
-        if self.imported and top in _digests:  # the library itself has a version instead
+        if self.imported and top in _digests:  # the library has a version instead
             found[top] = _digests[top]
         return found
 
@@ -161,18 +161,18 @@ def read(
     *,
     given_imported: Iterable[str] | None = None,
 ) -> Spec:
-    """Looks up what a field names, and checks its options.
+    """Parses a call, looks up its function and validates its options.
 
     Args:
-      field: what to call it in errors.
+      field: the field's name in error messages.
       text: the call.
-      library: what an undotted name may stand for.
-      given: parameters that have a field of their own, and cannot be options.
-      kinds: what `Spec.make` is to return, one of these types.
-      given_imported: in place of `given` for what is imported.
+      library: functions by undotted name.
+      given: parameters with fields of their own, which cannot be options.
+      kinds: the types that `Spec.make` may return.
+      given_imported: replaces `given` for imported functions.
 
     Raises:
-      ValueError, TypeError: the text is no call, or a name or an option is unknown or of a wrong type.
+      ValueError, TypeError: the text is not a call, or a name or an option is unknown or has the wrong type.
 
     Example:
       >>> from asyncflax import queues
@@ -183,9 +183,9 @@ def read(
       >>> options.read("service_time", "gamma(vc=0.1)", laws)
       Traceback (most recent call last):
         ...
-      ValueError: service_time: gamma has no option 'vc', got 'gamma(vc=0.1)'. There are: cv, mean.
+      ValueError: service_time: gamma has no option 'vc', got 'gamma(vc=0.1)'. Options: cv, mean.
     """
-    _check.instance(field, text, str, "the text of a call such as 'NAME(option=value)'")
+    _check.instance(field, text, str, "text such as 'NAME(option=value)'")
     text = text.strip()
     if re.fullmatch(r"[\w-]+", text):
         _check.choice(field, text, sorted(library))
@@ -197,15 +197,15 @@ def read(
 
 
 def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
-    """The entries of a field with items, in order, as (label, value); the label is '' where there is none.
+    """The items of a field in order, as (label, value) pairs; '' if an item has no label.
 
     Args:
-      field: what to call it in errors.
-      value: a mapping or a sequence as it is; the items of a text are split at commas outside of brackets, and parsed
-        one by one: literals become what they are, a bare word its text, a call its text.
+      field: the field's name in error messages.
+      value: a mapping, a sequence, or text, which is split at commas outside of brackets. Literals in text are
+        evaluated, bare words and calls stay text.
 
     Raises:
-      ValueError, TypeError: the text cannot be read, or the value is nothing of the kind.
+      ValueError, TypeError: the text cannot be parsed, or the value has an unsupported type.
 
     Example:
       >>> from asyncflax.train import options
@@ -218,7 +218,7 @@ def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
         return [(str(label), item) for label, item in value.items()]
     if not isinstance(value, str):
         if not isinstance(value, Sequence):
-            raise TypeError(f"{field} must be a mapping, a tuple or a text, got {value!r} ({type(value).__name__}).")
+            raise TypeError(f"{field} must be a mapping, a tuple or text, got {value!r} ({type(value).__name__}).")
         return [("", item) for item in value]
     entries = []
     for part in _split(value):
@@ -229,7 +229,7 @@ def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def makers(module: Any, kind: type) -> dict[str, Callable[..., Any]]:
-    """The public functions of a module that make something of a kind, by their annotations.
+    """The public functions of a module whose return annotation is a given type.
 
     >>> from asyncflax import staleness
     >>> from asyncflax.train import options
@@ -241,14 +241,14 @@ def makers(module: Any, kind: type) -> dict[str, Callable[..., Any]]:
 
 
 def named(field: str, name: str) -> Any:
-    """What a dotted name stands for; the working folder is at the end of the path.
+    """Imports a dotted name; the working folder is last on the path.
 
     Args:
-      field: what to call it in errors.
-      name: with a dot at least.
+      field: the field's name in error messages.
+      name: with at least one dot.
 
     Raises:
-      ValueError: there is no such module, it cannot be imported, or has no such name.
+      ValueError: the module does not exist, cannot be imported, or has no such name.
 
     >>> from asyncflax.train import options
     >>> options.named("config.algorithm", "optax.adamw").__name__
@@ -265,14 +265,14 @@ def named(field: str, name: str) -> Any:
             break
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise ValueError(f"{field}: {module} cannot be imported, it needs {error.name}.") from error
+                raise ValueError(f"{field}: {module} cannot be imported: it requires {error.name}.") from error
         except (Exception, SystemExit) as error:
             text = " ".join(str(error).split())
             raise ValueError(f"{field}: {module} cannot be imported ({type(error).__name__}: {text}).") from error
     else:
         raise ValueError(
-            f"{field}: there is no module {parts[0]!r} for {name!r}, neither installed nor as {parts[0]}.py in the "
-            f"working folder {os.getcwd()}."
+            f"{field}: no module {parts[0]!r} for {name!r}, neither installed nor as {parts[0]}.py in the working "
+            f"folder {os.getcwd()}."
         )
     _know(field, parts[0])
     for part in parts[count:]:
@@ -284,8 +284,8 @@ def named(field: str, name: str) -> Any:
 
 
 def _know(field: str, top: str) -> None:
-    """Notes the source of a module, and refuses another one than that of the working folder."""
-    if top == __name__.partition(".")[0]:  # a checkout may lie there
+    """Records the digest of a module; raises if one of the same name in the working folder is shadowed."""
+    if top == __name__.partition(".")[0]:  # which may be a checkout in the working folder
         return
     module = sys.modules[top]
     file, working = getattr(module, "__file__", None), pathlib.Path.cwd()
@@ -293,7 +293,7 @@ def _know(field: str, top: str) -> None:
         if here.exists() and not (file and here.samefile(file)):
             where = file or "a part of Python"
             raise ValueError(f"{field}: {top} is {where}, not the {here.name} of the working folder; rename yours.")
-    if top not in _digests:  # a package has many files, and configs are looked up often
+    if top not in _digests:  # packages have many files, and configs are read often
         folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
         files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
         files = files or [pathlib.Path(name) for name in [file] if name]
@@ -301,10 +301,10 @@ def _know(field: str, top: str) -> None:
 
 
 def plain_call(text: Any) -> Any:
-    """What a call means, however it is spelled; the path of a recorded trace does not count, its content does.
+    """The canonical spelling of a call; omits the path of a recorded trace, which is compared by content.
 
     Args:
-      text: of a field; what is no call is returned as it is.
+      text: of a field; anything but a call is returned unchanged.
 
     >>> from asyncflax.train import options
     >>> options.plain_call("dc_asgd( form='outside', strength = 1 )") == options.plain_call(
@@ -321,7 +321,7 @@ def plain_call(text: Any) -> Any:
 
 
 class _Plain(ast.NodeTransformer):
-    """Calls without options are names, words are without quotes, numbers are floats, options stand in order."""
+    """Calls without options become names, quoted words bare, integers floats; options are sorted."""
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
@@ -337,7 +337,7 @@ class _Plain(ast.NodeTransformer):
 
 
 def plain_items(value: Any) -> Any:
-    """What items mean, however they are written: lists of a label and a value.
+    """The canonical form of items: lists of a label and a value.
 
     Args:
       value: of a field.
@@ -356,15 +356,15 @@ def plain_items(value: Any) -> Any:
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """The value in a type: an int may stand for a float, a list for a tuple.
+    """Converts a value to a type: ints to float, lists to tuple.
 
     Args:
-      name: what to call it in errors.
-      value: to be checked.
+      name: the value's name in error messages.
+      value: any value.
       kind: a type, or Any.
 
     Raises:
-      TypeError: it is of another type.
+      TypeError: the value has another type.
 
     >>> from asyncflax.train import options
     >>> options.typed("config.seed", 3, float), options.typed("config.classes", ["range(3)"], tuple[int, ...])
@@ -378,7 +378,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         items = [one for item in value for one in in_range(name, item)]
         return tuple(typed(f"{name}[{i}]", item, typing.get_args(kind)[0]) for i, item in enumerate(items))
     number = not isinstance(value, bool) and isinstance(value, int | float | np.integer | np.floating)
-    if kind is float and number:  # an int for a float, and NumPy's numbers
+    if kind is float and number:  # accepts ints and NumPy's numbers
         return _check.numbers(name, value).item()
     if kind is int and number and not isinstance(value, float | np.floating):
         return int(value)
@@ -404,7 +404,7 @@ def _spec(
     given_of: tuple[frozenset[str], frozenset[str]],
     kinds: tuple[type, ...],
 ) -> Spec:
-    """The call of a node, or its name, which is short for a call without options."""
+    """The `Spec` of a call, or of a name, which is short for a call without options."""
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     name = _dotted(call.func)
     if name is None:
@@ -412,7 +412,7 @@ def _spec(
     if "." in name:
         function = named(field, name)
         if not callable(function):
-            raise TypeError(f"{field}: {name} must be a function or a class, it is {function!r}.")
+            raise TypeError(f"{field}: {name} must be a function or a class, got {function!r}.")
         name = next((known for known, own in library.items() if own is function), name)
     else:
         _check.choice(field, name, sorted(library))
@@ -421,7 +421,7 @@ def _spec(
     allowed = [p for p in _parameters_of(function) if p not in given]
     if call.args:
         first = next(iter(allowed), "option")
-        raise ValueError(f"{field}: {name} takes keywords, as in '{name}({first}=...)', got {text!r}.")
+        raise ValueError(f"{field}: {name} takes keyword arguments, as in '{name}({first}=...)', got {text!r}.")
     options: dict[str, Any] = {}
     for keyword in call.keywords:
         option = keyword.arg
@@ -431,13 +431,13 @@ def _spec(
             raise ValueError(f"{field}: {option} of {name} is set by a field of its own, got {text!r}.")
         if option not in allowed and not _takes_any(function):
             hint, there_are = _check.nearest(option, allowed), ", ".join(allowed) or "none"
-            raise ValueError(f"{field}: {name} has no option {option!r}, got {text!r}{hint} There are: {there_are}.")
+            raise ValueError(f"{field}: {name} has no option {option!r}, got {text!r}{hint} Options: {there_are}.")
         options[option] = _value(f"{field}: {option}", keyword.value, text, _annotation(function, option))
     return Spec(field, name, function, options, kinds)
 
 
 def _value(field: str, node: ast.expr, text: str, annotation: Any) -> Any:
-    """A literal, a string of a bare word, or a `Spec` of what is to be made."""
+    """A literal, a bare word as a string, or the `Spec` of a call."""
     kinds = [annotation, *typing.get_args(annotation)]
     made = tuple(kind for kind in kinds if isinstance(kind, type) and _makers_of(kind))
     library = {name: function for kind in made for name, function in _makers_of(kind).items()}
@@ -456,7 +456,7 @@ def _value(field: str, node: ast.expr, text: str, annotation: Any) -> Any:
 
 
 def _plain(field: str, node: ast.expr, text: str) -> Any:
-    """The value of a literal, in which bare words and calls stand for their texts."""
+    """The value of a literal; bare words and calls become their text."""
     if _dotted(node.func if isinstance(node, ast.Call) else node) is not None:
         return ast.get_source_segment(text, node)
     if isinstance(node, ast.Tuple | ast.List):
@@ -468,12 +468,12 @@ def _plain(field: str, node: ast.expr, text: str) -> Any:
         return value
     except (ValueError, TypeError):
         raise ValueError(
-            f"{field} must be a number, a word, a text or a path in quotes, or a call, got {text!r}."
+            f"{field} must be a number, a word, a call, or quoted text such as a path, got {text!r}."
         ) from None
 
 
 def _split(text: str) -> list[str]:
-    """The parts of a text between commas outside of brackets and quotes."""
+    """Splits text at commas outside of brackets and quotes."""
     parts, depth, quote, escaped = [""], 0, "", False
     for letter in text:
         if quote:
@@ -491,7 +491,7 @@ def _split(text: str) -> list[str]:
 
 
 def _dotted(node: ast.expr) -> str | None:
-    """'a.b' of a name with dots, else None."""
+    """'a.b' for a dotted name, else None."""
     if isinstance(node, ast.Attribute):
         before = _dotted(node.value)
         return before and f"{before}.{node.attr}"
@@ -499,10 +499,10 @@ def _dotted(node: ast.expr) -> str | None:
 
 
 def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function, or those with which a class is made."""
+    """The parameters of a function, or of a class's constructor."""
     try:
         parameters = dict(inspect.signature(_called(function)).parameters)
-    except ValueError:  # of a builtin nothing is known
+    except ValueError:  # a builtin without a signature
         return {"options": inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)}
     if inspect.isclass(function):
         parameters.pop("self", None)
@@ -510,11 +510,11 @@ def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _called(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function.__init__ if inspect.isclass(function) else function  # the metaclass of a module hides it
+    return function.__init__ if inspect.isclass(function) else function  # nnx.Module's metaclass hides it
 
 
 def _parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Those with a name."""
+    """All but *args and **kwargs."""
     return {name: p for name, p in _signature(function).items() if p.kind not in _VARIADIC}
 
 
@@ -523,10 +523,10 @@ def _takes_any(function: Callable[..., Any]) -> bool:
 
 
 def _annotation(function: Callable[..., Any], parameter: str) -> Any:
-    """The type of a parameter, by its annotation or else its default; Any where nothing says so."""
+    """The type of a parameter by its annotation or default, else Any."""
     try:
         hint = typing.get_type_hints(_called(function)).get(parameter)
-    except Exception:  # somebody's annotations that cannot be resolved
+    except Exception:  # annotations that cannot be resolved
         hint = None
     if hint is None and parameter in _parameters_of(function):
         default = _parameters_of(function)[parameter].default
@@ -535,14 +535,14 @@ def _annotation(function: Callable[..., Any], parameter: str) -> Any:
 
 
 def _makers_of(kind: type) -> dict[str, Callable[..., Any]]:
-    """The library's functions that make something of a kind, in the module of the kind."""
+    """The library's functions that return a type, from the module of the type."""
     home = sys.modules.get(kind.__module__)
     own = kind.__module__.startswith("asyncflax.") and isinstance(home, types.ModuleType) and hasattr(home, "__all__")
     return makers(home, kind) if own else {}
 
 
 def _everything() -> dict[str, Callable[..., Any]]:
-    """What an undotted call may stand for where nothing says what is wanted."""
+    """All functions by undotted name, for calls whose type is unknown."""
     from asyncflax import algorithms, base, queues, staleness
 
     return {
@@ -558,14 +558,14 @@ def _makes(function: Any, kind: type) -> bool:
 
 
 def in_range(name: str, item: Any) -> Iterable[Any]:
-    """The numbers of 'range(8)', which is how a flag has it; anything else as it is.
+    """The numbers of 'range(8)', as in a flag; anything else unchanged.
 
     Args:
-      name: what to call it in errors.
+      name: the value's name in error messages.
       item: of a field.
 
     Raises:
-      ValueError: there are more than fit into memory.
+      ValueError: the numbers do not fit into memory.
     """
     number = r"\d{1,18}"
     pattern = rf"range\(({number}(?:,\s*{number}(?:,\s*(?!0){number})?)?)\)"

@@ -1,6 +1,6 @@
-"""The folder of a run: whose it is, and with which config and trace the run began.
+"""The folder of a run, with the config and the trace that the run began with.
 
-Where several processes run, they must all see it, and the primary alone writes in it.
+With several processes, all must see the folder; only the primary writes to it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Workdir:
     """The folder of a run.
 
     Args:
-      path: a new name, an empty folder, or the folder of a run with the same config.
-      config: of the run, a dataclass; its fields with metadata 'free' may change.
+      path: a new or empty folder, or the folder of a run with the same config.
+      config: a dataclass; fields with metadata 'free' may change when the run is resumed.
 
     Raises:
-      ValueError: the folder is something else, or cannot be written; nothing has been written.
+      ValueError: the folder holds something else or is not writable; nothing is written.
 
     Example:
       >>> import asyncflax, tempfile
@@ -50,7 +50,7 @@ class Workdir:
       Traceback (most recent call last):
         ...
       ValueError: workdir=... holds a run of another config: config.num_updates was 10, now it is 20. Take a new \
-workdir, or the old config to go on.
+workdir, or the old config to resume.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: Any):
@@ -64,31 +64,31 @@ workdir, or the old config to go on.
 
     def _refuse_other_folder(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self._name} is a file, it must be a folder or a new name.")
+            raise ValueError(f"{self._name} is a file; take a folder or a new name.")
         parent = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise ValueError(f"{self._name} cannot be written, {parent} does not allow it.")
-        # W&B links its logs; nothing in its folder is read, and what is removed there is not followed.
+            raise ValueError(f"{self._name} is not writable: no permission for {parent}.")
+        # W&B symlinks its logs; its folder is never read, and removing it does not follow links.
         links = [p for p in self.path.rglob("*") if p.is_symlink() and self.path / "wandb" not in p.parents]
         if links:
             raise ValueError(
-                f"{self._name} contains a link, {links[0].relative_to(self.path)}; inside a run's folder none is "
-                "followed (the folder itself may be one). Replace it with what it points to, or take a new workdir."
+                f"{self._name} contains a link, {links[0].relative_to(self.path)}; links inside a run's folder are "
+                "not followed (the folder itself may be one). Replace it with its target, or take a new workdir."
             )
         if self._record.exists():
             self._refuse_other_config()
         elif self.path.exists():
-            ours = {".lock", self._trace.name}  # what a process that was killed at its start leaves
+            ours = {".lock", self._trace.name}  # left by a process that was killed while starting
             others = [p.name for p in self.path.iterdir() if p.name not in ours and p.suffix != ".part"]
             if others:
-                raise ValueError(f"{self._name} holds other things ({others[0]}) and no run.json; take a new folder.")
+                raise ValueError(f"{self._name} contains other files ({others[0]}) and no run.json; take a new folder.")
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[Workdir]:
-        """Makes the folder and keeps other processes out of it.
+        """Creates the folder and locks it against other processes.
 
         Raises:
-          RunError: another process is in it, or it cannot be made.
+          RunError: another process holds the lock, or the folder cannot be created.
         """
         if not is_primary():
             yield self
@@ -98,12 +98,12 @@ workdir, or the old config to go on.
             no_link = getattr(os, "O_NOFOLLOW", 0)
             file = open(os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | no_link, 0o666), "r+")  # noqa: SIM115
         except OSError as error:
-            raise RunError(f"{self._name} cannot be written: {error}") from error
+            raise RunError(f"{self._name} is not writable: {error}") from error
         with file:
             try:
                 _lock(file)
             except (BlockingIOError, PermissionError):  # on POSIX, on Windows
-                raise RunError(f"another process trains in {self._name}.") from None
+                raise RunError(f"another process is training in {self._name}.") from None
             except OSError as error:
                 raise RunError(f"{self._name} cannot be locked: {error}") from error
             yield self
@@ -116,22 +116,21 @@ workdir, or the old config to go on.
         sources: Mapping[str, str] | None = None,
         planned: int | None = None,
     ) -> None:
-        """Writes config, versions and trace of a new run, or checks that the trace of an old one is still the same.
+        """Records config, versions and trace of a new run, or checks that they match those of a resumed one.
 
         Args:
-          trace: of the run; a sweep has many, which follow from its config.
-          inputs: digests by name, of files that the run reads: with another one it is another run.
-          planned: of a run that is extended, how many events of the trace it began with.
-          sources: digests by the name of a module, of code that is not the library's: see `changes`.
+          trace: the run's trace; None for a sweep, whose traces follow from its config.
+          inputs: digests by name of the files that the run reads; they are part of its identity.
+          planned: for an extended run, the number of events that it began with.
+          sources: digests by module name of code outside the library; see `changes`.
 
         Raises:
-          ValueError: the config or the trace is another one, or run.json is corrupted; other processes see another
-            folder.
+          ValueError: the config or the trace differs, run.json is corrupted, or other processes see another folder.
         """
         self._sources = {**(sources or {})}
         if is_primary():
             self._write_or_compare(trace, inputs, planned)
-        sync("run.json is there")
+        sync("run.json written")
         seen = self._record.read_text() if self._record.exists() else ""
         if seen != broadcast(seen):
             raise ValueError(f"{self._name} is another folder here than in process 0; take one that all processes see.")
@@ -140,7 +139,7 @@ workdir, or the old config to go on.
         digest = None if trace is None else _digest(trace.worker[:planned], trace.read_version[:planned])
         if not self._record.exists():
             if trace is not None:
-                trace.save(self._trace, overwrite=True)  # what a killed process left may lie there
+                trace.save(self._trace, overwrite=True)  # a killed process may have left one
             about = {
                 "format": _FORMAT,
                 "kind": self._kind,
@@ -153,34 +152,34 @@ workdir, or the old config to go on.
             text = json.dumps(about | {"sha256": _digest(_text(about))}, indent=1) + "\n"
             write_atomically(self._record, lambda file: file.write(text.encode()))
             return
-        self._refuse_other_config()  # another process may have begun meanwhile
+        self._refuse_other_config()  # another process may have started meanwhile
         began = self.began
         before = began["inputs"]
         for name in (inputs or {}).keys() | before.keys():
             if before.get(name) != (inputs or {}).get(name):
-                raise ValueError(f"{self._name} holds a run that read another file as {name}; take a new workdir.")
+                raise ValueError(f"{self._name} holds a run with a different {name} file; take a new workdir.")
         if digest != began["trace"]:
-            raise ValueError(f"{self._name} holds a run with another trace than the config makes; take a new workdir.")
+            raise ValueError(f"{self._name} holds a run whose trace differs from the config's; take a new workdir.")
         if trace is not None:
             self._restore(trace)
 
     def _restore(self, trace: Trace) -> None:
-        """Writes the trace again if its file was lost or corrupted."""
+        """Restores the trace file if it is missing or corrupted."""
         try:
             saved = Trace.load(self._trace)
             if len(saved) < len(trace) and np.array_equal(saved.worker, trace.worker[: len(saved)]):
-                trace.save(self._trace, overwrite=True)  # it has been extended
+                trace.save(self._trace, overwrite=True)  # the run was extended
                 return
             if np.array_equal(saved.worker, trace.worker) and np.array_equal(saved.read_version, trace.read_version):
                 return
         except (OSError, ValueError):
             pass
         what = f"corrupted; it is now {set_aside(self._trace).name}" if self._trace.exists() else "missing"
-        self._notes.append(f"{self._trace} was {what}; the trace is the one that the run began with and is saved again")
+        self._notes.append(f"{self._trace} was {what}; the original trace has been saved again")
         trace.save(self._trace)
 
     def changes(self) -> list[str]:
-        """What is not as it was, in words: versions, the code that is not the library's, a trace that was lost."""
+        """What differs from when the run began, in words: versions, imported user code, a restored trace."""
         began = self.began
         before = began["sources"]
         names = sorted(before.keys() | self._sources.keys())
@@ -192,23 +191,23 @@ workdir, or the old config to go on.
         began = self.began
         if began["kind"] != self._kind:
             raise ValueError(
-                f"{self._name} has a {began['kind']} in its run.json, no {self._kind}; take a new workdir."
+                f"{self._name} holds a run of a {began['kind']}, not of a {self._kind}; take a new workdir."
             )
         changed = differences(began["config"], self.config)
         if changed:
             raise ValueError(
                 f"{self._name} holds a run of another config: {'; '.join(changed)}. "
-                "Take a new workdir, or the old config to go on."
+                "Take a new workdir, or the old config to resume."
             )
 
     @property
     def began(self) -> dict[str, Any]:
-        """What is in run.json: how the run began.
+        """The content of run.json: how the run began.
 
-        Its 'sha256' is what the run is known by; the files of the run carry it, so that no file of another is taken.
+        Its 'sha256' identifies the run and is stored in all its files, so that those of another run are rejected.
 
         Raises:
-          ValueError: it is corrupted, or of another format.
+          ValueError: run.json is corrupted or has another format.
         """
         try:
             began = json.loads(self._record.read_text())
@@ -217,7 +216,7 @@ workdir, or the old config to go on.
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(
-                f"{self._record} is corrupted or not of a run; restore it from a backup, or take a new workdir."
+                f"{self._record} is corrupted or not a run's; restore it from a backup, or take a new workdir."
             ) from None
         if found != _FORMAT:
             raise ValueError(
@@ -228,7 +227,7 @@ workdir, or the old config to go on.
 
 
 def _lock(file: IO[str]) -> None:
-    """Locks an open file until it is closed, or this process ends; an OSError if it is locked already."""
+    """Locks an open file until it is closed or the process ends; raises an OSError if it is already locked."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -250,7 +249,7 @@ def _text(about: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[str]:
-    """What keeps a run with config `old` (as a dict) from being resumed with `new`, in words that call it `name`.
+    """The fields that keep a run with config `old` (as a dict) from resuming with `new`, in words prefixed by `name`.
 
     >>> import dataclasses
     >>> from asyncflax.train.config import TrainConfig
@@ -262,7 +261,7 @@ def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[
     for field in dataclasses.fields(new):
         if field.metadata.get("free"):
             continue
-        listed = lambda value: list(value) if isinstance(value, tuple) else value  # as JSON has it
+        listed = lambda value: list(value) if isinstance(value, tuple) else value  # as in JSON
         before, now = listed(old.get(field.name, field.default)), listed(getattr(new, field.name))
         plain = field.metadata.get("plain", lambda value: value)
         if dataclasses.is_dataclass(now):

@@ -101,7 +101,7 @@ def test_a_cache_is_enough_and_a_corrupted_one_is_refused(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
     for name, array in data.cifar10(tmp_path / "nowhere", cache=whole)._asdict().items():
         np.testing.assert_array_equal(array, getattr(tiny_data(), name))
-    with pytest.raises(ValueError, match=r"no cache of CIFAR-100 \(it holds 'cifar10 .*\); delete it, or name"):
+    with pytest.raises(ValueError, match=r"not a cache of CIFAR-100 \(it holds 'cifar10 .*\); delete it or pass"):
         data.cifar100(cache=whole)
     content = whole.read_bytes()
     for spoil in (
@@ -116,7 +116,9 @@ def test_a_cache_is_enough_and_a_corrupted_one_is_refused(tmp_path, monkeypatch)
     ):
         spoil()
         before = path.read_bytes()
-        with pytest.raises(ValueError, match=r"cache\.npz is corrupted or no cache of CIFAR-10 .*; delete it, or name"):
+        with pytest.raises(
+            ValueError, match=r"cache\.npz is corrupted or not a cache of CIFAR-10 .*; delete it or pass"
+        ):
             data.cifar10(cache=path)
         assert path.read_bytes() == before
 
@@ -179,7 +181,7 @@ def test_cifar100_from_made_up_records(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.train_images[2], records["train"][2]["image"])
     np.testing.assert_array_equal(first.test_labels, [99, 98, 97])
     assert first.num_classes == 100
-    with pytest.raises(ValueError, match=r"no cache of CIFAR-10 \(it holds 'cifar100 "):
+    with pytest.raises(ValueError, match=r"not a cache of CIFAR-10 \(it holds 'cifar100 "):
         data.cifar10(cache=cache)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it would fail
     for one, same in zip(data.cifar100("nowhere", cache=cache), first, strict=True):

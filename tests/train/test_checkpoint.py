@@ -198,7 +198,11 @@ def test_typed_keys_of_a_method_come_back(tmp_path):
         ({"update": -5}, ValueError, "update must be an integer >= 0, got update=-5"),
         ({"update": 2.5}, TypeError, "update must be a concrete integer, got 2.5"),
         ({"update": "../x"}, TypeError, "update must be a concrete integer, got '../x'"),
-        ({"extra": {"a": np.array([{}])}}, TypeError, r"extra\['a'\] must be an array of numbers or text, got an object"),
+        (
+            {"extra": {"a": np.array([{}])}},
+            TypeError,
+            r"extra\['a'\] must be an array of numbers or text, got an object",
+        ),
         ({"config": {"a": object}}, TypeError, "config must be JSON-serializable"),
         ({"metrics": {"loss": float("nan")}}, ValueError, "metrics must be JSON-serializable"),
         ({"rows": [{"update": {1}}]}, TypeError, "rows must be JSON-serializable"),

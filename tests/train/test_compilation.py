@@ -77,7 +77,7 @@ def test_folders_that_cannot_be_written(tmp_path):
     cases = [tmp_path / "file" / "below", "/proc/cache", *([] if os.geteuid() == 0 else [closed, closed / "new"])]
     before = jax.config.jax_compilation_cache_dir
     for folder in cases:
-        with pytest.raises(RunError, match=f"compilation_cache='{folder}' cannot be written .*; take another folder"):
+        with pytest.raises(RunError, match=f"compilation_cache='{folder}' is not writable .*; take another folder"):
             use_cache(folder)
     use_cache(None)
     use_cache("")

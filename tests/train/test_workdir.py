@@ -36,7 +36,7 @@ def test_a_folder_belongs_to_one_process(tmp_path, monkeypatch, system):
         monkeypatch.setitem(sys.modules, "fcntl", None)  # there is none
     with (
         Workdir(tmp_path / "run", TrainConfig()).owned(),
-        pytest.raises(RunError, match=r"another process trains in workdir="),
+        pytest.raises(RunError, match=r"another process is training in workdir="),
         Workdir(tmp_path / "run", TrainConfig()).owned(),
     ):
         pass
@@ -74,7 +74,7 @@ def test_run_json_and_the_trace_are_known_again(tmp_path):
             Workdir(tmp_path, config)
     for other in ("", "[]", "[" * 100_000, '{"format": 1}'):
         record.write_text(other)
-        with pytest.raises(ValueError, match=r"run\.json is corrupted or not of a run"):
+        with pytest.raises(ValueError, match=r"run\.json is corrupted or not a run's"):
             Workdir(tmp_path, config)
     record.write_bytes(content)
     for spoil, what in ((saved.unlink, "missing"), (lambda: saved.write_bytes(b"?"), "corrupted; it is now")):
@@ -83,7 +83,7 @@ def test_run_json_and_the_trace_are_known_again(tmp_path):
         workdir.begin(trace)
         assert len(workdir.changes()) == 1 and f"trace.npz was {what}" in workdir.changes()[0]
         assert np.array_equal(asyncflax.Trace.load(saved).read_version, trace.read_version)
-    with pytest.raises(ValueError, match="holds a run with another trace than the config makes"):
+    with pytest.raises(ValueError, match="holds a run whose trace differs from the config's"):
         Workdir(tmp_path, config).begin(asyncflax.staleness.constant(3).trace(10))
 
 
@@ -102,10 +102,10 @@ def test_no_link_inside_the_folder_is_followed(tmp_path, name):
     link.unlink(missing_ok=True)
     for target in (precious, tmp_path / "nothing"):
         link.symlink_to(target)
-        with pytest.raises(ValueError, match=rf"contains a link, {name}; inside a run's folder none is followed"):
+        with pytest.raises(ValueError, match=rf"contains a link, {name}; links inside a run's folder are not followed"):
             Workdir(tmp_path / "run", config)
         if name == ".lock":  # made after the look
-            with pytest.raises(RunError, match=r"cannot be written"), workdir.owned():
+            with pytest.raises(RunError, match=r"is not writable"), workdir.owned():
                 pass
         link.unlink()
     assert precious.read_text() == "do not touch" and not (tmp_path / "nothing").exists()

@@ -196,10 +196,10 @@ def test_each_of_them_trains(folder, flags, request):
 
 
 BAD = {
-    "no module": ({"algorithm": "my_thigns.velocities"}, r"config\.algorithm: there is no module 'my_thigns'"),
+    "no module": ({"algorithm": "my_thigns.velocities"}, r"config\.algorithm: no module 'my_thigns'"),
     "no name": ({"algorithm": "my_things.velocitys"}, "my_things has no 'velocitys'; did you mean 'velocities'"),
     "no option": ({"algorithm": "my_things.velocities(sale=1)"}, "has no option 'sale', .* did you mean 'scale'"),
-    "broken": ({"model": "broken.Net"}, r"config\.model: broken cannot be imported, it needs nothing_of_the_kind"),
+    "broken": ({"model": "broken.Net"}, r"config\.model: broken cannot be imported: it requires nothing_of_the_kind"),
     "no method": (
         {"algorithm": "my_things.not_a_method", "momentum": 0.0},
         r"config\.algorithm: my_things\.not_a_method must return AsyncAlgorithm or GradientTransformation, it",
@@ -281,7 +281,7 @@ def test_a_recorded_trace_is_known_by_its_content(tmp_path):
         lambda: run_sweep(sweep, tmp_path / "sweep"),
         lambda: run_sweep(axis, tmp_path / "axis"),
     ):
-        with pytest.raises(RunError, match="holds a run that read another file as trace; take a new workdir"):
+        with pytest.raises(RunError, match="holds a run with a different trace file; take a new workdir"):
             again()
 
 
