@@ -1,8 +1,8 @@
-"""Past parameter versions: rows of a store, and a ring buffer for people who own their loop.
+"""Past parameter versions: a ring buffer for your own training loop.
 
-The engine knows the whole trace beforehand and keeps versions in slots (see `engine.plan`). `Ring` is for online use:
-push the newest version, read one that is as old as a staleness law says, which is eq. 6 of Mitliagkas et al. 2016,
-w_{t+1} = w_t - alpha grad f(w_{t - tau_t}). It can live in host memory.
+The engine knows the whole trace in advance and keeps versions in slots (see `engine.plan`). `Ring` is for online use:
+push the newest version, and read one with a sampled staleness, which is eq. 6 of Mitliagkas et al. 2016,
+w_{t+1} = w_t - alpha grad f(w_{t - tau_t}). It can be stored in host memory.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from asyncflax.staleness import NEGLIGIBLE_MASS, StalenessLaw
 __all__ = ["Ring", "RingState", "Sample"]
 
 Space = jax.memory.Space
-_STATE = "a RingState (Ring.init makes the first)"
+_STATE = "a RingState (from Ring.init)"
 
 
 class RingState(NamedTuple):
     """The content of a `Ring`.
 
     Attributes:
-      rows: PyTree like what is pushed, with a leading axis [capacity].
-      pushed: int32 [], how many have been pushed.
+      rows: PyTree like the parameters, with a leading axis [capacity].
+      pushed: int32 [], the number of pushes.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp
@@ -47,9 +47,9 @@ class Sample(NamedTuple):
     """A version read from a `Ring`.
 
     Attributes:
-      params: PyTree like what is pushed.
-      staleness: int32 [], how many pushes old it is; 0 is the newest.
-      clipped: bool [], whether the draw wanted a version that the ring had, but holds no more.
+      params: PyTree like the parameters.
+      staleness: int32 [], its age in pushes; 0 is the newest.
+      clipped: bool [], whether the sampled version is no longer in the ring.
     """
 
     params: Any
@@ -58,7 +58,7 @@ class Sample(NamedTuple):
 
 
 def read_ring(state: RingState, staleness: Any) -> Any:
-    """What was pushed `staleness` pushes before the newest, or the oldest there is; on the device."""
+    """The version `staleness` pushes before the newest, or else the oldest; on the device."""
 
     def read(rows):
         capacity = rows.shape[0]
@@ -71,7 +71,7 @@ def read_ring(state: RingState, staleness: Any) -> Any:
 
 def _is_in(space: Any, x: Any) -> bool:
     there = jax.typeof(x).memory_space == space
-    if isinstance(x, jax.Array) and not _check.is_traced(x):  # whose type, if it is restored, may not say where it is
+    if isinstance(x, jax.Array) and not _check.is_traced(x):  # the type of a restored array may lack its memory space
         there &= (x.sharding.memory_kind == "pinned_host") == (space == Space.Host)
     return there
 
@@ -88,7 +88,7 @@ def _put(rows: Any, row: Any, index: Any) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(rows, row, index, 0)
 
 
-# JAX's own derivatives of these mix rows in host memory with zeros on the device.
+# JAX's own derivatives of these would mix host rows with device zeros.
 @jax.custom_vjp
 def _take_from_host(rows: Any, index: Any) -> jax.Array:
     return _move(_take(rows, index), Space.Device)
@@ -114,9 +114,9 @@ _put_on_host.defvjp(
 
 
 def _zeros_on_host(template: Any, capacity: int, mesh: Any = None) -> jax.Array:
-    """Rows of zeros in host memory, placed like the template; concrete ones never pass through the device.
+    """Rows of zeros in host memory, sharded like the template; concrete ones never pass through the device.
 
-    Arrays in host memory belong to their devices for good. So what is not committed to any goes to those of the mesh.
+    Arrays in host memory stay tied to their devices, so uncommitted ones are placed on the mesh.
     """
     shape, dtype = (capacity, *jnp.shape(template)), jnp.result_type(template)
     if _check.is_traced(template):
@@ -131,7 +131,7 @@ def _zeros_on_host(template: Any, capacity: int, mesh: Any = None) -> jax.Array:
     sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec), memory_kind="pinned_host")
     on_each = [SingleDeviceSharding(device, memory_kind="pinned_host") for device in sharding.addressable_devices]
     blocks = [jax.device_put(np.zeros(sharding.shard_shape(shape), dtype), place) for place in on_each]
-    return jax.make_array_from_single_device_arrays(shape, sharding, blocks)  # replicas share no memory
+    return jax.make_array_from_single_device_arrays(shape, sharding, blocks)  # replicas must not share memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,16 +139,16 @@ class Ring:
     """A ring buffer of the newest `capacity` parameter versions.
 
     Args:
-      capacity: how many versions it holds: staleness 0..capacity - 1.
-      memory: 'device', or 'pinned_host' for versions that do not fit beside the model: they then live in host memory
-        and only the one pushed and the one read cross over.
-      beyond: what `sample` does with a law that reaches beyond the capacity with more than 1e-6 of probability. 'error'
-        refuses it; 'clip' reads the oldest version instead, and says so in each `Sample`.
+      capacity: the number of versions, of staleness 0..capacity - 1.
+      memory: 'device', or 'pinned_host' to keep versions in host memory, so that only the pushed and the read one are
+        transferred.
+      beyond: what `sample` does if the staleness exceeds the capacity with probability above 1e-6. 'error' raises;
+        'clip' reads the oldest version instead and reports it in each `Sample`.
 
     Before `capacity` versions exist, the oldest is version 0: tau is clamped to t (eq. 6 with a constant history).
 
-    Everything can be jitted, scanned, vmapped and saved (JAX does not vmap over rows in host memory; make such a ring
-    outside of jit). A loop that is asynchronous SGD with geometric staleness:
+    All functions can be jitted, scanned and vmapped, and the state saved (JAX does not vmap over rows in host memory;
+    create such a ring outside of jit). Asynchronous SGD with geometric staleness:
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -176,9 +176,7 @@ class Ring:
         _check.choice("beyond", self.beyond, ("error", "clip"))
 
     def empty(self, template: Any) -> RingState:
-        """A ring that holds nothing yet, for things with the shapes, dtypes and shardings of `template`.
-
-        It reads as zeros. Rows are sharded like the template, in its further axes.
+        """An empty ring for versions with the shapes, dtypes and shardings of `template`; it reads as zeros.
 
         >>> import asyncflax, jax.numpy as jnp
         >>> asyncflax.history.Ring(3).empty(jnp.ones(2)).rows.shape
@@ -198,7 +196,7 @@ class Ring:
         return RingState(jax.tree.map(zeros, template), jnp.zeros((), jnp.int32))
 
     def init(self, params: Any) -> RingState:
-        """A ring that holds version 0, PyTree of arrays; every version must have its shapes and dtypes.
+        """A ring that holds version 0; later versions must have its shapes and dtypes.
 
         >>> import asyncflax, jax.numpy as jnp
         >>> int(asyncflax.history.Ring(3).init(jnp.ones(2)).pushed)
@@ -207,21 +205,23 @@ class Ring:
         return self.push(self.empty(params), params)
 
     def push(self, state: RingState, params: Any) -> RingState:
-        """Adds the newest version and forgets the oldest when the ring is full.
+        """Adds the newest version, overwriting the oldest if the ring is full.
 
-        Rows that a checkpoint has brought back in other memory return to that of the ring.
+        Rows that a checkpoint restored to another memory are moved back.
 
         Raises:
-          ValueError, TypeError: `params` is not like what the ring was made for.
+          ValueError, TypeError: `params` does not match the ring's template.
         """
         _check.instance("state", state, RingState, _STATE)
         rows = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), state.rows)
-        _check.like("params", params, "what the ring was made for", rows)
+        _check.like("params", params, "the ring's template", rows)
         index = state.pushed % self.capacity
 
         def write(rows, x):
             if not jnp.can_cast(jnp.result_type(x), rows.dtype, "same_kind"):
-                raise TypeError(f"the ring holds {rows.dtype}, got {jnp.result_type(x)}; make it with such a template.")
+                raise TypeError(
+                    f"the ring holds {rows.dtype}, got {jnp.result_type(x)}; create it with a matching template."
+                )
             row = jnp.asarray(x, rows.dtype)
             if self.memory == "pinned_host":
                 return _put_on_host(rows, row, index)
@@ -230,10 +230,10 @@ class Ring:
         return state._replace(rows=jax.tree.map(write, state.rows, params), pushed=state.pushed + 1)
 
     def read(self, state: RingState, staleness: Any) -> Any:
-        """The version that is `staleness` pushes older than the newest, or the oldest there is.
+        """The version `staleness` pushes older than the newest, or else the oldest.
 
         Raises:
-          ValueError: a concrete staleness is negative, or needs a larger ring (a traced one is clipped).
+          ValueError: a concrete staleness is negative or exceeds the capacity (a traced one is clipped).
 
         Example:
           >>> import asyncflax, jax.numpy as jnp
@@ -250,10 +250,10 @@ class Ring:
         return read_ring(state, staleness)
 
     def sample(self, state: RingState, law: StalenessLaw, key: jax.Array) -> Sample:
-        """Reads a version as old as a draw from the law says.
+        """Reads a version with a staleness sampled from `law`.
 
         Raises:
-          ValueError: the law reaches beyond the ring and `beyond` is 'error'.
+          ValueError: the staleness may exceed the capacity and `beyond` is 'error'.
         """
         _check.instance("state", state, RingState, _STATE)
         _check.key("key", key)
@@ -265,15 +265,15 @@ class Ring:
         return Sample(read_ring(state, staleness), staleness, clipped)
 
     def check(self, law: StalenessLaw) -> None:
-        """Refuses a law that reaches beyond the ring, unless `beyond` is 'clip'.
+        """Raises if the staleness may exceed the capacity, unless `beyond` is 'clip'.
 
         >>> import asyncflax
         >>> asyncflax.history.Ring(capacity=8).check(asyncflax.staleness.uniform(0, 7))
         """
-        _check.instance("law", law, StalenessLaw, "a law of asyncflax.staleness")
+        _check.instance("law", law, StalenessLaw, "a distribution of asyncflax.staleness")
         lost = law.tail(self.capacity - 1)
         if self.beyond == "error" and lost > NEGLIGIBLE_MASS:
             raise ValueError(
                 f"capacity={self.capacity} is too small for {law}: P(tau > {self.capacity - 1}) = {lost:.3g}. "
-                f"Take capacity={law.bound() + 1}, or beyond='clip' to read the oldest version instead."
+                f"Use capacity={law.bound() + 1}, or beyond='clip' to read the oldest version instead."
             )

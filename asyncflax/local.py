@@ -1,8 +1,8 @@
-"""Local SGD: workers make several steps of their own before they deliver.
+"""Local SGD: workers take several local steps before they deliver.
 
-To the server a worker that makes H local steps is a gradient function like others: what it delivers, the way from where
-it ends to where it began, is called a pseudo-gradient. With any method as the outer optimizer that is asynchronous
-local SGD; `algorithms.delayed_nesterov` was made for it.
+For the server, a worker that takes H local steps is just another gradient function: it delivers a pseudo-gradient, its
+initial minus its final parameters. With any method as the outer optimizer this is asynchronous local SGD;
+`algorithms.delayed_nesterov` was designed for it.
 
 Source: Liu et al. 2024, Asynchronous Local-SGD Training for Language Modeling (arXiv:2401.09135).
 """
@@ -29,28 +29,28 @@ __all__ = ["local_sgd", "steps_by_speed"]
 def local_sgd(
     gradient_fn: Callable[..., Any], optimizer: optax.GradientTransformation, steps: int | Sequence[int]
 ) -> Callable[..., GradientResult]:
-    r"""The gradient function of a worker that makes H steps and delivers how far they have taken it.
+    r"""The gradient function of a worker that takes H local steps and delivers their sum.
 
     .. math:: x_0 = \theta_{read}, \qquad x_{h+1} = x_h - \text{optimizer}(\nabla f(x_h; z_h)), \qquad
         \text{delivers } x_0 - x_H
 
-    The outer method's learning rate is 1 for the plain average of what workers do. The local optimizer begins afresh
-    each time. Local step h of event t has the key fold_in(fold_in(key, t), h).
+    An outer learning rate of 1 averages the workers. The state of the local optimizer is reset at every event. Local
+    step h of event t has the key fold_in(fold_in(key, t), h).
 
-    It reports the mean loss of its steps, and what the gradient function reports, from the first step. What steps do to
-    model state (batch statistics) is folded into one update of the server.
+    The reported loss is the mean over the steps; auxiliary outputs are those of the first step. Updates of the model
+    state (batch statistics) are composed into a single update of the server.
 
     Args:
-      gradient_fn: any gradient function described in `gradients`, for one step.
-      optimizer: of the local steps, for example `optax.sgd(0.1)`.
-      steps: H >= 1, or one for each worker (`steps_by_speed`); a run with more workers is refused, and where the trace
-        is traced itself, the others deliver NaN. The batch of an event is a PyTree with leading axis [largest H]; a
-        worker with fewer steps leaves the rest.
+      gradient_fn: a gradient function as described in `gradients`, for one step.
+      optimizer: the local optimizer, for example `optax.sgd(0.1)`.
+      steps: H >= 1, or one number per worker (`steps_by_speed`); a run with more workers raises an error, or delivers
+        NaN for the others if the trace is traced by JAX. The batch of an event is a PyTree with leading axis
+        [largest H]; a worker with fewer steps ignores the rest.
 
     Raises:
-      TypeError: `gradient_fn` is no function, `optimizer` no Optax transformation.
-      ValueError: a number of steps is below 1, or there is none; later, the batch has another number of rows, a
-        worker that is known then has no number of steps, or a model update's decay is no single number.
+      TypeError: `gradient_fn` is not callable, or `optimizer` is not an Optax transformation.
+      ValueError: a number of steps is below 1, or `steps` is empty. When called: the batch has another number of rows,
+        the worker has no number of steps, or the decay of a model update is not a single number.
 
     Source: Liu et al. 2024 (arXiv:2401.09135).
 
@@ -71,25 +71,25 @@ def local_sgd(
     many = isinstance(steps, Iterable) and getattr(steps, "ndim", 1) > 0
     each = tuple(_check.integers("steps", steps, 1)) if many else (_check.integer("steps", steps, 1),)
     if not each:
-        raise ValueError(f"steps must hold one number a worker, got {steps!r}.")
+        raise ValueError(f"steps must have one number per worker, got {steps!r}.")
     return _LocalSgd(as_partial(gradient_fn), optimizer, each, many)
 
 
 def steps_by_speed(speeds: Sequence[float], steps: int) -> list[int]:
-    """Local steps in proportion to the speed of a worker, so that all take about the same time for a delivery.
+    """Local steps in proportion to each worker's speed, so that deliveries take about the same time.
 
-    H_w = floor(H v_w / max v), at least 1. (DyLU, dynamic local updates.)
+    H_w = floor(H v_w / max v), at least 1 (DyLU, dynamic local updates).
 
     Args:
-      speeds: v > 0 of each worker, steps a second.
-      steps: H >= 1, of the fastest one.
+      speeds: v > 0 of each worker, in steps per second.
+      steps: H >= 1, for the fastest worker.
 
     Raises:
       ValueError: a speed is not positive, or steps below 1.
 
     Source: Liu et al. 2024 (arXiv:2401.09135); the rule as in jdinalt/forgather.
 
-    Example: the service time of a delivery follows, H_w / v_w.
+    Example: the service time of a delivery is H_w / v_w.
       >>> import asyncflax
       >>> speeds = [4.0, 2.0, 1.0, 1.0]
       >>> steps = asyncflax.local.steps_by_speed(speeds, 10)
@@ -102,8 +102,8 @@ def steps_by_speed(speeds: Sequence[float], steps: int) -> list[int]:
     steps = _check.integer("steps", steps, 1)
     values = np.asarray(speeds, dtype=np.float64)
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"speeds must hold one number a worker, got {speeds!r}.")
-    # A quotient like 0.3 / 0.1 * 10 is meant to be whole.
+        raise ValueError(f"speeds must have one number per worker, got {speeds!r}.")
+    # Quotients such as 0.3 / 0.1 * 10 should be integers.
     return np.maximum(np.floor(values / values.max() * steps + 1e-9), 1).astype(int).tolist()
 
 
@@ -112,7 +112,7 @@ def steps_by_speed(speeds: Sequence[float], steps: int) -> list[int]:
 )
 @dataclasses.dataclass(frozen=True)
 class _LocalSgd:
-    """The gradient function; a PyTree, whose leaves are those of the inner one."""
+    """The gradient function, a PyTree with the leaves of the inner one."""
 
     gradient_fn: Callable[..., Any]
     optimizer: optax.GradientTransformation
@@ -121,7 +121,7 @@ class _LocalSgd:
 
     @property
     def num_workers(self) -> int | None:
-        """How many workers it was made for, None if it does not matter; the engine refuses others."""
+        """The number of workers, checked by the engine; None allows any."""
         return len(self.steps) if self.by_worker else None
 
     def __call__(self, read_params, batch, *, key, event, worker, model_state) -> GradientResult:
@@ -143,18 +143,18 @@ class _LocalSgd:
             return *moved(params, state, result.grads), loss + result.loss, _followed_by(change, result.model_update)
 
         params = jax.tree.map(jnp.asarray, read_params)
-        first = gradient(0, params)  # outside of the loop, for what it reports
+        first = gradient(0, params)  # outside of the loop, for its auxiliary outputs
         carry = (*moved(params, self.optimizer.init(params), first.grads), first.loss, _as_arrays(first.model_update))
         params, _, loss, change = jax.lax.fori_loop(1, count, step, carry)
         delivered = jax.tree.map(lambda read, end: known(read - end), read_params, params)
         return GradientResult(known((loss / count).astype(first.loss.dtype)), delivered, first.aux, change)
 
     def _count(self, worker) -> tuple[Any, Callable[[jax.Array], jax.Array]]:
-        """H of a worker, and a function that makes NaN of a number where the worker has none."""
+        """H of a worker, and a function that maps numbers to NaN if the worker has no H."""
         if not self.by_worker:
             return self.steps[0], lambda x: x
         if not _check.is_traced(worker) and worker >= len(self.steps):
-            raise ValueError(f"steps must hold one number a worker, got {list(self.steps)} and worker={worker}.")
+            raise ValueError(f"steps must have one number per worker, got {list(self.steps)} and worker={worker}.")
         there = jnp.asarray(worker) < len(self.steps)
         return jnp.asarray(self.steps)[worker], lambda x: jnp.where(there, x, jnp.nan).astype(x.dtype)
 
@@ -169,16 +169,16 @@ def _check_rows(batch: Any, count: int) -> None:
 
 
 def _as_arrays(update: ModelUpdate | None) -> ModelUpdate | None:
-    """The update of the first step, in the types that its followers have."""
+    """The update of the first step, with the dtypes of the later ones."""
     if update is None:
         return None
     if jnp.ndim(update.decay) != 0 or not jax.tree_util.treedef_is_leaf(jax.tree.structure(update.decay)):
-        raise ValueError(f"local_sgd needs model updates whose decay is one number, got {update.decay}.")
+        raise ValueError(f"local_sgd needs model updates with a single decay, got {update.decay}.")
     return ModelUpdate(jnp.asarray(update.decay, jnp.result_type(float)), jax.tree.map(jnp.asarray, update.increment))
 
 
 def _followed_by(first: ModelUpdate | None, second: ModelUpdate | None) -> ModelUpdate | None:
-    """Two updates as one: d_2 (d_1 s + i_1) + i_2; counters add up."""
+    """Composes two updates: d_2 (d_1 s + i_1) + i_2; counters are added."""
     if first is None or second is None:
         return None
 

@@ -1,11 +1,11 @@
-"""Queues of workers: service-time laws in, traces out.
+"""Simulates queues of workers: turns service-time distributions into traces.
 
-M workers compute without waiting for each other. A worker takes the newest version, computes one gradient on it for a
-random service time, delivers it, and starts again at once. Each version v >= 1 is therefore read by one worker, the one
-whose update made it; version 0 is read by all. Whatever the service-time law, the mean staleness tends to M - 1.
+M workers compute without waiting for each other. A worker reads the newest version, computes a gradient on it for a
+random service time, delivers it, and starts over. So each version v >= 1 is read by exactly one worker, the one whose
+update produced it; version 0 is read by all. For every service-time distribution the mean staleness tends to M - 1.
 
-Each worker draws from a random stream of its own, so that a longer trace of the same seed begins with the shorter one.
-Simultaneous deliveries (equal floating-point times) are served in the order of the worker ids.
+Each worker has its own random stream, so a longer trace with the same seed extends the shorter one. Simultaneous
+deliveries (equal floating-point times) are ordered by worker id.
 
 Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; gamma times as in rafi-cohen/SMEGA2.
 """
@@ -39,17 +39,17 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ServiceTime:
-    """How long one gradient takes: the speed of the machine, drawn once, times the size of the task, drawn each time.
+    """The distribution of the time of one gradient: a mean per machine, drawn once, times a factor per task.
 
     Attributes:
-      name: how it was made, for people to read.
+      name: how it was constructed, for display.
       machine: (generator, num_workers) -> float64 [num_workers], mean seconds of a task on each worker's machine.
-      task: (generator, n) -> float64 [n], independent non-negative factors of mean 1. It is
-        asked for blocks of any size; what it draws must depend on its place in the stream only, not on the blocks.
+      task: (generator, n) -> float64 [n], independent non-negative factors of mean 1, drawn in blocks of any size; the
+        factors must not depend on the block size.
       memoryless: whether the factors are exponential.
 
     Raises:
-      TypeError: name is no text, machine or task no function, or memoryless no bool.
+      TypeError: `name` is not a str, `machine` or `task` is not callable, or `memoryless` is not a bool.
 
     Example:
       >>> import asyncflax
@@ -72,7 +72,7 @@ class ServiceTime:
         object.__setattr__(self, "memoryless", _check.boolean("memoryless", self.memoryless))
 
     def staleness(self, num_workers: int) -> StalenessLaw | None:
-        """The distribution of the staleness in a queue, where it is known: equal machines with memoryless work.
+        """The staleness distribution of the queue, known for equal machines with exponential times; else None.
 
         Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5.
 
@@ -98,7 +98,7 @@ def mean_seconds(service_time: ServiceTime, num_workers: int, seed: int = 0) -> 
     mean = np.asarray(service_time.machine(np.random.default_rng([seed, 0]), num_workers))
     if mean.shape != (num_workers,) or not np.all((mean >= _SHORTEST) & np.isfinite(mean)):
         raise ValueError(
-            f"machine of {service_time} must give {num_workers} positive numbers, got {_check.shown(mean)}."
+            f"machine of {service_time} must return {num_workers} positive numbers, got {_check.shown(mean)}."
         )
     return mean
 
@@ -107,24 +107,24 @@ def _equal_machines(mean: float | Sequence[float]) -> Callable[[np.random.Genera
     _check.number("mean", mean, low=0.0, exclusive_low=True)
     means = np.array(mean, dtype=np.float64)
     if means.ndim > 1 or not means.size:
-        raise ValueError(f"mean must be one number or one a worker, got mean={_check.shown(mean)}.")
+        raise ValueError(f"mean must be one number or one per worker, got mean={_check.shown(mean)}.")
 
     def machine(rng: np.random.Generator, num_workers: int) -> np.ndarray:
         del rng
         if means.ndim and means.shape != (num_workers,):
-            raise ValueError(f"mean has {means.size} values for num_workers={num_workers}; give one, or one a worker.")
+            raise ValueError(f"mean has {means.size} values for num_workers={num_workers}; pass one or one per worker.")
         return np.broadcast_to(means, num_workers)
 
     return machine
 
 
 def deterministic(mean: float | Sequence[float] = 1.0) -> ServiceTime:
-    """Every task takes `mean` seconds: workers take turns, tau = M - 1 after the first M updates.
+    """Constant times of `mean` seconds: workers take turns, tau = M - 1 after the first M updates.
 
-    `mean` may be one number or one a worker, here and in the other laws.
+    Here and in the other distributions, `mean` is one number or one per worker.
 
     Raises:
-      ValueError: a mean is not positive; `simulate` refuses a number of means that is not that of the workers.
+      ValueError: a mean is not positive; in `simulate`, the number of means differs from the number of workers.
 
     >>> import asyncflax
     >>> q = asyncflax.queues
@@ -135,7 +135,7 @@ def deterministic(mean: float | Sequence[float] = 1.0) -> ServiceTime:
 
 
 def exponential(mean: float | Sequence[float] = 1.0) -> ServiceTime:
-    """Memoryless work (assumption A2 of Mitliagkas et al.): tau is geometric with mean M - 1.
+    """Exponential times (assumption A2 of Mitliagkas et al.): tau is geometric with mean M - 1.
 
     Raises:
       ValueError: a mean is not positive.
@@ -149,9 +149,9 @@ def exponential(mean: float | Sequence[float] = 1.0) -> ServiceTime:
 
 
 def gamma(cv: float = 0.1, mean: float | Sequence[float] = 1.0) -> ServiceTime:
-    """Gamma distributed tasks with coefficient of variation `cv`, shape 1/cv^2.
+    """Gamma distributed times with coefficient of variation `cv`, shape 1/cv^2.
 
-    0.1 stands for equal machines, 1 is the exponential law.
+    0.1 models nearly regular tasks on equal machines; 1 is exponential.
 
     Raises:
       ValueError: cv or a mean is not positive.
@@ -168,7 +168,7 @@ def gamma(cv: float = 0.1, mean: float | Sequence[float] = 1.0) -> ServiceTime:
 
 
 def heterogeneous_gamma(machine_cv: float = 0.6, task_cv: float = 0.1, mean: float = 1.0) -> ServiceTime:
-    """Unequal machines: each machine's mean is drawn once from a gamma law, then its tasks from another.
+    """Unequal machines: the mean of each is drawn once from a gamma distribution, its tasks from another.
 
     Args:
       machine_cv: coefficient of variation of the machines' mean times.
@@ -197,7 +197,7 @@ def heterogeneous_gamma(machine_cv: float = 0.6, task_cv: float = 0.1, mean: flo
 
 
 def lognormal(cv: float = 0.5, mean: float | Sequence[float] = 1.0) -> ServiceTime:
-    """Log-normal tasks with coefficient of variation `cv`: a moderately heavy tail.
+    """Log-normal times with coefficient of variation `cv`: a moderately heavy tail.
 
     Raises:
       ValueError: cv or a mean is not positive.
@@ -216,16 +216,16 @@ def lognormal(cv: float = 0.5, mean: float | Sequence[float] = 1.0) -> ServiceTi
 
 
 def pareto(shape: float = 2.5, mean: float | Sequence[float] = 1.0) -> ServiceTime:
-    """Pareto tasks, P(W > w) ~ w^-shape: a few take very long. The shape must exceed 1 for the mean to exist.
+    """Pareto times, P(W > w) ~ w^-shape: a heavy tail, with a finite mean only for shape > 1.
 
     Raises:
-      ValueError: shape is not above 1, or a mean is not positive.
+      ValueError: shape is not greater than 1, or a mean is not positive.
 
     >>> import asyncflax
     >>> asyncflax.queues.pareto()
     pareto(shape=2.5, mean=1.0)
     """
-    shape = _check.scalar("shape", shape, low=1.0, exclusive_low=True, hint=" A mean exists beyond 1 only.")
+    shape = _check.scalar("shape", shape, low=1.0, exclusive_low=True, hint=" The mean is finite only above 1.")
     return ServiceTime(
         f"pareto({shape=}, {mean=})",
         _equal_machines(mean),
@@ -242,11 +242,11 @@ def stragglers(
 ) -> ServiceTime:
     """Workers 0..num_slow-1 are `slowdown` times slower than `service_time` (default: gamma with cv 0.1).
 
-    How many are slow is a number (default 1), or a share of the workers, rounded up.
+    Pass the number of slow workers (default 1), or their share of the workers, rounded up.
 
     Raises:
-      ValueError: num_slow is negative, slowdown not positive, or share outside of [0, 1]; both are given. `simulate`
-        refuses more slow workers than there are.
+      ValueError: num_slow is negative, slowdown not positive, share outside of [0, 1], or both num_slow and share are
+        given; in `simulate`, num_slow exceeds the number of workers.
 
     Source: said of Shi et al. 2024 (arXiv:2407.19234): 1 of 16 or 4 of 64 workers about ten times slower.
 
@@ -258,7 +258,7 @@ def stragglers(
     array([5., 5., 1.])
     """
     if num_slow is not None and share is not None:
-        raise ValueError(f"num_slow={num_slow} and share={share} exclude each other; keep one.")
+        raise ValueError(f"num_slow={num_slow} and share={share} are mutually exclusive; pass one.")
     if share is None:
         num_slow = _check.integer("num_slow", 1 if num_slow is None else num_slow, 0)
         count, what = lambda num_workers: num_slow, f"{num_slow}"
@@ -267,7 +267,7 @@ def stragglers(
         count, what = lambda num_workers: math.ceil(round(share * num_workers, 9)), f"{share:g} M"
     slowdown = _check.scalar("slowdown", slowdown, low=0.0, exclusive_low=True)
     base = gamma(0.1) if service_time is None else service_time
-    _check.instance("service_time", base, ServiceTime, "a law of asyncflax.queues")
+    _check.instance("service_time", base, ServiceTime, "a ServiceTime of asyncflax.queues")
 
     def machine(rng: np.random.Generator, num_workers: int) -> np.ndarray:
         slow = count(num_workers)
@@ -287,22 +287,22 @@ def simulate(
     max_staleness: int | None = None,
     policy: str | None = None,
 ) -> Trace:
-    """The trace of `num_workers` asynchronous workers until the server has made `num_updates` updates.
+    """Simulates `num_workers` asynchronous workers until the server has made `num_updates` updates.
 
     Args:
-      num_workers: M, one gradient in flight each.
+      num_workers: M, each with one gradient in flight.
       num_updates: T, the number of events.
-      service_time: the law of the time that one gradient takes.
-      seed: everything random follows from it.
-      max_staleness: no gradient staler than this is applied; None applies all.
-      policy: what happens to gradients that would be too stale. 'restart' (the default) stops a worker as soon as its
-        gradient can only be too stale, and starts it on the newest version; 'discard' lets it finish, rejects the
-        gradient and starts it anew. Rejected work never enters the trace: versions count accepted updates. The
-        threshold R of Ringmaster ASGD (arXiv:2501.16168) is max_staleness + 1.
+      service_time: the distribution of the time of one gradient.
+      seed: determines all random draws.
+      max_staleness: gradients staler than this are not applied; None applies all.
+      policy: what to do with gradients that would be too stale. 'restart' (the default) restarts a worker on the newest
+        version as soon as its gradient is bound to be too stale; 'discard' lets it finish and rejects the gradient.
+        Rejected gradients are not in the trace: versions count accepted updates. The threshold R of Ringmaster ASGD
+        (arXiv:2501.16168) is max_staleness + 1.
 
     Raises:
-      ValueError: a number below its minimum, an unknown policy or one without max_staleness, or a service-time law that
-        does not fit num_workers or draws times that are negative, not finite or all zero.
+      ValueError: a number is below its minimum, the policy is unknown or lacks max_staleness, or service_time does not
+        fit num_workers or draws times that are negative, not finite or all zero.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Ringmaster ASGD (arXiv:2501.16168) for restarts.
 
@@ -320,7 +320,7 @@ def simulate(
     if policy is not None:
         _check.choice("policy", policy, ("restart", "discard"))
         if max_staleness is None:
-            raise ValueError(f"policy={policy!r} needs max_staleness: which gradients are too stale?")
+            raise ValueError(f"policy={policy!r} needs max_staleness.")
     if max_staleness is None:
         _need_trace(num_workers, 2000, num_updates, 120)
         return _merge(_Tasks(service_time, num_workers, seed), num_updates)
@@ -330,11 +330,10 @@ def simulate(
 
 
 def barrier(*, num_workers: int, num_updates: int, service_time: ServiceTime, seed: int = 0) -> Trace:
-    """Synchronous rounds, for comparison: M gradients read the same version, then all workers start again together.
+    """Synchronous rounds, for comparison: all M workers read the same version and wait for the slowest.
 
     An event is one gradient, so `num_updates` counts gradients and a server step takes M of them (see
-    `algorithms.ssgd`). The M events of a round stand in order of arrival; the next round starts when the slowest has
-    arrived.
+    `algorithms.ssgd`). The events of a round are in order of arrival.
 
     Example:
       >>> import asyncflax
@@ -362,15 +361,15 @@ def _gamma_tasks(cv: float) -> Callable[[np.random.Generator, int], np.ndarray]:
     return lambda rng, n: rng.standard_gamma(shape, n) / shape
 
 
-_SHORTEST = np.finfo(np.float64).tiny  # seconds that still have all digits
-_MANY = 16  # how many tasks are drawn at once at least, where many are needed
+_SHORTEST = np.finfo(np.float64).tiny  # seconds, the smallest with full precision
+_MANY = 16  # the smallest block of tasks drawn at once, if many are needed
 
 
 class _Tasks:
-    """The service times of all workers; those of worker i come from the stream [seed, i + 1]."""
+    """The service times of all workers; worker i draws from the stream [seed, i + 1]."""
 
     def __init__(self, service_time: ServiceTime, num_workers: int, seed: int):
-        _check.instance("service_time", service_time, ServiceTime, "a law of asyncflax.queues such as exponential()")
+        _check.instance("service_time", service_time, ServiceTime, "a ServiceTime such as queues.exponential()")
         seed = _check.integer("seed", seed, 0, None)
         self.law = service_time
         self.mean = mean_seconds(service_time, num_workers, seed)
@@ -385,46 +384,46 @@ class _Tasks:
         """The next n service times of a worker, in seconds."""
         factors = np.asarray(self.law.task(self._streams[worker], n))
         if factors.shape != (n,) or not np.all((factors >= 0) & np.isfinite(factors)):
-            raise ValueError(f"task of {self.law} must give {n} non-negative numbers, got {_check.shown(factors)}.")
+            raise ValueError(f"task of {self.law} must return {n} non-negative numbers, got {_check.shown(factors)}.")
         seconds = self.mean[worker] * factors
         if n >= _MANY and not seconds.any():
-            raise ValueError(f"task of {self.law} gave {n} zeros in a row: with such work time never passes.")
+            raise ValueError(f"task of {self.law} returned {n} zeros in a row, so time would not advance.")
         return seconds
 
     def one_by_one(self, worker: int) -> Iterator[float]:
-        """The service times of a worker, in seconds, without end."""
+        """An endless iterator over a worker's service times, in seconds."""
         while True:
             yield from self.draw(worker, 256).tolist()
 
 
 def _need_trace(num_workers: int, of_worker: int, num_updates: int, of_update: int) -> None:
-    """Refuses more workers or updates than fit into memory, by the bytes that one of them takes."""
+    """Raises if workers or updates do not fit into memory, given the bytes of one."""
     _memory.need("num_workers", num_workers, of_worker * num_workers, "their service times")
     _memory.need("num_updates", num_updates, of_worker * num_workers + of_update * num_updates, "the trace")
 
 
-@np.errstate(over="ignore")  # the horizon, or the trace, refuses what is infinite
+@np.errstate(over="ignore")  # infinite times raise below or in Trace
 def _merge(tasks: _Tasks, num_updates: int) -> Trace:
     """Without restarts the workers are independent renewal processes: sum their service times and merge by time.
 
-    All finish times up to a horizon are drawn. It begins as the mean time of the updates and grows until there are
-    enough of them. Where that is far too much, as in laws of which the mean is a few enormous times, it shrinks to what
-    the times that are known bear: no worker makes more than all the updates, nor do all together.
+    All finish times up to a horizon are drawn. It starts at the expected time of the updates and grows until there are
+    enough of them. If it is far too late, as for heavy tails, it shrinks to the time by which the finish times drawn so
+    far already contain all updates.
     """
     finish = [np.zeros(1) for _ in range(tasks.num_workers)]  # finish times, from a start at 0
     fastest = tasks.mean.min()
     horizon = num_updates * fastest / np.sum(fastest / tasks.mean)
-    until = lambda times: int(np.searchsorted(times, horizon, side="right")) - 1  # how many updates by the horizon
+    until = lambda times: int(np.searchsorted(times, horizon, side="right")) - 1  # the number of updates by the horizon
     while True:
         if not np.isfinite(horizon):
-            raise ValueError(f"service_time={tasks.law} takes too long: {num_updates} updates end beyond a double.")
+            raise ValueError(f"service_time={tasks.law} takes too long: {num_updates} updates overflow a double.")
         counts, total = [], 0
         for i in range(tasks.num_workers):
             while finish[i][-1] <= horizon and len(finish[i]) <= num_updates:
                 made = len(finish[i]) - 1
                 n = int((horizon - finish[i][-1]) / tasks.mean[i] * 1.05) + _MANY
                 seconds = tasks.draw(i, max(min(n, num_updates - made), made // 4, _MANY))
-                # One running sum from the start, so that the rounding does not depend on the horizon.
+                # A single running sum, so that rounding does not depend on the horizon.
                 more = np.cumsum(np.concatenate([finish[i][-1:], seconds]))[1:]
                 finish[i] = np.concatenate([finish[i], more])
             horizon = min(horizon, finish[i][num_updates]) if len(finish[i]) > num_updates else horizon
@@ -441,21 +440,21 @@ def _merge(tasks: _Tasks, num_updates: int) -> Trace:
     counts = [until(times) for times in finish]
     time = np.concatenate([times[1 : 1 + n] for times, n in zip(finish, counts, strict=True)])
     worker = np.repeat(np.arange(tasks.num_workers, dtype=np.int32), counts)
-    order = np.argsort(time, kind="stable")  # the workers stand in order of id: ties go to the lower one
+    order = np.argsort(time, kind="stable")  # sorted by worker id, so ties go to the lower one
     event = np.empty(len(order), np.int64)
     event[order] = np.arange(len(order))
-    # A worker reads the version that its previous update made, at first version 0.
+    # A worker reads the version produced by its previous update, first version 0.
     read_version = np.where(np.diff(worker, prepend=-1) == 0, np.roll(event, 1) + 1, 0)
     first = order[:num_updates]
     return Trace(worker[first], read_version[first], time[first], tasks.num_workers)
 
 
 def _serve(tasks: _Tasks, num_updates: int, max_staleness: int, *, restart: bool) -> Trace:
-    """The event loop, for policies under which a worker's start depends on the others."""
+    """The event loop for policies under which a worker's start depends on the others."""
     seconds = [tasks.one_by_one(i) for i in range(tasks.num_workers)]
     read = [0] * tasks.num_workers  # the version on which each worker computes
-    job = [0] * tasks.num_workers  # counts a worker's starts: a delivery of an earlier job is void
-    readers: dict[int, list[int]] = {}  # who started on a version, where restarts need it
+    job = [0] * tasks.num_workers  # counts a worker's starts; deliveries of earlier jobs are void
+    readers: dict[int, list[int]] = {}  # the workers that started on a version, for restarts
     heap: list[tuple[float, int, int]] = []
     worker, read_version, time = [], [], []
 

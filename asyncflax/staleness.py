@@ -1,8 +1,8 @@
-"""Staleness laws: how many updates old is the version on which a gradient was computed?
+"""Staleness distributions: how many updates old the version is on which a gradient was computed.
 
-A law is its probability mass function q_l = P(tau = l), kept as a table that ends where the rest weighs less than one
-rounding error of a double. From it follow traces for the engine (`StalenessLaw.trace`: eq. 5 of the paper, drawn before
-the run) and draws inside a jitted loop (`StalenessLaw.sample`: for rings and for `delay_gradients`).
+A distribution is its probability mass function q_l = P(tau = l), stored as a table that is cut off where the tail is
+below double precision. It generates traces for the engine (`StalenessLaw.trace`, eq. 5 of the paper) and samples inside
+a jitted loop (`StalenessLaw.sample`, for rings and `delay_gradients`).
 
 Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 5 and Theorem 3.
 """
@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 _LARGEST_TABLE = 2**24
-_MEAN_TOLERANCE = 1e-6  # relative, of what a table leaves out and rounding
-NEGLIGIBLE_MASS = 1e-6  # what a store of past versions may cut off a law without being told
+_MEAN_TOLERANCE = 1e-6  # relative, for the truncated tail and rounding
+NEGLIGIBLE_MASS = 1e-6  # tail mass that a store of past versions may truncate by default
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -40,14 +40,14 @@ class StalenessLaw:
     """The distribution of the staleness tau, in server updates.
 
     Attributes:
-      name: how it was made, for people to read.
-      table: float64 [K + 1], table[l] = q_l = P(tau = l); beyond K the probability is 0.
+      name: how it was constructed, for display.
+      table: float64 [K + 1], table[l] = q_l = P(tau = l); the probability beyond K is 0.
       mean: E tau, in closed form.
 
     Raises:
-      TypeError: name is no text, or a number is none.
-      ValueError: an entry of the table is negative or not finite, the entries do not sum to 1 within 1e-9, or the mean
-        is not that of the table.
+      TypeError: `name` is not a str, or an entry or the mean is not a number.
+      ValueError: an entry is negative or not finite, the entries do not sum to 1 within 1e-9, or the mean is not the
+        table's.
 
     Example:
       >>> import asyncflax
@@ -75,7 +75,7 @@ class StalenessLaw:
         object.__setattr__(self, "mean", _check.scalar("mean", self.mean, low=0.0))
         of_table = float(np.sum(np.arange(len(table)) * table))
         if abs(self.mean - of_table) > _MEAN_TOLERANCE * (1.0 + of_table):
-            raise ValueError(f"mean must be that of the table, {of_table:.9g}, got mean={self.mean!r}.")
+            raise ValueError(f"mean must match the table's, {of_table:.9g}, got mean={self.mean!r}.")
 
     def __repr__(self) -> str:
         return self.name
@@ -111,10 +111,10 @@ class StalenessLaw:
         """P(tau = staleness) for integers of any shape; float64.
 
         Args:
-          staleness: int [...]; of what is negative or beyond the table the probability is 0.
+          staleness: int [...]; the probability outside of the table is 0.
 
         Raises:
-          TypeError: it is no integer.
+          TypeError: a value is not an integer.
 
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 3).pmf([0, 3, 4])
@@ -127,13 +127,13 @@ class StalenessLaw:
         return np.where(inside, self.table[np.where(inside, k, 0).astype(np.int64)], 0.0)
 
     def tail(self, staleness: int) -> float:
-        """P(tau > staleness): the mass that a store of versions 0..staleness old does not hold.
+        """P(tau > staleness): the probability that a store of the newest staleness + 1 versions misses.
 
         Args:
-          staleness: k >= -1; P(tau > -1) is everything.
+          staleness: k >= -1; P(tau > -1) = 1.
 
         Raises:
-          TypeError, ValueError: it is no integer, or below -1.
+          TypeError, ValueError: it is not an integer, or below -1.
 
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 3).tail(1)
@@ -142,13 +142,13 @@ class StalenessLaw:
         return float(np.sum(self.table[_check.integer("staleness", staleness, -1) + 1 :][::-1]))
 
     def bound(self, mass: float = NEGLIGIBLE_MASS) -> int:
-        """The smallest k with P(tau > k) <= mass: the staleness up to which a store has to reach.
+        """The smallest k with P(tau > k) <= mass: the largest staleness that a store must cover.
 
         Args:
           mass: in [0, 1].
 
         Raises:
-          TypeError, ValueError: it is no number, or out of its range.
+          TypeError, ValueError: it is not a number, or out of range.
 
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 14).bound(), asyncflax.staleness.geometric(7.0).bound()
@@ -159,9 +159,9 @@ class StalenessLaw:
         return int(np.argmax(tails[1:] <= mass))
 
     def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Independent draws as int32 of `shape`, inside or outside of jit.
+        """Independent samples, int32 of `shape`; jittable.
 
-        The uniform numbers behind them have the resolution of JAX's default float: 2^-23 of probability in float32.
+        Probabilities are resolved to the precision of JAX's default float, 2^-23 in float32.
 
         >>> import asyncflax, jax
         >>> asyncflax.staleness.constant(3).sample(jax.random.key(0), (2,))
@@ -170,7 +170,7 @@ class StalenessLaw:
         _check.key("key", key)
         shape = tuple(_check.integers("shape", shape, 0))
         uniforms = jax.random.uniform(key, shape)
-        # P(tau >= k) for k = K..1, which rises: tau is how many exceed u. So small masses keep their digits.
+        # P(tau >= k) for k = K..1 increases; tau is the number that exceed u. Small tails keep full precision.
         tails = jnp.asarray(np.cumsum(self.table[::-1])[:-1], uniforms.dtype)
         return self.maximum - jnp.searchsorted(tails, uniforms, side="right").astype(jnp.int32)
 
@@ -185,18 +185,17 @@ class StalenessLaw:
     ) -> Trace:
         """A trace of `num_updates` events with independent staleness.
 
-        A version may be read never, once or often. Nothing says who reads it: worker ids, where a method wants them,
-        are assigned afterwards and are independent of the staleness. A longer trace of the same seed begins with the
-        shorter.
+        A version may be read never, once or several times. Worker ids are assigned independently of the staleness, for
+        methods that need them. A longer trace with the same seed extends the shorter one.
 
         Args:
           num_updates: the number of events T.
-          seed: everything random follows from it.
-          num_workers: how many ids to assign.
+          seed: determines all random draws.
+          num_workers: the number of worker ids.
           assign: 'uniform' (independent draws) or 'round_robin'.
-          before_start: what happens when tau > t, before enough versions exist. 'clamp' reads version 0 (the history is
-            constant at the initial parameters). 'drop' makes no update: the trace then holds the updates that were
-            made, and `time` holds the tick of each.
+          before_start: what to do if tau > t, before enough versions exist. 'clamp' reads version 0 (the history is
+            constant at the initial parameters). 'drop' skips the update: the trace contains only the updates made, and
+            `time` the tick of each.
 
         Example:
           >>> import asyncflax
@@ -224,11 +223,11 @@ class StalenessLaw:
 
     def _draw(self, size: int, seed: int) -> np.ndarray:
         uniforms = np.random.default_rng([seed, 0]).random(size)
-        # The right end of the table is open: rounding must not lead beyond it.
+        # Rounding of the cumulative sum must not lead beyond the table.
         return np.minimum(np.searchsorted(np.cumsum(self.table), uniforms, side="right"), self.maximum)
 
     def _drop_before_start(self, num_updates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        # After `maximum` ticks every draw finds its version, so that many more draws are always enough.
+        # From tick `maximum` on every version exists, so this many extra draws always suffice.
         draws = self._draw(num_updates + self.maximum, seed)
         ticks = np.arange(len(draws))
         made = draws <= ticks
@@ -238,7 +237,7 @@ class StalenessLaw:
 
 
 def constant(staleness: int) -> StalenessLaw:
-    """tau = staleness, always (after the first updates): round robin among staleness + 1 equal workers.
+    """tau = staleness (after the first updates): round robin among staleness + 1 equal workers.
 
     Raises:
       ValueError: staleness is negative.
@@ -257,8 +256,8 @@ def constant(staleness: int) -> StalenessLaw:
 def pipeline(num_stages: int) -> tuple[int, ...]:
     """The staleness of each stage of a pipeline without flushes: tau = P - 1 - stage, for stages 0 to P - 1.
 
-    The first stage waits for the gradient to come back through all the others, the last one has it at once. The tuple
-    is what `transforms.delay_gradients` and `transforms.store_versions` take with `labels=`, a tree of stage numbers.
+    The gradient reaches the first stage after passing through all others, and the last stage immediately. Pass the
+    tuple to `transforms.delay_gradients` or `transforms.store_versions` with `labels=`, a tree of stage numbers.
 
     Args:
       num_stages: P >= 1.
@@ -278,7 +277,7 @@ def pipeline(num_stages: int) -> tuple[int, ...]:
 
 
 def uniform(low: int, high: int) -> StalenessLaw:
-    """Every integer in low..high, both included, with equal probability.
+    """Uniform on the integers low..high, inclusive.
 
     Raises:
       ValueError: low is negative, or high is below low.
@@ -295,9 +294,9 @@ def uniform(low: int, high: int) -> StalenessLaw:
 
 
 def geometric(mean: float) -> StalenessLaw:
-    """q_l = (1 - mu) mu^l with implicit momentum mu = mean / (1 + mean): asynchrony that acts as momentum.
+    """q_l = (1 - mu) mu^l, which acts as an implicit momentum of mu = mean / (1 + mean).
 
-    With M workers and exponential work, mean = M - 1 and mu = 1 - 1/M.
+    With M workers and exponential service times, mean = M - 1 and mu = 1 - 1/M.
 
     Source: Mitliagkas et al. 2016, Theorems 3 and 5.
 
@@ -328,7 +327,7 @@ def poisson(mean: float) -> StalenessLaw:
 
 
 def negative_binomial(mean: float, shape: float) -> StalenessLaw:
-    """A Poisson whose rate is gamma distributed with `shape`: shape 1 is geometric, shape to infinity is Poisson.
+    """A Poisson with gamma distributed rate: `shape` 1 is geometric, the limit of infinite shape is Poisson.
 
     Var tau = mean + mean^2 / shape.
 
@@ -351,7 +350,7 @@ def negative_binomial(mean: float, shape: float) -> StalenessLaw:
 
 
 def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
-    """The law with P(tau = l) = pmf[l], for example a histogram of measured staleness.
+    """The distribution with P(tau = l) = pmf[l], for example a histogram of measured staleness.
 
     Raises:
       ValueError: an entry is negative or not finite, or the entries do not sum to 1 within 1e-9.
@@ -367,12 +366,12 @@ def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
 
 
 def _need_table(name: str, largest: int) -> None:
-    """A table up to the largest staleness, and what a law computes from it."""
-    _memory.need(name, largest, 40 * largest, "the table of the law")
+    """Raises if a table up to the largest staleness does not fit into memory."""
+    _memory.need(name, largest, 40 * largest, "the table of the distribution")
 
 
 def _from_ratio(name: str, first: float, ratio: Callable[[np.ndarray], np.ndarray], mean: float) -> StalenessLaw:
-    """The table with q_0 = first and q_k = ratio(k) q_{k-1}, up to where the rest is below rounding."""
+    """The table with q_0 = first and q_k = ratio(k) q_{k-1}, cut off where the tail is below rounding."""
     if mean == 0.0:
         return StalenessLaw(name, np.ones(1), 0.0)
     size = 64
@@ -380,9 +379,9 @@ def _from_ratio(name: str, first: float, ratio: Callable[[np.ndarray], np.ndarra
         k = np.arange(1, size)
         table = first * np.cumprod(np.concatenate([[1.0], ratio(k)]))
         tails = np.cumsum(table[::-1])[::-1]
-        # The terms that are left out fall at least geometrically once the ratio is below 1.
+        # Once the ratio is below 1, the remaining terms decrease at least geometrically.
         last_ratio = ratio(np.array([size]))[0]
         if last_ratio < 1 and table[-1] / (1 - last_ratio) < 2.0**-56:
             return StalenessLaw(name, table[: int(np.argmax(tails < 2.0**-54)) or size], mean)
         size *= 2
-    raise ValueError(f"{name} reaches beyond a staleness of {_LARGEST_TABLE:,}; take a smaller mean={mean:g}.")
+    raise ValueError(f"{name} reaches beyond a staleness of {_LARGEST_TABLE:,}; use a smaller mean than {mean:g}.")

@@ -1,8 +1,8 @@
-"""Asynchrony as data: which worker delivers when, and on which version it computed.
+"""Asynchrony as data: which worker delivers each gradient, and which version it was computed on.
 
-Time t counts server updates and version v is what the server hands out after v updates; version 0 are the initial
-parameters. Event t takes version t to version t + 1. A trace comes from a staleness law (`asyncflax.staleness`), from
-an event-driven queue of workers (`asyncflax.queues`) or from a recording of a really asynchronous run.
+Time t counts server updates, and version v is the server's parameters after v updates; version 0 is the initial ones.
+Event t turns version t into version t + 1. A trace comes from a staleness distribution (`asyncflax.staleness`), an
+event-driven queue of workers (`asyncflax.queues`) or the recording of a real asynchronous run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asyncflax import _check, _memory
 from asyncflax._files import sign, verified, write_atomically
 
 _FORMAT = 1  # the version of the file format
-_ARRAYS = {"format", "num_workers", "worker", "read_version"}  # in a file; time may be there as well
+_ARRAYS = {"format", "num_workers", "worker", "read_version"}  # of a file; time is optional
 _OF_EVENTS = ("worker", "read_version", "time")
 
 
@@ -30,15 +30,15 @@ class Trace:
     """The events of one asynchronous run: T gradients in the order in which the server applied them.
 
     Args:
-      worker: int [T], who delivers event t, in 0..num_workers-1.
+      worker: int [T], the worker that delivers event t, in 0..num_workers-1.
       read_version: int [T], the version on which the gradient of event t was computed, in 0..t.
-      time: float [T] or None, when the server applies event t, in simulated seconds; never decreasing.
+      time: float [T] or None, when the server applies event t, in simulated seconds; non-decreasing.
       num_workers: the number of workers; by default the largest id + 1.
 
-    The arrays are copied, stored as int32 and float64, and are read-only.
+    The arrays are copied to read-only int32 and float64 arrays.
 
     Raises:
-      ValueError: names the first bad event and its values.
+      ValueError: an event is invalid; the message names the first one and its values.
 
     Example:
       >>> import asyncflax
@@ -62,7 +62,9 @@ class Trace:
         worker = _integers("worker", self.worker)
         read_version = _integers("read_version", self.read_version)
         if len(worker) != len(read_version):
-            raise ValueError(f"worker has {len(worker)} events, read_version has {len(read_version)}; they must agree.")
+            raise ValueError(
+                f"worker has {len(worker)} events, read_version has {len(read_version)}; the lengths must match."
+            )
         if len(worker) == 0:
             raise ValueError("worker must have at least one event, got none.")
         if len(worker) > _check.LARGEST:
@@ -117,14 +119,14 @@ class Trace:
 
     @property
     def staleness(self) -> np.ndarray:
-        """int32 [T]: tau_t = t - read_version[t] >= 0, in server updates; 0 is fresh."""
+        """int32 [T]: tau_t = t - read_version[t] >= 0, in server updates; 0 means fresh."""
         return np.arange(len(self), dtype=np.int32) - self.read_version
 
     def prefix(self, num_events: int) -> Trace:
-        """The first `num_events` events as a trace of their own.
+        """The trace of the first `num_events` events.
 
         Raises:
-          ValueError: there are fewer.
+          ValueError: the trace is shorter.
 
         Example:
           >>> import asyncflax
@@ -138,7 +140,7 @@ class Trace:
         return Trace(self.worker[:num_events], self.read_version[:num_events], time, self.num_workers)
 
     def summary(self) -> dict[str, float]:
-        """Figures that describe the asynchrony: counts, moments and quantiles of the staleness, events per second.
+        """Summary statistics: counts, moments and quantiles of the staleness, events per second.
 
         >>> import asyncflax
         >>> trace = asyncflax.staleness.constant(3).trace(num_updates=100)
@@ -159,12 +161,10 @@ class Trace:
         return figures
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Writes the trace to `path` (.npz, compressed) with a format version and a hash of all that is in the file.
-
-        The file appears whole or not at all.
+        """Writes the trace atomically to `path` (.npz, compressed), with a format version and a checksum.
 
         Raises:
-          FileExistsError: there is a file already and `overwrite` was not asked for.
+          FileExistsError: the file exists and `overwrite` is False.
         """
         path, overwrite = _check.path("path", path), _check.boolean("overwrite", overwrite)
         if path.exists() and not overwrite:
@@ -175,12 +175,12 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """Reads what `save` wrote.
+        """Loads a trace written by `save`.
 
-        Nothing in the file is executed, and nothing is unpacked before its size is known.
+        Nothing in the file is executed, and its size is checked before it is unpacked.
 
         Raises:
-          FileNotFoundError: there is no such file.
+          FileNotFoundError: the file does not exist.
           ValueError: the file is corrupted, was not written by `save`, has a newer format, or does not fit in memory.
 
         Example:
@@ -192,12 +192,12 @@ class Trace:
         """
         path = pathlib.Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no trace at {path}; give the path of a file that Trace.save wrote.")
+            raise FileNotFoundError(f"no trace at {path}; pass the path of a file written by Trace.save.")
         try:
             content = _unpack(path)
         except (OSError, MemoryError, _TooLargeError):
             raise
-        except Exception as error:  # whatever the readers of zip and npy come to
+        except Exception as error:  # the readers of zip and npy may raise anything
             raise ValueError(
                 f"{path} is corrupted or not a trace ({error}); restore it from a copy, or save the trace again."
             ) from error
@@ -223,11 +223,11 @@ class Trace:
 
 
 class _TooLargeError(ValueError):
-    """A file holds more than the memory of this machine."""
+    """A file does not fit into memory."""
 
 
 def _unpack(path: pathlib.Path) -> dict[str, Any]:
-    """The arrays of a file by name; it is made up of those of a trace, which have one length and fit in memory."""
+    """The arrays of a file by name, after checking their names, shapes and sizes."""
     memory = _memory.available()
     _refuse_larger(path, path.stat().st_size, memory)
     archive = verified(path.read_bytes())
@@ -252,7 +252,7 @@ def _unpack(path: pathlib.Path) -> dict[str, Any]:
 
 def _refuse_larger(path: pathlib.Path, size: int, memory: int | None) -> None:
     if memory is not None and size > memory:
-        raise _TooLargeError(f"{path} holds {size:,} bytes, more than the {memory:,} of memory that are available.")
+        raise _TooLargeError(f"{path} holds {size:,} bytes, more than the {memory:,} bytes of available memory.")
 
 
 def _integers(name: str, values: object) -> np.ndarray:

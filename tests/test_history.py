@@ -68,7 +68,7 @@ def test_a_ring_can_be_vmapped():
 def test_clipping_is_asked_for_and_said():
     law = staleness.constant(5)
     with pytest.raises(
-        ValueError, match=r"capacity=3 is too small for constant\(5\).*Take capacity=6, or beyond='clip'"
+        ValueError, match=r"capacity=3 is too small for constant\(5\).*Use capacity=6, or beyond='clip'"
     ):
         Ring(3).sample(Ring(3).init(jnp.zeros(())), law, jax.random.key(0))
     ring = Ring(3, beyond="clip")
@@ -101,14 +101,14 @@ def test_clipping_is_asked_for_and_said():
         (
             lambda: Ring(4).push(Ring(4).init({"w": jnp.zeros(3)}), {"w": jnp.ones(2)}),
             ValueError,
-            r"params\['w'\] must have the shape of what the ring was made for, \(3,\); got \(2,\)",
+            r"params\['w'\] must have the shape of the ring's template, \(3,\); got \(2,\)",
         ),
         (
             lambda: Ring(4).push(Ring(4).init(jnp.zeros(3, int)), jnp.ones(3)),
             TypeError,
             "the ring holds int64, got float64",
         ),
-        (lambda: Ring(4).check(3.0), TypeError, "law must be a law of asyncflax.staleness, got 3.0"),
+        (lambda: Ring(4).check(3.0), TypeError, "law must be a distribution of asyncflax.staleness, got 3.0"),
     ],
 )
 def test_bad_input_is_one_clear_error(call, error, message):

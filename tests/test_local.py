@@ -84,7 +84,7 @@ def test_workers_without_a_number_of_steps_are_refused():
     with pytest.raises(ValueError, match=r"gradient_fn was made for num_workers=2, the trace has worker 3\."):
         asyncflax.run(asyncflax.algorithms.asgd(0.0), worker, SOFTMAX_PARAMS, TRACE, BATCHES)
     context = {"key": jax.random.key(0), "event": 0, "model_state": None}
-    with pytest.raises(ValueError, match=r"steps must hold one number a worker, got \[3, 1\] and worker=2"):
+    with pytest.raises(ValueError, match=r"steps must have one number per worker, got \[3, 1\] and worker=2"):
         worker(SOFTMAX_PARAMS, BATCHES[0], worker=2, **context)
     traced = jax.jit(lambda i: worker(SOFTMAX_PARAMS, BATCHES[0], worker=i, **context))
     for i, is_there in ((1, True), (2, False)):
@@ -138,9 +138,9 @@ def test_steps_by_speed():
         (lambda: local.local_sgd(gradient_fn, "sgd", 1), TypeError, "optimizer must be an optax.GradientTransf"),
         (lambda: local.local_sgd(gradient_fn, optax.sgd(0.1), 0), ValueError, "steps must be an integer >= 1, got st"),
         (lambda: local.local_sgd(gradient_fn, optax.sgd(0.1), [2, 0]), ValueError, "steps must be an integer >= 1"),
-        (lambda: local.local_sgd(gradient_fn, optax.sgd(0.1), []), ValueError, "steps must hold one number a worker"),
+        (lambda: local.local_sgd(gradient_fn, optax.sgd(0.1), []), ValueError, "steps must have one number per worker"),
         (lambda: local.steps_by_speed([1.0, 0.0], 2), ValueError, "speeds must be finite and in"),
-        (lambda: local.steps_by_speed(1.0, 2), ValueError, "speeds must hold one number a worker, got 1.0"),
+        (lambda: local.steps_by_speed(1.0, 2), ValueError, "speeds must have one number per worker, got 1.0"),
         (lambda: local.steps_by_speed([1.0], 0), ValueError, "steps must be an integer >= 1"),
     ],
 )

@@ -183,14 +183,18 @@ def custom(task, machine=np.ones):
         ({"num_workers": 0}, ValueError, "num_workers must be an integer >= 1, got num_workers=0"),
         ({"num_workers": 2.5}, TypeError, "num_workers must be a concrete integer, got 2.5"),
         ({"num_updates": 0}, ValueError, "num_updates must be an integer >= 1"),
-        ({"service_time": "exponential"}, TypeError, "service_time must be a law of asyncflax.queues"),
+        ({"service_time": "exponential"}, TypeError, "service_time must be a ServiceTime"),
         ({"seed": -1}, ValueError, "seed must be an integer >= 0"),
         ({"policy": "discard"}, ValueError, "policy='discard' needs max_staleness"),
-        ({"service_time": custom(lambda n: np.full(n, np.nan))}, ValueError, "task of mine must give .* non-negative"),
-        ({"service_time": custom(lambda n: -np.ones(n))}, ValueError, "task of mine must give .* non-negative"),
-        ({"service_time": custom(lambda n: np.ones(3))}, ValueError, "task of mine must give"),
-        ({"service_time": custom(np.zeros)}, ValueError, "zeros in a row: with such work time never passes"),
-        ({"service_time": custom(np.ones, np.zeros)}, ValueError, "machine of mine must give 4 positive numbers"),
+        (
+            {"service_time": custom(lambda n: np.full(n, np.nan))},
+            ValueError,
+            "task of mine must return .* non-negative",
+        ),
+        ({"service_time": custom(lambda n: -np.ones(n))}, ValueError, "task of mine must return .* non-negative"),
+        ({"service_time": custom(lambda n: np.ones(3))}, ValueError, "task of mine must return"),
+        ({"service_time": custom(np.zeros)}, ValueError, "zeros in a row, so time would not advance"),
+        ({"service_time": custom(np.ones, np.zeros)}, ValueError, "machine of mine must return 4 positive numbers"),
         ({"max_staleness": -1}, ValueError, "max_staleness must be an integer >= 0"),
         ({"max_staleness": 3, "policy": "cancel"}, ValueError, "policy must be one of 'restart', 'discard'"),
         ({"service_time": queues.exponential([1.0, 2.0])}, ValueError, "mean has 2 values for num_workers=4"),
@@ -209,10 +213,10 @@ def test_bad_input_is_one_clear_error(call, error, message):
         (lambda: queues.gamma(-0.1), "cv must be finite and in"),
         (lambda: queues.gamma(np.inf), "cv must be finite"),
         (lambda: queues.lognormal(0.0), "cv must be finite"),
-        (lambda: queues.pareto(1.0), "A mean exists beyond 1 only"),
+        (lambda: queues.pareto(1.0), "The mean is finite only above 1"),
         (lambda: queues.heterogeneous_gamma(machine_cv=0), "machine_cv must be finite"),
         (lambda: queues.stragglers(1, 0.0), "slowdown must be finite"),
-        (lambda: queues.stragglers(1, 10.0, 2.0), "service_time must be a law of asyncflax.queues"),
+        (lambda: queues.stragglers(1, 10.0, 2.0), "service_time must be a ServiceTime"),
         (lambda: queues.gamma(cv=[0.1, 0.2]), "cv must be a single concrete number"),
     ],
 )
@@ -237,8 +241,8 @@ def test_a_mean_of_a_few_enormous_times_draws_no_more_than_is_needed(shape):
 @pytest.mark.parametrize(
     "law, message",
     [
-        (queues.exponential(5e-324), "must give 2 positive numbers"),
-        (queues.exponential(1e308), "takes too long: 9 updates end beyond a double"),
+        (queues.exponential(5e-324), "must return 2 positive numbers"),
+        (queues.exponential(1e308), "takes too long: 9 updates overflow a double"),
     ],
 )
 def test_times_beyond_the_range_of_a_double_are_refused(law, message):

@@ -116,7 +116,7 @@ def test_identities():
         (lambda: staleness.StalenessLaw("x", np.array([np.nan, 2.0]), 0.0), r"x: pmf\[0\]=nan is not a probability"),
         (
             lambda: staleness.StalenessLaw("x", np.array([0.5, 0.5]), 7.0),
-            "mean must be that of the table, 0.5, got mean=7.0",
+            "mean must match the table's, 0.5, got mean=7.0",
         ),
         (lambda: staleness.uniform(0, 3).bound(-1), "mass must be finite and in"),
         (lambda: staleness.uniform(0, 3).bound(np.nan), "mass must be finite and in"),

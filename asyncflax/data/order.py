@@ -1,4 +1,4 @@
-"""Which examples an event trains on: epoch after epoch, each in an order of its own."""
+"""The order of the training examples: a new random permutation every epoch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["batch_rows"]
 
 
 def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, seed: int = 0) -> np.ndarray:
-    """Which examples the batches of some events hold: epoch after epoch, each in an order of its own.
+    """The examples in the batches of some events, in a new random order every epoch.
 
     Args:
       num_examples: the size of the training set.
-      batch_size: how many examples a batch has; an epoch's last batch is filled up from the next epoch.
+      batch_size: examples per batch; an epoch's last batch is filled up from the next epoch.
       events: a range of event indices, for example `chunk.events`.
-      seed: what the orders follow from.
+      seed: determines the orders.
 
     Returns:
       int32 [len(events), batch_size]. Row i belongs to event events.start + i, whatever the range.
@@ -54,9 +54,9 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice, *, see
     return order[start - offset : stop - offset].reshape(-1, batch_size)
 
 
-@functools.lru_cache(maxsize=4)  # events follow each other, so the next one mostly is of the same epoch
+@functools.lru_cache(maxsize=4)  # consecutive events are mostly of the same epoch
 def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """int32 [num_examples], read-only: the order of an epoch."""
+    """int32 [num_examples], read-only: the permutation of an epoch."""
     order = np.random.default_rng([seed, epoch]).permutation(num_examples).astype(np.int32)
     order.flags.writeable = False
     return order

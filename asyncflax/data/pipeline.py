@@ -1,11 +1,10 @@
-"""Batches of photographs: records are decoded and cropped in the background while the devices compute.
+"""Batches of photographs, decoded and cropped in the background while the devices compute.
 
-The batch of event t depends on the seed and on t alone, down to every crop. So it is the same for other widths and
-meshes, however the rows are divided among processes, with any number of worker processes, and after a stop.
+The batch of event t, crops included, depends only on the seed and on t. So it is the same at every width, on every
+mesh, however rows are sharded, for any number of worker processes and after a resume.
 
-Worker processes, which Grain runs, start as copies of the program without its state: keep what a script does behind
-`if __name__ == "__main__":`. Each takes some seconds to start. Images stay uint8; devices normalise them. Needs grain
-and pillow (extra `train`).
+Grain's worker processes import the main module again, so guard scripts by `if __name__ == "__main__":`. Each takes some
+seconds to start. Images stay uint8; devices normalise them. Needs grain and pillow (extra `train`).
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ from asyncflax.data.order import batch_rows
 
 __all__ = ["Batches", "central_crop", "decode", "evaluation_batches", "event_batches", "random_crop"]
 
-_TRIES = 10  # crops drawn before the central one is taken
+_TRIES = 10  # crops drawn before falling back to the central one
 _SUCCESSORS = 100  # records tried in place of a corrupted one
-_THREADS = 4  # that decode where there are no worker processes; each holds a batch
+_THREADS = 4  # that decode without worker processes; each holds a batch
 
 
 def decode(jpeg: bytes) -> np.ndarray:
-    """The pixels of an encoded image.
+    """Decodes an image.
 
     Args:
-      jpeg: a JPEG file, or a PNG file of 8 bits (ImageNet has one that is named JPEG). Grey ones and CMYK become RGB,
-        transparency and EXIF orientation are ignored.
+      jpeg: a JPEG file, or an 8-bit PNG file (ImageNet has one with the suffix JPEG). Greyscale and CMYK are converted
+        to RGB; transparency and EXIF orientation are ignored.
 
     Returns:
       uint8 [height, width, 3].
 
     Raises:
-      ValueError: it is corrupted, truncated or in another format. Bits that are flipped within the image mostly decode
-        to something, which nobody notices.
+      ValueError: it is corrupted, truncated or in another format. Flipped bits within the image data usually go
+        undetected.
 
     Example:
       >>> from asyncflax.data import pipeline
-      >>> pipeline.decode(b"no image")
+      >>> pipeline.decode(b"not an image")
       Traceback (most recent call last):
         ...
       ValueError: cannot be decoded (neither a JPEG nor a PNG file)
@@ -59,12 +58,12 @@ def decode(jpeg: bytes) -> np.ndarray:
 
     try:
         with Image.open(io.BytesIO(jpeg), formats=["JPEG", "PNG"]) as image:
-            if image.mode[0] in "IF":  # more than 8 bits, which a conversion would cut off
+            if image.mode[0] in "IF":  # more than 8 bits, which a conversion would truncate
                 raise ValueError(f"its pixels have the mode {image.mode}, not 8 bits")
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError("cannot be decoded (neither a JPEG nor a PNG file)") from None
-    except Exception as error:  # whatever a parser may come to with bytes that are not what they should be
+    except Exception as error:  # parsers may raise anything on invalid bytes
         raise ValueError(f"cannot be decoded ({error})") from error
 
 
@@ -77,22 +76,22 @@ def random_crop(
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
 ) -> np.ndarray:
-    """A random part of an image, scaled to a square and mirrored half of the time.
+    """A random crop, scaled to a square and mirrored half of the time.
 
     Args:
       image: uint8 [height, width, 3].
-      generator: where the randomness comes from.
-      size: pixels on a side of the result.
-      area: between which shares of the image's area the part has, uniform.
-      aspect: between which ratios of width to height it has, log-uniform. Parts that do not fit into the image are
-        drawn anew; after ten it is the largest central one.
+      generator: the source of randomness.
+      size: side of the result in pixels.
+      area: range of the crop's share of the image's area, uniform.
+      aspect: range of its ratio of width to height, log-uniform. Crops that do not fit are redrawn; after ten tries the
+        largest central one is taken.
       flip: whether to mirror.
 
     Returns:
       uint8 [size, size, 3]; bilinear, with antialiasing.
 
-    Source: C. Szegedy et al., Going Deeper with Convolutions, 2015 (arXiv:1409.4842), as torchvision's
-      RandomResizedCrop has it.
+    Source: C. Szegedy et al., Going Deeper with Convolutions, 2015 (arXiv:1409.4842), as in torchvision's
+      RandomResizedCrop.
 
     Example:
       >>> import numpy as np
@@ -107,11 +106,11 @@ def random_crop(
 
 
 def central_crop(image: np.ndarray, *, size: int) -> np.ndarray:
-    """The centre of an image whose shorter side is scaled to 256 / 224 of the size, as is usual for tests on ImageNet.
+    """The central crop of an image whose shorter side is scaled to 256 / 224 of `size`, as usual for ImageNet.
 
     Args:
-      image: uint8 [height, width, 3]; not scaled if its shorter side has that length.
-      size: pixels on a side of the result.
+      image: uint8 [height, width, 3]; not scaled if its shorter side already has that length.
+      size: side of the result in pixels.
 
     Returns:
       uint8 [size, size, 3].
@@ -134,18 +133,17 @@ def central_crop(image: np.ndarray, *, size: int) -> np.ndarray:
 
 
 class Batches:
-    """Batches in order, made ahead of time in threads or in worker processes; an iterator that starts anywhere.
+    """An iterator over batches, prefetched by threads or worker processes, that can be repositioned.
 
-    `event_batches` and `evaluation_batches` make them. Close it in the end, or use it in a `with` statement, which ends
-    the workers.
+    Returned by `event_batches` and `evaluation_batches`. Close it, or use it in a `with` statement, to stop workers.
 
     Args:
-      make: batch number -> the batch, a dict of arrays; it is pickled for the workers.
-      num_batches: how many there are.
-      decode_processes: how many processes make them; 0 is threads of this one.
+      make: batch number -> the batch, a dict of arrays; pickled for the workers.
+      num_batches: the number of batches.
+      decode_processes: the number of worker processes; 0 uses threads.
 
     Attributes:
-      decode_processes: as given; another number counts when they start the next time.
+      decode_processes: as given; a change takes effect at the next start.
 
     Example:
       >>> import numpy as np
@@ -182,8 +180,8 @@ class Batches:
             self.close()
             if isinstance(error, RuntimeError) and "Worker process was terminated" in str(error):
                 raise RuntimeError(
-                    f"{str(error).split('. ')[0]}. Exit code -15 is a signal, -9 mostly a lack of memory, -7 a full "
-                    "/dev/shm, and 1 an error in its start, which it has printed; batches are the same with fewer "
+                    f"{str(error).split('. ')[0]}. Exit code -15 means SIGTERM, -9 usually out of memory, -7 a full "
+                    "/dev/shm, and 1 an error at startup, printed above; batches do not depend on the number of "
                     "workers."
                 ) from error
             raise
@@ -194,13 +192,13 @@ class Batches:
         """The next batches, stacked.
 
         Args:
-          count: how many, at most as many as are left.
+          count: the number of batches, at most as many as remain.
 
         Returns:
-          a batch with a leading axis of this length.
+          a batch with a leading axis of length `count`.
 
         Raises:
-          ValueError: so many are not left.
+          ValueError: fewer batches remain.
         """
         count = _check.integer("count", count, 1, self._num_batches - self._next)
         before, stacked = self.get_state(), {}
@@ -211,25 +209,25 @@ class Batches:
                         stacked[name] = np.empty((count, *array.shape), array.dtype)
                     stacked[name][k] = array
         except BaseException:
-            self.set_state(before)  # all of them or none
+            self.set_state(before)  # all or none
             raise
         if self._next == self._num_batches:
-            self.close()  # nobody will ask for more
+            self.close()  # exhausted
         return stacked
 
     def get_state(self) -> dict[str, int]:
-        """Where it is, as JSON has it; good for any number of workers (Grain's own is not)."""
+        """The position as JSON; unlike Grain's own state it does not depend on the number of workers."""
         return {"next_batch": self._next}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Goes on from a state, without making what comes before."""
+        """Resumes from a state without building the batches before it."""
         following = _check.integer("next_batch", state["next_batch"], 0, self._num_batches)
         if following != self._next:
             self.close()
             self._next = following
 
     def close(self) -> None:
-        """Ends the workers; the next batch would start them again."""
+        """Stops the workers; asking for another batch restarts them."""
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
             iterator.close()
@@ -241,11 +239,11 @@ class Batches:
         self.close()
 
     def _start(self) -> Any:
-        """Grain's iterator from the next batch on."""
+        """Grain's iterator, starting at the next batch."""
         import grain
         from absl import flags
 
-        if not flags.FLAGS.is_parsed():  # Grain asks for flags of its own when it starts workers
+        if not flags.FLAGS.is_parsed():  # Grain reads its own flags when it starts workers
             flags.FLAGS.mark_as_parsed()
         threads = 0 if self.decode_processes else min(_THREADS, os.cpu_count() or 1)
         dataset = grain.MapDataset.range(self._next, self._num_batches).map(self._make)
@@ -268,29 +266,29 @@ def event_batches(
     decode_processes: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> Batches:
-    """The batches of events 0, 1, ...: random crops of the records that `data.batch_rows` says.
+    """The batches of events 0, 1, ...: random crops of the records given by `data.batch_rows`.
 
     Args:
-      records: the training records; a list of `Record` will do.
-      batch_size: how many images a batch has, over all shards.
-      num_events: how many batches there are.
-      image_size: pixels on a side.
-      seed: what the order of the records and the crops follow from.
-      area: shares of an image's area that crops have; see `random_crop`.
+      records: the training records, also a list of `Record`.
+      batch_size: images per batch, over all shards.
+      num_events: the number of batches.
+      image_size: side of the images in pixels.
+      seed: determines the order of the records and the crops.
+      area: range of a crop's share of the image's area; see `random_crop`.
       flip: whether to mirror half of them.
-      on_corrupt: what a record that cannot be decoded does. 'stop' raises an error that names it; 'skip' takes the next
-        one that can in its place, and says so in the batch.
-      decode_processes: how many processes decode; 0 is threads of this one.
-      shard: (k, n) makes part k of n of each batch's rows, for process k of a run.
+      on_corrupt: what to do if a record cannot be decoded. 'stop' raises an error that names it; 'skip' uses the next
+        decodable one instead and reports it in the batch.
+      decode_processes: the number of decoding processes; 0 uses threads.
+      shard: (k, n) builds part k of n of each batch's rows, for process k of a run.
 
     Returns:
-      batches of 'image', uint8 [b, image_size, image_size, 3], 'label', int32 [b], and 'corrupt', int32 [b], the number
+      batches of 'image', uint8 [b, image_size, image_size, 3], 'label', int32 [b], and 'corrupt', int32 [b], the index
       of the record that could not be decoded, or -1; b is batch_size / n.
 
     Raises:
-      ValueError, TypeError: an argument is wrong. When batches are made: a record cannot be decoded and is not to be
-        skipped, or none of the hundred after it can.
-      RuntimeError: when batches are made: a worker process has died.
+      ValueError, TypeError: an argument is invalid. On iteration: a record cannot be decoded and is not skipped, or
+        neither can the hundred after it.
+      RuntimeError: on iteration: a worker process has died.
 
     Example:
       >>> import io, numpy as np, PIL.Image
@@ -304,12 +302,12 @@ def event_batches(
       ((10, 4, 32, 32, 3), (10, 4), -1)
     """
     rows = _shard_rows(batch_size, shard)
-    batch_rows(len(records), batch_size, range(0), seed=seed)  # refuses what is wrong with them
+    batch_rows(len(records), batch_size, range(0), seed=seed)  # raises for invalid arguments
     _check.integer("image_size", image_size, 1)
     _check.choice("on_corrupt", on_corrupt, ("stop", "skip"))
     low, high = area
     if not 0 < low <= high <= 1:
-        raise ValueError(f"area must be two shares in (0, 1], the smaller first, got {area}.")
+        raise ValueError(f"area must be two fractions in (0, 1], the smaller first, got {area}.")
     make = functools.partial(
         _event_batch,
         records=records,
@@ -333,22 +331,21 @@ def evaluation_batches(
     decode_processes: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> Batches:
-    """All records once, in their order: central crops.
+    """Central crops of all records, once and in order.
 
     Args:
-      records: the records to test on.
-      batch_size: how many images a batch has, over all shards; the last one is filled up with black.
-      image_size: pixels on a side; see `central_crop`.
-      on_corrupt: what a record that cannot be decoded does. 'stop' raises an error that names it, 'skip' leaves it out.
-      decode_processes: how many processes decode; 0 is threads of this one.
-      shard: (k, n) makes part k of n of each batch's rows.
+      records: the records to evaluate on.
+      batch_size: images per batch, over all shards; the last batch is padded with black images.
+      image_size: side of the images in pixels; see `central_crop`.
+      on_corrupt: what to do if a record cannot be decoded. 'stop' raises an error that names it, 'skip' omits it.
+      decode_processes: the number of decoding processes; 0 uses threads.
+      shard: (k, n) builds part k of n of each batch's rows.
 
     Returns:
-      batches as those of `event_batches`; rows with label -1, which fill the last batch or could not be decoded, do not
-      count.
+      batches like those of `event_batches`; ignore rows with label -1, which are padding or could not be decoded.
 
     Raises:
-      ValueError, TypeError, RuntimeError: as `event_batches` does.
+      ValueError, TypeError, RuntimeError: as in `event_batches`.
 
     Example:
       >>> import io, PIL.Image
@@ -390,7 +387,7 @@ def _event_batch(
     batch = _empty_batch(len(rows), image_size)
     for k, row in enumerate(rows):
         image, batch["label"][k], batch["corrupt"][k] = _decode_or_next(records, int(indices[row]), on_corrupt)
-        # A spawn key, not a longer seed: those of events would be those of epochs, in `batch_rows`, with a zero.
+        # A spawn key, not a longer seed, which would collide with the epochs' seeds in `batch_rows`.
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(event, row)))
         batch["image"][k] = random_crop(image, generator, size=image_size, area=area, flip=flip)
     return batch
@@ -415,13 +412,13 @@ def _evaluation_batch(
                 batch["label"][k] = record.label
             except ValueError as error:
                 if on_corrupt == "stop":
-                    raise _corrupted(index, record, error, "leaves it out") from error
+                    raise _corrupted(index, record, error, "omits it") from error
                 batch["corrupt"][k] = index
     return batch
 
 
 def _empty_batch(rows: int, image_size: int) -> dict[str, np.ndarray]:
-    """Black images that do not count."""
+    """Padding: black images with label -1."""
     return {
         "image": np.zeros((rows, image_size, image_size, 3), np.uint8),
         "label": np.full(rows, -1, np.int32),
@@ -430,21 +427,21 @@ def _empty_batch(rows: int, image_size: int) -> dict[str, np.ndarray]:
 
 
 def _decode_or_next(records: Records | Sequence[Record], index: int, on_corrupt: str) -> tuple[np.ndarray, int, int]:
-    """Image and label of a record, or of the next one that can be decoded, and the one that could not (or -1)."""
+    """Image and label of the first decodable record from `index` on, and `index` if it was skipped (else -1)."""
     for step in range(1 + _SUCCESSORS):
         record = records[(index + step) % len(records)]
         try:
             return decode(record.jpeg), record.label, index if step else -1
         except ValueError as error:
             if on_corrupt == "stop":
-                raise _corrupted(index, record, error, "takes the next one in its place") from error
+                raise _corrupted(index, record, error, "uses the next one instead") from error
     raise ValueError(f"record {index} and the {_SUCCESSORS} after it cannot be decoded; prepare the data set again.")
 
 
 def _corrupted(index: int, record: Record, error: ValueError, skipping: str) -> ValueError:
     return ValueError(
-        f"record {index}, {record.name}, {error}. Prepare the data set again with an intact JPEG file in its place, or "
-        f"set on_corrupt to 'skip', which {skipping}."
+        f"record {index}, {record.name}, {error}. Prepare the data set again with an intact JPEG file, or set "
+        f"on_corrupt to 'skip', which {skipping}."
     )
 
 
@@ -455,7 +452,7 @@ def _box(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random part of an image."""
+    """(top, left, height, width) of a random crop."""
     for _ in range(_TRIES):
         target = height * width * generator.uniform(*area)
         ratio = math.exp(generator.uniform(math.log(aspect[0]), math.log(aspect[1])))
@@ -474,7 +471,7 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _shard_rows(batch_size: int, shard: tuple[int, int]) -> range:
-    """Which rows of a batch a shard makes."""
+    """The rows of a batch that a shard builds."""
     batch_size, (index, count) = _check.integer("batch_size", batch_size, 1), shard
     count = _check.integer("the number of shards", count, 1)
     index = _check.integer("the index of the shard", index, 0, count - 1)
@@ -485,10 +482,10 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> range:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """A worker takes no accelerator, leaves signals to the process that started it, and ends with it."""
+    """Keeps a worker off accelerators, ignores signals, and exits when the parent does."""
     del index, count
     jax.config.update("jax_platforms", "cpu")
-    for number in (signal.SIGINT, signal.SIGTERM):  # that process saves first
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent saves first
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -114,7 +114,7 @@ def law(
       >>> found.trace.staleness
       array([0, 1, 2, 2], dtype=int32)
     """
-    _check.instance("distribution", distribution, StalenessLaw, "a law of asyncflax.staleness")
+    _check.instance("distribution", distribution, StalenessLaw, "a distribution of asyncflax.staleness")
     common = {"num_workers": num_workers, "num_updates": num_updates, "seed": seed}
     return Asynchrony(distribution.trace(assign=assign, before_start=before_start, **common), distribution)
 

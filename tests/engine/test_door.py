@@ -143,15 +143,15 @@ def test_a_method_may_be_made_of_callable_pytrees_and_stays_a_tree():
 # --- Parameters and batches -------------------------------------------------------------------------------------------
 
 BAD_PARAMS = {
-    "none": (None, r"params must be a PyTree of floating arrays, got None, which has none"),
+    "none": (None, r"params must be a PyTree of floating arrays, got None, which has no leaves"),
     "empty": ({}, r"params must be a PyTree of floating arrays, got \{\}"),
     "text": ("weights", r"params must be an array, got 'weights' \(str\)"),
     "text in a tree": ({"w": 1.0, "name": "net"}, r"params\['name'\] must be an array, got 'net'"),
     "function": ({"w": 1.0, "act": jnp.tanh}, r"params\['act'\] must be an array, .*nnx.state.model, nnx.Param"),
     "iterator": (iter([1.0]), r"params must be an array, got <list_iterator"),
     "text array": (np.array(["a"]), r"params must be an array, got array\(\['a'\]"),
-    "integers": ({"w": np.arange(3)}, r"params\['w'\] must be real and floating, got int64\[3\]; write numbers as"),
-    "integer": ((1.0, 2), r"params\[1\] must be real and floating, got 2; write numbers as floats"),
+    "integers": ({"w": np.arange(3)}, r"params\['w'\] must be real and floating, got int64\[3\]; convert it"),
+    "integer": ((1.0, 2), r"params\[1\] must be real and floating, got 2; convert it to float"),
     "booleans": (np.ones(2, bool), r"params must be real and floating, got bool\[2\]"),
     "keys": ({"w": 1.0, "key": jax.random.key(0)}, r"params\['key'\] must be real and floating, got key<fry>\[\]"),
     "complex": (jnp.zeros(1, complex), r"got complex128\[1\]; JAX's gradient .* conjugate .* as two real leaves"),
@@ -266,7 +266,7 @@ BAD_CHUNKS = {
         r"state\.algorithm.* must have the (structure|shape) of the state that this method begins with",
     ),
     "parameters": ({"params": np.zeros(3)}, ValueError, r"what state\.slots hold\[0\] must have the shape of .*\(3,\)"),
-    "key": ({"key": np.zeros(2, np.uint32)}, TypeError, r"state\.key must be one typed key"),
+    "key": ({"key": np.zeros(2, np.uint32)}, TypeError, r"state\.key must be a single typed key"),
 }
 
 
@@ -371,7 +371,7 @@ VMAPS = {
 def test_keys_that_depend_on_the_company_are_not_vmapped(vmapped):
     with jax.default_prng_impl("rbg"):
         keys = jax.random.split(jax.random.key(0), 2)
-        with pytest.raises(ValueError, match=r"key, which jax\.vmap batches, is of the kind rbg, .*threefry2x32"):
+        with pytest.raises(ValueError, match=r"key, batched by jax\.vmap, has the implementation rbg, .*threefry2x32"):
             vmapped(keys)
 
 
@@ -379,7 +379,7 @@ def test_keys_that_depend_on_the_company_are_not_for_wide_rounds():
     state = asyncflax.init_run(ASGD, PARAMS, PLAN, key=jax.random.key(0, impl="rbg"))
     wide = asyncflax.make_plan(TRACE, width=2)
     for key in (state.key, jax.random.key(0, impl="unsafe_rbg")):
-        with pytest.raises(ValueError, match=r"state\.key is of the kind .*rbg"):
+        with pytest.raises(ValueError, match=r"state\.key has the implementation .*rbg"):
             asyncflax.run_chunk(ASGD, noisy, state._replace(key=key), wide[0], BATCHES)
 
 

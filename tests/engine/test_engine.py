@@ -342,7 +342,7 @@ def _start(plan, algorithm=None):
                 key=jax.random.key_data(jax.random.key(0)),
             ),
             TypeError,
-            "key must be one typed key",
+            "key must be a single typed key",
         ),
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), problems.softmax_loss, SOFTMAX_PARAMS, t, BATCHES),

@@ -182,7 +182,7 @@ def test_the_launcher(tmp_path):
     [
         (["--num_workers=1,x"], "--num_workers must be a list of numbers such as 1,2,4, got '1,x'."),
         (["--service_time=gama"], "--service_time must be one of"),
-        (["--trace=nothing.npz"], "no trace at nothing.npz; give the path of a file"),
+        (["--trace=nothing.npz"], "no trace at nothing.npz; pass the path of a file"),
     ],
 )
 def test_wrong_flags_are_one_sentence(flags, message):

@@ -35,7 +35,7 @@ ROOT = pathlib.Path(__file__).parents[2]
         (
             {"momentum": 1.5},
             ValueError,
-            r"config\.momentum must be finite and in \[-1, 1\].*grows without any gradient",
+            r"config\.momentum must be finite and in \[-1, 1\].*grows without bound",
         ),
         ({"pixel_scale": 0.0}, ValueError, r"config\.pixel_scale must be finite and in \(0, inf\]"),
         ({"crop_pad": -1}, ValueError, r"config\.crop_pad must be an integer >= 0"),
