@@ -1,4 +1,4 @@
-"""Networks in Flax NNX, and what makes functions of them. Needs flax (the extra `train`)."""
+"""Flax NNX networks and their functional form. Needs flax (the extra `train`)."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ __all__ = [
 
 
 def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
-    """A model as a pure function and its parameters, a nested dict of arrays.
+    """Splits a model into a pure function and its parameters, a nested dict of arrays.
 
     Args:
-      model: an NNX model whose only state are parameters.
+      model: an NNX model whose only state is its parameters.
 
     Returns:
       `apply(params, *args, **kwargs)`, which calls the model with these parameters; and the model's parameters.
 
     Raises:
-      ValueError: the model has other state; with running statistics it is for `functional_with_state`.
+      ValueError: the model has other state; for running statistics use `functional_with_state`.
 
     Example:
       >>> from flax import nnx
@@ -59,8 +59,8 @@ def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
     structure, state, other = nnx.split(model, nnx.Param, ...)
     if jax.tree.leaves(other):
         raise ValueError(
-            f"functional needs a model whose only state are parameters, it also has {_names(other)}; "
-            "functional_with_state takes one with the running statistics of BatchNorm."
+            f"functional needs a model whose only state is its parameters, it also has {_names(other)}; "
+            "use functional_with_state for the running statistics of BatchNorm."
         )
 
     def apply(params: Any, *args: Any, **kwargs: Any) -> jax.Array:
@@ -70,28 +70,27 @@ def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
 
 
 def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Array, ModelUpdate | None]], Any, Any]:
-    """A model, with BatchNorm or without, as a pure function, its parameters and its running statistics.
+    """Splits a model, with or without BatchNorm, into a pure function, its parameters and its running statistics.
 
-    In training the forward pass is evaluated with statistics of zero, which it does not read: what
-    `flax.nnx.BatchNorm` then leaves in their place is (1 - m) b for its momentum m and the statistics b of the batch,
-    and this is the increment of the `ModelUpdate`, whose decay is m. The server does statistics <- m statistics +
-    (1 - m) b in the order of the events. A layer that is made with use_running_average=True is frozen: training reads
-    its statistics too, those that came with the parameters, and does not change them.
+    In training the forward pass does not read the running statistics and is evaluated with zeros in their place, which
+    `flax.nnx.BatchNorm` replaces by (1 - m) b, for its momentum m and the batch statistics b. This is the increment of
+    the `ModelUpdate`, whose decay is m: the server computes statistics <- m statistics + (1 - m) b in the order of the
+    events. Layers created with use_running_average=True are frozen: training reads their statistics and does not change
+    them.
 
     Args:
-      model: an NNX model, which is called as `model(images, key=None)`: with a key it is in training, and its layers
-        of BatchNorm use what they were made for; without one they use running statistics. A model without a parameter
-        `key` is put into its evaluation mode instead (`model.eval()`). Its only state besides the parameters are those
-        of `flax.nnx.BatchNorm`.
+      model: an NNX model, called as `model(images, key=None)`: a key means training; without one BatchNorm must use
+        running statistics. A model without a parameter `key` is switched to evaluation by `model.eval()` instead. Its
+        only state besides the parameters must be that of `flax.nnx.BatchNorm`.
 
     Returns:
-      `apply(params, model_state, *args, key=None, **kwargs) -> (logits, update)`: update is a `ModelUpdate` in
-      training, None in evaluation and where there is nothing to update;
+      `apply(params, model_state, *args, key=None, **kwargs) -> (logits, update)`, where update is a `ModelUpdate` in
+      training, and None in evaluation or if there is nothing to update;
       the parameters, a nested dict of arrays;
-      the running statistics, a nested dict of float32 arrays, or None where there are none.
+      the running statistics, a nested dict of float32 arrays, or None.
 
     Raises:
-      ValueError: the model has other state; later, model_state is not like the one that is returned.
+      ValueError: the model has other state; when called, model_state does not match the returned one.
 
     Example:
       >>> from flax import nnx
@@ -109,7 +108,7 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
     frozen = _of_norms(model, lambda norm: bool(norm.use_running_average))
     if jax.tree.leaves(other) or jax.tree.structure(decays) != jax.tree.structure(model_state):
         raise ValueError(
-            "functional_with_state needs a model whose only state are parameters and the statistics of "
+            "functional_with_state needs a model whose only state is its parameters and the statistics of "
             f"flax.nnx.BatchNorm, it also has {_names(other) or _names(statistics)}."
         )
     decays = jax.tree.map(lambda held, m: 1.0 if held else m, frozen, decays)
@@ -140,7 +139,7 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
 
 
 def _of_norms(model: nnx.Module, what: Callable[[nnx.BatchNorm], Any]) -> dict[str, Any]:
-    """For each statistic of the model, something about the BatchNorm that it belongs to."""
+    """Maps each statistic of the model to a property of its BatchNorm layer."""
     found: dict[Any, Any] = {}
     for path, norm in nnx.iter_modules(model):
         if isinstance(norm, nnx.BatchNorm):
@@ -150,31 +149,31 @@ def _of_norms(model: nnx.Module, what: Callable[[nnx.BatchNorm], Any]) -> dict[s
 
 
 def _names(state: Any) -> str:
-    """What a state holds, by name; the first few."""
+    """The first names in a state."""
     names = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _filled(state: Any, values: Any) -> Any:
-    """A state with other values, in a container of its own."""
+    """A copy of a state with other values."""
     filled = jax.tree.map(lambda leaf: leaf, state)
     nnx.replace_by_pure_dict(filled, values)
     return filled
 
 
 def initialized(network: Callable[..., nnx.Module], key: jax.Array, **arguments: Any) -> nnx.Module:
-    """`network(**arguments, rngs=nnx.Rngs(key))`, whose weights one compiled program draws instead of many.
+    """Constructs `network(**arguments, rngs=nnx.Rngs(key))`, drawing all weights in one compiled program.
 
-    The weights are the same; on CPUs to the last bit, unless flags change how XLA compiles. Other keys share the
-    program.
+    The weights are the same, on CPUs bit by bit unless XLA flags change compilation. The program is reused for other
+    keys.
 
     Args:
-      network: a class of this module, or one like it: its only state are parameters and statistics.
+      network: a class of this module or a similar one, whose only state is parameters and statistics.
       key: a typed JAX key for the weights.
       **arguments: hashable arguments of the network.
 
     Raises:
-      TypeError, ValueError: what the network raises.
+      TypeError, ValueError: raised by the network.
 
     Example:
       >>> import jax
@@ -196,14 +195,14 @@ def initialized(network: Callable[..., nnx.Module], key: jax.Array, **arguments:
 @functools.cache
 def _drawing(platform: str) -> Callable[..., Any]:
     """`(network, arguments, key) -> state`, compiled."""
-    # Threefry takes seconds a shape to compile well, and is run once. Multiplications by two constants stay two.
+    # Optimizing Threefry takes seconds per shape and it runs once. Without algsimp two constant factors stay separate.
     options = {"xla_backend_optimization_level": 1, "xla_disable_hlo_passes": "algsimp"}
     draw = lambda network, arguments, key: nnx.state(network(**dict(arguments), rngs=nnx.Rngs(key)))
     return jax.jit(draw, static_argnums=(0, 1), compiler_options=options if platform == "cpu" else None)
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """How many numbers a model trains.
+    """The number of trainable parameters of a model.
 
     >>> from flax import nnx
     >>> from asyncflax import models

@@ -1,8 +1,8 @@
-"""CaffeNet, the network of the ImageNet experiments of Mitliagkas et al. 2016, as Caffe has it: an AlexNet.
+"""CaffeNet, the network of the ImageNet experiments of Mitliagkas et al. 2016, as defined in Caffe: an AlexNet.
 
 Source: Caffe, models/bvlc_reference_caffenet/train_val.prototxt: layers, sizes, the standard deviations of the Gaussian
 fillers and the initial biases. The network is that of A. Krizhevsky, I. Sutskever, G. Hinton 2012, ImageNet
-Classification with Deep Convolutional Neural Networks, but that it pools before it normalises.
+Classification with Deep Convolutional Neural Networks, except that it pools before it normalises.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class CaffeNet(nnx.Module):
     conv 3x3x384, relu; conv 3x3x384 in two groups, relu; conv 3x3x256 in two groups, relu, max pool; 4096, relu,
     dropout; 4096, relu, dropout; classes. A norm is `layers.local_response_norm` over 5 features.
 
-    Caffe crops images to 227x227, whose sides become 55, 27, 13 and 6; those of 224x224 become 54, 27, 13 and 6, and so
-    on: from 199 to 230 pixels fc6 sees 6x6x256, and the network has 60,965,224 parameters at 1,000 classes. At 64x64 it
-    sees 1x1x256; less than 39 pixels leave nothing to see.
+    Caffe crops images to 227x227, whose sides become 55, 27, 13 and 6; for 199 to 230 pixels the input of fc6 is
+    6x6x256, and the network has 60,965,224 parameters at 1,000 classes. For 64x64 the input is 1x1x256; images must
+    have at least 39 pixels on a side.
 
     Args:
       image_shape: (height, width, channels) of the images.
       num_classes: the number of classes.
-      dropout: the share of features that training drops after fc6 and fc7.
-      rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+      dropout: the dropout rate after fc6 and fc7.
+      rngs: `nnx.Rngs` for the initial weights.
+      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
 
     Raises:
-      ValueError: an argument is out of its range; the message names it.
+      ValueError: an argument is out of range; the message names it.
 
-    Calling it maps float images [n, height, width, channels], pixels 0..255 less their mean, to logits
-    [n, num_classes]. With a `key` it is in training: the key decides what is dropped.
+    Calling it maps float images [n, height, width, channels], pixels 0..255 minus their mean, to logits
+    [n, num_classes]. A `key` means training and seeds dropout.
 
     Example:
       >>> from flax import nnx

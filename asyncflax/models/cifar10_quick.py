@@ -1,4 +1,4 @@
-"""cifar10_quick, the network of the CIFAR-10 experiments of Mitliagkas et al. 2016, as Caffe has it.
+"""cifar10_quick, the network of the CIFAR-10 experiments of Mitliagkas et al. 2016, as defined in Caffe.
 
 Source: Caffe, examples/cifar10/cifar10_quick_train_test.prototxt: layers, sizes and the standard deviations of the
 Gaussian fillers; biases start at 0. 145,578 parameters at 10 classes.
@@ -17,11 +17,11 @@ class Cifar10Quick(nnx.Module):
 
     Args:
       num_classes: the number of classes.
-      rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+      rngs: `nnx.Rngs` for the initial weights.
+      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
 
-    Calling it maps float images [n, 32, 32, 3], pixels 0..255 less their mean, to logits [n, num_classes]. It does the
-    same in training, whatever the `key`.
+    Calling it maps float images [n, 32, 32, 3], pixels 0..255 minus their mean, to logits [n, num_classes]. The `key`
+    is ignored.
 
     Example:
       >>> from flax import nnx

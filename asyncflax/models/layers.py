@@ -1,15 +1,15 @@
-"""Convolution, pooling and local response normalisation, fast inside loops and on several cores, as Caffe has them.
+"""Caffe's convolution, pooling and local response normalisation, fast inside loops and on several cores.
 
-A convolution is chosen by name (`conv_by_name`), for all models alike. All of them are the same function, with the same
-gradients up to rounding, and can be given to `flax.nnx.Conv`:
+Convolutions are selected by name (`conv_by_name`). All implementations compute the same function and gradients up to
+rounding, and can be passed to `flax.nnx.Conv`:
 
     'native'              `jax.lax.conv_general_dilated`
-    'forward_gradients'   its two gradients stated as convolutions of the ordinary layout
-    'im2col'              the windows gathered into a matrix, and products of matrices
-    'auto'                what `conv_for` says is fast where JAX runs
+    'forward_gradients'   its gradients expressed as convolutions with the standard layout
+    'im2col'              windows gathered into a matrix, and matrix products
+    'auto'                the fastest on JAX's backend, by `conv_for`
 
-XLA:CPU computes the gradients of a native convolution many times slower inside a loop than outside, because there it
-does not recognise their unusual layouts, and under `vmap` over kernels it computes grouped convolutions one by one.
+XLA:CPU computes the gradients of a native convolution many times slower inside a loop than outside, because it does not
+recognise their unusual layouts there, and under `vmap` over kernels it runs grouped convolutions one by one.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ import numpy as np
 from asyncflax import _check, _memory
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_FEW_GROUPS = 4  # of a convolution, which are computed one by one
+_FEW_GROUPS = 4  # computed one by one up to this number
 _Padding = tuple[tuple[int, int], ...]
 _Strides = tuple[int, ...]
 
 
 class _Way(NamedTuple):
-    """How the plain case is computed: two dimensions, NHWC and HWIO, any strides.
+    """An implementation of the plain case: two dimensions, NHWC and HWIO, any strides.
 
     Attributes:
       forward: `forward(x, kernel, padding, strides)`, the convolution.
-      kernel_gradient: `kernel_gradient(conv, x, cotangent, size, padding, strides)`; conv is the convolution with
-        stride 1, once more.
+      kernel_gradient: `kernel_gradient(conv, x, cotangent, size, padding, strides)`, where conv is the convolution with
+        stride 1.
     """
 
     forward: Callable[..., jax.Array]
@@ -47,7 +47,7 @@ class _Way(NamedTuple):
 def _conv(
     x: jax.Array, kernel: jax.Array, padding: _Padding, strides: _Strides, way: _Way, precision: str | None
 ) -> jax.Array:
-    with jax.default_matmul_precision(precision):  # JAX may trace this when the caller's context is over
+    with jax.default_matmul_precision(precision):  # JAX may trace this after the caller's context has exited
         return way.forward(x, kernel, padding, strides)
 
 
@@ -60,7 +60,7 @@ def _conv_bwd(padding, strides, way, precision, residuals, cotangent):
     conv = lambda x, kernel, padding: _conv(x, kernel, padding, (1, 1), way, precision)
     size = kernel.shape[:2]
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # HWIO -> HWOI
-    # The pixels that a stride left out come back as zeros; the padding makes the size that of x.
+    # Pixels skipped by a stride become zeros; the padding restores the size of x.
     spread = _spread(cotangent, strides)
     back = tuple(
         (k - 1 - low, have - out + low)
@@ -88,12 +88,12 @@ def _forward_kernel_gradient(
     conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding, strides: _Strides
 ) -> jax.Array:
     spread = _spread(cotangent, strides)
-    # What is padded on the far side and not seen by a window with a stride is left out.
+    # Omits padding on the far side that no strided window covers.
     sides = tuple(
         (low, k - 1 + out - have - low)
         for k, (low, _), have, out in zip(size, padding, x.shape[1:3], spread.shape[1:3], strict=True)
     )
-    # The images are the features now and the input channels the images: C H W N, convolved with H W N O.
+    # Swaps images and input channels: C H W N, convolved with H W N O.
     return conv(x.transpose(3, 1, 2, 0), spread.transpose(1, 2, 0, 3), sides).transpose(1, 2, 0, 3)
 
 
@@ -107,18 +107,18 @@ def _product_kernel_gradient(
     conv: Any, x: jax.Array, cotangent: jax.Array, size: Any, padding: _Padding, strides: _Strides
 ) -> jax.Array:
     del conv
-    windows = _windows(x, size, padding, strides)  # gathered again rather than kept: cheaper than the memory traffic
+    windows = _windows(x, size, padding, strides)  # recomputed rather than stored: cheaper than the memory traffic
     columns = windows.reshape(-1, windows.shape[-1])
     features = cotangent.shape[-1]
     return (columns.T @ cotangent.reshape(-1, features)).reshape(*size, x.shape[-1], features)
 
 
 def _windows(x: jax.Array, size: Any, padding: _Padding, strides: _Strides) -> jax.Array:
-    """[n, h, w, c] -> [n, h', w', rows * columns * c]: for every output pixel what the kernel sees."""
+    """[n, h, w, c] -> [n, h', w', rows * columns * c]: the window of every output pixel."""
     sides = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
-    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), sides)  # which also cuts, where a padding is negative
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), sides)  # negative padding crops
     n, c = x.shape[0], x.shape[-1]
-    # From a window's first pixel to its twin in the last window, which is the last to be taken.
+    # The span from the first window's pixel to the same pixel of the last window.
     height, width = (
         (have - k) // stride * stride + 1 for have, k, stride in zip(padded.shape[1:3], size, strides, strict=True)
     )
@@ -142,7 +142,7 @@ def _general(
     feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, whose plain case without further options is computed another way."""
+    """`jax.lax.conv_general_dilated` with another implementation of the plain case."""
     numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     plain = (
         lhs.ndim == 4
@@ -175,14 +175,14 @@ CONVOLUTIONS: dict[str, Callable[..., jax.Array]] = {
 
 
 def checked_classes(num_classes: int, features: int) -> int:
-    """The number of classes, for which a last layer with so many features in fits into memory."""
+    """The number of classes; raises if the output layer does not fit into memory."""
     num_classes = _check.integer("num_classes", num_classes, 1)
     _memory.need_rows("num_classes", num_classes, num_classes, jax.ShapeDtypeStruct((features + 1,), "float32"))
     return num_classes
 
 
 def image_sides(image_shape: Any, *least: int) -> tuple[int, int, int]:
-    """(height, width, channels), each at least so large."""
+    """(height, width, channels), each at least the given minimum."""
     sides = _check.integers("image_shape", image_shape, 1)
     if len(sides) != 3:
         raise ValueError(f"image_shape must be (height, width, channels), got {_check.shown(image_shape)}.")
@@ -192,18 +192,17 @@ def image_sides(image_shape: Any, *least: int) -> tuple[int, int, int]:
 
 
 def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:
-    """A convolution, to be given to `flax.nnx.Conv`.
+    """A convolution for `flax.nnx.Conv`, with the arguments of `jax.lax.conv_general_dilated`.
 
-    All take the arguments of `jax.lax.conv_general_dilated`. What 'forward_gradients' and 'im2col' special-case is a
-    two-dimensional convolution of images NHWC with kernels HWIO, any strides and padding, no dilation, up to four
-    groups of features, no further options; everything else goes to JAX as it is. These two have no forward-mode
-    derivatives (`jax.jvp`, `jax.hessian`).
+    'forward_gradients' and 'im2col' implement two-dimensional convolutions of NHWC images with HWIO kernels, any
+    strides and padding, no dilation, and up to four feature groups; all others fall back to JAX. They do not support
+    forward-mode differentiation (`jax.jvp`, `jax.hessian`).
 
     Args:
-      name: 'native', 'forward_gradients' or 'im2col', as the module describes them; 'auto' takes what `conv_for` says.
+      name: 'native', 'forward_gradients' or 'im2col', see the module; 'auto' is that of `conv_for`.
 
     Raises:
-      ValueError: there is no such convolution.
+      ValueError: the name is unknown.
 
     Example:
       >>> import jax.numpy as jnp
@@ -217,7 +216,7 @@ def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:
 
 
 def conv_for(platform: str | None = None) -> str:
-    """The name of the convolution that is fast on a platform.
+    """The name of the fastest convolution on a platform.
 
     Measured with `benchmarks/convolutions.py` on two cores of a CPU (AMD EPYC, jax 0.10.2) beside other work: CPU
     milliseconds per gradient of cifar10_quick at batch 32, in a loop.
@@ -226,12 +225,12 @@ def conv_for(platform: str | None = None) -> str:
         1                        1,600                  55      100
         4, by `vmap`             1,800                 300      125
 
-    So it is 'im2col' on CPUs, for rounds and sweeps. One gradient after the other it takes more CPU time, but spreads
-    it over the cores, where 'forward_gradients' uses one. GPUs have not been measured; there, as elsewhere, it is
+    So it is 'im2col' on CPUs, for rounds and sweeps. For single gradients it takes more CPU time than
+    'forward_gradients', but uses all cores instead of one. GPUs have not been measured; there, as elsewhere, it is
     'native'.
 
     Args:
-      platform: 'cpu', 'gpu', ...; by default where JAX runs.
+      platform: 'cpu', 'gpu', ...; by default JAX's backend.
 
     Example:
       >>> from asyncflax.models import layers
@@ -244,9 +243,9 @@ def conv_for(platform: str | None = None) -> str:
 def max_pool(x: jax.Array, *, before: int = 0) -> jax.Array:
     """Caffe's maximum over windows of 3x3 with stride 2: [n, h, w, c] -> [n, ceil((h-1)/2), ceil((w-1)/2), c].
 
-    Caffe rounds sizes up; windows at the border are cut off there. With `before` = 1 the windows begin one pixel before
-    the image: PyTorch's with padding 1, [n, ceil(h/2), ceil(w/2), c]. Two maxima a side of strided slices; where the
-    maximum is attained more than once, they share the gradient.
+    Caffe rounds sizes up and truncates windows at the border. With `before` = 1 the windows start one pixel before the
+    image, as in PyTorch with padding 1: [n, ceil(h/2), ceil(w/2), c]. Computed from strided slices; tied maxima share
+    the gradient.
 
     >>> import jax.numpy as jnp
     >>> from asyncflax.models.layers import max_pool
@@ -261,7 +260,7 @@ def max_pool(x: jax.Array, *, before: int = 0) -> jax.Array:
 
 
 def mean_pool(x: jax.Array) -> jax.Array:
-    """Caffe's mean over windows of 3x3 with stride 2, of the pixels that a window has: sizes as in `max_pool`.
+    """Caffe's mean over the pixels of 3x3 windows with stride 2; sizes as in `max_pool`.
 
     >>> import jax.numpy as jnp
     >>> from asyncflax.models.layers import mean_pool
@@ -280,23 +279,23 @@ def mean_pool(x: jax.Array) -> jax.Array:
 
 
 def pooled_size(size: int) -> int:
-    """How many windows of 3 with stride 2 there are along a side, rounded up."""
+    """The number of windows of 3 with stride 2 along a side, rounded up."""
     return -(-(size - 1) // 2)
 
 
 def local_response_norm(
     x: jax.Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> jax.Array:
-    r"""Local response normalisation across features, as Caffe and PyTorch have it: [..., c] -> [..., c].
+    r"""Local response normalisation across features, as in Caffe and PyTorch: [..., c] -> [..., c].
 
     .. math:: b_i = a_i \Big/ \Big(k + \frac{\alpha}{n} \sum_{j = i - m}^{i + m} a_j^2\Big)^\beta
 
-    with n = 2 m + 1. Features that are not there count as 0. Krizhevsky et al. 2012, section 3.3, do not divide alpha
+    with n = 2 m + 1. Features beyond the ends are 0. Krizhevsky et al. 2012, section 3.3, do not divide alpha
     by n, and have k = 2; the defaults are those of Caffe.
 
     Args:
       x: the features a_i, on the last axis.
-      size: n, how many neighbouring features there are in the sum; odd.
+      size: n, the number of neighbouring features in the sum; odd.
       alpha, beta, k: as in the equation.
 
     Raises:

@@ -15,12 +15,12 @@ class Mlp(nnx.Module):
     Args:
       image_shape: (height, width, channels) of the images.
       num_classes: the number of classes.
-      hidden: the number of hidden units; 0 leaves the layer out.
-      dropout: the share of hidden units that training drops.
-      rngs: random numbers for the initial weights.
+      hidden: the number of hidden units; 0 omits the layer.
+      dropout: the dropout rate of hidden units.
+      rngs: `nnx.Rngs` for the initial weights.
 
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
-    training: the key decides what is dropped.
+    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training
+    and seeds dropout.
 
     Example:
       >>> from flax import nnx

@@ -1,4 +1,4 @@
-"""ResNet-20 of He et al. 2016 for small images, the network of SMEGA2's code and, as is said, of DANA on CIFAR-10.
+"""ResNet-20 of He et al. 2016 for small images, the network of SMEGA2's code and, reportedly, of DANA on CIFAR-10.
 
 Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), section 4.2; initial weights of He et al. 2015
 (arXiv:1502.01852), eq. 10.
@@ -26,29 +26,28 @@ class ResNet20(nnx.Module):
     A block is relu(x + norm(conv(relu(norm(conv(x)))))) with convolutions of 3x3 without bias; the first one of stages
     2 and 3 has stride 2. 269,722 parameters at 10 classes, 272,474 with projections.
 
-    *BatchNorm.* In training images are normalised by the mean and variance of their own batch (the one gradient's,
-    whatever devices it is spread over), and the running statistics are not read. What is kept of them is the server's,
-    which does statistics <- m statistics + (1 - m) b_t with the batch statistics b_t of event t and m =
-    statistics_decay, in the order of the events: the same for every width and mesh. Evaluation reads them. The variance
-    in b_t is that of the batch, divided by n and not by n - 1.
+    *BatchNorm.* Training normalises by the mean and variance of the gradient's own batch, even if it is split over
+    devices, and does not read the running statistics. The server updates these as statistics <- m statistics +
+    (1 - m) b_t in the order of the events, with the batch statistics b_t of event t and m = statistics_decay: the same
+    at every width and on every mesh. Evaluation reads them. The variance in b_t is the biased one.
 
     Args:
       image_shape: (height, width, channels) of the images.
       num_classes: the number of classes.
-      shortcut: where the shape of x changes in a block, 'identity' takes every second pixel and adds features that are
-        zero, so that there are no parameters (option A of the paper, its network for CIFAR-10); 'projection' is a
-        convolution of 1x1 with stride 2, and a norm (option B).
-      statistics_decay: of the running statistics, in [0, 1]; 0.9 is usual in PyTorch, which calls it a momentum of 0.1.
-      statistics: 'batch', as above; with 'frozen' training is normalised by the running statistics as well, and leaves
-        them as they are (for a start from a checkpoint).
-      rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+      shortcut: for blocks that change the shape, 'identity' takes every second pixel and appends zero features, without
+        parameters (option A of the paper, its network for CIFAR-10); 'projection' is a 1x1 convolution with stride 2
+        and a norm (option B).
+      statistics_decay: of the running statistics, in [0, 1]; 0.9 is PyTorch's default, a momentum of 0.1 there.
+      statistics: 'batch', as above; 'frozen' also normalises by the running statistics in training and does not update
+        them (for a start from a checkpoint).
+      rngs: `nnx.Rngs` for the initial weights.
+      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
 
     Raises:
-      ValueError: an argument is out of its range; the message names it.
+      ValueError: an argument is out of range; the message names it.
 
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
-    training; what is random in it: nothing. `models.functional_with_state` makes functions of it.
+    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training,
+    without randomness. `models.functional_with_state` turns it into functions.
 
     Example:
       >>> from flax import nnx
@@ -74,7 +73,7 @@ class ResNet20(nnx.Module):
         layers = Layers(image_shape, num_classes, statistics_decay, statistics, rngs, conv)
         self.conv = layers.conv(image_shape[2], 16)
         self.norm = layers.norm(16)
-        # Blocks have names of their own, so that the parameters are a dict of dicts.
+        # Named blocks make the parameters a nested dict.
         blocks = []
         features = 16
         for stage, (out, stride) in enumerate(((16, 1), (32, 2), (64, 2)), 1):
@@ -120,7 +119,7 @@ class _Block(nnx.Module):
 
 
 class Layers:
-    """The layers of residual networks with their common choices; the arguments of `ResNet20`, which are checked."""
+    """The layers of residual networks with their shared options, which are checked."""
 
     def __init__(
         self,
@@ -140,14 +139,14 @@ class Layers:
         self._he_normal = nnx.initializers.variance_scaling(2.0, fan, "normal")  # over the inputs or the outputs
 
     def conv(self, features: int, out: int, *, size: int = 3, stride: int = 1) -> nnx.Conv:
-        """A convolution without bias that keeps the size, divided by the stride and rounded up."""
+        """A convolution without bias and with SAME-size output, divided by the stride and rounded up."""
         convolve: Callable[..., Any] = self._convolve
         return nnx.Conv(
             features,
             out,
             (size, size),
             strides=stride,
-            padding=size // 2,  # the same on both sides, whatever the stride
+            padding=size // 2,  # symmetric for every stride
             use_bias=False,
             kernel_init=self._he_normal,
             conv_general_dilated=convolve,
@@ -167,10 +166,10 @@ class Layers:
         )
 
     def dense(self, features: int, **options: Any) -> nnx.Linear:
-        """The classes."""
+        """The output layer."""
         return nnx.Linear(features, self._classes, rngs=self._rngs, **options)
 
 
 def running_statistics(key: jax.Array | None) -> bool | None:
-    """What a BatchNorm is to use: running statistics in evaluation, in training what it was made for."""
+    """`use_running_average` of BatchNorm: True in evaluation, the layer's own setting in training."""
     return True if key is None else None

@@ -21,32 +21,31 @@ class ResNet50(nnx.Module):
     A block is relu(x + norm(conv(relu(norm(conv(relu(norm(conv(x)))))))) with convolutions of 1x1, 3x3 and 1x1 without
     bias, the first two with 64, 128, 256 or 512 features, the third with four times as many. The first block of a stage
     has a convolution of 1x1 and a norm as its shortcut, and from the second stage on stride 2 there and in its 3x3. The
-    max pool is PyTorch's, with padding. 25,557,032 parameters at 1,000 classes, whatever the size of the images; 224
-    pixels become 112, 56, 28, 14 and 7, and 64 pixels 2.
+    max pool is PyTorch's, with padding. 25,557,032 parameters at 1,000 classes for every image size; 224 pixels become
+    112, 56, 28, 14 and 7, and 64 pixels 2.
 
     The initial weights of convolutions are those of He et al. 2015 (arXiv:1502.01852) with the fan-out, as in
     torchvision; those of the classes are Gaussian with standard deviation 0.01, as in Goyal et al.
 
-    BatchNorm follows the rule of `ResNet20`: batch statistics in training, running ones, which the server updates in
-    the order of the events, in evaluation.
+    BatchNorm is that of `ResNet20`.
 
     Args:
       image_shape: (height, width, channels) of the images.
       num_classes: the number of classes.
-      zero_init: whether the scale of the last norm of each block is 0 at first, so that a block is its shortcut (Goyal
-        et al. 2017, section 5.1); else it is 1.
+      zero_init: whether the scale of the last norm of each block is initially 0, so that a block is its shortcut (Goyal
+        et al. 2017, section 5.1), instead of 1.
       statistics_decay, statistics: as in `ResNet20`.
-      rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+      rngs: `nnx.Rngs` for the initial weights.
+      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
 
     Attributes:
-      blocks: how many blocks each stage has; a subclass with (3, 4, 23, 3) is a ResNet-101.
+      blocks: the number of blocks per stage; a subclass with (3, 4, 23, 3) is a ResNet-101.
 
     Raises:
-      ValueError: an argument is out of its range; the message names it.
+      ValueError: an argument is out of range; the message names it.
 
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
-    training; what is random in it: nothing. `models.functional_with_state` makes functions of it.
+    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training,
+    without randomness. `models.functional_with_state` turns it into functions.
 
     Example:
       >>> from flax import nnx

@@ -1,4 +1,4 @@
-"""A small convolutional network with dropout, for data sets that come with packages and for tests."""
+"""A small convolutional network with dropout, for small data sets and tests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class SmallCnn(nnx.Module):
     Args:
       image_shape: (height, width, channels) of the images.
       num_classes: the number of classes.
-      dropout: the share of features that training drops.
-      rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+      dropout: the dropout rate before the last layer.
+      rngs: `nnx.Rngs` for the initial weights.
+      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
 
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
-    training: the key decides what is dropped.
+    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training
+    and seeds dropout.
 
     Example:
       >>> from flax import nnx

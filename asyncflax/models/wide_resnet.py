@@ -1,4 +1,4 @@
-"""WRN-16-4 of Zagoruyko and Komodakis 2016, said to be the network of DANA on CIFAR-100.
+"""WRN-16-4 of Zagoruyko and Komodakis 2016, reportedly the network of DANA on CIFAR-100.
 
 Source: S. Zagoruyko, N. Komodakis 2016, Wide Residual Networks (arXiv:1605.07146), Table 1; the order of norm, relu
 and convolution is that of He et al. 2016b (arXiv:1603.05027).
@@ -20,22 +20,21 @@ class WideResNet16x4(nnx.Module):
     of stages 2 and 3 has stride 2. In the first block of a stage the shortcut is a convolution of 1x1 of
     relu(norm(x)). 2,748,890 parameters at 10 classes, 2,772,020 at 100.
 
-    BatchNorm follows the rule of `ResNet20`: batch statistics in training, running ones, which the server updates in
-    the order of the events, in evaluation.
+    BatchNorm is that of `ResNet20`.
 
     Args:
       image_shape: (height, width, channels) of the images.
       num_classes: the number of classes.
-      dropout: the share of features that training drops between the two convolutions of a block.
+      dropout: the dropout rate between the two convolutions of a block.
       statistics_decay, statistics: as in `ResNet20`.
-      rngs: random numbers for the initial weights.
-      conv: what computes the convolutions, a name that `layers.conv_by_name` knows; 'auto' is fast where JAX runs.
+      rngs: `nnx.Rngs` for the initial weights.
+      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
 
     Raises:
-      ValueError: an argument is out of its range; the message names it.
+      ValueError: an argument is out of range; the message names it.
 
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. With a `key` it is in
-    training: the key decides what is dropped. `models.functional_with_state` makes functions of it.
+    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training
+    and seeds dropout. `models.functional_with_state` turns it into functions.
 
     Example:
       >>> from flax import nnx

@@ -229,7 +229,7 @@ def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def makers(module: Any, kind: type) -> dict[str, Callable[..., Any]]:
-    """The public functions of a module whose return annotation is a given type.
+    """The public functions of a module whose return annotation is `kind`.
 
     >>> from asyncflax import staleness
     >>> from asyncflax.train import options
