@@ -4,9 +4,9 @@
 
 Claim: with one learning rate and momentum 0.9 for all numbers of workers, a method keeps its accuracy as workers are
 added to the extent that its momentum does not add to the gap between server and worker. The abstract says that DANA
-outperforms the methods before it, with up to 64 workers, and hardly loses accuracy up to a total batch of 16K. We have
-read no more of the paper, so its settings are leads, no number of it is here, and the order that is checked, DANA-DC >
-DANA-Slim > Multi-ASGD > NAG-ASGD, is a question of ours.
+outperforms existing methods with up to 64 workers and hardly loses accuracy up to a total batch of 16K. We have read
+only the abstract, so the settings are second-hand, none of the paper's numbers are here, and the order that is tested,
+DANA-DC > DANA-Slim > Multi-ASGD > NAG-ASGD, is our own question.
 
 All methods of a seed, a service time and a number of workers have the same trace, data and initial weights; ssgd has
 the rounds of the same workers. The learning rate does not grow with the workers, but for the methods that step with the
@@ -22,9 +22,9 @@ A test accuracy at the end below 20 %, twice that of chance, counts as a failure
 | `short` | the same in 10 epochs, 8, 16 and 32 workers, 3 seeds | one GPU; not run yet |
 | `cifar10` | cifar10_quick, 1,500 updates, 5 methods, 16 and 64 workers, 3 seeds | 2 cores, 2 hours of CPU |
 | `digits` | 20 methods, 8 to 64 workers, three service times, 3 seeds, 2,500 updates | 2 cores, 35 minutes of CPU |
-| `fast` | digits, 3 methods, 20 updates: for trying things | 2 cores, 1 minute |
+| `fast` | digits, 3 methods, 20 updates: a quick trial | 2 cores, 1 minute |
 
-With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.
+With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes.
 `--compilation_cache=FOLDER` keeps what was compiled. On a GPU take --config.cells_at_once=0 for `cifar10`, which trains
 one network at a time otherwise; two cores are used best by two processes, one for each number of workers, each bound to
 a core and with --config.train.model='Cifar10Quick(conv=forward_gradients)'.

@@ -1,10 +1,10 @@
-"""Asynchrony begets momentum, on scikit-learn's handwritten digits: the embedded default, no download.
+"""Asynchrony begets momentum, on scikit-learn's handwritten digits: the default, without a download.
 
     python launch/train.py --config=configs/digits.py --workdir=runs/digits
 
-Claim: 8 asynchronous workers with exponential work have 1 - 1/8 = 0.875 of implicit momentum (Mitliagkas et al. 2016,
-arXiv:1605.09774, Theorem 5), so the explicit momentum that is usual elsewhere, 0.9, is far too much; 0.3 is better.
-Test accuracy after 2,000 updates of batch 32 with learning rate 0.2, means over the seeds 0, 1, 2:
+Claim: 8 asynchronous workers with exponential service times have 1 - 1/8 = 0.875 of implicit momentum (Mitliagkas et
+al. 2016, arXiv:1605.09774, Theorem 5), so the usual explicit momentum of 0.9 is far too much; 0.3 is better. Test
+accuracy after 2,000 updates of batch 32 with learning rate 0.2, means over the seeds 0, 1, 2:
 
 | workers | momentum | test accuracy |
 |---|---|---|
@@ -15,8 +15,8 @@ Test accuracy after 2,000 updates of batch 32 with learning rate 0.2, means over
 | 8 | 0.0 | 94.7 % |
 | 16 | 0.3 | 96.9 % |
 
-16 seconds on two cores, start and compilation included. `:fast` behind the file name is the same in 200 updates, for
-trying things.
+16 seconds on two cores, including startup and compilation. `:fast` after the file name is the same in 200 updates, for
+a quick trial.
 """
 
 from asyncflax.train.config import TrainConfig

@@ -2,11 +2,11 @@
 
     python launch/sweep.py --config=configs/figure1.py:digits --workdir=runs/figure1-digits
 
-The time of an update falls almost linearly with the number of workers, and with tuned momentum the number of updates to
-a target hardly grows, if one does not look at the start: the paper begins at a checkpoint of 4,000 updates, on
-ImageNet. Here is the figure, from a warm start and from a cold one; whether there is a penalty is judged by
-`configs/figure5.py`. The time is that of the queue: a gradient takes 1 on average (exponential); gradient_seconds=0.15
-in the options of the figure makes seconds of it.
+The time of an update decreases almost linearly with the number of workers, and with tuned momentum the number of
+updates to a target hardly grows after a warm start: the paper starts from a checkpoint of 4,000 updates, on ImageNet.
+This is the figure, from a warm and from a cold start; `configs/figure5.py` decides whether there is a penalty. The time
+is that of the queue: a gradient takes 1 on average (exponential); gradient_seconds=0.15 in the options of the figure
+converts it to seconds.
 
 | variant | what | where |
 |---|---|---|
@@ -16,9 +16,10 @@ in the options of the figure makes seconds of it.
 | `digits` | digits after 200 updates of one worker, to 97.5 % | 2 cores, 4 minutes of CPU time |
 | `fast` | digits from a cold start, 1 and 8 workers, 100 updates | 2 cores, 1 minute |
 
-`eight` begins with what `launch/train.py --config=configs/imagenet_eight.py:caffenet --config.num_workers=1
---config.momentum=0.9 --workdir=runs/warm-eight` leaves. The classes of imagenet_eight are not those of the first
-version, the first eight of ImageNet.
+`eight` starts from the checkpoint of
+`launch/train.py --config=configs/imagenet_eight.py:caffenet --config.num_workers=1 --config.momentum=0.9
+--workdir=runs/warm-eight`. The classes of imagenet_eight are not those of the paper's first version, the first eight of
+ImageNet.
 """
 
 from asyncflax.lab.sweep import SweepConfig

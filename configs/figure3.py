@@ -27,7 +27,7 @@ memory, of 16 workers with momentum 0.9, takes 7 x 16 / (1 - 0.9) = 1,120 update
 Fixed before judging: the digests of `asyncflax.lab.figures.criteria` begin with a570f69ed627 (tuned) and 1bd35a7a573c
 (fixed 0.9) for `digits`, 4d5db118fed1 for `mlp`, c4b023081f37 and 1c78edc88147 for `small_cifar10`.
 
-With `--stop_after_minutes=8` the sweep stops in time between two parts; the same command goes on.
+With `--stop_after_minutes=8` the sweep stops early between two parts; the same command resumes.
 """
 
 from asyncflax.lab.statistics import least_updates

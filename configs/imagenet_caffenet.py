@@ -8,7 +8,7 @@ paper (Allerton, October 2016). `--config.classes='range(8)'` are the first eigh
 first version has this half of Figure 3; the longer one does not mention them. The figure itself is a sweep,
 `launch/sweep.py --config=configs/figure3.py:imagenet`.
 
-`:steps` behind the file name is Caffe's own solver: 450,000 updates, learning rate 0.01, times 0.1 every 100,000.
+`:steps` after the file name is Caffe's own solver: 450,000 updates, learning rate 0.01, times 0.1 every 100,000.
 
 Not run here: ImageNet has to be fetched by hand, and the training wants a GPU; what is missing is said, with the
 commands to get it, when it starts. `configs/imagenet_eight.py:caffenet` is this network on a small sample.

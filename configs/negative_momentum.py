@@ -20,7 +20,7 @@ takes trainings of 1,120 updates.
 | none | cifar10_quick, 8 workers, 5,000 updates, 10 seeds | one GPU; not run |
 | `digits` | 8 workers, 8 momenta x 15 learning rates x 56 seeds, 560 updates | 2 cores, 1 minute of CPU |
 | `digits_16` | 16 workers, 8 momenta x 15 learning rates x 56 seeds, 560 updates | 2 cores, 1 minute of CPU |
-| `fast` | digits, 100 updates, 4 seeds: for trying things | 2 cores, 1 minute |
+| `fast` | digits, 100 updates, 4 seeds: a quick trial | 2 cores, 1 minute |
 
 Fixed before judging: the digests of `asyncflax.lab.figures.criteria` begin with 4bbff7e55e06 for `digits`, bdc477acd755
 for `digits_16`.

@@ -13,7 +13,7 @@ Questions, each with a verdict of its own:
 The abstract of DANA says that it outperforms the methods before it, with up to 64 workers; the order of these stands in
 no source, it is a question of ours. What is said of OrMo and of naive momentum is second-hand.
 
-An order is not a fact of one learning rate, so there are two, fixed beforehand and the same for all methods: 0.06 for
+An order may depend on the learning rate, so there are two, fixed in advance and the same for all methods: 0.06 for
 the perceptron and 0.02 for the network with convolutions, and steps six times shorter. The training loss at the end
 decides, in its logarithm, a ratio of 1.1 being equivalent; of methods that are equal the test accuracy, within half a
 point. All 16 seeds judge, as nothing is chosen. A training outlasts the memory of momentum seven times: 7 x 32 / (1 -
@@ -28,7 +28,7 @@ point. All 16 seeds judge, as nothing is chosen. A training outlasts the memory 
 | `cnn` | SmallCnn on digits, 16 workers, 0.02 | 2 cores, 1 minute |
 | `cnn_short_steps` | the same with 0.0033 | 2 cores, 1 minute |
 | `cifar10` | cifar10_quick, 16 workers, 0.0001, 5 methods, 6 seeds | 2 cores, 90 minutes of CPU; not run |
-| `fast` | a perceptron, 20 gradients: for trying things | 2 cores, 1 minute |
+| `fast` | a perceptron, 20 gradients: a quick trial | 2 cores, 1 minute |
 
 Fixed before judging: the digests of `asyncflax.lab.compare.criteria` begin, in the order of the questions, with
 d62fc9d0f2b6, b4d7e8743d52, ec07beb2b430, 3df425d1ee14, 2589608f2b83 for `mlp`; 774df825e00b, caf6b439a120,
@@ -37,7 +37,7 @@ ef797a742470, b87512a5847e, 8d663e392fdc for `mlp_short_steps`; dfb527ae0c0e, 95
 c94a4818163d, 8504bc0611e4, e269a3830c85 for `cnn`; 4c15e72fc2ed, cb053ec18739, 3b6bb0f0c4f8, 42a522fee33a, 41fd0e8c90cb
 for `cnn_short_steps`; 1bce52000523, 8d531f04c8b9 for `cifar10` (dana, ormo), which has not been judged.
 
-With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.
+With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes.
 """
 
 from asyncflax.lab.compare import CompareConfig

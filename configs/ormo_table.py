@@ -2,13 +2,13 @@
 
     python launch/compare.py --config=configs/ormo_table.py:digits --workdir=runs/ormo-digits
 
-Claim: with 16 and 64 workers OrMo and OrMo-DA are the best of the asynchronous methods and naive momentum is the worst
-at 64, with equal machines and with stragglers (1 of 16 and 4 of 64 ten times slower); in time OrMo is faster than
-synchronous momentum SGD, most of all with stragglers. We have read the abstract; this order and the settings are
-second-hand, and no number of the paper is known here.
+Claim: with 16 and 64 workers OrMo and OrMo-DA are the best asynchronous methods, and naive momentum is the worst at 64,
+with equal machines and with stragglers (1 of 16 and 4 of 64 ten times slower); in wall-clock time OrMo is faster than
+synchronous momentum SGD, most of all with stragglers. We have read only the abstract; the order and the settings are
+second-hand, and we do not have the paper's numbers.
 
 ResNet-20 on CIFAR-10, batch 64 a worker, momentum 0.9, weight decay 0.0001, 160 epochs, learning rate times 0.1 after
-80 and 120. The paper's learning rates and warm-up are not known here: there is no warm-up, and each cell has the best
+80 and 120. We do not know the paper's learning rates and warm-up: there is no warm-up, and each cell has the best
 of three learning rates by training loss (ssgd's are multiplied by the number of workers, with which its steps are as
 long as OrMo's where workers take turns). All methods of a seed, a service time and a number of workers have the same
 trace, data and initial weights; ssgd has the rounds of the same workers. A test accuracy at the end below 20 %, twice
@@ -20,12 +20,12 @@ that of chance, counts as a failure, and so does divergence.
 | `short` | the same in 5 epochs | one GPU; not run yet |
 | `cifar10` | cifar10_quick, 1,500 updates, 5 methods, 3 seeds, two laws of service times | 2 cores; see below |
 | `digits` | digits, 8 to 64 workers, three service times, 3 seeds, 1,500 updates | 2 cores, 16 minutes of CPU time |
-| `fast` | digits, 3 methods, 20 updates: for trying things | 2 cores, 1 minute |
+| `fast` | digits, 3 methods, 20 updates: a quick trial | 2 cores, 1 minute |
 
 The equal machines of `cifar10` are those of `configs/dana_table.py:cifar10`, whose results are in
 benchmarks/RESULTS.md; its stragglers have not been run.
 
-With `--stop_after_minutes=7` it stops in time between two parts, and the same command goes on.
+With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes.
 `--compilation_cache=FOLDER` keeps what was compiled. On a GPU take --config.cells_at_once=0 for `cifar10`, which trains
 one network at a time otherwise.
 """

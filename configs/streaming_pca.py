@@ -28,12 +28,12 @@ and no number of the paper is at hand. The exponent of the tolerable delay in (1
 The intervals are those of chance alone: with 25 % or 100 % more error tolerated the first is 1.113 and 1.123. In the
 conditions that the paper is said to state it is 2; linear theory tends to 1 as the step size falls.
 
-Claim: asynchrony is not momentum in general. 16 workers with exponential work have on quadratics the mean of momentum
-1 - 1/16 (Theorem 5 of Mitliagkas et al. 2016). Here, with step size 0.014, they end with 1.264 (1.259 to 1.270) times
-its error, and 16 workers in turn, with the same mean delay, with 1.602 (1.590 to 1.614) times. Only the ends are
-compared: momentum SGD starts at rest. (Mean squares differ on quadratics too: `theory.stationary_variance`.)
+Claim: asynchrony is not momentum in general. 16 workers with exponential service times have on quadratics the mean of
+momentum 1 - 1/16 (Theorem 5 of Mitliagkas et al. 2016). Here, with step size 0.014, they end with 1.264 (1.259 to
+1.270) times its error, and 16 workers in turn, with the same mean delay, with 1.602 (1.590 to 1.614) times. Only the
+ends are compared: momentum SGD starts at rest. (Mean squares differ on quadratics too: `theory.stationary_variance`.)
 
-About three minutes of CPU time, float32. `:fast` behind the file name is one step size with fewer trajectories, in
+About three minutes of CPU time, float32. `:fast` after the file name is one step size with fewer trajectories, in
 about 15 seconds.
 """
 

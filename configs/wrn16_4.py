@@ -1,4 +1,4 @@
-"""WRN-16-4 on CIFAR-100 as DANA is said to be trained, Hakimi et al. 2019 (arXiv:1907.11612).
+"""WRN-16-4 on CIFAR-100 as reportedly used for DANA, Hakimi et al. 2019 (arXiv:1907.11612).
 
     python launch/train.py --config=configs/wrn16_4.py --workdir=runs/wrn16_4 \
         --config.num_workers=8 --config.algorithm=multi_asgd
@@ -8,11 +8,11 @@ epochs of warm-up from 0.1 / num_workers, momentum 0.9, weight decay 0.0005, gam
 (coefficient of variation 0.1). The settings are second-hand. BatchNorm statistics are updated by the server in the
 order of the events (docs/batch_norm.md).
 
-Claim: as in configs/resnet20.py, with a wider network and more classes; no numbers are at hand.
+Claim: as in configs/resnet20.py, with a wider network and more classes; we do not have the paper's numbers.
 
-Not run on the real data: CIFAR-100 was not there, its reader has been tested with made-up records
-(`asyncflax.data.cifar100`), and 78,125 updates are for one GPU. `:fast` behind the file name is the same network on
-scikit-learn's digits, 20 updates of batch 32, for trying things: some minutes on two cores.
+Not run on the real data: CIFAR-100 was not available, its reader has been tested with synthetic records
+(`asyncflax.data.cifar100`), and 78,125 updates need a GPU. `:fast` after the file name is the same network on
+scikit-learn's digits, 20 updates of batch 32, for a quick trial: some minutes on two cores.
 """
 
 from asyncflax.train.config import TrainConfig
