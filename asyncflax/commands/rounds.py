@@ -1,10 +1,10 @@
-r"""Chooses the width of rounds for a trace on several devices and predicts speed-up, traffic and memory.
+r"""Chooses the width of a trace's rounds on several devices and forecasts speed-up, traffic and memory.
 
     asyncflax rounds --num_workers=64 --device_groups=4 --replicas=2 --fixed=0.5 --parameters=145578 \
         --server=sharded
     asyncflax rounds --trace=runs/digits/trace.npz --device_groups=2 --workdir=runs/rounds
 
-`--fixed` is the fraction of a gradient's time that does not scale with the work (kernel launches, latency).
+`--fixed` is the fixed share of a gradient's time (launches, latencies).
 """
 
 import pathlib
@@ -21,26 +21,26 @@ from asyncflax.train import launcher
 
 WORKERS = flags.DEFINE_integer("num_workers", 8, "number of emulated workers")
 SERVICE = flags.DEFINE_string(
-    "service_time", None, "distribution of the time of a gradient, such as 'gamma(cv=0.5)' (default exponential)"
+    "service_time", None, "distribution of a gradient's time, such as 'gamma(cv=0.5)' (default exponential)"
 )
-TRACE = flags.DEFINE_string("trace", None, "file of a trace, instead of a simulated queue")
-GROUPS = flags.DEFINE_integer("device_groups", 1, "groups of devices that compute concurrently")
-REPLICAS = flags.DEFINE_integer("replicas", 1, "devices in each group, across which a batch is split")
-FIXED = flags.DEFINE_float("fixed", 0.0, "fraction of a gradient's time that does not scale with the work")
-PARAMETERS = flags.DEFINE_integer("parameters", None, "number of float32 parameters: adds memory and traffic")
-SERVER = flags.DEFINE_string("server", "replicated", "placement of the server's parameters: replicated or sharded")
-STORE = flags.DEFINE_string("store", "device", "storage of past versions: device, ring or host")
-WORKDIR = flags.DEFINE_string("workdir", None, "a folder for rounds.txt and rounds.png: lanes filled and speed-up")
+TRACE = flags.DEFINE_string("trace", None, "file of a trace, instead of a queue")
+GROUPS = flags.DEFINE_integer("device_groups", 1, "number of device groups, which compute different gradients")
+REPLICAS = flags.DEFINE_integer("replicas", 1, "devices per group, which split the batch")
+FIXED = flags.DEFINE_float("fixed", 0.0, "fixed share of a gradient's time")
+PARAMETERS = flags.DEFINE_integer("parameters", None, "number of float32 parameters: adds traffic and memory")
+SERVER = flags.DEFINE_string("server", "replicated", "placement of the server: replicated or sharded")
+STORE = flags.DEFINE_string("store", "device", "where versions are: device, ring or host")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder for rounds.txt and rounds.png")
 
 
 def main() -> None:
-    """Chooses the width, prints the forecast, draws it."""
+    """Chooses the width, then prints and draws the forecast."""
     try:
         folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
         if folder:
             launcher.refuse_folder("workdir", folder)
             if any((folder / name).exists() for name in ("rounds.txt", "rounds.png")):
-                raise ValueError(f"--workdir={WORKDIR.value!r} holds rounds.txt or rounds.png; take another folder.")
+                raise ValueError(f"--workdir={WORKDIR.value!r} contains rounds.txt or rounds.png; take another folder.")
         law = launcher.service_time(SERVICE.value) or queues.exponential()
         simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
         trace = Trace.load(TRACE.value) if TRACE.value else simulated()

@@ -1,16 +1,15 @@
-r"""How wide to make the rounds of a trace, and what that buys, before anything is run: a model of time.
+r"""A model of the time of rounds: how wide to make them, and the expected speed-up.
 
-A round has W lanes, and computes W gradients whether or not all of them belong to an event. A wider round has more
-events, a smaller share of its lanes is filled, and more versions and gradients are on the move. In units of one
-gradient on one device, for G device groups of R devices each:
+A round has W lanes and computes W gradients, even if not all of them belong to an event. Wider rounds contain more
+events, but fill a smaller share of their lanes and move more versions and gradients. In units of one gradient on one
+device, for G device groups of R devices each:
 
-    a round                   h + (1 - h) W / (G R)  for its gradients, u for each update that it applies in order
+    a round                   h + (1 - h) W / (G R) for its gradients, u for each update, applied in order
     one event after another   1 + u
     speed-up                  T (1 + u) / (T u + sum over rounds of h + (1 - h) W / (G R))
 
-h is the share of a gradient's time that does not grow with the work (launches, latencies), u the time of an update.
-Moving data takes no time here: `bytes.traffic` says how much there is of it. With h = u = 0 the speed-up is G R times
-the share of lanes that are filled.
+h is the fixed share of a gradient's time (launches, latencies), u the time of an update. Data transfer is not modelled;
+see `bytes.traffic`. With h = u = 0 the speed-up is G R times the share of filled lanes.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from asyncflax.trace import Trace
 
 
 class RoundForecast(NamedTuple):
-    """What rounds of one width come to.
+    """The forecast for one width.
 
     Attributes:
-      width: int, W, how many gradients a round computes together.
-      num_rounds: int, how many rounds the trace takes.
-      mean_round: float, events a round.
-      filled: float in (0, 1], the share of the lanes that hold an event, `mean_round` / `width`.
-      speed_up: float, over one device that executes one event after the other.
+      width: int, W, the number of gradients computed together in a round.
+      num_rounds: int, the number of rounds of the trace.
+      mean_round: float, events per round.
+      filled: float in (0, 1], the share of lanes that hold an event, `mean_round` / `width`.
+      speed_up: float, over sequential execution on one device.
     """
 
     width: int
@@ -51,23 +50,23 @@ def forecast(
     fixed: float = 0.0,
     update: float = 0.0,
 ) -> RoundForecast:
-    """What rounds of this width come to, in the model of time at the head of this module.
+    """Forecasts rounds of a given width, by the model of time at the top of this module.
 
-    Counts the rounds that `make_plan` makes without cuts, in one pass over them: 10^6 events take about 0.15 s.
+    Counts the rounds of `make_plan` without cuts: 10^6 events take about 0.15 s.
 
     Args:
       trace: the T events.
       width: W, a multiple of `device_groups`.
-      device_groups: G, how many device groups share the lanes of a round.
-      replicas: R, how many devices share each gradient of a group.
-      fixed: h in [0, 1], the share of a gradient's time that does not grow with the work.
+      device_groups: G, the number of device groups, which share the lanes of a round.
+      replicas: R, the number of devices per group, which share each gradient.
+      fixed: h in [0, 1], the fixed share of a gradient's time.
       update: u >= 0, the time of an update; a sharded server's is about 1/P of a replicated one's.
 
     Raises:
-      TypeError: `trace` is no Trace.
-      ValueError: a number is out of its range, or the width is no multiple of `device_groups`.
+      TypeError: `trace` is not a Trace.
+      ValueError: a number is out of range, or the width is not a multiple of `device_groups`.
 
-    Example: eight groups, and rounds of 8 or 16 if half of a gradient's time is launches.
+    Example: eight groups, and rounds of 8 or 16 if half of a gradient's time is fixed.
       >>> import asyncflax
       >>> from asyncflax import engine
       >>> q = asyncflax.queues
@@ -92,24 +91,24 @@ def best_width(
     update: float = 0.0,
     widths: Iterable[int] | None = None,
 ) -> RoundForecast:
-    """The width with the largest speed-up; of equal ones the smallest.
+    """The width with the largest speed-up; the smallest one if tied.
 
-    Without a fixed share that is W = G, whatever the trace: k rounds of G take no longer than one of k G, and hold as
-    many events or more. With a fixed share, wider rounds spread it over more events. The candidates are then all
-    multiples of G up to the longest round that the trace allows, beyond which nothing changes; what cannot win is not
-    tried. 10^6 events take 0.1 s to 0.7 s, with `fixed` near 1 some seconds.
+    Without a fixed share this is always W = G: k rounds of G take no longer than one of k G, and contain at least as
+    many events. With a fixed share, wider rounds spread it over more events. The candidates are all multiples of G up
+    to the longest round of the trace, pruned by a bound. 10^6 events take 0.1 s to 0.7 s, some seconds with `fixed`
+    near 1.
 
-    A round keeps W gradients and W versions (see `memory`): where they do not fit, say which `widths` do.
+    A round keeps W gradients and W versions (see `memory`): if they may not fit, pass the `widths` that do.
 
     Args:
       trace: the T events.
-      device_groups: G, how many device groups share the lanes of a round.
+      device_groups: G, the number of device groups.
       replicas, fixed, update: as in `forecast`.
-      widths: which to compare instead, each a multiple of `device_groups`.
+      widths: the candidates, each a multiple of `device_groups`.
 
     Raises:
-      TypeError: `trace` is no Trace, or `widths` no list.
-      ValueError: as in `forecast`; or `widths` is empty.
+      TypeError: `trace` is not a Trace, or `widths` is not a list.
+      ValueError: as in `forecast`, or `widths` is empty.
 
     Example:
       >>> import asyncflax
@@ -131,18 +130,18 @@ def best_width(
     else:
         longest = int(np.max(np.asarray(ends) - np.arange(events)))
         candidates = range(cost.groups, longest + cost.groups, cost.groups)
-    fewest = count_rounds(ends, events)  # no width needs fewer rounds
+    fewest = count_rounds(ends, events)  # a lower bound for every width
     best = cost.of(events, candidates[0], count_rounds(ends, candidates[0]))
     for width in candidates[1:]:
         if best.num_rounds == fewest or cost.of(events, width, fewest).speed_up <= best.speed_up:
-            break  # a wider round costs more, and there cannot be enough fewer of them
+            break  # wider rounds cannot save enough rounds to win
         this = cost.of(events, width, count_rounds(ends, width))
-        best = max(best, this, key=lambda forecast: forecast.speed_up)  # the first of equal ones
+        best = max(best, this, key=lambda forecast: forecast.speed_up)  # the first if tied
     return best
 
 
 class Cost:
-    """The model of time, for so many devices."""
+    """The model of time for given devices."""
 
     def __init__(self, device_groups: int, replicas: int, fixed: float = 0.0, update: float = 0.0):
         self.groups = _check.integer("device_groups", device_groups, 1)
@@ -152,32 +151,32 @@ class Cost:
         self.update = _check.scalar("update", update, low=0.0)
 
     def width(self, width: int, name: str = "width") -> int:
-        """A width that the groups can share."""
+        """The width, checked to be a multiple of the groups."""
         width = _check.integer(name, width, 1)
         if width % self.groups:
             raise ValueError(f"{name} must be a multiple of device_groups={self.groups}, got {name}={width}.")
         return width
 
     def of(self, num_events: int, width: int, num_rounds: int) -> RoundForecast:
-        """So many events in so many rounds."""
+        """The forecast for a number of events and rounds."""
         mean = num_events / num_rounds
-        seconds = self.fixed + (1 - self.fixed) * width / self.devices + self.update * mean  # of a mean round
+        seconds = self.fixed + (1 - self.fixed) * width / self.devices + self.update * mean  # of an average round
         return RoundForecast(width, num_rounds, mean, mean / width, mean * (1 + self.update) / seconds)
 
 
 def round_ends(trace: Trace) -> list[int]:
-    """For each event, where a round that starts there must end: the next event that reads a later version.
+    """For each event, the end of a round that starts there: the next event that reads a later version.
 
-    It never falls from one event to the next, so taking as many events as there may be needs the fewest rounds.
+    The ends are non-decreasing, so the greedy choice, the longest possible rounds, needs the fewest.
     """
     events = len(trace)
-    first_read = np.full(events + 1, events)  # by version, T where nobody reads it
-    first_read[trace.read_version[::-1]] = np.arange(events)[::-1]  # of repeated indices NumPy keeps the last
+    first_read = np.full(events + 1, events)  # by version, T if it is never read
+    first_read[trace.read_version[::-1]] = np.arange(events)[::-1]  # NumPy keeps the last of repeated indices
     return np.minimum.accumulate(first_read[::-1])[::-1][1:].tolist()
 
 
 def count_rounds(ends: list[int], width: int) -> int:
-    """How many rounds of at most `width` events there are."""
+    """The number of rounds of at most `width` events."""
     if width == 1:
         return len(ends)
     t = count = 0
@@ -189,11 +188,11 @@ def count_rounds(ends: list[int], width: int) -> int:
 
 
 def check_trace(trace: Any) -> None:
-    _check.instance("trace", trace, Trace, "an asyncflax.Trace (a law makes one with .trace(num_updates=...))")
+    _check.instance("trace", trace, Trace, "an asyncflax.Trace, for example from queues.simulate")
 
 
 def integers(name: str, values: Any) -> list[int]:
-    """Positive integers, each once and in order."""
+    """Distinct positive integers in increasing order."""
     numbers = sorted({*_check.integers(name, values, 1)})
     if not numbers:
         raise ValueError(f"{name} must have at least one integer, got none.")

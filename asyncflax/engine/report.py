@@ -76,12 +76,12 @@ def draw(
     fixed: float = 0.0,
     update: float = 0.0,
 ) -> None:
-    """Plots the share of filled lanes and the expected speed-up against the width.
+    """Plots the share of filled lanes and the expected speed-up against the width, in two panels.
 
     Args:
-      figure: `matplotlib.figure.Figure`, without axes.
+      figure: an empty `matplotlib.figure.Figure`.
       trace: the events.
-      device_groups: each G is a line, at those widths that are its multiples.
+      device_groups: the values of G; each is a line, over the widths that are multiples of it.
       widths: values on the horizontal axes.
       replicas, fixed, update: as in `forecast`.
 
@@ -158,7 +158,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _size(size: int) -> str:
-    """Bytes for people, in powers of 1,000 and three digits."""
+    """Formats bytes with three digits and units of powers of 1,000."""
     value, unit = float(size), 0
     while value >= 999.5 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
