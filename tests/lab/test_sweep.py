@@ -403,7 +403,7 @@ def test_cells_of_another_start_do_not_belong_to_a_sweep(tmp_path):
     run_sweep(config, tmp_path / "sweep")
     shutil.rmtree(path)
     train_and_evaluate(dataclasses.replace(TRAIN, seed=1), path)
-    with pytest.raises(RunError, match="read another file as start_from; take a new workdir"):
+    with pytest.raises(RunError, match="holds a run with a different start_from file; take a new workdir"):
         run_sweep(config, tmp_path / "sweep")
 
 
@@ -422,6 +422,6 @@ def test_the_folder_of_something_else_is_refused(tmp_path):
 
 
 def test_keys_that_depend_on_the_company_are_refused_before_anything_is_written(tmp_path):
-    with jax.default_prng_impl("rbg"), pytest.raises(RunError, match=r"kind rbg, .* JAX_DEFAULT_PRNG_IMPL=threefry"):
+    with jax.default_prng_impl("rbg"), pytest.raises(RunError, match=r"implementation rbg, .* JAX_DEFAULT_PRNG_IMPL=threefry"):
         run_sweep(SweepConfig(TRAIN, axes="seed=(0, 1)"), tmp_path / "sweep")
     assert not (tmp_path / "sweep").exists()

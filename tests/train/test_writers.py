@@ -140,7 +140,7 @@ def test_a_writer_of_ones_own_gets_the_rows_that_were_kept_and_the_new_ones(tmp_
         ("tensorboard, tensorboard", r"config\.writers has tensorboard twice"),
         ("a=tensorboard", r"config\.writers must be like .*, got a=\.\.\. in 'a=tensorboard'"),
         ("my_writers.Chatt", r"config\.writers: my_writers has no 'Chatt'; did you mean 'Chat'\?"),
-        ("3", r"config\.writers must be the text of a call"),
+        ("3", r"config\.writers must be text such as"),
     ],
 )
 def test_a_writer_that_there_is_not_is_one_line(names, message, own):
