@@ -28,7 +28,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from asyncflax import _check, _memory
-from asyncflax.engine.forecasts import best_width, round_ends
+from asyncflax.engine.forecasts import Cost, best_width, round_ends
 from asyncflax.engine.placement import Placement
 from asyncflax.trace import Trace
 
@@ -241,16 +241,10 @@ class Plan:
         """
         from asyncflax.engine.report import summary
 
-        return summary(
-            self,
-            params,
-            state,
-            device_groups=device_groups,
-            replicas=replicas,
-            server=server,
-            fixed=fixed,
-            update=update,
-        )
+        place = self.placement
+        groups = place.groups if device_groups is None else device_groups
+        cost = Cost(groups, place.replicas if replicas is None else replicas, fixed, update)
+        return summary(self, cost, place.server if server is None else server, params, state)
 
     def place(self, tree: Any) -> Any:
         """Arrays (PyTree) on every device of the plan's mesh, for example a data set in a gradient function.

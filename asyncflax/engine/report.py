@@ -15,26 +15,8 @@ if TYPE_CHECKING:
     from asyncflax.engine.plan import Plan
 
 
-def summary(
-    plan: Plan,
-    params: Any,
-    state: Any,
-    *,
-    device_groups: int | None,
-    replicas: int | None,
-    server: str | None,
-    fixed: float,
-    update: float,
-) -> str:
+def summary(plan: Plan, cost: Cost, server: str, params: Any, state: Any) -> str:
     """The text of `Plan.summary`."""
-    place = plan.placement
-    cost = Cost(
-        place.groups if device_groups is None else device_groups,
-        place.replicas if replicas is None else replicas,
-        fixed,
-        update,
-    )
-    server = place.server if server is None else server
     _check.choice("server", server, SERVERS)
     found = cost.of(plan.num_events, cost.width(plan.width), round(plan.num_events / plan.mean_round))
     devices, groups = _counted(cost.devices, "device"), _counted(cost.groups, "group")
@@ -46,7 +28,7 @@ def summary(
         f"{100 * found.filled:.1f} % of the lanes filled",
         f"devices   {devices}",
         f"speed-up  {found.speed_up:.2f} expected over one device, one event after the other",
-        f"versions  {plan.num_slots:,} at once, {where[place.store]}",
+        f"versions  {plan.num_slots:,} at once, {where[plan.placement.store]}",
     ]
     if params is None:
         return "\n".join(lines)
@@ -56,7 +38,7 @@ def summary(
     options = {"width": plan.width, "device_groups": cost.groups, "replicas": cost.replicas}
     moved = [traffic(params, server=name, **options) for name in servers]
     kept = [
-        memory(params, server=name, num_slots=plan.num_slots, state=state, store=place.store, **options)
+        memory(params, server=name, num_slots=plan.num_slots, state=state, store=plan.placement.store, **options)
         for name in servers
     ]
     for label, values, name in _ROWS:
