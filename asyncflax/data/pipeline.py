@@ -181,8 +181,8 @@ class Batches:
             if isinstance(error, RuntimeError) and "Worker process was terminated" in str(error):
                 raise RuntimeError(
                     f"{str(error).split('. ')[0]}. Exit code -15 means SIGTERM, -9 usually out of memory, -7 a full "
-                    "/dev/shm, and 1 an error at startup, printed above; batches do not depend on the number of "
-                    "workers."
+                    "/dev/shm, and 1 an error at startup, printed above. Try fewer workers; batches do not depend "
+                    "on their number."
                 ) from error
             raise
         self._next += 1

@@ -163,7 +163,7 @@ def init_run(
         `first_event`); by default `algorithm.init(params)`.
 
     Raises:
-      TypeError: `algorithm` is no `AsyncAlgorithm`, `key` is no typed key.
+      TypeError: `algorithm` is not an `AsyncAlgorithm`, or `key` is not a typed key.
       ValueError: the plan has more workers than the algorithm was built for.
 
     Example: see `run_chunk`.

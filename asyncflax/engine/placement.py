@@ -84,7 +84,7 @@ class Placement:
         (pinned, where the platform has it).
 
     Raises:
-      TypeError: `mesh` is no mesh.
+      TypeError: `mesh` is not a mesh.
       ValueError: the mesh does not have the two axes, or 'sharded' without a mesh.
 
     Example:
@@ -132,7 +132,7 @@ class Placement:
         return 1 if self.mesh is None else self.mesh.size
 
     def check_batches(self, batches: Any) -> None:
-        """Refuses batches [E, B, ...] whose B rows cannot be split over the replicas."""
+        """Raises if the B rows of batches [E, B, ...] cannot be split over the replicas."""
         for path, x in jax.tree_util.tree_leaves_with_path(batches):
             rows = jnp.shape(x)[1] if jnp.ndim(x) > 1 else 0  # a number for an event is everybody's
             if rows % self.replicas:

@@ -2,17 +2,16 @@
 
 Both follow from the trace alone, on the host, before the run.
 
-*Slots.* Version v is kept from its creation to its last read. Slots are allocated by these live ranges, as a compiler
-allocates registers: exact, and small. A queue of M workers needs M slots.
+*Slots.* Version v is kept from its creation to its last read. Slots are allocated by live range, like registers in a
+compiler: exact, and few. A queue of M workers needs M slots.
 
-*Rounds.* Consecutive events whose versions all exist before the first of them form a round. Their gradients do not
-depend on each other, so they are computed in parallel; then they are applied in order. The iterates are those of one
-event after the other.
+*Rounds.* Consecutive events whose versions all exist before the first of them form a round. Their gradients are
+independent, so they are computed in parallel and then applied in order. The iterates are those of sequential execution.
 
-*Chunks.* A chunk is a fixed number of rounds, which one compiled program executes. The planner ends a chunk at every
-cut: where the caller evaluates, saves or changes something.
+*Chunks.* A chunk is a fixed number of rounds, executed by one compiled program. The planner ends a chunk at every cut,
+where the caller evaluates, saves or changes something.
 
-*Placement.* On which devices the rounds run, and where versions are stored (see `placement`).
+*Placement.* The devices on which rounds run, and where versions are stored (see `placement`).
 """
 
 from __future__ import annotations
@@ -100,11 +99,11 @@ class Chunk:
 
     @property
     def events(self) -> slice:
-        """Which events of the trace the chunk executes."""
+        """The events of the trace in this chunk."""
         return slice(int(self.first_event), int(self.first_event + self.num_events))
 
     def take(self, batches: Any) -> Any:
-        """The chunk's part of `batches` (PyTree, leading axis T), its last row repeated up to E rows.
+        """The chunk's rows of `batches` (PyTree, leading axis T), padded to E rows with the last one.
 
         Raises:
           ValueError: a leaf does not have T rows.
@@ -113,7 +112,7 @@ class Chunk:
         return self.pad(jax.tree.map(lambda x: x[self.events], batches))
 
     def pad(self, batches: Any) -> Any:
-        """The batches of the chunk's own events (PyTree, leading axis `num_events`), the last repeated up to E rows.
+        """Pads the batches of the chunk's events (PyTree, leading axis `num_events`) to E rows with the last one.
 
         Raises:
           ValueError: a leaf does not have `num_events` rows.
@@ -156,7 +155,7 @@ class Plan:
 
     @property
     def events(self) -> range:
-        """Which events the plan executes."""
+        """The events of the plan."""
         end = int(self.chunks.total_events[0])
         return range(end - self.num_events, end)
 
@@ -181,17 +180,17 @@ class Plan:
 
     @property
     def width(self) -> int:
-        """How many gradients are computed together at most."""
+        """The maximum number of gradients computed together."""
         return self.chunks.width
 
     @property
     def num_slots(self) -> int:
-        """How many versions are stored at once."""
+        """The number of versions stored at once."""
         return self.chunks.num_slots
 
     @property
     def placement(self) -> Placement:
-        """On which devices it runs, and where versions are stored."""
+        """The devices of the plan, and where versions are stored."""
         return self.chunks.placement
 
     def summary(
@@ -312,7 +311,7 @@ def make_plan(
       a `Plan` whose chunks cover events 0..T-1 in order.
 
     Raises:
-      TypeError: `trace` is no Trace.
+      TypeError: `trace` is not a Trace.
       ValueError: width or rounds_per_chunk below 1, a cut outside 0..T, a width that cannot be divided over the groups
         of the mesh, a mesh without its axes, fewer slots than versions.
 
@@ -323,7 +322,7 @@ def make_plan(
       >>> asyncflax.make_plan(trace, width=8, cuts=range(0, 6400, 1600))
       Plan(6400 events, 64 workers: 4 chunks, width 8, 6.76 events a round, 64 slots)
     """
-    _check.instance("trace", trace, Trace, "an asyncflax.Trace (a law makes one with .trace(num_updates=...))")
+    _check.instance("trace", trace, Trace, "an asyncflax.Trace, for example from queues.simulate")
     placement = Placement(mesh, server, store)
     if width is None:
         width = best_width(trace, placement.groups, replicas=placement.replicas).width
