@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import importlib
-import inspect
 import json
 import os
 import pathlib
@@ -19,7 +18,6 @@ import pytest
 import reference
 
 import asyncflax
-from asyncflax import models
 from asyncflax.lab import figures
 from asyncflax.lab.compare import CompareConfig, Comparison
 from asyncflax.lab.sweep import SweepConfig
@@ -186,9 +184,7 @@ def with_field(config, name, text):
 
 def check(config):
     if isinstance(config, TrainConfig):
-        config.check()
-        networks = {name: getattr(models, name) for name in models.__all__ if inspect.isclass(getattr(models, name))}
-        options.read("config.model", config.model, networks)
+        assert config.check().named.model
     elif isinstance(config, SweepConfig):
         figures.check(config)
     else:

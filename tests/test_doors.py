@@ -237,8 +237,7 @@ def test_a_field_keeps_the_plain_value(field):
     kind = typing.get_type_hints(TrainConfig)[field.name]
     plain = kind(np.float32(field.default)) if kind is float else field.default
     for spelled in {int: (np.int64, np.uint32), float: (np.float32, np.float64), bool: (np.bool_,)}[kind]:
-        config = TrainConfig(**{field.name: spelled(plain)})
-        config.check()
+        config = TrainConfig(**{field.name: spelled(plain)}).check()
         kept = getattr(config, field.name)
         assert type(kept) is kind and kept == plain
 

@@ -31,7 +31,7 @@ def main() -> None:
     print(f"\n{summary.table}\n\nfigures: {summary.figure}")
     if CITATION.value:
         print(f"\n{asyncflax.citation(config)}\n")
-    if config.check().asynchrony.name != "recorded":
+    if config.named.asynchrony.name != "recorded":
         workers = 2 * config.num_workers
         command = launcher.command(num_workers=workers, extend=None, workdir=f"{workdir.rstrip('/')}-{workers}-workers")
         print(f"next, twice the workers: {command}")

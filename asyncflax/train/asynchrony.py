@@ -158,7 +158,7 @@ def inputs(spec: Spec) -> dict[str, str]:
 
     >>> from asyncflax.train.asynchrony import inputs
     >>> from asyncflax.train.config import TrainConfig
-    >>> inputs(TrainConfig().check().asynchrony)
+    >>> inputs(TrainConfig().named.asynchrony)
     {}
     """
     if spec.name != "recorded":

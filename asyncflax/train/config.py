@@ -7,8 +7,11 @@ Fields that name something (a method, a network, a data set, how asynchrony come
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
 import dataclasses
+import functools
+import inspect
 import typing
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import optax
 from jax.sharding import Mesh
@@ -31,8 +34,8 @@ _METHODS = makers(algorithms, AsyncAlgorithm)
 _OF_METHODS = ("learning_rate", "momentum", "num_workers", "weight_decay")  # what makes a method of the library
 
 
-class Named(NamedTuple):
-    """What the fields of a config name, looked up and checked.
+class Named:
+    """What the fields of a config name, each read when it is first asked for and kept.
 
     Attributes:
       dataset: `Spec`.
@@ -40,28 +43,74 @@ class Named(NamedTuple):
       algorithm: `Spec`.
       schedule: `Spec`.
       mesh: `Spec`; None for one device, or for all where several processes run.
-      model: `Spec`; None as long as nobody has asked for a network, so that a bad field does not load Flax.
+      model: `Spec`; it loads Flax.
       start_from: `Spec`; None for a checkpoint, or for none.
+      writers: a list of `Spec`.
 
     Example: see `TrainConfig`.
     """
 
-    dataset: Spec
-    asynchrony: Spec
-    algorithm: Spec
-    schedule: Spec
-    mesh: Spec | None = None
-    model: Spec | None = None
-    start_from: Spec | None = None
+    def __init__(self, config: "TrainConfig"):
+        self._config = config
+
+    @functools.cached_property
+    def dataset(self) -> Spec:
+        loaders = {**makers(data, data.ImageData), **makers(data, data.ImageRecords)}
+        kinds = (data.ImageData, data.ImageRecords)
+        return self._read("dataset", loaders, ("data_dir", "cache", "classes"), kinds)
+
+    @functools.cached_property
+    def asynchrony(self) -> Spec:
+        kinds = makers(asynchrony, asynchrony.Asynchrony)
+        return self._read("asynchrony", kinds, _RUN, (asynchrony.Asynchrony,))
+
+    @functools.cached_property
+    def algorithm(self) -> Spec:
+        kinds = (AsyncAlgorithm, optax.GradientTransformation)
+        return self._read("algorithm", _METHODS, _OF_METHODS, kinds, given_imported=("learning_rate",))
+
+    @functools.cached_property
+    def schedule(self) -> Spec:
+        given = ("learning_rate", "num_updates", "num_workers")
+        return self._read("schedule", makers(schedules, schedules.Schedule), given)
+
+    @functools.cached_property
+    def mesh(self) -> Spec | None:
+        return self._read("mesh", {"mesh": make_mesh}, ("devices",), (Mesh,)) if self._config.mesh else None
+
+    @functools.cached_property
+    def model(self) -> Spec:
+        from asyncflax import models
+
+        networks = {name: getattr(models, name) for name in models.__all__ if inspect.isclass(getattr(models, name))}
+        return self._read("model", networks, ("image_shape", "num_classes", "rngs"))
+
+    @functools.cached_property
+    def start_from(self) -> Spec | None:
+        text = self._config.start_from
+        return self._read("start_from", {"one_worker": one_worker}, ("config",)) if "(" in text else None
+
+    @functools.cached_property
+    def writers(self) -> list[Spec]:
+        return read_writers("config.writers", self._config.writers)
+
+    def _read(self, field: str, library: Mapping[str, Any], *given: Any, **options: Any) -> Spec:
+        return read(f"config.{field}", getattr(self._config, field), library, *given, **options)
+
+    def without_model(self) -> list[Spec]:
+        """All that is named but the network, whose package loads Flax, and the writers."""
+        named = (self.dataset, self.asynchrony, self.algorithm, self.schedule, self.mesh, self.start_from)
+        return [spec for spec in named if spec is not None]
 
     def sources(self) -> dict[str, str]:
         """The digests of the source of what is not the library's, by the name of its module or package."""
-        return {name: digest for spec in self if spec is not None for name, digest in spec.sources().items()}
+        specs = [*self.without_model(), self.model]
+        return {name: digest for spec in specs for name, digest in spec.sources().items()}
 
 
 @dataclasses.dataclass
 class TrainConfig:
-    """One training under asynchrony.
+    """One training under asynchrony. Its fields can be set until `check` returns a copy that cannot be changed.
 
     Raises:
       (`check`) TypeError, ValueError: a field has a wrong type or value; the message names it.
@@ -69,7 +118,7 @@ class TrainConfig:
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> config = TrainConfig(num_workers=8, asynchrony="queue(service_time=gamma(cv=0.1))", momentum=-0.09)
-      >>> config.check().algorithm.name
+      >>> config.check().named.algorithm.name
       'momentum_asgd'
       >>> TrainConfig(asynchrony="queue(service_time=exponental)").check()
       Traceback (most recent call last):
@@ -140,34 +189,39 @@ class TrainConfig:
     writers: str = dataclasses.field(default="tensorboard", metadata=_FREE)
 
     @property
-    def cited(self) -> list[typing.Any]:
+    def cited(self) -> list[Any]:
         """What makes the method, for `asyncflax.citation`."""
-        return [self.method.function]
+        return [self.named.algorithm.function]
 
     @property
-    def method(self) -> Spec:
-        """What `algorithm` names."""
-        kinds = (AsyncAlgorithm, optax.GradientTransformation)
-        own = ("learning_rate",)
-        return read("config.algorithm", self.algorithm, _METHODS, _OF_METHODS, kinds, given_imported=own)
+    def named(self) -> Named:
+        """What the fields name; a checked config keeps it."""
+        return vars(self).get("_named") or Named(self)
 
-    @property
-    def scheduled(self) -> Spec:
-        """What `schedule` names."""
-        given = ("learning_rate", "num_updates", "num_workers")
-        return read("config.schedule", self.schedule, makers(schedules, schedules.Schedule), given)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_named" in vars(self):
+            raise dataclasses.FrozenInstanceError(f"config.{name} of a checked config; take dataclasses.replace.")
+        super().__setattr__(name, value)
 
-    @property
-    def metric_writers(self) -> list[Spec]:
-        """What `writers` names."""
-        return read_writers("config.writers", self.writers)
+    def check(self) -> "TrainConfig":
+        """Checks types, values and names, once.
 
-    def check(self) -> Named:
-        """Looks up what the fields name, and raises on wrong types, values and names."""
-        hints = typing.get_type_hints(TrainConfig)
+        Returns:
+          a copy whose fields have their types and cannot be changed, and that keeps what they name; a checked config
+          itself.
+        """
+        if "_named" in vars(self):
+            return self
+        config, hints = dataclasses.replace(self), typing.get_type_hints(TrainConfig)
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            setattr(self, field.name, typed(f"config.{field.name}", value, hints[field.name]))
+            setattr(config, field.name, typed(f"config.{field.name}", getattr(self, field.name), hints[field.name]))
+        config._check_values()
+        vars(config)["_named"] = Named(config)
+        config._check_names(config.named)
+        return config
+
+    def _check_values(self) -> None:
+        """Raises on values out of range."""
         at_least_1 = ("batch_size", "num_workers", "num_updates", "log_every", "eval_every", "eval_batch_size")
         for name in (*at_least_1, "checkpoint_every", "keep_checkpoints"):
             _check.integer(f"config.{name}", getattr(self, name), 1)
@@ -186,18 +240,14 @@ class TrainConfig:
         _check.number("config.ema_decay", self.ema_decay, low=0.0, high=1.0)
         _check.choice("config.decay_mask", self.decay_mask, ("all", "weights"))
         _check.choice("config.precision", self.precision, PRECISIONS)
-        images, kinds = (data.ImageData, data.ImageRecords), makers(asynchrony, asynchrony.Asynchrony)
-        loaders = {**makers(data, data.ImageData), **makers(data, data.ImageRecords)}
-        named = Named(
-            read("config.dataset", self.dataset, loaders, ("data_dir", "cache", "classes"), images),
-            read("config.asynchrony", self.asynchrony, kinds, _RUN, (asynchrony.Asynchrony,)),
-            self.method,
-            self.scheduled,
-            read("config.mesh", self.mesh, {"mesh": make_mesh}, ("devices",), (Mesh,)) if self.mesh else None,
-            start_from=self._first_training(),
-        )
+
+    def _check_names(self, named: Named) -> None:
+        """Raises on unknown names and options, those of the network apart, and on what does not fit together."""
+        named.without_model()
+        if named.start_from is not None:
+            named.start_from.arguments(config=self)
         self._check_images(named.dataset)
-        read_writers("config.writers", self.writers)
+        _ = named.writers
         if named.algorithm.name == "ssgd" and named.asynchrony.name != "barrier":
             raise ValueError(
                 "config.algorithm='ssgd' makes a step a round of all workers; set config.asynchrony='barrier(...)'."
@@ -207,15 +257,6 @@ class TrainConfig:
                 f"config.bias_multiplier={self.bias_multiplier} is for methods that are linear in the gradient, "
                 "which dc_asgd is not; set it to 1."
             )
-        return named
-
-    def _first_training(self) -> Spec | None:
-        """What `start_from` names if it is no checkpoint."""
-        if "(" not in self.start_from:
-            return None
-        spec = read("config.start_from", self.start_from, {"one_worker": one_worker}, ("config",))
-        spec.arguments(config=self)
-        return spec
 
     def _check_images(self, dataset: Spec) -> None:
         """Raises on fields that the data set does not use, and on wrong values of those of ImageNet."""

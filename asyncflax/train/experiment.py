@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -25,10 +23,10 @@ from asyncflax.staleness import StalenessLaw
 from asyncflax.theory.meter import MomentumMeter, watch
 from asyncflax.trace import Trace
 from asyncflax.train.checkpoint import load_model
-from asyncflax.train.config import Named, TrainConfig
+from asyncflax.train.config import TrainConfig
 from asyncflax.train.feeds import Feed, make_feed
 from asyncflax.train.method import learning_rates, make_algorithm, of_gradients, one_event
-from asyncflax.train.options import Spec, read
+from asyncflax.train.options import Spec
 from asyncflax.train.precision import compute_in
 
 __all__ = ["Evaluation", "Experiment", "load_data", "make_experiment", "make_meter", "why_no_meter"]
@@ -72,8 +70,7 @@ class Experiment(NamedTuple):
     """What a config stands for.
 
     Attributes:
-      config: `TrainConfig`.
-      named: `Named`, what its fields stand for.
+      config: `TrainConfig`, checked.
       data: `ImageData`, or `ImageRecords`.
       feed: `Feed`, the batches of events and the test data.
       trace: the asynchrony.
@@ -88,12 +85,12 @@ class Experiment(NamedTuple):
       key: a typed JAX key, for augmentation and dropout.
       evaluate: `Evaluation`; `evaluate(params, model_state=None) -> {'test_loss': [], 'test_accuracy': []}`, with
         running statistics, and 'test_top5_accuracy' of records.
+      no_meter: why `make_meter` cannot measure momentum, see `why_no_meter`; '' where it can.
 
     Example: see `make_experiment`.
     """
 
     config: TrainConfig
-    named: Named
     data: data.ImageData | data.ImageRecords
     feed: Feed
     trace: Trace
@@ -106,6 +103,7 @@ class Experiment(NamedTuple):
     model_state: Any
     key: jax.Array
     evaluate: Evaluation
+    no_meter: str
 
     def batches(self, chunk: Chunk) -> Any:
         """PyTree [E, ...]: what the events of a chunk compute on, for `run_chunk`; rows of a data set in memory."""
@@ -132,8 +130,8 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
       >>> experiment.batches(experiment.plan[0]).shape
       (20, 32)
     """
-    config = dataclasses.replace(config)
-    named = config.check()
+    config = config.check()
+    named = config.named
     run = {"num_workers": config.num_workers, "num_updates": config.num_updates, "seed": config.seed}
     trace, law = named.asynchrony.make(**run)
     if len(trace) != config.num_updates or trace.num_workers != config.num_workers:
@@ -151,8 +149,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     batches //= jax.process_count() if feed.of_process else 1
     _memory.need("config.batch_size", config.batch_size, 2 * batches, "the batches of a chunk, and of the next,")
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    network, arguments = _network(config, feed)
-    apply, params, model_state = _make_model(config, network, arguments, init_key)
+    apply, params, model_state = _make_model(config, feed, init_key)
     if named.start_from is not None:
         params, model_state = _trained(make_experiment(named.start_from.make(config=config), images=images))
     elif config.start_from:
@@ -170,7 +167,6 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     evaluate = Evaluation(sums, lambda: map(spread, feed.test_batches()))
     return Experiment(
         config,
-        named._replace(model=network),
         images,
         feed,
         trace,
@@ -183,6 +179,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
         model_state,
         run_key,
         evaluate,
+        why_no_meter(config, trace),
     )
 
 
@@ -244,7 +241,7 @@ def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
       >>> len(load_data(TrainConfig(dataset="digits")).test_labels)
       360
     """
-    spec = config.check().dataset
+    spec = config.check().named.dataset
     places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None, "classes": config.classes}
     return spec.make(**places)
 
@@ -276,7 +273,7 @@ def why_no_meter(config: TrainConfig, trace: Trace) -> str:
       >>> why_no_meter(config, make_experiment(config).trace)
       'dc_asgd is no plain heavy ball'
     """
-    method, later = config.method, trace.read_version[trace.read_version > 0]
+    method, later = config.named.algorithm, trace.read_version[trace.read_version > 0]
     reasons = {
         "meter_window is 0": config.meter_window == 0,
         f"{method.name} is no plain heavy ball": method.name not in ("asgd", "momentum_asgd"),
@@ -292,7 +289,7 @@ def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], M
     """The gradient function of an experiment, watched, and the meter for what it reports.
 
     Args:
-      experiment: one of which `why_no_meter` has nothing to say.
+      experiment: one whose `no_meter` is ''.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
@@ -310,24 +307,18 @@ def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], M
     applied = None if change is None else functools.partial(changed, change)
     gradient_fn = watch(experiment.gradient_fn, experiment.params, seed=config.seed, applied=applied)
     rates = np.asarray(jax.vmap(experiment.schedule)(jnp.arange(len(experiment.trace))))  # before the device is busy
-    momentum = config.momentum if experiment.named.algorithm.name == "momentum_asgd" else 0.0
+    momentum = config.momentum if config.named.algorithm.name == "momentum_asgd" else 0.0
     window = MomentumMeter(learning_rate=lambda events: rates[events], momentum=momentum, window=config.meter_window)
     return gradient_fn, window
 
 
-def _network(config: TrainConfig, feed: Feed) -> tuple[Spec, dict[str, Any]]:
-    """What the config names as a network, and its arguments but for the weights' key."""
-    networks = {name: getattr(models, name) for name in models.__all__ if inspect.isclass(getattr(models, name))}
-    given = {"image_shape": feed.image_shape, "num_classes": feed.num_classes, "rngs": None}
-    spec = read("config.model", config.model, networks, given)
-    arguments = spec.arguments(**given)
-    arguments.pop("rngs", None)
-    return spec, arguments
-
-
 def _make_model(
-    config: TrainConfig, spec: Spec, arguments: dict[str, Any], key: jax.Array
+    config: TrainConfig, feed: Feed, key: jax.Array
 ) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
+    """The network of a config for the images of a feed: its forward pass, initial parameters and model state."""
+    spec = config.named.model
+    arguments = spec.arguments(image_shape=feed.image_shape, num_classes=feed.num_classes, rngs=None)
+    arguments.pop("rngs", None)
     try:
         network = models.initialized(spec.function, key, **arguments)
     except Exception as error:

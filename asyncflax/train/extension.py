@@ -51,7 +51,7 @@ def extend(experiment: Experiment) -> tuple[Trace, list[Plan]]:
       >>> len(trace), [plan.events for plan in plans], int(trace.read_version[100])
       (140, [range(0, 100), range(100, 140)], 100)
     """
-    config, asynchrony = experiment.config, experiment.named.asynchrony
+    config, asynchrony = experiment.config, experiment.config.named.asynchrony
     whole, plans = experiment.trace, [experiment.plan]
     for number, count in enumerate(config.extend, start=1):
         if asynchrony.name == "recorded":

@@ -43,7 +43,7 @@ from asyncflax.train.asynchrony import inputs
 from asyncflax.train.checkpoint import Checkpoints
 from asyncflax.train.columns import event_means
 from asyncflax.train.config import TrainConfig
-from asyncflax.train.experiment import Experiment, make_experiment, make_meter, why_no_meter
+from asyncflax.train.experiment import Experiment, make_experiment, make_meter
 from asyncflax.train.extension import extend, refuse_other_ends
 from asyncflax.train.method import averaged, explicit_momentum, steered_momentum
 from asyncflax.train.records import Records
@@ -109,8 +109,7 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
       [0, 20, 40]
     """
     try:
-        config = dataclasses.replace(config)
-        config.check()
+        config = config.check()
         distributed.same(_of_all(config, workdir))
         folder = Workdir(workdir, config)
         saved = Checkpoints(folder.path / "checkpoints")
@@ -143,7 +142,7 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
 
 def _bound(experiment: Experiment) -> int | None:
     """The largest staleness that the queue of a run lets through; None for any."""
-    asynchrony = experiment.named.asynchrony
+    asynchrony = experiment.config.named.asynchrony
     return asynchrony.option("max_staleness") if asynchrony.name == "queue" else None
 
 
@@ -173,14 +172,14 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         return _begun(experiment, _plan_at(plans, update))
 
     try:
-        about_run = {"inputs": inputs(experiment.named.asynchrony), "sources": experiment.named.sources()}
+        about_run = {"inputs": inputs(config.named.asynchrony), "sources": config.named.sources()}
         folder.begin(trace, **about_run, planned=config.num_updates)
         options: dict[str, Any] = {"keep": config.keep_checkpoints, "run": folder.began["sha256"], "warn": _say}
         checkpoints = Checkpoints(folder.path / "checkpoints", **options)
         checkpoint = checkpoints.latest(like=like)
         start = 0 if checkpoint is None else checkpoint.update
         rows = () if checkpoint is None else checkpoint.rows
-        records = Records(folder.path, rows=rows, writers=config.metric_writers, config=dataclasses.asdict(config))
+        records = Records(folder.path, rows=rows, writers=config.named.writers, config=dataclasses.asdict(config))
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
     if checkpoint is None:
@@ -191,8 +190,7 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         for change in folder.changes():
             _say(f"note: {change}")
     gradient_fn, meter = experiment.gradient_fn, None
-    planned = trace.prefix(config.num_updates)
-    if not why_no_meter(config, planned) and start < config.num_updates:
+    if not experiment.no_meter and start < config.num_updates:
         gradient_fn, meter = make_meter(experiment)
         if checkpoint is not None:
             meter.restore(checkpoint.extra)
@@ -460,9 +458,8 @@ def _table(experiment: Experiment, records: Records) -> str:
 def _measured(experiment: Experiment, records: Records) -> str:
     """What the meter has shown last, or why there is nothing."""
     config, rows = experiment.config, [row for row in records.rows if "implicit_momentum" in row]
-    off = why_no_meter(config, experiment.trace)
-    if off and not rows:
-        return f"none, {off}"
+    if experiment.no_meter:
+        return f"none, {experiment.no_meter}"
     if not rows:
         return f"none, no {config.meter_window} updates in a row at one learning rate"
     last = rows[-1]

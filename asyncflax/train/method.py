@@ -70,7 +70,7 @@ optax.adamw options of its own.
     numbers = numbers or {}
     value = lambda name: numbers.get(name, getattr(config, name))
     options = {name.removeprefix(OPTION): x for name, x in numbers.items() if name.startswith(OPTION)}
-    spec = config.method
+    spec = config.named.algorithm
     spec = dataclasses.replace(spec, options={**spec.options, **options})
     outside = _decays_outside(config, numbers)
     given = {
@@ -107,7 +107,7 @@ def can_trace(config: TrainConfig, name: str) -> bool:
       >>> can_trace(config, "algorithm.b1"), can_trace(config, "algorithm.nesterov")
       (True, False)
     """
-    if name in NUMBERS and not config.method.imported:
+    if name in NUMBERS and not config.named.algorithm.imported:
         return True
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
 
@@ -162,7 +162,7 @@ def of_gradients(
         norm = jnp.asarray(value("clip_norm"))
         parts.append(optax.clip_by_global_norm(jnp.where(norm > 0, norm, jnp.inf)))  # type: ignore[arg-type]
     if _decays_outside(config, numbers) or (decay_of_method and config.weight_decay > 0):
-        decay = transforms.decay_weights(value("weight_decay"), at=config.method.option("decay_at", "read"))
+        decay = transforms.decay_weights(value("weight_decay"), at=config.named.algorithm.option("decay_at", "read"))
         parts.append(decay if config.decay_mask == "all" else optax.masked(decay, _is_weight))
     if "bias_multiplier" in numbers or config.bias_multiplier != 1.0:
         parts.append(optax.masked(optax.scale(value("bias_multiplier")), _is_bias))
@@ -187,7 +187,7 @@ def learning_rates(config: TrainConfig, learning_rate: Any = None) -> Schedule:
     """
     learning_rate = config.learning_rate if learning_rate is None else learning_rate
     run_length = {"num_updates": config.num_updates, "num_workers": config.num_workers}
-    schedule, events = make_schedule(config.scheduled, learning_rate, **run_length), _events_of_a_step(config)
+    schedule, events = make_schedule(config.named.schedule, learning_rate, **run_length), _events_of_a_step(config)
     return schedule if events == 1 else lambda update: schedule(update // events * events)
 
 
@@ -206,7 +206,7 @@ def explicit_momentum(config: TrainConfig) -> float:
     """
     if not is_of_optax(config):
         return config.momentum
-    own = config.method.option("momentum")
+    own = config.named.algorithm.option("momentum")
     return float(own) if isinstance(own, int | float) else 0.0
 
 
@@ -263,12 +263,12 @@ def is_of_optax(config: TrainConfig) -> bool:
     (True, False)
     """
     given = {name: getattr(config, name) for name in (*GIVEN, "num_workers")}
-    return config.method.imported and not isinstance(config.method.make(**given), AsyncAlgorithm)
+    return config.named.algorithm.imported and not isinstance(config.named.algorithm.make(**given), AsyncAlgorithm)
 
 
 def _of_method(config: TrainConfig, learning_rate: Any) -> Any:
     """The learning rate as the method is given it: a number, or a schedule of the method's own steps."""
-    spec, events = config.scheduled, _events_of_a_step(config)
+    spec, events = config.named.schedule, _events_of_a_step(config)
     if spec.name == "constant" and not spec.options:
         return learning_rate
     schedule = learning_rates(config, learning_rate)
@@ -276,13 +276,13 @@ def _of_method(config: TrainConfig, learning_rate: Any) -> Any:
 
 
 def _events_of_a_step(config: TrainConfig) -> int:
-    return config.num_workers if config.method.name == "ssgd" else 1
+    return config.num_workers if config.named.algorithm.name == "ssgd" else 1
 
 
 def _decays_outside(config: TrainConfig, numbers: Mapping[str, Any]) -> bool:
     """Whether weight decay is a part of its own in front of the method."""
     some = config.bias_multiplier != 1.0 or "bias_multiplier" in numbers or config.decay_mask != "all"
-    return some and not (config.method.imported and is_of_optax(config))
+    return some and not (config.named.algorithm.imported and is_of_optax(config))
 
 
 def _check_fields(config: TrainConfig, spec: Spec, given: Mapping[str, Any]) -> None:

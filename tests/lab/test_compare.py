@@ -416,7 +416,7 @@ def test_a_share_of_the_workers_is_slow_rounded_up():
     for (index, slow), share in zip(((0, (1, 1, 2, 4)), (1, (8, 16, 17, 64))), ("0.0625", "1.0"), strict=True):
         for m, count in enumerate(slow):
             config = comparison.config((0, index, m, 0))
-            law = config.check().asynchrony.options["service_time"].make()
+            law = config.named.asynchrony.options["service_time"].make()
             means = law.machine(np.random.default_rng(0), config.num_workers)
             assert f"share={share}" in config.asynchrony and (means > 1).sum() == count
 

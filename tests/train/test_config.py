@@ -15,7 +15,9 @@ from ml_collections import config_flags
 from asyncflax.lab import figures
 from asyncflax.lab.compare import CompareConfig, Comparison
 from asyncflax.lab.sweep import SweepConfig
+from asyncflax.train import config as config_module
 from asyncflax.train.config import TrainConfig
+from asyncflax.train.loop import train_and_evaluate
 from asyncflax.train.method import make_algorithm
 from asyncflax.train.workdir import differences
 
@@ -86,12 +88,33 @@ def test_bad_fields_are_one_clear_error(fields, error, message):
 
 
 def test_numbers_may_be_written_plainly():
-    config = TrainConfig(dataset="imagenet2012", learning_rate=1, crop_area=[0.5, 1])
-    config.check()
+    config = TrainConfig(dataset="imagenet2012", learning_rate=1, crop_area=[0.5, 1]).check()
     assert (config.learning_rate, config.crop_area) == (1.0, (0.5, 1.0))
-    config = TrainConfig(learning_rate=np.float32(0.5), num_workers=np.int64(4))
-    config.check()
+    config = TrainConfig(learning_rate=np.float32(0.5), num_workers=np.int64(4)).check()
     assert (config.learning_rate, config.num_workers) == (0.5, 4) and type(config.num_workers) is int
+
+
+def test_a_training_reads_each_field_once(tmp_path, monkeypatch):
+    fields, read = [], config_module.read
+    monkeypatch.setattr(
+        config_module, "read", lambda *args, **options: fields.append(args[0]) or read(*args, **options)
+    )
+    train_and_evaluate(
+        TrainConfig(model="Mlp", num_workers=2, num_updates=4, momentum=0.5, schedule="cosine"), tmp_path
+    )
+    names = ("dataset", "asynchrony", "algorithm", "schedule", "model")
+    assert sorted(fields) == sorted(f"config.{name}" for name in names)
+
+
+def test_a_checked_config_cannot_be_changed():
+    config = TrainConfig(algorithm="dc_asgd(strength=0.1)")
+    checked = config.check()
+    assert checked == config and checked.check() is checked and checked.named is checked.named
+    with pytest.raises(dataclasses.FrozenInstanceError, match=r"config\.algorithm of a checked config"):
+        checked.algorithm = "asgd"
+    other = dataclasses.replace(checked, algorithm="asgd")
+    other.momentum = 0.5
+    assert other.named.algorithm.name == "asgd" and checked.named.algorithm.name == "dc_asgd"
 
 
 def test_a_run_goes_on_with_data_elsewhere_but_not_with_other_hyper_parameters():
@@ -121,8 +144,7 @@ def test_classes_may_be_ranges_in_a_flag(text, classes, monkeypatch):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     values(command)
-    values.config.check()
-    assert values.config.classes == classes
+    assert values.config.check().classes == classes
 
 
 def variants(path):

@@ -292,8 +292,7 @@ def test_a_mesh_whose_processes_do_not_own_equal_parts_in_turn_is_refused(owners
 @pytest.mark.parametrize("classes", [range(3), ("range(3)",), ("range(0, 3, 1)",), [0, 1, 2]], ids=str)
 def test_a_range_of_classes_is_a_tuple_of_them(classes):
     config = TrainConfig(dataset="imagenet_eight", classes=classes)
-    config.check()
-    assert config.classes == (0, 1, 2)
+    assert config.check().classes == (0, 1, 2)
 
 
 def test_environments_with_the_same_data_share_what_is_decoded(monkeypatch):

@@ -129,8 +129,7 @@ class Cells:
         places = [[ends[a] if a.partition(".")[0] in group else [0] for a in self.axes] for group in groups]
         for index in dict.fromkeys(index for group in places for index in itertools.product(*group)):
             try:
-                config = self.config(index)
-                config.check()
+                config = self.config(index).check()
                 if config.extend:
                     raise ValueError(f"config.extend={config.extend} is for single trainings; set num_updates.")
                 make_algorithm(config)
@@ -218,7 +217,7 @@ class Grid(Cells):
             axes[name] = values
         object.__setattr__(self, "axes", axes)
         self.check("axes: ")
-        options = self.config((0,) * len(axes)).method.options
+        options = self.config((0,) * len(axes)).named.algorithm.options
         for name, values in axes.items():
             one = options[name.removeprefix(OPTION)] if name.startswith(OPTION) else None
             axes[name] = _floats(values) if float in map(type, (one, *values)) else values
@@ -254,7 +253,7 @@ class Grid(Cells):
         config = dataclasses.replace(self.train, **at)
         if not options:
             return config
-        spec = config.method
+        spec = config.named.algorithm
         for name in options.keys() & spec.options.keys() if "algorithm" in at else ():
             raise ValueError(f"{OPTION}{name} is an axis, and algorithm={config.algorithm!r} has a value for it.")
         return dataclasses.replace(

@@ -72,7 +72,7 @@ class Program:
     ):
         # One event after the other, cut where it is logged and evaluated: the chunks of all traces have one shape.
         here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
-        self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates)
+        self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates).check()
         self._numbers = numbers
         self._budget = 1e9 * memory_gb if memory_gb else _MEMORY_SHARE * _device_memory()
         self._mesh = Mesh(np.array(jax.devices()), ("cell",))

@@ -127,7 +127,7 @@ def train_cells(
             make_experiment(grid.config(cells[0]), images=images) for _, cells in _grouped(list(grid), grid.program)
         ]
         _check.batchable("the key of cells, which are trained together,", made[0].key, _THREEFRY)
-        sources = {name: digest for one in made for name, digest in one.named.sources().items()}
+        sources = {name: digest for one in made for name, digest in one.config.named.sources().items()}
         inputs = _inputs(made)
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
@@ -220,9 +220,9 @@ def _inputs(programs: Sequence[Experiment]) -> dict[str, str]:
     digests: dict[str, list[str]] = {}
     for made in programs:
         start, warm = made.config.start_from, {}
-        if start and made.named.start_from is None:
+        if start and made.config.named.start_from is None:
             warm = {"start_from": hashlib.sha256(pathlib.Path(start, "SHA256SUMS").read_bytes()).hexdigest()}
-        for name, digest in (trace_inputs(made.named.asynchrony) | warm).items():
+        for name, digest in (trace_inputs(made.config.named.asynchrony) | warm).items():
             digests.setdefault(name, []).append(digest)
     return {name: " ".join(dict.fromkeys(found)) for name, found in digests.items()}
 
