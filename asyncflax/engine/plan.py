@@ -17,9 +17,8 @@ where the caller evaluates, saves or changes something.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,24 +30,11 @@ from asyncflax.engine.forecasts import Cost, best_width, round_ends
 from asyncflax.engine.placement import Placement
 from asyncflax.trace import Trace
 
+_OF_EVENTS = {"of_events": True}
+_STATIC = {"static": True}  # for JAX
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "first_event",
-        "total_events",
-        "num_events",
-        "num_rounds",
-        "round_start",
-        "round_size",
-        "worker",
-        "staleness",
-        "read_slot",
-        "write_slot",
-        "reader",
-    ],
-    meta_fields=["width", "num_slots", "padded", "exclusive", "placement"],
-)
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
     """A stretch of a run for one call of `run_chunk`: int32 arrays for up to E events in up to R rounds.
@@ -86,16 +72,52 @@ class Chunk:
     num_rounds: Any
     round_start: Any
     round_size: Any
-    worker: Any
-    staleness: Any
-    read_slot: Any
-    write_slot: Any
-    reader: Any
-    width: int
-    num_slots: int
-    padded: bool
-    exclusive: bool
-    placement: Placement = dataclasses.field(default_factory=Placement)
+    worker: Any = dataclasses.field(metadata=_OF_EVENTS)
+    staleness: Any = dataclasses.field(metadata=_OF_EVENTS)
+    read_slot: Any = dataclasses.field(metadata=_OF_EVENTS)
+    write_slot: Any = dataclasses.field(metadata=_OF_EVENTS)
+    reader: Any = dataclasses.field(metadata=_OF_EVENTS)
+    width: int = dataclasses.field(metadata=_STATIC)
+    num_slots: int = dataclasses.field(metadata=_STATIC)
+    padded: bool = dataclasses.field(metadata=_STATIC)
+    exclusive: bool = dataclasses.field(metadata=_STATIC)
+    placement: Placement = dataclasses.field(default_factory=Placement, metadata=_STATIC)
+
+    @classmethod
+    def stack(cls, chunks: Sequence[Chunk]) -> Chunk:
+        """The chunks of several traces as one for `jax.vmap`, see `in_axes`: arrays of events get a leading axis.
+
+        Args:
+          chunks: at least one; their rounds, and all that is static, must be the same.
+
+        Raises:
+          ValueError: they differ in a field that is not stacked.
+
+        Example:
+          >>> import asyncflax, jax
+          >>> from asyncflax.engine.plan import Chunk
+          >>> traces = [asyncflax.staleness.constant(tau).trace(num_updates=6) for tau in (0, 2)]
+          >>> chunks = Chunk.stack([asyncflax.make_plan(trace, num_slots=3)[0] for trace in traces])
+          >>> chunks.staleness.shape, chunks.num_events.shape
+          ((2, 6), ())
+          >>> jax.vmap(lambda chunk: chunk.staleness.sum(), in_axes=(chunks.in_axes,))(chunks).tolist()
+          [0, 9]
+        """
+        first, arrays = chunks[0], {}
+        for field in dataclasses.fields(cls):
+            values = [getattr(chunk, field.name) for chunk in chunks]
+            if field.metadata.get("of_events"):
+                arrays[field.name] = np.stack(values)
+            elif any(np.any(value != values[0]) for value in values[1:]):
+                raise ValueError(f"chunks must have the same {field.name} to be stacked, got {_check.shown(values)}.")
+        return dataclasses.replace(first, **arrays)
+
+    @property
+    def in_axes(self) -> Chunk:
+        """What `jax.vmap` takes as `in_axes` of a chunk made by `stack`."""
+        arrays = [field for field in dataclasses.fields(self) if not field.metadata.get("static")]
+        axes = {field.name: 0 if field.metadata.get("of_events") else None for field in arrays}
+        return dataclasses.replace(self, **axes)
 
     @property
     def events(self) -> slice:

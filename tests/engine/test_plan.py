@@ -1,5 +1,7 @@
 """Slots, rounds, chunks and cuts, against their definitions."""
 
+import dataclasses
+
 import numpy as np
 import problems
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import asyncflax
-from asyncflax import queues
+from asyncflax import queues, staleness
+from asyncflax.engine.plan import Chunk, make_plan
 
 
 @given(problems.traces())
@@ -110,3 +113,23 @@ def test_a_chunk_that_does_not_exist():
         plan[0:1]
     with pytest.raises(TypeError, match="cuts must be a list of integers, got 5"):
         asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=10), cuts=5)
+
+
+def test_chunks_are_stacked_field_by_field():
+    """Arrays with a place for each event are stacked; what else differs is refused, a field of tomorrow included."""
+    plans = [make_plan(staleness.constant(tau).trace(num_updates=6), num_slots=3, cuts=[4]) for tau in (0, 2)]
+    chunks = [plan[0] for plan in plans]
+    stacked, axes = Chunk.stack(chunks), Chunk.stack(chunks).in_axes
+    for field in dataclasses.fields(Chunk):
+        one, both = getattr(chunks[0], field.name), getattr(stacked, field.name)
+        of_events = isinstance(one, np.ndarray) and one.shape == (4,) and not field.name.startswith("round_")
+        assert np.shape(both) == ((2, 4) if of_events else np.shape(one)), field.name
+        if isinstance(one, np.ndarray | np.generic):
+            assert getattr(axes, field.name) == (0 if of_events else None)
+    for other in (
+        plans[1][1],
+        dataclasses.replace(chunks[1], num_slots=4),
+        dataclasses.replace(chunks[1], exclusive=False),
+    ):
+        with pytest.raises(ValueError, match="chunks must have the same"):
+            Chunk.stack([chunks[0], other])

@@ -31,7 +31,6 @@ from asyncflax.train.method import averaged, make_algorithm, steered_momentum
 # On CPUs more cells at once gain nothing and leave the caches (benchmarks/RESULTS.md).
 _FAST_ON_CPU = 10
 _MEMORY_SHARE = 0.8
-_PER_ENVIRONMENT = ("worker", "staleness", "read_slot", "write_slot", "reader")  # of a chunk
 _ONE = PartitionSpec()  # the same on all devices
 _HYPERS = PartitionSpec("cell")  # [h, ...]
 _CELLS = PartitionSpec(None, "cell")  # [e, h, ...]
@@ -267,8 +266,7 @@ class Program:
     def _chunk(self, made: Sequence[Experiment], k: int) -> tuple[slice, Any]:
         """The events of chunk k, and the chunks of all environments as one."""
         chunks = [m.plan[k] for m in made]
-        stacked = {name: np.stack([getattr(chunk, name) for chunk in chunks]) for name in _PER_ENVIRONMENT}
-        return chunks[0].events, self._put(dataclasses.replace(chunks[0], **stacked), _ONE)
+        return chunks[0].events, self._put(Chunk.stack(chunks), _ONE)
 
     def _batches(self, made: Sequence[Experiment], k: int) -> Any:
         """Their batches of chunk k [e, E, ...]; environments with the same data share them."""
@@ -332,13 +330,8 @@ def _advance(
         steered = steered_momentum(ended.algorithm)
         return state, row if steered is None else row | {"explicit_momentum": steered}
 
-    axes = {field.name: None for field in dataclasses.fields(chunk) if field.name not in _STATIC}
-    chunk_axes = dataclasses.replace(chunk, **axes | dict.fromkeys(_PER_ENVIRONMENT, 0))
     over_hypers = jax.vmap(cell, in_axes=(0, None, 0, None, None))
-    return jax.vmap(over_hypers, in_axes=(None, 0, 0, chunk_axes, 0))(hypers, keys, state, chunk, batches)
-
-
-_STATIC = ("width", "num_slots", "padded", "exclusive", "placement")  # of a chunk
+    return jax.vmap(over_hypers, in_axes=(None, 0, 0, chunk.in_axes, 0))(hypers, keys, state, chunk, batches)
 
 
 def _evaluate(sums: Callable[..., Any], params: Any, model_state: Any, batch: Any) -> Mapping[str, jax.Array]:

@@ -6,7 +6,6 @@ loss over all training images.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ from asyncflax.engine.plan import Chunk, make_plan
 from asyncflax.gradients import from_loss
 from asyncflax.trace import Trace
 
-_OF_A_SEED = ("worker", "staleness", "read_slot", "write_slot", "reader")  # of a chunk
 _OF_A_RUN = ("params", "algorithm", "slots", "model_state")  # of a state
 
 Make = Callable[[Any], AsyncAlgorithm]
@@ -82,7 +80,7 @@ class Trainings:
         for k in range(len(self._plans[0])):
             chunks = [plan[k] for plan in self._plans]
             rows = np.stack([chunk.pad(r[chunk.events]) for chunk, r in zip(chunks, self._rows, strict=True)])
-            state, look = _advance(make, self._gradient_fn, self._data, hypers, state, _as_one(chunks), rows)
+            state, look = _advance(make, self._gradient_fn, self._data, hypers, state, Chunk.stack(chunks), rows)
             looks.append(look)
         losses = np.stack([np.asarray(look) for look in looks], axis=-1).astype(float)
         return np.where(np.isfinite(losses), losses, np.inf)
@@ -108,17 +106,9 @@ def _advance(make: Make, gradient_fn: Any, images: Any, hypers: Any, state: Any,
         ended, _ = run_chunk(make(hyper), gradient_fn, begun, chunk, rows)
         return {name: getattr(ended, name) for name in _OF_A_RUN}
 
-    shared = {f.name: None for f in dataclasses.fields(chunk) if isinstance(getattr(chunk, f.name), jax.Array)}
-    axes = dataclasses.replace(chunk, **shared | dict.fromkeys(_OF_A_SEED, 0))
-    over_seeds = jax.vmap(advance, in_axes=(0, 0, axes, 0))
+    over_seeds = jax.vmap(advance, in_axes=(0, 0, chunk.in_axes, 0))
     state = jax.vmap(over_seeds, in_axes=(0, 0, None, None))(hypers, state, chunk, rows)
     return state, _look(images, state["params"])
-
-
-def _as_one(chunks: Sequence[Chunk]) -> Chunk:
-    """The chunks of all seeds: what differs has a leading axis."""
-    stacked = {name: np.stack([getattr(chunk, name) for chunk in chunks]) for name in _OF_A_SEED}
-    return dataclasses.replace(chunks[0], **stacked)
 
 
 @jax.jit
