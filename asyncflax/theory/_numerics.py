@@ -74,17 +74,7 @@ def spectral_radius(matrix: np.ndarray) -> float:
 
 
 def zero(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function changes sign between two points, by false position (Illinois), to 12 digits."""
-    at_low, at_high = function(low), function(high)
-    for _ in range(100):
-        middle = high - at_high * (high - low) / (at_high - at_low)
-        value = function(middle)
-        if value * at_high <= 0:
-            low, at_low = high, at_high
-        else:
-            at_low /= 2
-        change = abs(middle - high)
-        high, at_high = middle, value
-        if value == 0.0 or change <= 1e-12 * abs(middle):
-            break
-    return float(high)
+    """Where a function changes sign between two points, to 12 digits."""
+    from scipy import optimize
+
+    return float(optimize.brentq(function, low, high, xtol=1e-300, rtol=1e-12))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +39,7 @@ def best_hyper_parameters(
 
     Exact in alpha and lambda: a radius r is within reach at a given momentum if an interval of h in which all roots of
     the characteristic polynomial have modulus at most r spans a factor of kappa. The smallest such r comes from
-    bisection to 1e-10, the momentum from a grid of step 0.04 and a golden section around its best point.
+    bisection to 1e-10, the momentum from a grid of step 0.04 and Brent's method around its best point.
 
     The best step is often far above `mean_square_limit`, where the mean converges and trajectories blow up: this is
     the answer for E x, not a recipe for training.
@@ -66,6 +65,8 @@ def best_hyper_parameters(
       >>> theory.best_hyper_parameters(theory.ExponentialQueue(8), condition_number=9.0).momentum < 0
       True
     """
+    from scipy import optimize
+
     kappa = _check.scalar("condition_number", condition_number, low=1.0)
     characteristic(staleness, 0.0, form)  # refuses what is wrong before the search
     if momentum is not None:
@@ -74,8 +75,9 @@ def best_hyper_parameters(
     coarse = lambda m: _best_step(staleness, kappa, m, form, tolerance=1e-5).radius
     fine = lambda m: _best_step(staleness, kappa, m, form)
     start = min(map(float, np.linspace(-0.96, 0.96, 49)), key=coarse)
-    end = _golden_section(lambda m: fine(m).radius, start - 0.039, start + 0.039)
-    return min(fine(start), fine(end), key=lambda best: best.radius)
+    around = (start - 0.039, start + 0.039)
+    found: Any = optimize.minimize_scalar(lambda m: fine(m).radius, bounds=around, options={"xatol": 1e-5})
+    return min(fine(start), fine(float(found.x)), key=lambda best: best.radius)
 
 
 def _best_step(
@@ -99,20 +101,3 @@ def _wide_interval(a: np.ndarray, b: np.ndarray, radius: float, kappa: float) ->
         if high >= kappa * low and largest_root(a, b, np.sqrt(low * high)) <= radius:
             return float(high)
     return None
-
-
-def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
-    """The minimiser of a function with one minimum in [low, high], to 1e-5."""
-    ratio = (np.sqrt(5.0) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > 1e-5:
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = function(right)
-    return float((low + high) / 2)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from scipy import optimize
 
 from asyncflax import _check, _style, plots, queues, staleness, theory
 from asyncflax.lab.claims import Claim, cpu_minutes
@@ -359,7 +360,7 @@ def _stability(folder: pathlib.Path, size: _Size) -> list[Claim]:
         float(np.abs(np.divide(found, closed) - 1).max()),
         len(delays),
         "delays from 0 to 31, relative",
-        1e-9,  # the bisection is not exact to rounding
+        1e-9,  # a root is not exact to rounding
     )
     constant = dataclasses.replace(constant, source=_DERIVED, paper="no number", figure="stability.png")
 
@@ -395,7 +396,7 @@ def _stability(folder: pathlib.Path, size: _Size) -> list[Claim]:
     right.set_ylabel("factor of E x² per update")
     right.legend()
     constants.plot(delays, closed, color="black", zorder=1, label="2 sin(pi / (4 tau + 2))")
-    constants.plot(delays, found, **_style.look(0) | {"linestyle": ""}, label="bisection")
+    constants.plot(delays, found, **_style.look(0) | {"linestyle": ""}, label="root of the recursion")
     constants.set_yscale("log")
     constants.set_xlabel("constant staleness tau")
     constants.set_ylabel("largest stable step size times curvature, E x")
@@ -766,16 +767,15 @@ def _halves(weights: np.ndarray, y: np.ndarray, z: np.ndarray, half: int) -> lis
 
 
 def _limit_of_delay(tau: int) -> float:
-    """The largest stable h of x_{t+1} = x_t - h x_{t-tau}, by bisection on the spectral radius of its companion."""
-    low, high = 0.0, 2.1
-    while high - low > 1e-12:
-        h = (low + high) / 2
+    """The largest stable h of x_{t+1} = x_t - h x_{t-tau}: where the spectral radius of its companion is 1."""
+
+    def growth(h: float) -> float:
         companion = np.eye(tau + 1, k=-1)
         companion[0, 0] += 1.0
         companion[0, tau] -= h
-        stable = np.abs(np.linalg.eigvals(companion)).max() < 1.0
-        low, high = (h, high) if stable else (low, h)
-    return low
+        return float(np.abs(np.linalg.eigvals(companion)).max()) - 1
+
+    return float(optimize.brentq(growth, 0.01, 2.1))
 
 
 def _bracket(law: Any, limit: float) -> tuple[float, float]:
