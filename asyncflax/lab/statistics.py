@@ -45,9 +45,12 @@ __all__ = [
     "decide_updates",
     "holm",
     "least_updates",
+    "log_updates",
     "optimum",
     "optimum_shift",
     "power",
+    "proportion",
+    "resampled",
     "smallest_difference",
     "student",
 ]
@@ -116,6 +119,11 @@ class Verdict(NamedTuple):
     exception: str
 
     @property
+    def of_updates(self) -> Interval:
+        """What `decide_updates` found: the ratio second / first of geometric means, or U / n^2 where ranks decide."""
+        return self.interval if self.test == "Gehan" else self.interval.exp()
+
+    @property
     def words(self) -> str:
         """The verdict, and whether what is significant is no more than the bound of equivalence."""
         small = self.verdict in ("seen", "refuted") and self.p_equivalent <= LEVEL
@@ -173,6 +181,60 @@ def student(values: np.ndarray, confidence: float = 0.95) -> Interval:
     error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
     half = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * error
     return Interval(mean, mean - half, mean + half)
+
+
+def resampled(values: np.ndarray) -> Interval:
+    """The mean of independent numbers, with a percentile bootstrap interval.
+
+    Args:
+      values: float [seeds], two at least.
+
+    Source: Efron 1979 (doi:10.1214/aos/1176344552).
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.lab.statistics import resampled
+      >>> resampled(np.array([0.1, 0.2, 0.3])).text()
+      '0.20 (0.10 to 0.30)'
+    """
+    return _resampled(lambda seeds, axis=-1: values[seeds].mean(axis), len(values), 10_000, seed=0)
+
+
+def proportion(hits: int, total: int) -> Interval:
+    """A share of independent trials, with Wilson's interval.
+
+    Args:
+      hits: in how many of them something was seen.
+      total: how many there were.
+
+    Source: Wilson 1927 (doi:10.1080/01621459.1927.10502953).
+
+    Example:
+      >>> from asyncflax.lab.statistics import proportion
+      >>> proportion(95, total=100).text()
+      '0.95 (0.89 to 0.98)'
+    """
+    from scipy import stats
+
+    found = stats.binomtest(hits, total)
+    ends = found.proportion_ci(1 - LEVEL, method="wilson")
+    return Interval(float(found.statistic), float(ends.low), float(ends.high))
+
+
+def log_updates(updates: Any, horizon: float) -> Any:
+    """log min(t, T), in whose mean arms are compared: a training that misses its target counts with all its updates.
+
+    Args:
+      updates: t, float [...] or an `xarray.DataArray`; NaN, infinity, or more than `horizon` for a miss.
+      horizon: T.
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.lab.statistics import log_updates
+      >>> np.exp(log_updates(np.array([100.0, np.nan]), horizon=400)).round()
+      array([100., 400.])
+    """
+    return np.log(np.fmin(updates, horizon))
 
 
 def decide_difference(
@@ -479,8 +541,7 @@ def decide_updates(
         raise ValueError(f"first and second must have the same seeds; shapes are {arms[0].shape}, {arms[1].shape}.")
     missed = [~(arm <= horizon) for arm in arms]
     first, second = (
-        _judged(name, np.where(miss, horizon, arm), 1, exception)
-        for name, miss, arm in zip(("first", "second"), missed, arms, strict=True)
+        _judged(name, np.fmin(arm, horizon), 1, exception) for name, arm in zip(("first", "second"), arms, strict=True)
     )
     for name, arm in {"first": first, "second": second}.items():
         if np.any(arm <= 0):
@@ -491,7 +552,8 @@ def decide_updates(
         verdict = decided.verdict if claim == "sooner" else "not decided"
         return decided._replace(verdict=verdict, p_rank=_log_rank(first, second, *missed), test="Gehan")
     claim = "greater" if claim == "sooner" else "equal"
-    decided = _decided(np.log(second) - np.log(first), exception, bound=math.log(bound), claim=claim)
+    logs = log_updates(second, horizon) - log_updates(first, horizon)
+    decided = _decided(logs, exception, bound=math.log(bound), claim=claim)
     if decided.verdict == "equivalent" and np.any(missed):
         return decided._replace(verdict="not decided")
     return decided
@@ -795,25 +857,31 @@ def _bootstrapped(
     arms: Sequence[tuple[np.ndarray, np.ndarray]], change: Callable[..., np.ndarray], seed: int
 ) -> Optimum:
     """A function of where the averaged curves are lowest, with a percentile bootstrap over the seeds of all arms."""
-    from scipy import stats
 
     def statistic(seeds: np.ndarray, axis: int = -1) -> np.ndarray:
         return change(*(_lowest(curves[seeds].mean(axis - 1), grid) for curves, grid in arms))
 
-    seeds = np.arange(len(arms[0][0]))
-    resampled = stats.bootstrap(
-        (seeds,),
+    ends = [np.argmin(curves.mean(0)) in (0, len(grid) - 1) for curves, grid in arms]
+    return Optimum(_resampled(statistic, len(arms[0][0]), RESAMPLES, seed), any(ends))
+
+
+def _resampled(statistic: Callable[..., np.ndarray], count: int, resamples: int, seed: int) -> Interval:
+    """A statistic of the places of seeds, with a percentile bootstrap interval that holds it."""
+    from scipy import stats
+
+    places = np.arange(count)
+    found = stats.bootstrap(
+        (places,),
         statistic,
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
         vectorized=True,
         confidence_level=1 - LEVEL,
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    value = float(statistic(seeds))
-    low, high = (float(end) for end in resampled.confidence_interval)
-    ends = [np.argmin(curves.mean(0)) in (0, len(grid) - 1) for curves, grid in arms]
-    return Optimum(Interval(value, min(low, value), max(high, value)), any(ends))
+    value = float(statistic(places))
+    low, high = (float(end) for end in found.confidence_interval)
+    return Interval(value, min(low, value), max(high, value))
 
 
 def _lowest(curve: np.ndarray, grid: np.ndarray) -> np.ndarray:

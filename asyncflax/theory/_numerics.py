@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -77,4 +78,5 @@ def zero(function: Callable[[float], float], low: float, high: float) -> float:
     """Where a function changes sign between two points, to 12 digits."""
     from scipy import optimize
 
-    return float(optimize.brentq(function, low, high, xtol=1e-300, rtol=1e-12))
+    options: dict[str, Any] = {"xtol": 1e-300, "rtol": 1e-12}
+    return optimize.root_scalar(function, bracket=(low, high), **options).root

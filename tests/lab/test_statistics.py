@@ -30,6 +30,8 @@ from asyncflax.lab.statistics import (
     optimum,
     optimum_shift,
     power,
+    proportion,
+    resampled,
     smallest_difference,
     student,
 )
@@ -123,6 +125,20 @@ def test_arms_that_are_equal_are_equivalent_with_the_power_of_two_one_sided_test
 
 
 SPREAD = np.linspace(-1.0, 1.0, SEEDS)  # the half-width of its 95 % interval is 0.33, of its 90 % interval 0.27
+
+
+def test_a_resampled_interval_holds_the_mean():
+    rng = np.random.default_rng(0)
+    hits = [low <= 1.0 <= high for _, low, high in (resampled(rng.normal(1.0, 1.0, 16)) for _ in range(200))]
+    assert 0.88 <= np.mean(hits) <= 0.98
+
+
+def test_a_proportion_has_an_interval_at_its_ends_as_well():
+    assert proportion(0, 20).value == 0.0 and 0.1 < proportion(0, 20).high < 0.2
+    z, share, total = stats.norm.ppf(0.975), 0.3, 40
+    low, high = proportion(12, total)[1:]
+    for end in (low, high):  # by definition, the shares whose score is z
+        np.testing.assert_allclose(abs(share - end), z * np.sqrt(end * (1 - end) / total))
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray
 
 from asyncflax import _style
 from asyncflax.lab.figures._words import refuse_no_updates
-from asyncflax.lab.statistics import JUDGING_SEEDS, Interval, Verdict, check_seeds, decide_updates, student
+from asyncflax.lab.statistics import JUDGING_SEEDS, Interval, Verdict, check_seeds, decide_updates, log_updates, student
 from asyncflax.lab.sweep import best_cells, updates_to_target
 
 _FEW = "few seeds"
@@ -69,7 +68,7 @@ class Race(NamedTuple):
     @property
     def logs(self) -> xarray.DataArray:
         """log min(t, T), with T where the target is missed."""
-        return xarray.apply_ufunc(np.log, self.updates.fillna(self.horizon))
+        return log_updates(self.updates, self.horizon)
 
     def best(self, over: tuple[str, ...], **labels: Any) -> xarray.Dataset:
         """`best_cells` on the seeds that choose, in the mean of log min(t, T), among some labels of the axes."""
@@ -103,9 +102,8 @@ class Race(NamedTuple):
 
 def times(verdict: Verdict) -> str:
     """How many times as many updates the second arm needs, as '1.47 (1.41 to 1.53)'; shares where ranks decide."""
-    if verdict.test == "Gehan":
-        return f"sooner by {verdict.interval.text()} of the couples"
-    return verdict.interval.exp().text()
+    text = verdict.of_updates.text()
+    return f"sooner by {text} of the couples" if verdict.test == "Gehan" else text
 
 
 def by_workers(verdicts: Mapping[int, Verdict]) -> str:

@@ -106,7 +106,7 @@ def fixed_momentum(
     decided = decide_all(list(several.values()))
     most = max(several)
     name, trained = trained_on(results)
-    interval = several[most].interval.exp() if several[most].test != "Gehan" else several[most].interval
+    interval = several[most].of_updates
     claim = {
         "name": f"fixed-momentum-{name}",
         "statement": f"With {listed(several)} workers tuned momentum (not negative) needs fewer updates than a fixed "

@@ -117,7 +117,7 @@ def negative_momentum(
         "interval": of_mean.interval.exp()[1:],
         "verdict": of_mean.verdict,
     }
-    interval = of_fine.interval if of_fine.test == "Gehan" else of_fine.interval.exp()
+    interval = of_fine.of_updates
     fine_claim = {
         "name": f"negative-momentum-{name}-{workers}-fine",
         "statement": f"{question} {where}, {a_decade} learning rates a decade).",

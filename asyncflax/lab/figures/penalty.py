@@ -83,7 +83,7 @@ def penalty(
     decided = decide_all(list(verdicts.values()), claim="equal")
     name, trained = trained_on(results)
     most = verdicts[workers[-1]]
-    interval = most.interval if most.test == "Gehan" else most.interval.exp()
+    interval = most.of_updates
     claim = {
         "name": f"penalty-{start}-{name}-batch-{train['batch_size']}",
         "statement": f"From a {start} start, momentum and learning rate tuned, {listed(more)} workers need as many "

@@ -37,7 +37,7 @@ from asyncflax import _check, _memory, _style, theory
 from asyncflax._files import CorruptedError, read_arrays, set_aside, write_arrays, write_once
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim, cpu_minutes
-from asyncflax.lab.statistics import RATIO_BOUND, decide_number
+from asyncflax.lab.statistics import RATIO_BOUND, decide_number, resampled
 from asyncflax.theory.problems import StreamingPca
 from asyncflax.train.workdir import Workdir
 
@@ -420,17 +420,9 @@ def _optimal(delays: np.ndarray, paths: np.ndarray, target: float) -> float:
     return float(delays[np.argmin(times)])
 
 
-def _interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """The mean of independent replicates and its bootstrap interval, as (value, low, high)."""
-    draws = np.random.default_rng(0).choice(np.asarray(values, float), size=(10_000, len(values))).mean(axis=1)
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    value = float(np.mean(values))
-    return value, min(float(low), value), max(float(high), value)
-
-
-def _said(values: np.ndarray, digits: int = 2) -> str:
-    value, low, high = _interval(values)
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def _said(replicates: np.ndarray, digits: int = 2) -> str:
+    """The mean of independent replicates with its interval."""
+    return resampled(replicates).text(digits)
 
 
 def _slope(momenta: Any, delays: Any) -> float:
@@ -498,9 +490,9 @@ def _claims(config: StreamingPcaConfig, results: Results, command: str) -> list[
     ]
     claims = []
     for fact in facts:
-        value, low, high = _interval(fact.pop("values"))
-        fact["verdict"] = fact["verdict"]((low, high))
-        common = {"value": value, "interval": (low, high), "seeds": config.replicates, "command": command}
+        value, *ends = resampled(fact.pop("values"))
+        fact["verdict"] = fact["verdict"](ends)
+        common = {"value": value, "interval": tuple(ends), "seeds": config.replicates, "command": command}
         claims.append(Claim(**fact, **common, figure="streaming_pca.png"))
     return claims
 
@@ -545,7 +537,7 @@ def _draw(config: StreamingPcaConfig, results: Results, path: pathlib.Path) -> N
     figure = _style.new_figure(12, 8.6)
     (errors, delays), (fit, curves) = figure.subplots(2, 2)
     eta, momenta, rest = results.learning_rates[0], results.momenta, 1 - results.momenta
-    spread = lambda values: np.abs(np.array([_interval(row) for row in values]).T[1:] - values.mean(axis=-1))
+    spread = lambda values: np.abs(np.array([resampled(row) for row in values]).T[1:] - values.mean(axis=-1))
 
     for m, mu in enumerate(momenta):
         mean = results.error[0, m].mean(axis=-1)

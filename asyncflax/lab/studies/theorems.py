@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, stats
 
 from asyncflax import _check, _style, plots, queues, staleness, theory
 from asyncflax.lab.claims import Claim, cpu_minutes
-from asyncflax.lab.statistics import decide_number
+from asyncflax.lab.statistics import Interval, decide_number, proportion, student
 from asyncflax.theory import planner
 
 __all__ = ["study"]
@@ -225,7 +225,7 @@ def _theorem_5(folder: pathlib.Path, size: _Size) -> list[Claim]:
     left.legend()
     for k, m in enumerate((2, 8)):
         h, x = courses[m]
-        half, look = 1.96 * x.std(axis=0) / math.sqrt(len(x)), _style.look(k)
+        half, look = [at.high - at.value for at in map(student, x.T)], _style.look(k)
         label = f"{m} workers, mean of {len(x):,} runs"
         right.errorbar(range(31), x.mean(axis=0), half, **look | {"linestyle": ""}, label=label)
         curve = theory.mean_iterates(theory.ExponentialQueue(m), h, 30)
@@ -240,9 +240,8 @@ def _theorem_5(folder: pathlib.Path, size: _Size) -> list[Claim]:
         statement="The mean of simulated queues moves with momentum 1 - 1/M.",
         source=f"{_PAPER}, Theorem 5",
         paper="0.875 at M = 8",
-        ours=f"{_with_interval(*found[7], digits=4)} at M = 8; {hits} of 8 intervals (M = 1 to 8) hold 1 - 1/M; "
-        f"tolerance {_MOMENTUM}",
-        value=found[7][0],
+        ours=f"{found[7].text(4)} at M = 8; {hits} of 8 intervals (M = 1 to 8) hold 1 - 1/M; tolerance {_MOMENTUM}",
+        value=found[7].value,
         interval=found[7][1:],
         verdict=_of_all(verdicts),
         seeds=size.runs,
@@ -289,16 +288,12 @@ def _theorems_6_and_7(folder: pathlib.Path, size: _Size) -> list[Claim]:
 def _staleness(folder: pathlib.Path, size: _Size) -> list[Claim]:
     """The law of the staleness of a queue, from one late event of many independent queues; its mean, for any work."""
     late = np.array([_queue(8, 200, seed).staleness[-1] for seed in range(size.runs)])
-    mean, error = late.mean(), late.std() / math.sqrt(len(late))
-    value, low, high = (float(x / (1 + x)) for x in (mean, mean - 1.96 * error, mean + 1.96 * error))
+    momentum = Interval(*(x / (1 + x) for x in student(late)))
     edges = np.unique(staleness.geometric(7.0).table.cumsum().searchsorted(np.linspace(0, 1, 21)[1:-1]))
     counts = np.bincount(np.searchsorted(edges, late), minlength=len(edges) + 1)
     cumulative = np.append(staleness.geometric(7.0).table.cumsum()[edges], 1.0)
     expected = len(late) * np.diff(cumulative, prepend=0.0)
-    chi2, degrees = float(np.sum((counts - expected) ** 2 / expected)), len(edges)
-    from jax.scipy.special import gammaincc
-
-    p = float(gammaincc(degrees / 2, chi2 / 2))
+    chi2, p = stats.chisquare(counts, expected)
 
     figure = _style.new_figure(11, 4.2)
     panels = figure.subplots(1, 2)
@@ -316,11 +311,11 @@ def _staleness(folder: pathlib.Path, size: _Size) -> list[Claim]:
         statement="With exponential work staleness is geometric with mean M - 1, so mu_S = 1 - 1/M (M = 8).",
         source=f"{_PAPER}, Theorem 5 (proof)",
         paper="0.875",
-        ours=f"{_with_interval(value, low, high, digits=4)}; "
-        f"chi² {chi2:.1f} on {degrees} degrees of freedom, p = {p:.2f}; tolerance {_MOMENTUM}",
-        value=value,
-        interval=(low, high),
-        verdict=_near((low, high), 0.875),
+        ours=f"{momentum.text(4)}; "
+        f"chi² {chi2:.1f} on {len(edges)} degrees of freedom, p = {p:.2f}; tolerance {_MOMENTUM}",
+        value=momentum.value,
+        interval=momentum[1:],
+        verdict=_near(momentum[1:], 0.875),
         seeds=size.runs,
         command=_COMMAND,
         figure="staleness.png",
@@ -436,9 +431,7 @@ def _estimate(folder: pathlib.Path, size: _Size) -> list[Claim]:
     truth = lambda m: 1 - 1 / m
     hits = sum(int(np.sum((e[:, 1] <= truth(m)) & (truth(m) <= e[:, 2]))) for (m, _), e in found.items())
     total = sum(map(len, found.values()))
-    share, half = hits / total, np.mean([e[:, 2] - e[:, 1] for e in found.values()]) / 2
-    centre, spread = (share + 1.92 / total) / (1 + 3.84 / total), 1.96 / (1 + 3.84 / total)
-    spread *= math.sqrt(share * (1 - share) / total + 0.96 / total**2)  # Wilson's interval
+    share, half = proportion(hits, total), np.mean([e[:, 2] - e[:, 1] for e in found.values()]) / 2
 
     figure = _style.new_figure(13, 4.2)
     for axes, m in zip(figure.subplots(1, 3), (2, 4, 8), strict=True):
@@ -457,17 +450,17 @@ def _estimate(folder: pathlib.Path, size: _Size) -> list[Claim]:
     figure.axes[0].set_ylabel("implicit momentum, 95 % interval")
     _style.save(figure, folder / "measured-momentum.png")
     eight = np.concatenate([e[:, 0] for (m, _), e in found.items() if m == 8])
-    mean, error = float(eight.mean()), float(1.96 * eight.std(ddof=1) / math.sqrt(len(eight)))
+    mean = student(eight)
     return [
         Claim(
             name="measured-momentum",
             statement="Implicit momentum can be measured in a run (8 workers, explicit momentum 0, 0.3 and -0.09).",
             source=f"{_PAPER}, Theorem 5",
             paper="0.875",
-            ours=f"{_with_interval(mean, mean - error, mean + error, digits=4)}; tolerance {_MOMENTUM}",
-            value=mean,
-            interval=(mean - error, mean + error),
-            verdict=_near((mean - error, mean + error), 0.875),
+            ours=f"{mean.text(4)}; tolerance {_MOMENTUM}",
+            value=mean.value,
+            interval=mean[1:],
+            verdict=_near(mean[1:], 0.875),
             seeds=len(eight),
             command=_COMMAND,
             figure="measured-momentum.png",
@@ -478,11 +471,11 @@ def _estimate(folder: pathlib.Path, size: _Size) -> list[Claim]:
             "1 - 1/M (M = 2, 4, 8).",
             source=f"{_PAPER}, Theorem 5",
             paper="95 % (nominal)",
-            ours=f"{100 * share:.1f} % ({100 * (centre - spread):.1f} to {100 * (centre + spread):.1f}); "
+            ours=f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f}); "
             f"mean half-width {half:.3f}; tolerance 3 points",
-            value=share,
-            interval=(float(centre - spread), float(centre + spread)),
-            verdict=decide_number((centre - spread, centre + spread), low=0.92, high=0.98),
+            value=share.value,
+            interval=share[1:],
+            verdict=decide_number(share[1:], low=0.92, high=0.98),
             seeds=total,
             command=_COMMAND,
             figure="measured-momentum.png",
@@ -740,7 +733,7 @@ def _paths(
     return x.swapaxes(0, 1)
 
 
-def _momentum_of_the_mean(x: np.ndarray, h: float, rng: np.random.Generator) -> tuple[float, float, float]:
+def _momentum_of_the_mean(x: np.ndarray, h: float, rng: np.random.Generator) -> Interval:
     """mu in E y = mu E z, with y_t = Dx_{t+1} + h x_t and z_t = Dx_t + h x_t, and a bootstrap interval.
 
     One half of the runs gives E y and one factor E z, the other half the other: their errors are independent.
@@ -748,7 +741,7 @@ def _momentum_of_the_mean(x: np.ndarray, h: float, rng: np.random.Generator) -> 
     dx = np.diff(x, axis=1)
     y, z = dx[:, 1:] + h * x[:, 1:-1], dx[:, :-1] + h * x[:, 1:-1]
     if not np.any(np.abs(z) > 1e-12):
-        return 0.0, 0.0, 0.0  # one worker: each step is fresh, y and z are zero
+        return Interval(0.0, 0.0, 0.0)  # one worker: each step is fresh, y and z are zero
 
     def ratio(weights: np.ndarray) -> np.ndarray:
         half = len(x) // 2
@@ -758,7 +751,7 @@ def _momentum_of_the_mean(x: np.ndarray, h: float, rng: np.random.Generator) -> 
     half = len(x) // 2
     drawn = np.concatenate([rng.multinomial(half, np.full(half, 1 / half), size=1000) for _ in range(2)], axis=1)
     low, high = np.quantile(ratio(drawn), [0.025, 0.975])
-    return float(ratio(np.ones((1, 2 * half)))[0]), float(low), float(high)
+    return Interval(float(ratio(np.ones((1, 2 * half)))[0]), float(low), float(high))
 
 
 def _halves(weights: np.ndarray, y: np.ndarray, z: np.ndarray, half: int) -> list[tuple[np.ndarray, ...]]:
@@ -775,7 +768,7 @@ def _limit_of_delay(tau: int) -> float:
         companion[0, tau] -= h
         return float(np.abs(np.linalg.eigvals(companion)).max()) - 1
 
-    return float(optimize.brentq(growth, 0.01, 2.1))
+    return optimize.root_scalar(growth, bracket=(0.01, 2.1)).root
 
 
 def _bracket(law: Any, limit: float) -> tuple[float, float]:
@@ -792,10 +785,6 @@ def _crossing(workers: np.ndarray, momentum: np.ndarray) -> float:
     after = int(np.argmax(momentum < -1e-4))
     at, before = momentum[after], max(momentum[after - 1], 0.0)
     return float(workers[after - 1] + (workers[after] - workers[after - 1]) * before / (before - at))
-
-
-def _with_interval(value: float, low: float, high: float, *, digits: int) -> str:
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 _CHECKS: dict[str, Callable[[pathlib.Path, _Size], list[Claim]]] = {

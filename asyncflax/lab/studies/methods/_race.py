@@ -51,8 +51,8 @@ class Race:
         return np.where(reached.any(axis=-1), self.every * reached.argmax(axis=-1), np.nan)
 
     def mean_log(self, updates: np.ndarray) -> np.ndarray:
-        """The mean over seeds [..., seeds] of the logarithm; what misses the loss counts with the last update."""
-        return np.mean(np.log(np.where(np.isnan(updates), self.updates, updates)), axis=-1)
+        """The mean of `statistics.log_updates` over seeds [..., seeds]."""
+        return np.mean(statistics.log_updates(updates, self.updates), axis=-1)
 
     def best(self, updates: np.ndarray) -> int:
         """The index of the learning rate with the smallest mean logarithm of updates [rates, seeds]."""
@@ -70,22 +70,26 @@ class Race:
           claim: 'sooner' or 'equal'.
         """
         decided = statistics.decide_updates(first, second, horizon=self.updates, claim=claim)
-        if decided.test == "paired t":
-            shown = decided.interval.exp()
-            ours = f"{names[1]} takes {shown.text()} times as many updates as {names[0]}"
-        else:
-            shown = decided.interval
+        shown = decided.of_updates
+        if decided.test == "Gehan":
             ours = f"P({names[0]} sooner) - P({names[1]} sooner) = {shown.text()}"
+        else:
+            ours = f"{names[1]} takes {shown.text()} times as many updates as {names[0]}"
         misses = [f"{name} {np.isnan(arm).sum()} times" for name, arm in zip(names, (first, second), strict=True)]
         if np.isnan([first, second]).any():
             ours += f"; of {len(first)} trainings miss the loss: {', '.join(misses)}"
         return {
             "value": shown.value,
-            "interval": (shown.low, shown.high),
+            "interval": shown[1:],
             "ours": ours,
             "verdict": decided.verdict,
             "seeds": len(first),
         }
+
+    def criterion(self, design: Any) -> str:
+        """The digest of what is fixed beforehand, of a design with this race."""
+        statistics.check_seeds(self.choosing, self.judging)
+        return statistics.criterion_digest(design, self.judging)
 
     def draw(self, axes: Any, arms: dict[str, np.ndarray]) -> None:
         """Updates to the loss against learning rates, of the choosing seeds: [rates, seeds] by name of the arm."""

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from asyncflax import _style, algorithms, queues
-from asyncflax.lab import statistics
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.lab.studies.methods._race import Race
 from asyncflax.lab.studies.methods._trainings import Make
@@ -72,8 +71,7 @@ CRITERION = "20257e8babd7766cc31d8ee7e6b512737dbdee51cd6fd114b65fcc7afa12e05b"
 
 def criterion(design: Design) -> str:
     """The digest of what is fixed beforehand."""
-    statistics.check_seeds(design.race.choosing, design.race.judging)
-    return statistics.criterion_digest(design, design.race.judging)
+    return design.race.criterion(design)
 
 
 def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from asyncflax import _style, algorithms, queues
-from asyncflax.lab import statistics
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.lab.studies.methods._race import Race
 
@@ -63,8 +62,7 @@ CRITERION = "083f637c8f6eca205f5328ce3ba50c8f9871614c454338e15d51e31711eb9145"
 
 def criterion(design: Design) -> str:
     """The digest of what is fixed beforehand."""
-    statistics.check_seeds(design.race.choosing, design.race.judging)
-    return statistics.criterion_digest(design, design.race.judging)
+    return design.race.criterion(design)
 
 
 def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:

@@ -15,7 +15,6 @@ import numpy as np
 import optax
 
 from asyncflax import _style, algorithms, local, queues
-from asyncflax.lab import statistics
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.lab.studies.methods._race import Race
 
@@ -71,8 +70,7 @@ CRITERION = "673680e8da8a3c1abcceb591f32f1e2fa4ec0c8a7591fc1874959d83c89ac659"
 
 def criterion(design: Design) -> str:
     """The digest of what is fixed beforehand."""
-    statistics.check_seeds(design.race.choosing, design.race.judging)
-    return statistics.criterion_digest(design, design.race.judging)
+    return design.race.criterion(design)
 
 
 def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
