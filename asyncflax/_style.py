@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 from asyncflax._files import write_atomically
@@ -30,9 +31,15 @@ def look(k: int, points: int | None = None) -> dict[str, Any]:
     }
 
 
-def workers(m: int) -> str:
-    """'1 worker', '8 workers'."""
-    return f"{m} worker{'s' * (m != 1)}"
+def listed(numbers: Iterable[float], form: str = "g") -> str:
+    """'1, 2 and 4'."""
+    *others, last = (format(number, form) for number in numbers)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def workers(*counts: int) -> str:
+    """'1 worker', '8 workers', '4, 8 and 16 workers'."""
+    return f"{listed(counts, 'd')} worker{'s' * (counts != (1,))}"
 
 
 def integer_ticks(axis: Any) -> None:

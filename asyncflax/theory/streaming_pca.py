@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asyncflax import _check
+from asyncflax.theory._model import checked_momentum
 
 __all__ = ["Phases", "Sde", "delay_margin", "ode", "phases", "sde", "tolerable_delay"]
 
@@ -65,7 +66,7 @@ def ode(
             f"start must be {len(values)} finite numbers that are not all zero, got start={_check.shown(start)}."
         )
     _check.number("time", time, low=0.0)
-    slow = np.asarray(time, np.float64)[..., None] / (1.0 - _momentum(momentum))
+    slow = np.asarray(time, np.float64)[..., None] / (1.0 - checked_momentum(momentum, inside=True))
     with np.errstate(divide="ignore"):
         log = np.log(np.abs(start)) + values * slow  # so that nothing overflows
     grown = np.sign(start) * np.exp(log - log.max(axis=-1, keepdims=True))
@@ -136,7 +137,7 @@ def sde(eigenvalues: Sequence[float], *, momentum: float = 0.0, near: int = 0) -
       >>> streaming_pca.sde([4.0, 3.0, 2.0], momentum=0.5, near=1)
       Sde(drift=array([ 2.,  0., -2.]), noise=array([6.92820323, 0.        , 4.89897949]))
     """
-    values, rest = _eigenvalues(eigenvalues), 1.0 - _momentum(momentum)
+    values, rest = _eigenvalues(eigenvalues), 1.0 - checked_momentum(momentum, inside=True)
     near = _check.integer("near", near, 0, len(values) - 1)
     noise = np.sqrt(values * values[near]) / rest
     noise[near] = 0.0
@@ -176,7 +177,7 @@ def tolerable_delay(
       0.1
     """
     _check.choice("regime", regime, tuple(_EXPONENT))
-    rest = 1.0 - _momentum(momentum)
+    rest = 1.0 - checked_momentum(momentum, inside=True)
     eta = _check.scalar("learning_rate", learning_rate, low=0.0, exclusive_low=True)
     gamma = _check.scalar("gamma", gamma, low=0.0, high=_EXPONENT[regime], exclusive_low=True)
     constant = _check.scalar("constant", constant, low=0.0, exclusive_low=True)
@@ -214,7 +215,7 @@ def delay_margin(momentum: float, h: float) -> float:
       >>> round(theory.streaming_pca.delay_margin(0.5, theory.stability_limit(7, 0.5)), 6)
       7.0
     """
-    mu, h = _momentum(momentum), _check.scalar("h", h, low=0.0, exclusive_low=True)
+    mu, h = checked_momentum(momentum, inside=True), _check.scalar("h", h, low=0.0, exclusive_low=True)
     if h >= 2 * (1 + mu):
         return -1.0
     # The root of 16 mu s^2 + 4 (1 - mu)^2 s - h^2 = 0 in a form without cancellation.
@@ -274,7 +275,7 @@ def phases(
       >>> [round(count) for count in lengths]
       [3434, 4627, 2520]
     """
-    values, rest = _eigenvalues(eigenvalues), 1.0 - _momentum(momentum)
+    values, rest = _eigenvalues(eigenvalues), 1.0 - checked_momentum(momentum, inside=True)
     eta = _check.scalar("learning_rate", learning_rate, low=0.0, exclusive_low=True)
     delta = _check.scalar("delta", delta, low=0.0, high=0.7, exclusive_low=True)
     accuracy = _check.scalar("accuracy", accuracy, low=0.0, high=delta**2, exclusive_low=True)
@@ -296,11 +297,3 @@ def _eigenvalues(eigenvalues: Sequence[float]) -> np.ndarray:
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"eigenvalues must be a list of at least two numbers, got {eigenvalues!r}.")
     return values
-
-
-def _momentum(momentum: float) -> float:
-    _check.momentum(momentum)
-    momentum = _check.scalar("momentum", momentum)
-    if abs(momentum) == 1.0:
-        raise ValueError(f"momentum must be in (-1, 1), got {momentum=}: at its ends nothing is stable.")
-    return momentum

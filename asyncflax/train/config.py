@@ -24,14 +24,14 @@ from asyncflax.train.options import Spec, makers, plain_call, read, typed
 from asyncflax.train.precision import PRECISIONS
 from asyncflax.train.writers import read_writers
 
-__all__ = ["Named", "TrainConfig", "one_worker"]
+__all__ = ["GIVEN", "Named", "TrainConfig", "one_worker"]
 
 # Fields that say where things are and what is kept, not what is computed: a run may be resumed with other ones.
 _FREE = {"free": True}
 _CALL = {"plain": plain_call}
 _RUN = ("num_workers", "num_updates", "seed")  # what makes a trace, besides what it is
 _METHODS = makers(algorithms, AsyncAlgorithm)
-_OF_METHODS = ("learning_rate", "momentum", "num_workers", "weight_decay")  # what makes a method of the library
+GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that a method has as parameters, beside num_workers
 
 
 class Named:
@@ -67,7 +67,7 @@ class Named:
     @functools.cached_property
     def algorithm(self) -> Spec:
         kinds = (AsyncAlgorithm, optax.GradientTransformation)
-        return self._read("algorithm", _METHODS, _OF_METHODS, kinds, given_imported=("learning_rate",))
+        return self._read("algorithm", _METHODS, (*GIVEN, "num_workers"), kinds, given_imported=("learning_rate",))
 
     @functools.cached_property
     def schedule(self) -> Spec:

@@ -23,21 +23,19 @@ import itertools
 import os
 import pathlib
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from asyncflax import _style, plots
 from asyncflax.engine.execute import RunOutput, RunState, init_run, run_chunk
 from asyncflax.engine.plan import Plan
 from asyncflax.errors import RunError, of_system
 from asyncflax.theory.meter import MomentumMeter
-from asyncflax.train import distributed
+from asyncflax.train import distributed, progress
 from asyncflax.train._invariants import broken_leaf, check_run
 from asyncflax.train.asynchrony import inputs
 from asyncflax.train.checkpoint import Checkpoints
@@ -174,7 +172,7 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
     try:
         about_run = {"inputs": inputs(config.named.asynchrony), "sources": config.named.sources()}
         folder.begin(trace, **about_run, planned=config.num_updates)
-        options: dict[str, Any] = {"keep": config.keep_checkpoints, "run": folder.began["sha256"], "warn": _say}
+        options: dict[str, Any] = {"keep": config.keep_checkpoints, "run": folder.began["sha256"], "warn": progress.say}
         checkpoints = Checkpoints(folder.path / "checkpoints", **options)
         checkpoint = checkpoints.latest(like=like)
         start = 0 if checkpoint is None else checkpoint.update
@@ -186,9 +184,9 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         state = _begun(experiment, plans[0])
     else:
         state = checkpoint.state
-        _say(f"{'goes on' if start < len(trace) else 'is complete'} at update {start:,}")
+        progress.say(f"{'goes on' if start < len(trace) else 'is complete'} at update {start:,}")
         for change in folder.changes():
-            _say(f"note: {change}")
+            progress.say(f"note: {change}")
     gradient_fn, meter = experiment.gradient_fn, None
     if not experiment.no_meter and start < config.num_updates:
         gradient_fn, meter = make_meter(experiment)
@@ -196,13 +194,13 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
             meter.restore(checkpoint.extra)
     if config.extend:
         first, last = (experiment.schedule(update) for update in (config.num_updates, len(trace) - 1))
-        _say(
+        progress.say(
             f"note: config.extend={config.extend}: beyond the {config.num_updates:,} updates of the schedule the "
             f"learning rate is {float(first):g}, at the end {float(last):g}; the workers begin anew from the server's "
             "parameters"
         )
 
-    with records, _signals() as signals, _progress(len(trace), start) as bar:
+    with records, _signals() as signals, progress.bar(len(trace), start) as bar:
         reporter = _Reporter(experiment, records, checkpoints, meter, bar, start)
         if checkpoint is None:
             reporter.report_start(_evaluated(experiment, state))
@@ -341,7 +339,7 @@ class _Reporter:
             words += [f"top 5 {metrics['test_top5_accuracy']:.2%}"] if "test_top5_accuracy" in metrics else []
             words += [f"implicit momentum {momentum['implicit_momentum']:.2f}"] if momentum else []
             words += [f"{row['updates_per_second']:.1f} updates/s"] if "updates_per_second" in row else []
-            _say("   ".join(words))
+            progress.say("   ".join(words))
         return metrics
 
     def _momentum(self) -> dict[str, float]:
@@ -398,19 +396,6 @@ def _signals() -> Iterator[_Signals]:
         yield noted
     finally:
         restore()
-
-
-def _progress(total: int, start: int) -> Any:
-    """A bar with ETA and updates a second, on a terminal only."""
-    off = None if distributed.is_primary() else True
-    return tqdm(total=total, initial=start, unit=" updates", dynamic_ncols=True, disable=off, smoothing=0.05)
-
-
-def _say(text: str) -> None:
-    """Prints a line above the progress bar."""
-    if distributed.is_primary():
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
 
 
 def _draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:

@@ -17,12 +17,11 @@ import optax
 
 from asyncflax import transforms
 from asyncflax.base import AsyncAlgorithm, from_optax, transform_gradients, transform_updates
-from asyncflax.train.config import TrainConfig
+from asyncflax.train.config import GIVEN, TrainConfig
 from asyncflax.train.options import Spec
 from asyncflax.train.schedules import Schedule, make_schedule
 
 __all__ = [
-    "GIVEN",
     "NUMBERS",
     "OPTION",
     "averaged",
@@ -35,7 +34,6 @@ __all__ = [
     "steered_momentum",
 ]
 
-GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that a method has as parameters, beside num_workers
 NUMBERS = (*GIVEN, "bias_multiplier", "clip_norm")  # fields that may be traced
 OPTION = "algorithm."  # what the name of a method's own number begins with
 

@@ -13,10 +13,10 @@ import pytest
 from asyncflax import algorithms, init_run, make_plan, run, run_chunk, staleness, transforms
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.train import options
-from asyncflax.train.config import TrainConfig
+from asyncflax.train.config import GIVEN, TrainConfig
 from asyncflax.train.experiment import make_experiment
 from asyncflax.train.loop import train_and_evaluate
-from asyncflax.train.method import GIVEN, averaged, can_trace, make_algorithm, of_gradients
+from asyncflax.train.method import averaged, can_trace, make_algorithm, of_gradients
 
 PARAMS = {"layer": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 2.0)}, "norm": {"scale": jnp.full(2, 2.0)}}
 GRADS = jax.tree.map(lambda x: x / 2, PARAMS)  # of ones: 8 numbers

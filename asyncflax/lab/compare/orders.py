@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray
 
-from asyncflax.lab.compare.summary import aligned, last_losses, of_workers, with_picked_rates
+from asyncflax import _style
+from asyncflax.lab.compare.summary import aligned, last_losses, with_picked_rates
 from asyncflax.lab.statistics import (
     ACCURACY_BOUND,
     JUDGING_SEEDS,
@@ -208,7 +209,7 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
     decided = {m: decide_all(list(pairs[m].values()), claim=order.claim).verdict for m in workers}
     every = decide_all([each for m in workers for each in pairs[m].values()], claim=order.claim)
     words = "{} less {} (points)" if order.equal else "loss of {1} over that of {0}"
-    rows = [[f"{order} ({law})", *map(of_workers, workers)]]
+    rows = [[f"{order} ({law})", *map(_style.workers, workers)]]
     rows += [[words.format(a, b), *(_shown(order, pairs[m][a, b]) for m in workers)] for a, b in order.pairs]
     table = aligned([*rows, ["verdict", *decided.values()]])
     methods = list(dict.fromkeys(k for place in order.places for k in place))
@@ -226,7 +227,7 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
     weakest = min(every.pairs, key=lambda each: -abs(each.interval.value) if order.equal else each.interval.value)
     interval = weakest.interval if order.equal else weakest.interval.exp()
     rates = f"best of {len(scales)} learning rates" if len(scales) > 1 else f"learning rate {rate}"
-    about = (train["dataset"], train["model"], rates, law, _list(workers))
+    about = (train["dataset"], train["model"], rates, law, _style.workers(*sorted(workers)))
     where = slug(f"{train['dataset']} {train['model'].partition('(')[0]} {rate} {law}")
     least = max(each.detectable for each in every.pairs)
     seen = f"{100 * least:.1f} points" if order.equal else f"a ratio of {math.exp(least):.2f}"
@@ -273,7 +274,7 @@ def _ours(order: Order, m: int, pairs: Mapping[tuple[str, str], Verdict], verdic
     else:
         texts = [f"loss of {b} {_shown(order, each)} times that of {a}, {each.words}" for (a, b), each in pairs.items()]
     all_of = f"; all of them: {verdict}" if len(texts) > 1 else ""
-    return f"{of_workers(m)}: {'; '.join(texts)}{all_of}"
+    return f"{_style.workers(m)}: {'; '.join(texts)}{all_of}"
 
 
 def _shown(order: Order, decided: Verdict) -> str:
@@ -295,9 +296,3 @@ def _failures(results: xarray.Dataset, methods: Sequence[str]) -> str:
             how = f" ({diverged} diverged, which count as untrained)" if diverged else ""
             words.append(f"{k} {failed} of {cell.failed.size} trainings{how}")
     return f"failed: {', '.join(words)}" if words else ""
-
-
-def _list(workers: Sequence[int]) -> str:
-    """'1 worker', '8 and 16 workers', '4, 8 and 16 workers'."""
-    *first, last = sorted(workers)
-    return f"{', '.join(map(str, first))} and {last} workers" if first else of_workers(last)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray
 
+from asyncflax import _style
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import updates_to_target
 
@@ -168,7 +169,7 @@ def markdown_tables(results: xarray.Dataset) -> str:
         lines.append(f"In brackets the learning rate, of {scales} times each method's, picked by {rule}.")
     for label in results.service_time.values:
         part = results.sel(service_time=label)
-        rows = [[str(label), *map(of_workers, counts)]]
+        rows = [[str(label), *map(_style.workers, counts)]]
         rows += [
             [str(k), *(_words(part.sel({"method": k, "num_workers": m})) for m in counts)]
             for k in results.method.values
@@ -191,7 +192,7 @@ def _target_tables(results: xarray.Dataset, target: str) -> list[str]:
     lines = ["", f"Gradients to {target}, in brackets simulated seconds: means over the seeds that reach it."]
     counts = results.num_workers.values
     for label in results.service_time.values:
-        rows = [[f"{label}, to {target}", *map(of_workers, counts)]]
+        rows = [[f"{label}, to {target}", *map(_style.workers, counts)]]
         for k in results.method.values:
             cells = (results.sel({"service_time": label, "method": k, "num_workers": m}) for m in counts)
             rows.append([str(k), *map(_target_words, cells)])
@@ -219,11 +220,6 @@ def _words(cell: xarray.Dataset) -> str:
         words.append(f"{100 * float(cell['mean']):.1f}" + (f" ± {half:.1f}" if np.isfinite(half) else ""))
     rate = f" ({float(cell.picked_learning_rate):.3g})" if "picked_scale" in cell and failed < seeds else ""
     return ", ".join(words) + rate
-
-
-def of_workers(m: int) -> str:
-    """'1 worker', '8 workers'."""
-    return f"{m} workers" if m > 1 else "1 worker"
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

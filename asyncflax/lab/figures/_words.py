@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import xarray
 
@@ -48,16 +47,9 @@ def workers_of(results: xarray.Dataset) -> list[int]:
     )
 
 
-def listed(numbers: Any, form: str = "g") -> str:
-    """'1, 2 and 4'."""
-    *others, last = (format(number, form) for number in numbers)
-    return f"{', '.join(others)} and {last}" if others else last
-
-
 def title(results: xarray.Dataset) -> str:
     """'digits, SmallCnn, momentum_asgd, 1 and 8 workers, 100 updates, 2 seeds'."""
     train, seeds = train_config(results), results.sizes.get("seed", 1)
-    workers = workers_of(results)
-    named = f"{listed(workers)} workers" if len(workers) > 1 else _style.workers(workers[0])
-    trained = f"{train['dataset']}, {train['model']}, {train['algorithm']}, {named}, {train['num_updates']:,} updates"
+    workers = _style.workers(*workers_of(results))
+    trained = f"{train['dataset']}, {train['model']}, {train['algorithm']}, {workers}, {train['num_updates']:,} updates"
     return f"{trained}, {seeds} seed{'s' * (seeds != 1)}"

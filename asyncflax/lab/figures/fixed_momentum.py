@@ -10,7 +10,7 @@ import xarray
 from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._judging import Race, by_workers, detectable
-from asyncflax.lab.figures._words import listed, trained_on, words, workers_of
+from asyncflax.lab.figures._words import trained_on, words, workers_of
 from asyncflax.lab.statistics import decide_all
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
@@ -49,7 +49,7 @@ def fixed_momentum(
     race = Race.of(results, target, metric, choosing, exception)
     workers, momenta = workers_of(results), results.momentum.values
     if fixed not in momenta:
-        raise ValueError(f"fixed={fixed:g} is no momentum of the grid, there are {listed(momenta)}")
+        raise ValueError(f"fixed={fixed:g} is no momentum of the grid, there are {_style.listed(momenta)}")
     tuned = race.best(("learning_rate", "momentum"), momentum=momenta[momenta >= 0])
     usual = race.best(("learning_rate",), momentum=[fixed]).learning_rate.sel(momentum=fixed)
     cells = {
@@ -109,12 +109,12 @@ def fixed_momentum(
     interval = several[most].of_updates
     claim = {
         "name": f"fixed-momentum-{name}",
-        "statement": f"With {listed(several)} workers tuned momentum (not negative) needs fewer updates than a fixed "
+        "statement": f"With {_style.workers(*several)} tuned momentum (not negative) needs fewer updates than a fixed "
         f"{fixed:g} ({trained}, {words(metric)} {target:g}).",
         "source": "Mitliagkas et al. 2016, Figure 4 (Allerton version)",
         "paper": "penalties of 1, 1, 2, 2, 6 tuned and 2, 2, 2, 3, 16 with 0.9 at 1, 2, 4, 8, 16 workers on CIFAR-10, "
         "so 0.9 needs 2, 2, 1, 1.5, 2.7 times the updates",
-        "ours": f"times as many with {fixed:g}: {by_workers(verdicts)}; tuned momenta {listed(found)}"
+        "ours": f"times as many with {fixed:g}: {by_workers(verdicts)}; tuned momenta {_style.listed(found)}"
         f"{detectable(several.values())}",
         "value": interval.value,
         "interval": interval[1:],

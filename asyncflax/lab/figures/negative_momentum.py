@@ -11,7 +11,7 @@ from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._judging import Race, times
 from asyncflax.lab.figures._runs import draw_loss
-from asyncflax.lab.figures._words import listed, trained_on, words, workers_of
+from asyncflax.lab.figures._words import trained_on, words, workers_of
 from asyncflax.lab.statistics import RATIO_BOUND, Interval, Verdict, decide_difference
 
 AXES = ("momentum", "learning_rate", "seed")
@@ -53,7 +53,7 @@ def negative_momentum(
     a_decade = _a_decade(rates)
     signs = {"any momentum": momenta, "not negative": momenta[momenta >= 0]}
     if not 0 < len(signs["not negative"]) < len(momenta):
-        raise ValueError(f"momenta must be negative and not, got {listed(momenta)}")
+        raise ValueError(f"momenta must be negative and not, got {_style.listed(momenta)}")
 
     def arms(rates: np.ndarray) -> list[dict[str, float]]:
         best = (race.best(("momentum", "learning_rate"), momentum=some, learning_rate=rates) for some in signs.values())
@@ -137,7 +137,7 @@ def _a_decade(rates: np.ndarray) -> int:
     if count < 2 or len(rates) < count + 1 or not np.allclose(steps, 1 / count, atol=0.02):
         raise ValueError(
             "learning rates must be two or more a decade, even in their logarithm, over more than a decade, got "
-            f"{listed(rates)}"
+            f"{_style.listed(rates)}"
         )
     return count
 

@@ -11,7 +11,7 @@ from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._judging import Race, by_workers, detectable
 from asyncflax.lab.figures._runs import draw_loss
-from asyncflax.lab.figures._words import listed, train_config, trained_on, words, workers_of
+from asyncflax.lab.figures._words import train_config, trained_on, words, workers_of
 from asyncflax.lab.statistics import decide_all
 
 AXES = ("num_workers", "momentum", "learning_rate", "seed")
@@ -86,10 +86,10 @@ def penalty(
     interval = most.of_updates
     claim = {
         "name": f"penalty-{start}-{name}-batch-{train['batch_size']}",
-        "statement": f"From a {start} start, momentum and learning rate tuned, {listed(more)} workers need as many "
+        "statement": f"From a {start} start, momentum and learning rate tuned, {_style.workers(*more)} need as many "
         f"updates as {_style.workers(fewest)} ({trained}, {words(metric)} {target:g}).",
         "source": "Mitliagkas et al. 2016, Figure 5 (Allerton version)",
-        "paper": f"penalties of {', '.join(f'{x:g}' for x in PUBLISHED.values())} at {listed(PUBLISHED)} workers on "
+        "paper": f"penalties of {', '.join(f'{x:g}' for x in PUBLISHED.values())} at {_style.workers(*PUBLISHED)} on "
         "ImageNet, from a warm start",
         "ours": by_workers(verdicts) + detectable(verdicts.values()),
         "value": interval.value,

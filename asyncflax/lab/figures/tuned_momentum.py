@@ -11,7 +11,7 @@ from asyncflax import _style
 from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._judging import Race
 from asyncflax.lab.figures._runs import draw_loss
-from asyncflax.lab.figures._words import listed, trained_on, words, workers_of
+from asyncflax.lab.figures._words import trained_on, words, workers_of
 from asyncflax.lab.statistics import Optimum, decide_trend, optimum, optimum_shift
 from asyncflax.theory import implicit_momentum
 
@@ -89,13 +89,13 @@ def tuned_momentum(
     shift = optimum_shift(most, fewest, momenta)
     rows.append(f"falls: {trend.verdict}, Page's test, p = {trend.p:.2g}; Spearman's {trend.interval.text()}")
     name, trained = trained_on(results)
-    at = f"at {listed(workers)} workers"
+    at = f"at {_style.workers(*workers)}"
     claim = {
         "name": f"tuned-momentum-{name}",
         "statement": f"The tuned explicit momentum falls as workers are added ({trained}, updates to {words(metric)} "
         f"{target:g}, {len(momenta)} momenta from {momenta.min():g} to {momenta.max():g}).",
         "source": "Mitliagkas et al. 2016, Figure 3",
-        "paper": f"{', '.join(f'{mu:g}' for mu in PUBLISHED.values())} at {listed(PUBLISHED)} workers on CIFAR-10; "
+        "paper": f"{', '.join(f'{mu:g}' for mu in PUBLISHED.values())} at {_style.workers(*PUBLISHED)} on CIFAR-10; "
         "0.6, 0.6, 0.6, 0.6, 0.3, 0 at 1 to 32 on ImageNet (Allerton version)",
         "ours": f"{', '.join(f'{tuned[m].interval.value:.2f}' for m in workers)} {at}, optima of the pooled curves; "
         f"falls by {shift.interval.text()} from {workers[0]} to {workers[-1]}; Page's test p = {trend.p:.1g}",

@@ -28,7 +28,6 @@ import dataclasses
 import io
 import os
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +38,7 @@ from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim, cpu_minutes
 from asyncflax.lab.statistics import RATIO_BOUND, decide_number, resampled
 from asyncflax.theory.problems import StreamingPca
+from asyncflax.train import progress
 from asyncflax.train.workdir import Workdir
 
 __all__ = ["Results", "StreamingPcaConfig", "Study", "run_study"]
@@ -175,7 +175,7 @@ class Results(NamedTuple):
         archive = io.BytesIO()
         np.savez(archive, **arrays)  # pyright: ignore[reportArgumentType]
         if note := write_once(path, archive.getvalue()):
-            _say(note)
+            progress.say(note)
 
 
 _AXES = {
@@ -238,7 +238,7 @@ def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, co
         with folder.owned():
             folder.begin()
             for change in folder.changes():
-                _say(f"note: {change}")
+                progress.say(f"note: {change}")
             resumes = any((folder.path / "cells").glob("*.npz"))
             errors = _simulate(config, folder.path / "cells", folder.began["sha256"])
             results = _evaluate(config, errors)
@@ -269,16 +269,8 @@ def _save_claim(claim: Claim, folder: pathlib.Path) -> None:
         if before and dataclasses.replace(before, **free) == claim:
             claim = dataclasses.replace(claim, machine=before.machine)
         else:
-            _say(f"note: {path} is not what was written; it is now {set_aside(path).name} and written again")
+            progress.say(f"note: {path} is not what was written; it is now {set_aside(path).name} and written again")
     claim.save(folder, overwrite=True)
-
-
-def _say(text: str) -> None:
-    """Prints a line above the progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
 
 
 # --- What is run ------------------------------------------------------------------------------------------------------
@@ -320,8 +312,6 @@ def _kinds(config: StreamingPcaConfig) -> list[Cell]:
 
 def _simulate(config: StreamingPcaConfig, folder: pathlib.Path, run_id: str) -> dict[str, np.ndarray]:
     """The mean error of each setting, float64 [records + 1, replicates]; those that are in the folder are read."""
-    from tqdm import tqdm
-
     problem = StreamingPca(config.eigenvalues, config.stream)
     folder.mkdir(exist_ok=True)
 
@@ -332,7 +322,8 @@ def _simulate(config: StreamingPcaConfig, folder: pathlib.Path, run_id: str) -> 
                 return read_arrays(path, kind=kind, run=run_id)["error"]
             except CorruptedError as error:
                 aside = set_aside(path).name
-                _say(f"note: {path} is corrupted ({error}); it is now {aside}, and its setting is simulated again")
+                note = f"note: {path} is corrupted ({error}); it is now {aside}"
+                progress.say(f"{note}, and its setting is simulated again")
         ensemble = problem.ensemble(
             cell.staleness,
             learning_rate=cell.learning_rate,
@@ -350,7 +341,7 @@ def _simulate(config: StreamingPcaConfig, folder: pathlib.Path, run_id: str) -> 
 
     cells, errors = _cells(config), {}
     total = sum(cell.every for cell in cells) * config.records * config.replicates * config.trajectories
-    bar = tqdm(total=total, unit=" updates", unit_scale=True, dynamic_ncols=True, disable=None, smoothing=0.05)
+    bar = progress.bar(total, unit_scale=True)
     executor = concurrent.futures.ThreadPoolExecutor(config.threads or os.cpu_count())
     try:
         running = {executor.submit(run, cell): cell for cell in cells}

@@ -293,7 +293,7 @@ class Program:
         return np.repeat(clocks[:, None, self.evaluated], count[1], axis=1)
 
 
-_OF_CELLS = ("params", "algorithm", "slots", "model_state")  # of a `RunState`; keys and events are shared
+OF_CELLS = tuple(name for name in RunState._fields if name not in ("key", "event"))  # those are shared
 
 
 def _init(
@@ -304,7 +304,7 @@ def _init(
     def cell(hyper, key, start):
         params, model_state = start
         state = init_run(_algorithm(config, numbers, hyper), params, plan, key=key, model_state=model_state)
-        return {name: getattr(state, name) for name in _OF_CELLS}
+        return {name: getattr(state, name) for name in OF_CELLS}
 
     over_hypers = jax.vmap(cell, in_axes=(0, None, None))
     return jax.vmap(over_hypers, in_axes=(None, 0, 0))(hypers, keys, start)
@@ -325,7 +325,7 @@ def _advance(
     def cell(hyper, key, state, chunk, batches):
         begun = RunState(**state, key=key, event=chunk.first_event)
         ended, out = run_chunk(_algorithm(config, numbers, hyper), gradient_fn, begun, chunk, batches)
-        state = {name: getattr(ended, name) for name in _OF_CELLS}
+        state = {name: getattr(ended, name) for name in OF_CELLS}
         row = event_means(out, lambda values: jnp.sum(values) / chunk.num_events)  # beyond these `out` is zero
         steered = steered_momentum(ended.algorithm)
         return state, row if steered is None else row | {"explicit_momentum": steered}

@@ -15,20 +15,19 @@ import itertools
 import json
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import xarray
-from tqdm import tqdm
 
 from asyncflax import _check
 from asyncflax._files import CorruptedError, read_arrays, set_aside, write_arrays, write_atomically, write_once
 from asyncflax.errors import RunError
 from asyncflax.lab.sweep.grid import Cells, Grid, SweepConfig
 from asyncflax.lab.sweep.program import Program
+from asyncflax.train import progress
 from asyncflax.train.asynchrony import inputs as trace_inputs
 from asyncflax.train.columns import describe, of_evaluation
 from asyncflax.train.config import TrainConfig
@@ -137,7 +136,7 @@ def train_cells(
             finished = _Finished(folder.path / "cells", grid, folder.began["sha256"])
             if len(finished):
                 for change in folder.changes():
-                    _say(f"note: {change}")
+                    progress.say(f"note: {change}")
             _finish(config, grid, finished, images, time.monotonic() + 60 * stop_after_minutes)
             results = _dataset(config, grid, finished, folder.began["environment"]["device"])
             path = folder.path / "results.nc"
@@ -146,7 +145,7 @@ def train_cells(
             if summarize is not None:
                 write_atomically(path, lambda file: file.write(content))
             elif note := write_once(path, content):
-                _say(note)
+                progress.say(note)
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
     except OSError as error:  # a full disk, a folder that went away
@@ -161,17 +160,10 @@ def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline
         return
     spent = time.process_time()
     updates = config.train.num_updates
-    _say(f"{grid}: {len(to_do)} to train, {updates:,} updates each")
+    progress.say(f"{grid}: {len(to_do)} to train, {updates:,} updates each")
     began, slowest = time.monotonic(), 0.0
-    with tqdm(
-        total=len(grid) * updates,
-        initial=(len(grid) - len(to_do)) * updates,
-        unit=" updates",
-        unit_scale=True,
-        dynamic_ncols=True,
-        disable=None,
-        smoothing=0.1,
-    ) as bar:
+    finished_updates = (len(grid) - len(to_do)) * updates
+    with progress.bar(len(grid) * updates, finished_updates, unit_scale=True) as bar:
         tiles, since = _tiles(config, grid, to_do, images), began
         while len(finished) < len(grid):
             if since + slowest > deadline:  # asked before the next program is compiled
@@ -189,7 +181,7 @@ def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline
             diverged = sum(int(finished[index]["diverged_at"]) >= 0 for index in finished)
             bar.set_postfix_str(f"{len(finished)} of {len(grid)} cells, {diverged} diverged")
     seconds = time.monotonic() - began
-    _say(f"{len(to_do)} cells in {seconds:.1f} s, {len(to_do) / seconds:.3g} cells/s")
+    progress.say(f"{len(to_do)} cells in {seconds:.1f} s, {len(to_do) / seconds:.3g} cells/s")
 
 
 def _tiles(
@@ -252,11 +244,12 @@ class _Finished:
                     raise CorruptedError(f"it holds the cells of {_name(arrays['cells'].tolist())}")
             except CorruptedError as error:
                 aside = set_aside(path)
-                _say(f"note: {path} is corrupted ({error}); it is now {aside.name}, and its cells are trained again")
+                note = f"note: {path} is corrupted ({error}); it is now {aside.name}"
+                progress.say(f"{note}, and its cells are trained again")
             else:
                 self._take(arrays)
         if self._cells:
-            _say(f"{len(self)} of {len(grid)} cells are finished")
+            progress.say(f"{len(self)} of {len(grid)} cells are finished")
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -314,9 +307,3 @@ def _with_momentum(cell: dict[str, np.ndarray], config: TrainConfig) -> dict[str
 
 def _at_evaluations(name: str) -> bool:
     return of_evaluation(name) or name == "simulated_time"
-
-
-def _say(text: str) -> None:
-    """Prints a line above the progress bar."""
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()

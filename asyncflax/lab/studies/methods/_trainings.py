@@ -20,9 +20,8 @@ from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.execute import RunState, init_run, run_chunk
 from asyncflax.engine.plan import Chunk, make_plan
 from asyncflax.gradients import from_loss
+from asyncflax.lab.sweep.program import OF_CELLS
 from asyncflax.trace import Trace
-
-_OF_A_RUN = ("params", "algorithm", "slots", "model_state")  # of a state
 
 Make = Callable[[Any], AsyncAlgorithm]
 
@@ -92,7 +91,7 @@ def _begin(make: Make, plan: Any, start: Any, hypers: Any) -> Any:
 
     def begin(hyper, params):
         state = init_run(make(hyper), params, plan)
-        return {name: getattr(state, name) for name in _OF_A_RUN}
+        return {name: getattr(state, name) for name in OF_CELLS}
 
     return jax.vmap(jax.vmap(begin), in_axes=(0, None))(hypers, start)
 
@@ -104,7 +103,7 @@ def _advance(make: Make, gradient_fn: Any, images: Any, hypers: Any, state: Any,
     def advance(hyper, state, chunk, rows):
         begun = RunState(**state, key=jax.random.key(0), event=chunk.first_event)
         ended, _ = run_chunk(make(hyper), gradient_fn, begun, chunk, rows)
-        return {name: getattr(ended, name) for name in _OF_A_RUN}
+        return {name: getattr(ended, name) for name in OF_CELLS}
 
     over_seeds = jax.vmap(advance, in_axes=(0, 0, chunk.in_axes, 0))
     state = jax.vmap(over_seeds, in_axes=(0, 0, None, None))(hypers, state, chunk, rows)

@@ -1,0 +1,46 @@
+"""What long runs show on the terminal: a bar, and lines above it. Needs the extra `train`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from asyncflax.train import distributed
+
+__all__ = ["bar", "say"]
+
+
+def bar(total: int, start: int = 0, *, unit_scale: bool = False) -> Any:
+    """A bar of updates with their rate and the time left; the primary process has it, and only on a terminal.
+
+    Args:
+      total: all updates.
+      start: those made earlier.
+      unit_scale: whether to write 1.2M for 1,200,000.
+
+    Example:
+      >>> from asyncflax.train import progress
+      >>> with progress.bar(total=100) as bar:
+      ...     _ = bar.update(100)
+    """
+    off = None if distributed.is_primary() else True
+    options: dict[str, Any] = {"unit_scale": unit_scale, "dynamic_ncols": True, "disable": off, "smoothing": 0.05}
+    return tqdm(total=total, initial=start, unit=" updates", **options)
+
+
+def say(text: str) -> None:
+    """Prints a line above the bar, in the primary process.
+
+    Args:
+      text: the line.
+
+    Example:
+      >>> from asyncflax.train import progress
+      >>> progress.say("8 of 12 cells are finished")
+      8 of 12 cells are finished
+    """
+    if distributed.is_primary():
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
