@@ -24,7 +24,7 @@ from asyncflax.train.options import Spec, makers, plain_call, read, typed
 from asyncflax.train.precision import PRECISIONS
 from asyncflax.train.writers import read_writers
 
-__all__ = ["GIVEN", "Named", "TrainConfig", "one_worker"]
+__all__ = ["GIVEN", "TrainConfig", "one_worker"]
 
 # Fields that say where things are and what is kept, not what is computed: a run may be resumed with other ones.
 _FREE = {"free": True}

@@ -9,8 +9,6 @@ from tqdm import tqdm
 
 from asyncflax.train import distributed
 
-__all__ = ["bar", "say"]
-
 
 def bar(total: int, start: int = 0, *, unit_scale: bool = False) -> Any:
     """A bar of updates with their rate and the time left; the primary process has it, and only on a terminal.
