@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from asyncflax._files import write_atomically
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; markers for print without colour.
@@ -61,6 +63,19 @@ def plain_log(axes: Any, which: str) -> None:
     axis.set_major_locator(MaxNLocator(6) if high < 12 * low else LogLocator(subs=each))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
+
+
+def log_ticks(axes: Any, values: Iterable[int]) -> None:
+    """Makes the x axis logarithmic, with a tick at each of these numbers and no others, as for 1, 2, 4, 8 workers."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([*values], [str(value) for value in values])
+    axes.minorticks_off()
+
+
+def intervals(axes: Any, x: Any, found: Iterable[tuple[float, float, float]], k: int = 0, **options: Any) -> None:
+    """Draws the k-th series, numbers with their intervals, each as (value, low, high)."""
+    value, low, high = np.array([*found]).T
+    axes.errorbar(x, value, yerr=[value - low, high - value], **look(k), capsize=4, **options)
 
 
 def title(figure: Any, text: str) -> None:

@@ -116,9 +116,7 @@ def draw(
     speed.set_title(f"fixed share {fixed:g}, update {update:g} of a gradient's time", fontsize="medium")
     speed.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for axes in (filled, speed):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(widths, [str(width) for width in widths])
-        axes.minorticks_off()
+        _style.log_ticks(axes, widths)
         axes.set_xlabel("width of a round (gradients)")
         axes.grid(alpha=0.25)
 

@@ -345,9 +345,7 @@ def draw(figure: Any, plan: ClusterPlan) -> None:
         for label, (name, look) in lines.items():
             if np.isfinite(column(name)).any():
                 axes.plot(workers, column(name), **look, label=label)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(workers, [str(m) for m in workers])
-        axes.minorticks_off()
+        _style.log_ticks(axes, workers)
         axes.set_xlabel("workers M")
         axes.grid(alpha=0.25)
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2, frameon=False)

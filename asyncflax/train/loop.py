@@ -443,7 +443,7 @@ def _table(experiment: Experiment, records: Records) -> str:
 def _measured(experiment: Experiment, records: Records) -> str:
     """What the meter has shown last, or why there is nothing."""
     config, rows = experiment.config, [row for row in records.rows if "implicit_momentum" in row]
-    if experiment.no_meter:
+    if experiment.no_meter and not rows:
         return f"none, {experiment.no_meter}"
     if not rows:
         return f"none, no {config.meter_window} updates in a row at one learning rate"

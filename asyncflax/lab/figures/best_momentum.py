@@ -46,11 +46,9 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
             if np.isfinite(at):
                 shown.append(float(mu))
                 accuracy.append(student(last.sel(num_workers=m, momentum=mu, learning_rate=at).values))
-        value, low, high = (np.array([getattr(a, part) for a in accuracy]) for part in ("value", "low", "high"))
         if shown:
-            bars = [value - low, high - value]
-            left.errorbar(shown, value, yerr=bars, **_style.look(k), capsize=3, label=_style.workers(m))
-        text = ", ".join(f"{mu:g}: {100 * v:.1f} %" for mu, v in zip(shown, value, strict=True))
+            _style.intervals(left, shown, accuracy, k, label=_style.workers(m))
+        text = ", ".join(f"{mu:g}: {100 * found.value:.1f} %" for mu, found in zip(shown, accuracy, strict=True))
         rows.append(f"{m:7d} {best[m].text():>22} {text}")
     if left.lines:
         left.set_ylim(max(left.get_ylim()[0], -0.05), min(left.get_ylim()[1], 1.05))  # of an accuracy
@@ -69,8 +67,7 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
 def _draw_best(axes: Any, best: dict[int, Interval]) -> None:
     """The best momentum against workers."""
     workers = list(best)
-    means, low, high = (np.array([getattr(best[m], part) for m in workers]) for part in ("value", "low", "high"))
-    axes.errorbar(workers, means, yerr=[means - low, high - means], **_style.look(0), capsize=4)
+    _style.intervals(axes, workers, best.values())
     axes.set_xticks(workers, [str(m) for m in workers])
     axes.set_xlabel("workers")
     axes.set_ylabel("best explicit momentum")

@@ -104,14 +104,11 @@ def efficiency(
 
 def _draw_relative(axes: Any, workers: np.ndarray, intervals: dict[int, Interval], *, constant: bool) -> None:
     """Ratios with their intervals, and what they are without any loss: constant, or falling as 1/M."""
-    value, low, high = (np.array([getattr(i, part) for i in intervals.values()]) for part in ("value", "low", "high"))
-    axes.errorbar(workers, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="measured")
+    _style.intervals(axes, workers, intervals.values(), label="measured")
     ideal = np.ones(len(workers)) if constant else workers[0] / workers
     axes.plot(workers, ideal, color="black", linestyle="--", label="without any loss")
-    axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    axes.set_xticks(workers, [str(m) for m in workers])
-    axes.minorticks_off()
+    _style.log_ticks(axes, workers)
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:.3g}")
     axes.set_xlabel("workers")
 

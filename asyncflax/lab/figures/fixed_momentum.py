@@ -77,8 +77,7 @@ def fixed_momentum(
     )
     left.legend()
     _style.plain_log(left, "y")
-    value, low, high = np.array([race.ratio(*arms.values()) for arms in cells.values()]).T
-    right.errorbar(workers, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="measured")
+    _style.intervals(right, workers, [race.ratio(*arms.values()) for arms in cells.values()], label="measured")
     right.plot(
         [1, 2, 4, 8, 16], np.array([2, 2, 2, 3, 16]) / [1, 1, 2, 2, 6], **_style.look(1), label="paper, CIFAR-10"
     )
@@ -86,9 +85,7 @@ def fixed_momentum(
     right.set_ylabel(f"updates with {fixed:g} over updates tuned")
     right.legend()
     for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(workers, [str(m) for m in workers])
-        axes.minorticks_off()
+        _style.log_ticks(axes, workers)
         axes.set_xlabel("workers")
 
     rows = [f"{'workers':>7} {'tuned':>6} {'updates':>8} {f'with {fixed:g}':>9}  fixed over tuned"]

@@ -149,9 +149,7 @@ def _row(at: str, cells: list[dict[str, float]], verdict: Verdict) -> str:
 
 def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Interval], lines: dict[str, Interval]) -> None:
     """The ratio by where a grid of one rate a decade lies, and those of the mean and of all rates as bands."""
-    value, low, high = np.array(of_grids).T
-    bars = [value - low, high - value]
-    axes.errorbar(phases, value, yerr=bars, **_style.look(0), capsize=4, label="one rate a decade")
+    _style.intervals(axes, phases, of_grids, label="one rate a decade")
     for k, (label, interval) in enumerate(lines.items(), start=1):
         color = _style.look(k)["color"]
         axes.axhline(interval.value, color=color, linestyle="--", label=label)

@@ -58,13 +58,10 @@ def penalty(
     needed = {m: float(np.exp(race.of_judges(race.logs).sel(cell).mean())) for m, cell in cells.items()}
 
     left, right = figure.subplots(1, 2)
-    value, low, high = np.array([race.ratio(cells[fewest], cell) for cell in cells.values()]).T
-    left.errorbar(workers, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="measured")
+    _style.intervals(left, workers, [race.ratio(cells[fewest], cell) for cell in cells.values()], label="measured")
     left.plot(list(PUBLISHED), list(PUBLISHED.values()), **_style.look(1), label="paper, ImageNet, warm start")
     left.axhline(1.0, color="0.8", linewidth=1, zorder=0)
-    left.set_xscale("log", base=2)
-    left.set_xticks(workers, [str(m) for m in workers])
-    left.minorticks_off()
+    _style.log_ticks(left, workers)
     left.set_xlabel("workers")
     left.set_ylabel(f"updates to {words(metric)} {target:g} over those of {_style.workers(fewest)}")
     left.legend()

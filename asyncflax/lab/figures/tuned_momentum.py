@@ -110,20 +110,18 @@ def tuned_momentum(
 def _draw_tuned(axes: Any, tuned: dict[int, Optimum], alone: xarray.DataArray) -> None:
     """The tuned momentum against workers, the rule of Figure 2 from that of the fewest, and what is published."""
     workers = np.array(list(tuned))
-    value, low, high = np.array([found.interval for found in tuned.values()]).T
+    intervals = [found.interval for found in tuned.values()]
     for i in range(alone.sizes["seed"]):
         label = "of each seed alone" if i == 0 else None
         axes.plot(workers, alone.isel(seed=i), "x", color=_style.GREY, label=label, zorder=1)
-    axes.errorbar(workers, value, yerr=[value - low, high - value], **_style.look(0), capsize=4, label="tuned")
-    first = value[0] + implicit_momentum(int(workers[0]))
+    _style.intervals(axes, workers, intervals, label="tuned")
+    first = intervals[0].value + implicit_momentum(int(workers[0]))
     finer = np.arange(workers.min(), workers.max() + 1)
     rule = [first - implicit_momentum(int(m)) for m in finer]
     axes.plot(finer, rule, color="black", linestyle="--", label=r"$\mu^* - (1 - 1/M)$")
     axes.plot(list(PUBLISHED), list(PUBLISHED.values()), **_style.look(1), label="paper, CIFAR-10")
     axes.axhline(0.0, color="0.8", linewidth=1, zorder=0)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(workers, [str(m) for m in workers])
-    axes.minorticks_off()
+    _style.log_ticks(axes, workers)
     axes.set_xlabel("workers M")
     axes.set_ylabel("tuned explicit momentum")
     axes.legend()
