@@ -52,6 +52,7 @@ __all__ = [
     "proportion",
     "resampled",
     "smallest_difference",
+    "spread",
     "student",
 ]
 
@@ -82,6 +83,11 @@ class Interval(NamedTuple):
     def text(self, digits: int = 2) -> str:
         """As '0.50 (0.45 to 0.55)'."""
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+    @property
+    def of_claim(self) -> dict[str, Any]:
+        """The fields of a `Claim` that say it."""
+        return {"value": self.value, "interval": (self.low, self.high)}
 
     def exp(self) -> Interval:
         """The interval of a ratio, from that of the difference of two logarithms."""
@@ -181,6 +187,21 @@ def student(values: np.ndarray, confidence: float = 0.95) -> Interval:
     error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
     half = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * error
     return Interval(mean, mean - half, mean + half)
+
+
+def spread(values: Sequence[float] | np.ndarray) -> Interval:
+    """The mean of numbers that are no sample, with the smallest and the largest of them.
+
+    Args:
+      values: float [...].
+
+    Example:
+      >>> import numpy as np
+      >>> from asyncflax.lab.statistics import spread
+      >>> spread(np.array([0.1, 0.2, 0.6])).text()
+      '0.30 (0.10 to 0.60)'
+    """
+    return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
 
 def resampled(values: np.ndarray) -> Interval:

@@ -240,8 +240,7 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
         "source": _of(order, config["source"]),
         "paper": _of(order, config["paper"]),
         "ours": "; ".join(filter(None, [*texts, exception, failures])),
-        "value": interval.value,
-        "interval": interval[1:],
+        **interval.of_claim,
         "seeds": seeds,
         "verdict": every.verdict,
     }

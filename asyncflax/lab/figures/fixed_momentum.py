@@ -103,7 +103,6 @@ def fixed_momentum(
     decided = decide_all(list(several.values()))
     most = max(several)
     name, trained = trained_on(results)
-    interval = several[most].of_updates
     claim = {
         "name": f"fixed-momentum-{name}",
         "statement": f"With {_style.workers(*several)} tuned momentum (not negative) needs fewer updates than a fixed "
@@ -113,8 +112,7 @@ def fixed_momentum(
         "so 0.9 needs 2, 2, 1, 1.5, 2.7 times the updates",
         "ours": f"times as many with {fixed:g}: {by_workers(verdicts)}; tuned momenta {_style.listed(found)}"
         f"{detectable(several.values())}",
-        "value": interval.value,
-        "interval": interval[1:],
+        **several[most].of_updates.of_claim,
         "seeds": race.judges,
         "verdict": decided.verdict,
     }

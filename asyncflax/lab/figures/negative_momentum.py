@@ -113,18 +113,15 @@ def negative_momentum(
         "statement": f"{question} {where}, learning rates in decades, mean over {a_decade} such grids).",
         "ours": f"{times(of_mean)} times as many if not, {of_mean.words}; {times(least)} to {times(largest)} by where "
         "the grid begins",
-        "value": of_mean.interval.exp().value,
-        "interval": of_mean.interval.exp()[1:],
+        **of_mean.interval.exp().of_claim,
         "verdict": of_mean.verdict,
     }
-    interval = of_fine.of_updates
     fine_claim = {
         "name": f"negative-momentum-{name}-{workers}-fine",
         "statement": f"{question} {where}, {a_decade} learning rates a decade).",
         "ours": f"{times(of_fine)} times as many if not, {of_fine.words}; momentum {fine[0]['momentum']:g} against "
         f"{fine[1]['momentum']:g}",
-        "value": interval.value,
-        "interval": interval[1:],
+        **of_fine.of_updates.of_claim,
         "verdict": of_fine.verdict,
     }
     return Findings("\n".join(rows), [coarse_claim | common, fine_claim | common])

@@ -80,7 +80,6 @@ def penalty(
     decided = decide_all(list(verdicts.values()), claim="equal")
     name, trained = trained_on(results)
     most = verdicts[workers[-1]]
-    interval = most.of_updates
     claim = {
         "name": f"penalty-{start}-{name}-batch-{train['batch_size']}",
         "statement": f"From a {start} start, momentum and learning rate tuned, {_style.workers(*more)} need as many "
@@ -89,8 +88,7 @@ def penalty(
         "paper": f"penalties of {', '.join(f'{x:g}' for x in PUBLISHED.values())} at {_style.workers(*PUBLISHED)} on "
         "ImageNet, from a warm start",
         "ours": by_workers(verdicts) + detectable(verdicts.values()),
-        "value": interval.value,
-        "interval": interval[1:],
+        **most.of_updates.of_claim,
         "seeds": race.judges,
         "verdict": decided.verdict,
     }

@@ -99,8 +99,7 @@ def tuned_momentum(
         "0.6, 0.6, 0.6, 0.6, 0.3, 0 at 1 to 32 on ImageNet (Allerton version)",
         "ours": f"{', '.join(f'{tuned[m].interval.value:.2f}' for m in workers)} {at}, optima of the pooled curves; "
         f"falls by {shift.interval.text()} from {workers[0]} to {workers[-1]}; Page's test p = {trend.p:.1g}",
-        "value": shift.interval.value,
-        "interval": shift.interval[1:],
+        **shift.interval.of_claim,
         "seeds": race.judges,
         "verdict": trend.verdict,
     }

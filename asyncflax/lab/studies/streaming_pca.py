@@ -481,10 +481,10 @@ def _claims(config: StreamingPcaConfig, results: Results, command: str) -> list[
     ]
     claims = []
     for fact in facts:
-        value, *ends = resampled(fact.pop("values"))
-        fact["verdict"] = fact["verdict"](ends)
-        common = {"value": value, "interval": tuple(ends), "seeds": config.replicates, "command": command}
-        claims.append(Claim(**fact, **common, figure="streaming_pca.png"))
+        interval = resampled(fact.pop("values"))
+        fact["verdict"] = fact["verdict"](interval[1:])
+        common = {"seeds": config.replicates, "command": command, "figure": "streaming_pca.png"}
+        claims.append(Claim(**fact, **interval.of_claim, **common))
     return claims
 
 

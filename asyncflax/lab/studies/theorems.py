@@ -25,7 +25,7 @@ from scipy import optimize, stats
 
 from asyncflax import _check, _style, plots, queues, staleness, theory
 from asyncflax.lab.claims import Claim, cpu_minutes
-from asyncflax.lab.statistics import Interval, decide_number, proportion, student
+from asyncflax.lab.statistics import Interval, decide_number, proportion, spread, student
 from asyncflax.theory import planner
 
 __all__ = ["study"]
@@ -241,8 +241,7 @@ def _theorem_5(folder: pathlib.Path, size: _Size) -> list[Claim]:
         source=f"{_PAPER}, Theorem 5",
         paper="0.875 at M = 8",
         ours=f"{found[7].text(4)} at M = 8; {hits} of 8 intervals (M = 1 to 8) hold 1 - 1/M; tolerance {_MOMENTUM}",
-        value=found[7].value,
-        interval=found[7][1:],
+        **found[7].of_claim,
         verdict=_of_all(verdicts),
         seeds=size.runs,
         command=_COMMAND,
@@ -313,27 +312,26 @@ def _staleness(folder: pathlib.Path, size: _Size) -> list[Claim]:
         paper="0.875",
         ours=f"{momentum.text(4)}; "
         f"chi² {chi2:.1f} on {len(edges)} degrees of freedom, p = {p:.2f}; tolerance {_MOMENTUM}",
-        value=momentum.value,
-        interval=momentum[1:],
+        **momentum.of_claim,
         verdict=_near(momentum[1:], 0.875),
         seeds=size.runs,
         command=_COMMAND,
         figure="staleness.png",
     )
 
-    means = [
-        queues.simulate(num_workers=8, num_updates=20_000, service_time=law, seed=seed).staleness[200:].mean()
+    traces = (
+        queues.simulate(num_workers=8, num_updates=20_000, service_time=law, seed=seed)
         for law in _SERVICE_TIMES
         for seed in range(max(size.seeds // 5, 1))
-    ]
+    )
+    means = np.array([trace.staleness[200:].mean() for trace in traces])
     mean_staleness = Claim(
         name="staleness-mean",
         statement=f"The mean staleness of 8 workers is 7 under each of {len(_SERVICE_TIMES)} laws of service time.",
         source=f"{_PAPER}, section 2.1",
         paper="M - 1 = 7 (exponential work)",
-        ours=f"{np.mean(means):.3f} ({min(means):.3f} to {max(means):.3f}); tolerance 0.01",
-        value=float(np.mean(means)),
-        interval=(float(min(means)), float(max(means))),
+        ours=f"{spread(means).text(3)}; tolerance 0.01",
+        **spread(means).of_claim,
         verdict=_of_all(decide_number((mean, mean), low=6.99, high=7.01) for mean in means),
         seeds=len(means),
         command=_COMMAND,
@@ -458,8 +456,7 @@ def _estimate(folder: pathlib.Path, size: _Size) -> list[Claim]:
             source=f"{_PAPER}, Theorem 5",
             paper="0.875",
             ours=f"{mean.text(4)}; tolerance {_MOMENTUM}",
-            value=mean.value,
-            interval=mean[1:],
+            **mean.of_claim,
             verdict=_near(mean[1:], 0.875),
             seeds=len(eight),
             command=_COMMAND,
@@ -473,8 +470,7 @@ def _estimate(folder: pathlib.Path, size: _Size) -> list[Claim]:
             paper="95 % (nominal)",
             ours=f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f}); "
             f"mean half-width {half:.3f}; tolerance 3 points",
-            value=share.value,
-            interval=share[1:],
+            **share.of_claim,
             verdict=decide_number(share[1:], low=0.92, high=0.98),
             seeds=total,
             command=_COMMAND,
@@ -550,8 +546,7 @@ def _figure_2(folder: pathlib.Path, size: _Size) -> list[Claim]:
             source=f"{_PAPER}, Figure 2",
             paper=f"0 at M = {', '.join(f'{m:.0f}' for m in rule)} for mu* = {', '.join(map(str, targets))}",
             ours=f"0 at M = {', '.join(f'{ours:.2f}' for ours in zeros)} (tolerance 10 %)",
-            value=float(np.mean(zeros)),
-            interval=(min(zeros), max(zeros)),
+            **spread(zeros).of_claim,
             verdict=_of_all(decide_number((ratio, ratio), low=0.9, high=1.1) for ratio in ratios),
             seeds=len(targets),
             **common,

@@ -79,8 +79,7 @@ class Race:
         if np.isnan([first, second]).any():
             ours += f"; of {len(first)} trainings miss the loss: {', '.join(misses)}"
         return {
-            "value": shown.value,
-            "interval": shown[1:],
+            **shown.of_claim,
             "ours": ours,
             "verdict": decided.verdict,
             "seeds": len(first),

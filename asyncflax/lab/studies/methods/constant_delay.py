@@ -19,6 +19,7 @@ import numpy as np
 from asyncflax import _style, algorithms, queues, theory
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.execute import run
+from asyncflax.lab.statistics import spread
 from asyncflax.lab.studies.methods._parts import Parts
 
 _SOURCE = "Giladi et al. 2020 (arXiv:1909.12340), abstract"
@@ -61,9 +62,8 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
             statement="The largest stable learning rate of SGD is inversely proportional to a high constant delay: the "
             f"exponent of tau (quadratic, tau = {tau[high][0]} to {tau[-1]}).",
             paper="-1",
-            ours=f"{np.mean(slopes):.3f} ({slopes.min():.3f} to {slopes.max():.3f}); {seen}",
-            value=float(np.mean(slopes)),
-            interval=(float(slopes.min()), float(slopes.max())),
+            ours=f"{spread(slopes).text(3)}; {seen}",
+            **spread(slopes).of_claim,
             verdict=verdict(np.all(np.abs(slopes + 1) <= design.bound)),
             **common,
         ),
@@ -73,10 +73,8 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
             "rate of SGD, damped shifted momentum raises it; its ratio to that of SGD (quadratic, tau = "
             f"{tau[0]} to {tau[-1]}, momentum {', '.join(map(str, design.momenta))}).",
             paper="no number",
-            ours=f"shifted momentum {np.mean(over):.2f} ({over.min():.2f} to {over.max():.2f}), heavy ball "
-            f"{np.mean(under):.2f} ({under.min():.2f} to {under.max():.2f}); {seen}",
-            value=float(np.mean(over)),
-            interval=(float(over.min()), float(over.max())),
+            ours=f"shifted momentum {spread(over).text()}, heavy ball {spread(under).text()}; {seen}",
+            **spread(over).of_claim,
             verdict=verdict(np.all(over > 1) and np.all(under < 1)),
             **common,
         ),

@@ -126,7 +126,7 @@ def decide(design: Design, limits: dict[str, np.ndarray]) -> list[dict[str, Any]
     asgd = exponents["asgd"]
     one = statistics.decide_difference(asgd + 1, bound=design.exponent_bound, claim="equal")
     mean = statistics.student(asgd)
-    facts = [
+    facts: list[dict[str, Any]] = [
         dict(
             name="stable-rate-asgd",
             statement=f"The largest stable learning rate of ASGD is inversely proportional to the number of workers: "
@@ -134,8 +134,7 @@ def decide(design: Design, limits: dict[str, np.ndarray]) -> list[dict[str, Any]
             source="Giladi et al. 2020 (arXiv:1909.12340), abstract",
             paper="inversely proportional to a high constant delay",
             ours=mean.text(),
-            value=mean.value,
-            interval=(mean.low, mean.high),
+            **mean.of_claim,
             verdict=one.verdict,
             **common,
         )
@@ -163,8 +162,7 @@ def decide(design: Design, limits: dict[str, np.ndarray]) -> list[dict[str, Any]
             paper="no number; DANA outperforms existing methods up to 64 workers",
             ours=f"{ratios[weakest].text()}, {better} over {worse} at {design.num_workers[k]} workers; at "
             f"{', '.join(map(str, design.num_workers))}: {'; '.join(several)}",
-            value=ratios[weakest].value,
-            interval=(ratios[weakest].low, ratios[weakest].high),
+            **ratios[weakest].of_claim,
             verdict=order.verdict,
             **common,
         )
