@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -114,4 +115,4 @@ def by_workers(verdicts: Mapping[int, Verdict]) -> str:
 def detectable(verdicts: Iterable[Verdict]) -> str:
     """What would have been seen where nothing was decided, to be added to what was found; '' where all was."""
     open_ones = [each.detectable for each in verdicts if each.verdict == "not decided" and each.test == "paired t"]
-    return f"; in 4 of 5 such experiments a ratio of {np.exp(max(open_ones)):.2f} would be seen" if open_ones else ""
+    return f"; in 4 of 5 such experiments a ratio of {math.exp(max(open_ones)):.2f} would be seen" if open_ones else ""
