@@ -181,7 +181,8 @@ def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_worke
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.train.schedules import make_schedule
-      >>> spec = TrainConfig(schedule="optax.linear_schedule(init_value=1, end_value=0, transition_steps=10)").named.schedule
+      >>> text = "optax.linear_schedule(init_value=1, end_value=0, transition_steps=10)"
+      >>> spec = TrainConfig(schedule=text).named.schedule
       >>> float(make_schedule(spec, 0.5, num_updates=10, num_workers=1)(5))
       0.25
     """
