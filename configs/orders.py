@@ -27,7 +27,7 @@ point. All 16 seeds judge, as nothing is chosen. A training outlasts the memory 
 | `stragglers` | 32 workers of which 2 are ten times slower, 0.06, OrMo's questions only | 2 cores, 1 minute |
 | `cnn` | SmallCnn on digits, 16 workers, 0.02 | 2 cores, 1 minute |
 | `cnn_short_steps` | the same with 0.0033 | 2 cores, 1 minute |
-| `cifar10` | cifar10_quick, 16 workers, 0.0001, 5 methods, 6 seeds | 2 cores, 90 minutes of CPU; not run |
+| `cifar10` | cifar10_quick, 16 workers, 0.0001, 5 methods, 6 seeds | 2 cores, 49 minutes of CPU |
 | `fast` | a perceptron, 20 gradients: a quick trial | 2 cores, 1 minute |
 
 Fixed before judging: the digests of `asyncflax.lab.compare.criteria` begin, in the order of the questions, with
@@ -35,7 +35,7 @@ d62fc9d0f2b6, b4d7e8743d52, ec07beb2b430, 3df425d1ee14, 2589608f2b83 for `mlp`; 
 ef797a742470, b87512a5847e, 8d663e392fdc for `mlp_short_steps`; dfb527ae0c0e, 95c8f52ed725, 1993bf98f5a0, d05c646dd356,
 8cd6dd2e3f68 for `mlp_16`; d3c8de42c680, 8f78b525d556 for `stragglers` (ormo, naive); fd9a9ad99f05, ad1298aa0350,
 c94a4818163d, 8504bc0611e4, e269a3830c85 for `cnn`; 4c15e72fc2ed, cb053ec18739, 3b6bb0f0c4f8, 42a522fee33a, 41fd0e8c90cb
-for `cnn_short_steps`; 1bce52000523, 8d531f04c8b9 for `cifar10` (dana, ormo), which has not been judged.
+for `cnn_short_steps`; 1bce52000523, 8d531f04c8b9 for `cifar10` (dana, ormo).
 
 With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes.
 """
