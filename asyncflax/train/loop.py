@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
 import signal
@@ -171,11 +170,13 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
 
     try:
         about_run = {"inputs": inputs(config.named.asynchrony), "sources": config.named.sources()}
-        folder.begin(trace, **about_run, planned=config.num_updates)
+        folder.begin(trace.prefix(config.num_updates), **about_run)
         options: dict[str, Any] = {"keep": config.keep_checkpoints, "run": folder.began["sha256"], "warn": progress.say}
         checkpoints = Checkpoints(folder.path / "checkpoints", **options)
         checkpoint = checkpoints.latest(like=like)
         start = 0 if checkpoint is None else checkpoint.update
+        if config.extend:
+            folder.save_extended(trace)
         rows = () if checkpoint is None else checkpoint.rows
         records = Records(folder.path, rows=rows, writers=config.named.writers, config=dataclasses.asdict(config))
     except (TypeError, ValueError, OSError) as error:
@@ -205,19 +206,20 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         if checkpoint is None:
             reporter.report_start(_evaluated(experiment, state))
         waiting = None  # a chunk's metrics are read when the next one has been dispatched
-        for chunk in itertools.chain(*plans):
+        for plan, chunk in ((each, chunk) for each in plans for chunk in each):
             begin, update = chunk.events.start, chunk.events.stop
             if begin < start:
                 continue
-            if begin > 0 and begin == _plan_at(plans, update).events.start:
-                state, gradient_fn = _begun(experiment, _plan_at(plans, update), state), experiment.gradient_fn
+            if begin > 0 and begin == plan.events.start:
+                state, gradient_fn = _begun(experiment, plan, state), experiment.gradient_fn
                 reporter.meter = meter = None  # versions of two traces follow each other
-                (folder.path / "training.png").unlink(missing_ok=True)
+                if distributed.is_primary():
+                    (folder.path / "training.png").unlink(missing_ok=True)
             batches = experiment.batches(chunk)
             state, out = run_chunk(algorithm, gradient_fn, state, chunk, batches)
             if waiting is not None:
                 reporter.report(*waiting)
-            is_last = update in {plan.events.stop for plan in plans}
+            is_last = update == plan.events.stop
             evaluate = update % config.eval_every == 0 or is_last
             evaluation = _evaluated(experiment, state) if evaluate else {}
             waiting = (chunk.events, out, evaluation, steered_momentum(state.algorithm))

@@ -114,14 +114,12 @@ workdir, or the old config to resume.
         *,
         inputs: Mapping[str, str] | None = None,
         sources: Mapping[str, str] | None = None,
-        planned: int | None = None,
     ) -> None:
         """Records config, versions and trace of a new run, or checks that they match those of a resumed one.
 
         Args:
           trace: the run's trace; None for a sweep, whose traces follow from its config.
           inputs: digests by name of the files that the run reads; they are part of its identity.
-          planned: for an extended run, the number of events that it began with.
           sources: digests by module name of code outside the library; see `changes`.
 
         Raises:
@@ -129,14 +127,14 @@ workdir, or the old config to resume.
         """
         self._sources = {**(sources or {})}
         if is_primary():
-            self._write_or_compare(trace, inputs, planned)
+            self._write_or_compare(trace, inputs)
         sync("run.json written")
         seen = self._record.read_text() if self._record.exists() else ""
         if seen != broadcast(seen):
             raise ValueError(f"{self._name} is another folder here than in process 0; take one that all processes see.")
 
-    def _write_or_compare(self, trace: Trace | None, inputs: Mapping[str, str] | None, planned: int | None) -> None:
-        digest = None if trace is None else _digest(trace.worker[:planned], trace.read_version[:planned])
+    def _write_or_compare(self, trace: Trace | None, inputs: Mapping[str, str] | None) -> None:
+        digest = None if trace is None else _digest(trace.worker, trace.read_version)
         if not self._record.exists():
             if trace is not None:
                 trace.save(self._trace, overwrite=True)  # a killed process may have left one
@@ -167,9 +165,7 @@ workdir, or the old config to resume.
         """Restores the trace file if it is missing or corrupted."""
         try:
             saved = Trace.load(self._trace)
-            if len(saved) < len(trace) and np.array_equal(saved.worker, trace.worker[: len(saved)]):
-                trace.save(self._trace, overwrite=True)  # the run was extended
-                return
+            saved = saved.prefix(min(len(saved), len(trace)))  # that of an extended run is longer
             if np.array_equal(saved.worker, trace.worker) and np.array_equal(saved.read_version, trace.read_version):
                 return
         except (OSError, ValueError):
@@ -177,6 +173,15 @@ workdir, or the old config to resume.
         what = f"corrupted; it is now {set_aside(self._trace).name}" if self._trace.exists() else "missing"
         self._notes.append(f"{self._trace} was {what}; the original trace has been saved again")
         trace.save(self._trace)
+
+    def save_extended(self, trace: Trace) -> None:
+        """Saves the trace of an extended run, which begins with that of `begin`, in its place.
+
+        Args:
+          trace: of the run and its extensions.
+        """
+        if is_primary():
+            trace.save(self._trace, overwrite=True)
 
     def changes(self) -> list[str]:
         """What differs from when the run began, in words: versions, imported user code, a restored trace."""

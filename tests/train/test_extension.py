@@ -86,9 +86,11 @@ def test_an_extension_by_hand(runs):
 @pytest.mark.parametrize("extend", [(), (20,), (10, 25), (25,), (25, 5)])
 def test_an_extension_that_the_run_does_not_have_is_refused(runs, extend):
     folder = runs[0]
+    trace = (folder / "b" / "trace.npz").read_bytes()
     with pytest.raises(RunError, match=r"stands at update 75 of config.extend=\(25, 10\); take that") as raised:
         train_and_evaluate(longer(*extend), folder / "b")
     assert "\n" not in str(raised.value)
+    assert (folder / "b" / "trace.npz").read_bytes() == trace and not [*folder.glob("b/*.corrupted*")]
 
 
 @pytest.mark.parametrize(
