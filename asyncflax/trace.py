@@ -20,9 +20,9 @@ import numpy as np
 from asyncflax import _check, _memory
 from asyncflax._files import sign, verified, write_atomically
 
-_FORMAT = 1  # the version of the file format
-_ARRAYS = {"format", "num_workers", "worker", "read_version"}  # of a file; time is optional
-_OF_EVENTS = ("worker", "read_version", "time")
+_FORMATS = (1, 2)  # of files that can be read; the last is written, the first has no ticket and no begun
+_ARRAYS = {"format", "num_workers", "worker", "read_version"}  # of every file
+_OPTIONAL = {"time", "ticket", "begun"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +34,10 @@ class Trace:
       read_version: int [T], the version on which the gradient of event t was computed, in 0..t.
       time: float [T] or None, when the server applies event t, in simulated seconds; non-decreasing.
       num_workers: the number of workers; by default the largest id + 1.
+      ticket: int [T] or None, the number under which the gradient of event t was begun, all different; its batch and
+        random keys belong to it. By default the event's index t.
+      begun: float [T] or None, when its version was read: not after `time`, and not before the version existed.
+        `time - begun` is the service time; it includes links and the wait at the server.
 
     The arrays are copied to read-only int32 and float64 arrays.
 
@@ -57,6 +61,8 @@ class Trace:
     read_version: np.ndarray
     time: np.ndarray | None = None
     num_workers: int = None  # type: ignore[assignment]  # always an int after construction
+    ticket: np.ndarray = None  # type: ignore[assignment]  # always an array after construction
+    begun: np.ndarray | None = None
 
     def __post_init__(self):
         worker = _integers("worker", self.worker)
@@ -85,26 +91,44 @@ class Trace:
                 "event t can only read a version that exists before it."
             ),
         )
-        time = self.time
+        time = self._seconds("time", len(worker))
         if time is not None:
-            time = np.array(_check.numbers("time", time, "a list of seconds"))
-            if time.shape != worker.shape:
-                raise ValueError(f"time has shape {time.shape}, the trace has {len(worker)} events.")
-            _refuse_first(~np.isfinite(time), lambda t: f"time={time[t]} is not finite.")
             _refuse_first(
                 np.diff(time, prepend=time[0]) < 0,
                 lambda t: f"time={time[t]} is before time={time[t - 1]} of event {t - 1}.",
+            )
+        begun = self._seconds("begun", len(worker))
+        if begun is not None:
+            if time is None:
+                raise ValueError("begun needs time, the end of what has begun; pass both or none.")
+            _refuse_first(begun > time, lambda t: f"begun={begun[t]} is after time={time[t]}.")
+            made = np.append(-np.inf, time)[read_version]
+            _refuse_first(
+                begun < made,
+                lambda t: f"begun={begun[t]} is before version {read_version[t]} existed, at time={made[t]}.",
             )
         fields = {
             "worker": worker.astype(np.int32),
             "read_version": read_version.astype(np.int32),
             "time": time,
+            "ticket": _tickets(self.ticket, len(worker)),
+            "begun": begun,
         }
         for name, array in fields.items():
             if array is not None:
                 array.setflags(write=False)
             object.__setattr__(self, name, array)
         object.__setattr__(self, "num_workers", num_workers)
+
+    def _seconds(self, name: str, num_events: int) -> np.ndarray | None:
+        """A copy of an optional column of times."""
+        if getattr(self, name) is None:
+            return None
+        seconds = np.array(_check.numbers(name, getattr(self, name), "a list of seconds"))
+        if seconds.shape != (num_events,):
+            raise ValueError(f"{name} has shape {seconds.shape}, the trace has {num_events} events.")
+        _refuse_first(~np.isfinite(seconds), lambda t: f"{name}={seconds[t]} is not finite.")
+        return seconds
 
     def __len__(self) -> int:
         """The number of events T."""
@@ -136,8 +160,8 @@ class Trace:
         num_events = _check.integer("num_events", num_events, 1)
         if num_events > len(self):
             raise ValueError(f"num_events={num_events} exceeds the {len(self)} events of the trace.")
-        time = None if self.time is None else self.time[:num_events]
-        return Trace(self.worker[:num_events], self.read_version[:num_events], time, self.num_workers)
+        columns = {name: x for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+        return dataclasses.replace(self, **{name: x[:num_events] for name, x in columns.items()})
 
     def summary(self) -> dict[str, float]:
         """Summary statistics: counts, moments and quantiles of the staleness, events per second.
@@ -170,7 +194,7 @@ class Trace:
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; pass overwrite=True to replace it.")
         archive = io.BytesIO()
-        np.savez_compressed(archive, format=np.int64(_FORMAT), **self._arrays())
+        np.savez_compressed(archive, format=np.int64(_FORMATS[-1]), **self._arrays())
         write_atomically(path, lambda file: file.write(sign(archive.getvalue())))
 
     @classmethod
@@ -201,13 +225,13 @@ class Trace:
             raise ValueError(
                 f"{path} is corrupted or not a trace ({error}); restore it from a copy, or save the trace again."
             ) from error
-        if content["format"] != _FORMAT:
+        if (number := content.pop("format")) not in _FORMATS:
             raise ValueError(
-                f"{path} has trace format {content['format']}, this version reads {_FORMAT}; install the version of "
-                "asyncflax that wrote it."
+                f"{path} has trace format {number}, this version reads {' and '.join(map(str, _FORMATS))}; install the "
+                "version of asyncflax that wrote it."
             )
         try:
-            return cls(content["worker"], content["read_version"], content.get("time"), int(content["num_workers"]))
+            return cls(num_workers=int(content.pop("num_workers")), **content)
         except ValueError as error:
             raise ValueError(f"{path}, {error}") from error
 
@@ -217,9 +241,9 @@ class Trace:
             "read_version": self.read_version,
             "num_workers": np.int64(self.num_workers),
         }
-        if self.time is not None:
-            arrays["time"] = self.time
-        return arrays
+        if not np.array_equal(self.ticket, np.arange(len(self))):
+            arrays["ticket"] = self.ticket
+        return arrays | {name: x for name in ("time", "begun") if (x := getattr(self, name)) is not None}
 
 
 class _TooLargeError(ValueError):
@@ -235,7 +259,7 @@ def _unpack(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError("its content does not match its checksum")
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
-        if len(members) != len(file.infolist()) or not _ARRAYS <= members.keys() <= _ARRAYS | {"time"}:
+        if len(members) != len(file.infolist()) or not _ARRAYS <= members.keys() <= _ARRAYS | _OPTIONAL:
             raise ValueError(f"it holds {[member.filename for member in file.infolist()][:9]}")
         _refuse_larger(path, sum(member.file_size for member in members.values()), memory)
         for name, member in members.items():
@@ -244,7 +268,8 @@ def _unpack(path: pathlib.Path) -> dict[str, Any]:
                 read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
                 shape, _, dtype = read_header(stream)
                 size = stream.tell() + math.prod(shape) * dtype.itemsize
-            if dtype.kind not in "iuf" or len(shape) != (name in _OF_EVENTS) or member.file_size != size:
+            is_column = name not in ("format", "num_workers")
+            if dtype.kind not in "iuf" or len(shape) != is_column or member.file_size != size:
                 raise ValueError(f"{name} is {dtype}{list(shape)} in {member.file_size:,} bytes")
     with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
@@ -264,6 +289,23 @@ def _integers(name: str, values: object) -> np.ndarray:
     if has_bools or array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"{name} must be a list of integers, got {_check.shown(values)}.")
     return array
+
+
+def _tickets(values: object, num_events: int) -> np.ndarray:
+    """The tickets as int32 [T]; None is the index of the event."""
+    if values is None:
+        return np.arange(num_events, dtype=np.int32)
+    ticket = _integers("ticket", values)
+    if len(ticket) != num_events:
+        raise ValueError(f"ticket has {len(ticket)} events, the trace has {num_events}; the lengths must match.")
+    _refuse_first(
+        (ticket < 0) | (ticket > _check.LARGEST), lambda t: f"ticket={ticket[t]} is not in 0..{_check.LARGEST}."
+    )
+    order = np.argsort(ticket, kind="stable")
+    again = np.zeros(num_events, bool)
+    again[order[1:]] = np.diff(ticket[order]) == 0
+    _refuse_first(again, lambda t: f"ticket={ticket[t]} is that of event {np.argmax(ticket == ticket[t])} as well.")
+    return ticket.astype(np.int32)
 
 
 def _refuse_first(bad: np.ndarray, message) -> None:

@@ -332,6 +332,8 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
 # Values for parameters whose default is None, or says nothing; with what else they need.
 GIVEN: dict[tuple[str, str], dict[str, Any]] = {
     ("*", "max_staleness"): {"max_staleness": 5},
+    ("Trace", "ticket"): {"ticket": [1, 0, 5]},
+    ("Trace", "begun"): {"begun": [0.0, 0.5, 1.0]},
     ("algorithms.lwp", "lag"): {"lag": 2.0},
     ("algorithms.shifted_momentum", "max_staleness"): {"max_staleness": 5, "velocity": "version"},
     ("make_plan", "num_slots"): {"num_slots": 30},
@@ -373,6 +375,7 @@ EXCEPTIONS: dict[tuple[str, str], tuple[tuple[Any, ...], str]] = {
         for name in ("gap", "gradient_rms")
     },
     ("Trace", "num_workers"): ((None,), "its default, the largest id + 1"),
+    ("Trace", "ticket"): ((None,), "its default, the index of the event"),
     ("staleness.StalenessLaw.pmf", "staleness"): (([2**40], [-1]), "of what cannot be, the probability is 0"),
     ("staleness.StalenessLaw.tail", "staleness"): ((-1,), "P(tau > -1) is everything"),
     ("theory.streaming_pca.Sde.variance", "time"): ((INF,), "the stationary variance"),

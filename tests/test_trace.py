@@ -37,6 +37,19 @@ from asyncflax._files import sign
             {"worker": [0, 0], "read_version": [0, 0], "time": [1.0, 0.5]},
             "event 1: time=0.5 is before time=1.0 of event 0",
         ),
+        ({"worker": [0, 0], "read_version": [0, 0], "ticket": [0]}, "ticket has 1 events, the trace has 2"),
+        ({"worker": [0, 0], "read_version": [0, 0], "ticket": [4, -1]}, "event 1: ticket=-1 is not in 0..2147483647"),
+        ({"worker": [0], "read_version": [0], "ticket": [2**31]}, "event 0: ticket=2147483648 is not in 0..2147483647"),
+        ({"worker": [0] * 3, "read_version": [0] * 3, "ticket": [7, 5, 7]}, "event 2: ticket=7 is that of event 0 as"),
+        ({"worker": [0], "read_version": [0], "ticket": [1.5]}, "ticket must be a list of integers"),
+        ({"worker": [0], "read_version": [0], "begun": [0.0]}, "begun needs time"),
+        ({"worker": [0], "read_version": [0], "time": [1.0], "begun": [[0.0]]}, r"begun has shape \(1, 1\)"),
+        ({"worker": [0], "read_version": [0], "time": [1.0], "begun": [np.inf]}, "event 0: begun=inf is not finite"),
+        ({"worker": [0], "read_version": [0], "time": [1.0], "begun": [1.5]}, "event 0: begun=1.5 is after time=1.0"),
+        (
+            {"worker": [0, 1], "read_version": [0, 1], "time": [1.0, 2.0], "begun": [0.0, 0.5]},
+            "event 1: begun=0.5 is before version 1 existed, at time=1.0",
+        ),
     ],
 )
 def test_bad_events_are_named(arguments, message):
@@ -53,21 +66,50 @@ def test_arrays_are_copies_and_read_only():
         trace.worker[0] = 1
 
 
+FIELDS = ("worker", "read_version", "time", "ticket", "begun", "num_workers")
+
+
+def assert_same(one, other):
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True, err_msg=name)
+
+
+@pytest.fixture(name="live")
+def _live():
+    """As a live run would leave it: jobs overtake each other, and a worker rests before it reads."""
+    ticket, time = [1, 0, 3, 2, 40], [1.0, 1.5, 1.5, 3.0, 4.0]
+    return Trace([1, 0, 1, 0, 2], [0, 0, 1, 2, 0], time, 4, ticket, [-0.5, 0.0, 1.0, 1.75, 0.0])
+
+
+def test_the_ticket_is_the_index_unless_said_otherwise(live):
+    trace = Trace([0, 1, 0], [0, 0, 1])
+    assert trace.ticket.tolist() == [0, 1, 2] and trace.begun is None
+    assert live.ticket.tolist() == [1, 0, 3, 2, 40] and live.ticket.dtype == np.int32
+    assert live.prefix(3).ticket.tolist() == [1, 0, 3] and live.prefix(3).begun.tolist() == [-0.5, 0.0, 1.0]
+    assert live.prefix(3).num_workers == 4
+    for array in (live.ticket, live.begun):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
 @pytest.fixture(name="trace")
 def _trace():
     return asyncflax.queues.simulate(num_workers=5, num_updates=500, service_time=asyncflax.queues.gamma(0.5), seed=1)
 
 
-def test_a_file_gives_back_the_trace(tmp_path, trace):
-    for original in (trace, asyncflax.staleness.poisson(2.0).trace(num_updates=50)):
+def test_a_file_gives_back_the_trace(tmp_path, trace, live):
+    for original in (trace, live, asyncflax.staleness.poisson(2.0).trace(num_updates=50)):
         path = tmp_path / f"{len(original)}.npz"
         original.save(path)
-        loaded = Trace.load(path)
-        np.testing.assert_array_equal(loaded.worker, original.worker)
-        np.testing.assert_array_equal(loaded.read_version, original.read_version)
-        np.testing.assert_array_equal(loaded.time, original.time)
-        assert loaded.num_workers == original.num_workers
-    assert len(list(tmp_path.iterdir())) == 2  # no leftovers
+        assert_same(Trace.load(path), original)
+    assert len(list(tmp_path.iterdir())) == 3  # no leftovers
+
+
+def test_files_of_the_first_format_are_read(tmp_path, trace):
+    path = tmp_path / "trace.npz"
+    path.write_bytes(sign(archive_of(trace)))
+    assert set(trace._arrays()) == {"worker", "read_version", "time", "num_workers"}  # what that format has
+    assert_same(Trace.load(path), trace)
 
 
 def test_a_file_is_not_overwritten_unasked(tmp_path, trace):
@@ -106,7 +148,7 @@ def test_files_of_others_and_of_the_future_are_refused(tmp_path, trace):
     archive = io.BytesIO()
     np.savez(archive, format=99, **trace._arrays())
     path.write_bytes(sign(archive.getvalue()))
-    with pytest.raises(ValueError, match="format 99, this version reads 1"):
+    with pytest.raises(ValueError, match="format 99, this version reads 1 and 2"):
         Trace.load(path)
     trace.save(path, overwrite=True)
     with np.load(path) as file:  # an ordinary .npz for everybody else
@@ -156,6 +198,9 @@ HOSTILE = {
     "an unknown compression": lambda trace: with_byte(archive_of(trace), b"PK\x01\x02", 10, 77),
     "an array of another length": lambda trace: archive_of(trace, read_version=trace.read_version[:-1]),
     "a version of the future": lambda trace: archive_of(trace, read_version=trace.read_version + 500),
+    "tickets that are no integers": lambda trace: archive_of(trace, ticket=np.arange(len(trace)) / 2),
+    "a ticket twice": lambda trace: archive_of(trace, ticket=np.zeros(len(trace), np.int32)),
+    "what ends before it has begun": lambda trace: archive_of(trace, begun=trace.time + 1),
     "workers who are not there": lambda trace: archive_of(trace, num_workers=np.int64(2)),
 }
 
