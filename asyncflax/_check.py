@@ -248,24 +248,24 @@ def real(name: str, tree: Any) -> None:
 _STACK = "stack them, jax.tree.map(lambda *rows: numpy.stack(rows), *batches)."
 
 
-def rows(name: str, tree: Any, count: int) -> None:
-    """Raises unless all leaves of a PyTree have a leading axis of length `count`."""
+def rows(name: str, tree: Any, count: int, *, at_least: bool = False, of: str = "events") -> None:
+    """Raises unless all leaves of a PyTree have a leading axis of length `count`, or longer with `at_least`."""
+    each = f"one row for each of the {count} {of}"
     for path, leaf in _leaves(tree):
         if not is_array(leaf) and not hasattr(leaf, "shape"):
             raise TypeError(
-                f"{name}{jax.tree_util.keystr(path)} must be an array with one row for each of the {count} events, got "
+                f"{name}{jax.tree_util.keystr(path)} must be an array with {each}, got "
                 f"{shown(leaf)} ({type(leaf).__name__}); if it yields batches, {_STACK}"
             )
         shape = _shape(leaf)
-        if shape[:1] == (count,):
+        if shape[:1] == (count,) or (at_least and shape and shape[0] > count):
             continue
         if isinstance(tree, list | tuple) and len(tree) == count > 1:
             raise ValueError(
-                f"{name} must be arrays with one row for each of the {count} events, got a {type(tree).__name__} of "
-                f"{count} batches; {_STACK}"
+                f"{name} must be arrays with {each}, got a {type(tree).__name__} of {count} batches; {_STACK}"
             )
         path = name + jax.tree_util.keystr(path)
-        raise ValueError(f"{path} must have one row for each of the {count} events, its shape is {shape}.")
+        raise ValueError(f"{path} must have {each}, its shape is {shape}.")
 
 
 def key(name: str, value: Any) -> None:

@@ -146,6 +146,16 @@ class Trace:
         """int32 [T]: tau_t = t - read_version[t] >= 0, in server updates; 0 means fresh."""
         return np.arange(len(self), dtype=np.int32) - self.read_version
 
+    @property
+    def in_order(self) -> bool:
+        """Whether ticket t is event t, as in every trace that was not recorded."""
+        return bool(np.array_equal(self.ticket, np.arange(len(self))))
+
+    @property
+    def num_tickets(self) -> int:
+        """The largest ticket + 1: T, or more where some tickets were never delivered."""
+        return int(self.ticket.max()) + 1
+
     def prefix(self, num_events: int) -> Trace:
         """The trace of the first `num_events` events.
 
@@ -241,7 +251,7 @@ class Trace:
             "read_version": self.read_version,
             "num_workers": np.int64(self.num_workers),
         }
-        if not np.array_equal(self.ticket, np.arange(len(self))):
+        if not self.in_order:
             arrays["ticket"] = self.ticket
         return arrays | {name: x for name in ("time", "begun") if (x := getattr(self, name)) is not None}
 

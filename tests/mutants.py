@@ -305,26 +305,26 @@ BY_HAND = [
     (
         "staleness-off-by-one",
         "asyncflax/engine/step.py",
-        "            staleness=chunk.staleness[i],\n            read_params",
-        "            staleness=chunk.staleness[i] + 1,\n            read_params",
+        '"staleness": chunk.staleness[i], ',
+        '"staleness": chunk.staleness[i] + 1, ',
     ),
     (
         "the-newest-parameters-for-those-read",
         "asyncflax/engine/step.py",
-        "            read_params=read_params,\n            value",
-        "            read_params=params,\n            value",
+        '"read_params": read_params}',
+        '"read_params": server.params}',
     ),
     (
         "a-key-folded-with-the-place-in-the-chunk",
         "asyncflax/engine/step.py",
-        "lane = (batch, self.first_event + events,",
+        "lane = (batch, jnp.asarray(self.chunk.ticket)[events],",
         "lane = (batch, events,",
     ),
     (
         "the-view-before-the-update",
         "asyncflax/engine/step.py",
-        "algorithm.view(params, algorithm_state, worker=reader)",
-        "algorithm.view(params, server.algorithm, worker=reader)",
+        "self.algorithm.view(params, algorithm_state, worker=reader)",
+        "self.algorithm.view(params, server.algorithm, worker=reader)",
     ),
     (
         "the-view-of-the-worker-who-delivers",

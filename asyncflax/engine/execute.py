@@ -23,7 +23,7 @@ from asyncflax.engine.bytes import memory
 from asyncflax.engine.host_store import to_host
 from asyncflax.engine.placement import Placement
 from asyncflax.engine.plan import Chunk, Plan, make_plan
-from asyncflax.engine.step import Rounds, RunOutput, Server
+from asyncflax.engine.step import Rounds, RunOutput, ServerState
 from asyncflax.trace import Trace
 
 
@@ -36,7 +36,7 @@ class RunState(NamedTuple):
       slots: (parameters, model state) that were handed out, each leaf with a leading axis [num_slots]; a list of
         num_slots such pairs, in host memory, with store='host'.
       model_state: PyTree of what gradients do not train (BatchNorm statistics, ...), or None.
-      key: a typed JAX key; event t uses fold_in(key, t).
+      key: a typed JAX key; an event uses fold_in(key, ticket), where by default ticket t is event t.
       event: int32 [], the index t of the next event (a NumPy number between chunks).
 
     Example:
@@ -105,7 +105,8 @@ def run(
         a data set with `jax.tree_util.Partial` (see `from_loss`): one that is closed over is compiled in.
       params: PyTree of arrays, the initial parameters.
       trace: the T events.
-      batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data).
+      batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data). Of a trace
+        with tickets of its own, as a live run records, row k belongs to ticket k.
       width: how many gradients are computed together at most. The result does not depend on it beyond rounding, nor on
         the next three.
       mesh: several devices (see `make_mesh`), whose groups share the gradients of a round; None for one device.
@@ -134,6 +135,8 @@ def run(
     """
     plan = make_plan(trace, width=width, mesh=mesh, server=server, store=store)
     key = _check_start(algorithm, params, plan, key, model_state)
+    if not trace.in_order:
+        batches = plan[0].take(batches)
     gradient_fn = _check_call(algorithm, gradient_fn, plan[0], batches)
     if store == "host":
         state = init_run(algorithm, params, plan, key=key, model_state=model_state)
@@ -327,10 +330,10 @@ def _execute(
 ) -> tuple[RunState, RunOutput]:
     """All rounds of a chunk in one loop, versions on the device."""
     chunk = jax.tree.map(jnp.asarray, chunk)
-    rounds = Rounds(algorithm, gradient_fn, _check.unbatched("key", state.key), state.event, chunk, batches)
+    rounds = Rounds(algorithm, gradient_fn, _check.unbatched("key", state.key), chunk, batches)
     read = jax.eval_shape(take_row, state.slots, 0)
     rounds.check(state.params, state.algorithm, state.model_state, read)
-    server = Server(state.params, state.algorithm, state.model_state, state.slots, rounds.no_output(read))
+    server = ServerState(state.params, state.algorithm, state.model_state, state.slots, rounds.no_output(read))
 
     def do_round(r, server):
         events = rounds.events(r)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyncflax._rows import fill_rows
-from asyncflax.engine.step import Rounds, RunOutput, Server
+from asyncflax.engine.step import Rounds, RunOutput, ServerState
 
 _ROUNDS_AHEAD = 2  # how many rounds may be under way
 
@@ -53,13 +53,13 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
 
     versions = _Versions(state.slots)
     chunk = chunk.placement.put(chunk)
-    common = (algorithm, gradient_fn, state.key, state.event, chunk, batches)
+    common = (algorithm, gradient_fn, state.key, chunk, batches)
     own = (state.params, state.algorithm, state.model_state)
     if chunk.placement.mesh is None:  # all committed to one device, as what comes from the host is: one program
         device = next(iter(jax.tree.leaves(state.slots)[0].sharding.device_set))
         common, own = jax.device_put((common, own), device)
     versions.fetch(reads[0])
-    server = Server(*own, store=None, out=_no_output(*common, own, versions.rows(reads[0])[0]))
+    server = ServerState(*own, store=None, out=_no_output(*common, own, versions.rows(reads[0])[0]))
     under_way: collections.deque[Any] = collections.deque()
     for r in range(count):
         rows = versions.rows(reads[r])
@@ -113,10 +113,10 @@ class _Versions:
         return gone
 
 
-@functools.partial(jax.jit, donate_argnums=6)
-def _round(algorithm, gradient_fn, key, first_event, chunk, batches, server: Server, r, read: list[Any]):
+@functools.partial(jax.jit, donate_argnums=5)
+def _round(algorithm, gradient_fn, key, chunk, batches, server: ServerState, r, read: list[Any]):
     """Round r: the server, what it handed out (a list of W versions), and a number that is there when it is done."""
-    rounds = Rounds(algorithm, gradient_fn, key, first_event, chunk, batches)
+    rounds = Rounds(algorithm, gradient_fn, key, chunk, batches)
     width, placement = chunk.width, chunk.placement
     if rounds.together:
         rows, stacked = jnp.arange(width), jax.tree.map(lambda *leaves: jnp.stack(leaves), *read)
@@ -130,7 +130,7 @@ def _round(algorithm, gradient_fn, key, first_event, chunk, batches, server: Ser
 
 
 @jax.jit
-def _no_output(algorithm, gradient_fn, key, first_event, chunk, batches, own: tuple[Any, Any, Any], row) -> RunOutput:
-    rounds = Rounds(algorithm, gradient_fn, key, first_event, chunk, batches)
+def _no_output(algorithm, gradient_fn, key, chunk, batches, own: tuple[Any, Any, Any], row) -> RunOutput:
+    rounds = Rounds(algorithm, gradient_fn, key, chunk, batches)
     rounds.check(*own, row)
     return rounds.no_output(row)

@@ -44,10 +44,12 @@ class Chunk:
     Attributes:
       first_event: [], the index t of the chunk's first event.
       total_events: [], the number of events until the end of the trace, T.
+      total_tickets: [], how many tickets the trace knows: T, or more where some were not delivered.
       num_events: [], how many events it has.
       num_rounds: [], how many rounds it has.
       round_start: [R], the position in the chunk of the first event of each round.
       round_size: [R], how many events each round has, at most `width`.
+      ticket: [E], to which the batch and the random key of the event belong.
       worker: [E], who delivers.
       staleness: [E], in updates.
       read_slot: [E], where the version that the event reads is stored.
@@ -68,10 +70,12 @@ class Chunk:
 
     first_event: Any
     total_events: Any
+    total_tickets: Any
     num_events: Any
     num_rounds: Any
     round_start: Any
     round_size: Any
+    ticket: Any = dataclasses.field(metadata=_OF_EVENTS)
     worker: Any = dataclasses.field(metadata=_OF_EVENTS)
     staleness: Any = dataclasses.field(metadata=_OF_EVENTS)
     read_slot: Any = dataclasses.field(metadata=_OF_EVENTS)
@@ -124,14 +128,22 @@ class Chunk:
         """The events of the trace in this chunk."""
         return slice(int(self.first_event), int(self.first_event + self.num_events))
 
+    @property
+    def tickets(self) -> np.ndarray:
+        """int32 [num_events]: the tickets of the chunk's events."""
+        return np.asarray(self.ticket)[: int(self.num_events)]
+
     def take(self, batches: Any) -> Any:
-        """The chunk's rows of `batches` (PyTree, leading axis T), padded to E rows with the last one.
+        """The rows of `batches` (PyTree, a row for each ticket) of the chunk's events, padded to E with the last one.
 
         Raises:
-          ValueError: a leaf does not have T rows.
+          ValueError: a leaf does not have a row for each ticket: T, or at least the largest ticket + 1.
         """
-        _check.rows("batches", batches, int(self.total_events))
-        return self.pad(jax.tree.map(lambda x: x[self.events], batches))
+        events, tickets, total = int(self.total_events), self.tickets, int(self.total_tickets)
+        _check.rows("batches", batches, total, at_least=total != events, of="tickets" if total != events else "events")
+        in_order = np.array_equal(tickets, np.arange(tickets[0], tickets[0] + len(tickets)))
+        rows = slice(int(tickets[0]), int(tickets[0]) + len(tickets)) if in_order else tickets
+        return self.pad(jax.tree.map(lambda x: x[rows], batches))
 
     def pad(self, batches: Any) -> Any:
         """Pads the batches of the chunk's events (PyTree, leading axis `num_events`) to E rows with the last one.
@@ -372,7 +384,7 @@ def make_plan(
     num_events = np.diff(begins, append=len(trace))
     stretches = "cuts" if rounds_per_chunk is None else "rounds_per_chunk"
     shape = len(first_round), rounds, int(num_events.max())  # of chunks that are all as long as the longest
-    size = 20 * len(trace) + 4 * shape[0] * (2 * rounds + 5 * shape[2]) + 24 * shape[0] * max(shape[1:])
+    size = 20 * len(trace) + 4 * shape[0] * (2 * rounds + 6 * shape[2]) + 24 * shape[0] * max(shape[1:])
     _memory.need(stretches, shape[0], size, f"a plan of {shape[0]} chunks of up to {shape[2]} events")
 
     num_slots = None if num_slots is None else _check.integer("num_slots", num_slots, 1)
@@ -390,10 +402,12 @@ def make_plan(
     chunks = Chunk(
         first_event=(first_event + begins).astype(np.int32),
         total_events=np.full(len(begins), first_event + len(trace), np.int32),
+        total_tickets=np.full(len(begins), first_event + trace.num_tickets, np.int32),
         num_events=num_events.astype(np.int32),
         num_rounds=num_rounds.astype(np.int32),
         round_start=by_round(starts - np.repeat(begins, num_rounds)),
         round_size=by_round(sizes),
+        ticket=by_event(first_event + trace.ticket),
         worker=by_event(trace.worker),
         staleness=by_event(trace.staleness),
         read_slot=by_event(slot[trace.read_version]),

@@ -34,7 +34,7 @@ class RunOutput(NamedTuple):
     aux: Any
 
 
-class Server(NamedTuple):
+class ServerState(NamedTuple):
     """What a round changes.
 
     Attributes:
@@ -50,6 +50,32 @@ class Server(NamedTuple):
     out: RunOutput
 
 
+def compute(gradient_fn: Any, key: jax.Array, read: Any, batch: Any, ticket: Any, worker: Any) -> GradientResult:
+    """What a worker computes for a ticket on the pair (parameters, model state) that it has read."""
+    read_params, model_state = read
+    context = {"key": jax.random.fold_in(key, ticket), "event": ticket, "worker": worker, "model_state": model_state}
+    return call_gradient_fn(gradient_fn, read_params, batch, **context)
+
+
+def apply(
+    algorithm: AsyncAlgorithm, params: Any, state: Any, model_state: Any, result: GradientResult, **event: Any
+) -> tuple[Any, Any, Any]:
+    """The server's parameters, method state and model state after a gradient.
+
+    Args:
+      algorithm: the method.
+      params, state, model_state: of the server before it.
+      result: what the worker delivers.
+      event: worker, staleness and read_params, as in `AsyncAlgorithm.update`.
+    """
+    updates, state = algorithm.update(result.grads, state, params, value=result.loss, **event)
+    _check.like("the updates", updates, "the parameters", params)
+    params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
+    if result.model_update is not None:
+        model_state = result.model_update.apply(model_state)
+    return params, state, model_state
+
+
 @dataclasses.dataclass(frozen=True)
 class Rounds:
     """The rounds of a chunk, inside a compiled program.
@@ -61,7 +87,6 @@ class Rounds:
     algorithm: AsyncAlgorithm
     gradient_fn: Callable[..., Any]
     key: jax.Array
-    first_event: Any
     chunk: Chunk
     batches: Any
 
@@ -83,7 +108,7 @@ class Rounds:
             return take_row(store, rows)
         return self.chunk.placement.keep(jax.vmap(take_row, in_axes=(None, 0))(store, rows), rows=1)
 
-    def __call__(self, r: Any, server: Server, read: Any, rows: Any) -> Server:
+    def __call__(self, r: Any, server: ServerState, read: Any, rows: Any) -> ServerState:
         """Round r.
 
         Args:
@@ -121,7 +146,7 @@ class Rounds:
         row = lambda x: jax.eval_shape(lambda x: jnp.asarray(x)[0], x)
         batch = jax.tree.map(row, self.batches)
         one = jax.ShapeDtypeStruct((), jnp.int32)
-        result = jax.eval_shape(self._gradient, self.gradient_fn, self.key, read, batch, one, one)
+        result = jax.eval_shape(compute, self.gradient_fn, self.key, read, batch, one, one)
         gap = jax.eval_shape(metrics.gap, read[0], read[0])
         room = lambda x: jnp.zeros((self.chunk.worker.shape[-1], *x.shape), x.dtype)
         out = RunOutput(*jax.tree.map(room, (result.loss, one, gap, gap, result.aux)))
@@ -130,55 +155,37 @@ class Rounds:
     def _gradients(self, events: Any, read: Any) -> GradientResult:
         """What the workers of these events compute."""
         batch = jax.tree.map(lambda x: jnp.asarray(x)[events], self.batches)
-        lane = (batch, self.first_event + events, jnp.asarray(self.chunk.worker)[events])
+        lane = (batch, jnp.asarray(self.chunk.ticket)[events], jnp.asarray(self.chunk.worker)[events])
         if not self.together:
-            return self._gradient(self.gradient_fn, self.key, read, *lane)
+            return compute(self.gradient_fn, self.key, read, *lane)
         placement = self.chunk.placement
 
         def of_lane(shared, read, lane):
-            batch, event, worker = lane
+            batch, ticket, worker = lane
             gradient_fn, key = shared
-            result = self._gradient(gradient_fn, key, read, placement.split(batch), event, worker)
+            result = compute(gradient_fn, key, read, placement.split(batch), ticket, worker)
             return result.grads, result._replace(grads=None)
 
         of_lanes = placement.over_groups(jax.vmap(of_lane, in_axes=(None, 0, 0)))
         grads, small = of_lanes((self.gradient_fn, self.key), read, lane)
         return placement.everywhere(small)._replace(grads=grads)
 
-    @staticmethod
-    def _gradient(gradient_fn, key, read, batch, event, worker) -> GradientResult:
-        read_params, model_state = read
-        key = jax.random.fold_in(key, event)
-        context = {"key": key, "event": event, "worker": worker, "model_state": model_state}
-        return call_gradient_fn(gradient_fn, read_params, batch, **context)
-
-    def _serve(self, server: Server, i: Any, row: Any, read: Any, result: GradientResult) -> Server:
+    def _serve(self, server: ServerState, i: Any, row: Any, read: Any, result: GradientResult) -> ServerState:
         """What the server does with the gradient of event i, counted in the chunk."""
-        algorithm, chunk, params, read_params = self.algorithm, self.chunk, server.params, read[0]
-        moved, size = metrics.gap(params, read_params), metrics.rms(result.grads)
-        updates, algorithm_state = algorithm.update(
-            result.grads,
-            server.algorithm,
-            params,
-            worker=chunk.worker[i],
-            staleness=chunk.staleness[i],
-            read_params=read_params,
-            value=result.loss,
-        )
-        _check.like("the updates", updates, "the parameters", params)
-        params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-        model_state = server.model_state
-        if result.model_update is not None:
-            model_state = result.model_update.apply(model_state)
+        chunk, read_params = self.chunk, read[0]
+        moved, size = metrics.gap(server.params, read_params), metrics.rms(result.grads)
+        own = (server.params, server.algorithm, server.model_state)
+        event = {"worker": chunk.worker[i], "staleness": chunk.staleness[i], "read_params": read_params}
+        params, algorithm_state, model_state = apply(self.algorithm, *own, result, **event)
         reader = chunk.reader[i] if chunk.exclusive else None
-        handed_out = (algorithm.view(params, algorithm_state, worker=reader), model_state)
+        handed_out = (self.algorithm.view(params, algorithm_state, worker=reader), model_state)
         store = put_row(server.store, row, handed_out)
         out = put_row(server.out, i, RunOutput(result.loss, chunk.staleness[i], moved, size, result.aux))
-        return Server(params, algorithm_state, model_state, store, out)
+        return ServerState(params, algorithm_state, model_state, store, out)
 
-    def kept(self, server: Server) -> Server:
+    def kept(self, server: ServerState) -> ServerState:
         """The server, where the placement keeps it."""
         keep = self.chunk.placement.keep
         params, algorithm, model_state = keep((server.params, server.algorithm, server.model_state))
         store, out = keep(server.store, rows=1), self.chunk.placement.everywhere(server.out)
-        return Server(params, algorithm, model_state, store, out)
+        return ServerState(params, algorithm, model_state, store, out)
