@@ -1,7 +1,8 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX.
 
 The core is flat and needs jax, optax and numpy; it is what is imported here. Everything else is in wings, which are
-loaded when they are first used: `transforms`, `algorithms`, `engine`, `theory`, `data`, `models`, `train`, `lab`.
+loaded when they are first used: `transforms`, `algorithms`, `engine`, `live`, `theory`, `data`, `models`, `train`,
+`lab`.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from asyncflax.gradients import GradientResult, ModelUpdate, from_loss
 from asyncflax.trace import Trace
 
 if TYPE_CHECKING:
-    from asyncflax import algorithms, data, engine, lab, models, theory, train, transforms
+    from asyncflax import algorithms, data, engine, lab, live, models, theory, train, transforms
     from asyncflax.algorithms import citation
     from asyncflax.engine import (
         Chunk,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_WINGS = ("algorithms", "data", "engine", "lab", "models", "theory", "train", "transforms")
+_WINGS = ("algorithms", "data", "engine", "lab", "live", "models", "theory", "train", "transforms")
 _TYPES = ("Chunk", "Plan", "RunOutput", "RunResult", "RunState")
 _HOMES = {
     **dict.fromkeys(_WINGS, ""),
@@ -59,6 +60,7 @@ __all__ = [
     "from_optax",
     "history",
     "init_run",
+    "live",
     "local",
     "make_mesh",
     "make_plan",

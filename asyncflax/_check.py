@@ -158,6 +158,7 @@ def path(name: str, value: Any) -> pathlib.Path:
 
 
 GRADIENT = ", such as jax.value_and_grad(loss_fn)"
+METHOD = "an AsyncAlgorithm (asyncflax.from_optax lifts an Optax optimizer)"
 
 
 def function(name: str, value: Any, hint: str = "") -> None:

@@ -177,8 +177,8 @@ def init_run(
         _refuse_traced(algorithm, params, model_state)
     start = (algorithm, params, key, model_state, algorithm_state)
     algorithm, params, key, model_state, algorithm_state = placement.put(start)
-    begin = _first_state if placement.mesh is None else jax.jit(_first_state, static_argnums=(2, 5))
-    state = begin(algorithm, params, plan.num_slots, key, model_state, placement, algorithm_state)
+    make = _first_state if placement.mesh is None else jax.jit(_first_state, static_argnums=(2, 5))
+    state = make(algorithm, params, plan.num_slots, key, model_state, placement, algorithm_state)
     # Copies: a method's state may hold the parameters themselves, and `run_chunk` reuses all of this memory.
     own = jax.tree.map(jnp.copy, state._replace(slots=None))._replace(event=np.int32(plan.events.start))
     if placement.store == "host":
@@ -188,7 +188,7 @@ def init_run(
 
 def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, model_state: Any) -> jax.Array:
     """Checks what a run starts with; returns the key."""
-    _check.instance("algorithm", algorithm, AsyncAlgorithm, _METHOD)
+    _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
     _check.instance("plan", plan, Plan, "an asyncflax.Plan (asyncflax.make_plan makes one from a trace)")
     _check.parameters("params", params)
     _check.arrays("model_state", model_state, "pass arrays of JAX or NumPy.")
@@ -233,12 +233,9 @@ def need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state:
     _memory.need(name, value, kept.host * place.devices / jax.process_count(), "the run's versions on the host")
 
 
-_METHOD = "an AsyncAlgorithm (asyncflax.from_optax lifts an Optax optimizer)"
-
-
 def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batches: Any) -> Callable[..., Any]:
     """Checks what is executed, without waiting for a device; returns the gradient function as a PyTree."""
-    _check.instance("algorithm", algorithm, AsyncAlgorithm, _METHOD)
+    _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
     _check.rows("batches", batches, chunk.worker.shape[-1])
     _check.arrays("batches", batches, "pass arrays of JAX or NumPy.")
     chunk.placement.check_batches(batches)
@@ -252,13 +249,18 @@ def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batch
     return as_partial(gradient_fn)
 
 
+def begin(algorithm: AsyncAlgorithm, params: Any, model_state: Any, state: Any = None) -> tuple[Any, Any, Any]:
+    """Parameters, method state and model state before the first event, of strong types as they are after an update."""
+    array = lambda x: jnp.asarray(x, jnp.result_type(x))
+    params, model_state = jax.tree.map(array, (params, model_state))
+    return params, jax.tree.map(array, algorithm.init(params) if state is None else state), model_state
+
+
 def _first_state(
     algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state, placement: Placement, algorithm_state=None
 ) -> RunState:
     """The state before the first event; with one version instead of the slots where these are on the host."""
-    array = lambda x: jnp.asarray(x, jnp.result_type(x))  # of a strong type, as it is after an update
-    params, model_state = jax.tree.map(array, (params, model_state))
-    state = jax.tree.map(array, algorithm.init(params) if algorithm_state is None else algorithm_state)
+    params, state, model_state = begin(algorithm, params, model_state, algorithm_state)
     handed_out = (algorithm.view(params, state, worker=None), model_state)
     slots = handed_out if placement.store == "host" else fill_rows(handed_out, num_slots)
     params, state, model_state = placement.keep((params, state, model_state))

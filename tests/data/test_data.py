@@ -69,7 +69,9 @@ def test_augmentation_crops_and_mirrors():
     [
         (lambda: data.batch_rows(10, 11, range(3)), "batch_size=11 is larger than the 10 examples"),
         (lambda: data.batch_rows(10, 0, range(3)), "batch_size must be an integer >= 1"),
-        (lambda: data.batch_rows(10, 4, range(0, 10, 2)), "events must be a range of consecutive events"),
+        (lambda: data.batch_rows(10, 4, slice(3, None)), "events must have an end"),
+        (lambda: data.batch_rows(10, 4, range(-1, 3)), "events.start must be an integer >= 0"),
+        (lambda: data.batch_rows(10, 4, [3, -1]), "events must be an integer >= 0"),
         (lambda: data.batch_rows(10, 4, range(3), seed=-1), "seed must be an integer >= 0"),
         (lambda: data.digits(1797), "num_test must be at most 1796"),
     ],

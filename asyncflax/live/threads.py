@@ -1,0 +1,220 @@
+"""Live workers on one host: a thread a worker, each with its device or a share of the cores."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from asyncflax import _check
+from asyncflax.base import AsyncAlgorithm, as_partial
+from asyncflax.engine.execute import RunResult
+from asyncflax.engine.step import RunOutput, compute
+from asyncflax.live.server import Server, Snapshot
+from asyncflax.queues import ServiceTime, mean_seconds
+from asyncflax.trace import Trace
+
+__all__ = ["Segment", "Threads", "run_threads"]
+
+_AHEAD = 2  # segments that may wait for their reader before the workers do
+_POLL = 0.1  # seconds between two looks at whether a thread must stop
+
+
+class Segment(NamedTuple):
+    """The events between two cuts of a live run.
+
+    Attributes:
+      events: slice, from the cut before to this one.
+      out: `RunOutput` of these events.
+      snapshot: `Snapshot` of the server after them.
+    """
+
+    events: slice
+    out: RunOutput
+    snapshot: Snapshot
+
+
+class Threads:
+    """Workers as threads of this process, which drive a server; iterate over it to run them.
+
+    Gradients of different workers overlap as far as the devices allow: JAX releases Python's lock while a program runs,
+    and on a CPU all programs share the cores.
+
+    Args:
+      server: the `Server`; it is used by these threads alone until they have ended.
+      gradient_fn: see `gradients`.
+      batch: `batch(ticket) -> PyTree`, what the gradient of a ticket is computed on; called in the worker's thread.
+      key: a typed JAX key; a ticket uses fold_in(key, ticket).
+      cuts: the numbers of updates at which a segment ends; the last update is one.
+      devices: worker i computes on devices[i % n]; by default the local devices. The server is on the first one.
+      service_time: how long a gradient takes at least, in seconds; the thread sleeps for what is left of it. None: as
+        long as it takes.
+      seed: of these times, drawn by ticket.
+
+    Raises:
+      TypeError, ValueError: an argument is invalid.
+
+    Example: see `run_threads`.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        gradient_fn: Callable[..., Any],
+        batch: Callable[[int], Any],
+        *,
+        key: jax.Array,
+        cuts: Iterable[int] = (),
+        devices: Sequence[jax.Device] | None = None,
+        service_time: ServiceTime | None = None,
+        seed: int = 0,
+    ):
+        _check.instance("server", server, Server, "an asyncflax.live.Server")
+        _check.function("gradient_fn", gradient_fn, _check.GRADIENT)
+        _check.function("batch", batch, " of a ticket")
+        _check.key("key", key)
+        self._server, self._batch, self._key, self._seed = server, batch, key, _check.integer("seed", seed, 0, None)
+        self._cuts = {*_check.integers("cuts", cuts, 0), server.num_updates}
+        self._devices = list(jax.local_devices() if devices is None else devices)
+        if not self._devices:
+            raise ValueError("devices must have at least one device, got none.")
+        used = self._devices[: server.num_workers]
+        self._gradient_fns = [jax.device_put(as_partial(gradient_fn), device) for device in used]
+        self._service_time = service_time
+        if service_time is not None:
+            _check.instance("service_time", service_time, ServiceTime, "a ServiceTime such as queues.exponential()")
+            self._means = mean_seconds(service_time, server.num_workers, seed)
+        self._turn, self._stop = threading.Lock(), threading.Event()
+        self._segments: queue.Queue[Segment | BaseException] = queue.Queue(_AHEAD)
+
+    def __iter__(self) -> Iterator[Segment]:
+        """Runs the workers; yields at each cut, while they go on. They are stopped when the iteration is closed."""
+        self._stop.clear()
+        self._begin = self._server.num_applied
+        threads = [
+            threading.Thread(target=self._guarded, args=(worker,), name=f"worker {worker}", daemon=True)
+            for worker in range(self._server.num_workers)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            end = self._begin
+            while end < self._server.num_updates:
+                segment = self._segments.get()
+                if isinstance(segment, BaseException):
+                    raise segment
+                end = segment.events.stop
+                yield segment
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+            self._segments = queue.Queue(_AHEAD)
+
+    def _guarded(self, worker: int) -> None:
+        try:
+            self._work(worker)
+        except BaseException as error:  # raised by the iteration
+            self._put(error)
+
+    def _work(self, worker: int) -> None:
+        """The life of a worker."""
+        number = worker % len(self._gradient_fns)
+        device, gradient_fn = self._devices[number], self._gradient_fns[number]
+        key = jax.device_put(self._key, device)
+        with self._turn:
+            job = self._server.read(worker)
+        while job is not None and not self._stop.is_set():
+            due = time.monotonic() + self._seconds(worker, job.ticket)
+            read, batch = jax.device_put(((job.params, job.model_state), self._batch(job.ticket)), device)
+            result = _compute(gradient_fn, key, read, batch, np.int32(job.ticket), np.int32(worker))
+            result = jax.block_until_ready(jax.device_put(result, self._devices[0]))
+            if self._stop.wait(max(0.0, due - time.monotonic())):
+                break
+            with self._turn:
+                before = self._server.num_applied
+                job = self._server.deliver(worker, job.ticket, result)
+                after = self._server.num_applied
+                if after > before and after in self._cuts:
+                    events, self._begin = slice(self._begin, after), after
+                    self._put(Segment(events, self._server.outputs(), self._server.state()))
+
+    def _seconds(self, worker: int, ticket: int) -> float:
+        """How long the gradient of a ticket takes at least."""
+        if self._service_time is None:
+            return 0.0
+        generator = np.random.default_rng([self._seed, 1, ticket])
+        return float(self._means[worker] * np.asarray(self._service_time.task(generator, 1))[0])
+
+    def _put(self, segment: Segment | BaseException) -> None:
+        """Hands a segment over; waits for its reader, unless nobody reads any more."""
+        while not self._stop.is_set():
+            try:
+                self._segments.put(segment, timeout=_POLL)
+            except queue.Full:
+                continue
+            return
+
+
+def run_threads(
+    algorithm: AsyncAlgorithm,
+    gradient_fn: Callable[..., Any],
+    params: Any,
+    batches: Any,
+    *,
+    num_workers: int,
+    num_updates: int,
+    key: jax.Array | None = None,
+    model_state: Any = None,
+    devices: Sequence[jax.Device] | None = None,
+    service_time: ServiceTime | None = None,
+    seed: int = 0,
+) -> tuple[RunResult, Trace]:
+    """Trains with workers that run at the same time; the asynchrony is what happens.
+
+    `run(algorithm, gradient_fn, params, trace, batches)` of the trace gives the result again: to rounding, and to the
+    last bit for methods whose arithmetic the compiler arranges alike.
+
+    Args:
+      algorithm, gradient_fn, params, key, model_state: as in `run`.
+      batches: PyTree with at least num_updates + num_workers - 1 rows, one for each ticket; or a function from a ticket
+        to its batch.
+      num_workers: the number of threads.
+      num_updates: T.
+      devices, service_time, seed: see `Threads`.
+
+    Returns:
+      a `RunResult` of T events, and the `Trace` that happened.
+
+    Raises:
+      TypeError, ValueError: an argument is invalid.
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp, numpy as np
+      >>> batches = jax.random.normal(jax.random.key(1), (101, 4)) + 3.0
+      >>> gradient_fn = asyncflax.from_loss(lambda w, batch: jnp.mean((w - batch) ** 2))
+      >>> problem = (asyncflax.algorithms.asgd(0.05), gradient_fn, jnp.zeros(()))
+      >>> result, trace = asyncflax.live.run_threads(*problem, batches, num_workers=2, num_updates=100)
+      >>> len(trace), bool(np.allclose(asyncflax.run(*problem, trace, batches).params, result.params))
+      (100, True)
+    """
+    server = Server(algorithm, params, num_workers=num_workers, num_updates=num_updates, model_state=model_state)
+    if not callable(batches):
+        count = server.num_updates + server.num_workers - 1
+        _check.rows("batches", batches, count, at_least=True, of="tickets that may be handed out")
+    of_ticket = batches if callable(batches) else lambda ticket: jax.tree.map(lambda x: x[ticket], batches)
+    key = jax.random.key(0) if key is None else key
+    threads = Threads(server, gradient_fn, of_ticket, key=key, devices=devices, service_time=service_time, seed=seed)
+    (segment,) = threads
+    own = segment.snapshot
+    return RunResult(own.params, own.algorithm, *segment.out, own.model_state), server.trace()
+
+
+@jax.jit
+def _compute(gradient_fn: Any, key: jax.Array, read: Any, batch: Any, ticket: Any, worker: Any):
+    return compute(gradient_fn, key, read, batch, ticket, worker)
