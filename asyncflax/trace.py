@@ -152,6 +152,11 @@ class Trace:
         return bool(np.array_equal(self.ticket, np.arange(len(self))))
 
     @property
+    def recorded(self) -> bool:
+        """Whether a live run has recorded it: with tickets of its own, or with `begun`."""
+        return self.begun is not None or not self.in_order
+
+    @property
     def num_tickets(self) -> int:
         """The largest ticket + 1: T, or more where some tickets were never delivered."""
         return int(self.ticket.max()) + 1

@@ -106,7 +106,7 @@ def run(
       params: PyTree of arrays, the initial parameters.
       trace: the T events.
       batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data). Of a trace
-        with tickets of its own, as a live run records, row k belongs to ticket k.
+        that a live run has recorded, row k belongs to ticket k, and there may be more rows.
       width: how many gradients are computed together at most. The result does not depend on it beyond rounding, nor on
         the next three.
       mesh: several devices (see `make_mesh`), whose groups share the gradients of a round; None for one device.
@@ -135,7 +135,7 @@ def run(
     """
     plan = make_plan(trace, width=width, mesh=mesh, server=server, store=store)
     key = _check_start(algorithm, params, plan, key, model_state)
-    if not trace.in_order:
+    if trace.recorded:
         batches = plan[0].take(batches)
     gradient_fn = _check_call(algorithm, gradient_fn, plan[0], batches)
     if store == "host":

@@ -59,6 +59,7 @@ class Chunk:
       num_slots: how many versions are stored at once.
       padded: whether some chunk of the plan has fewer than R rounds.
       exclusive: whether every version after 0 is read by one worker only.
+      recorded: whether the trace is one of a live run, which has more batches than events.
       placement: `Placement`, on which devices it runs and where versions are.
 
     Example:
@@ -85,6 +86,7 @@ class Chunk:
     num_slots: int = dataclasses.field(metadata=_STATIC)
     padded: bool = dataclasses.field(metadata=_STATIC)
     exclusive: bool = dataclasses.field(metadata=_STATIC)
+    recorded: bool = dataclasses.field(default=False, metadata=_STATIC)
     placement: Placement = dataclasses.field(default_factory=Placement, metadata=_STATIC)
 
     @classmethod
@@ -137,10 +139,10 @@ class Chunk:
         """The rows of `batches` (PyTree, a row for each ticket) of the chunk's events, padded to E with the last one.
 
         Raises:
-          ValueError: a leaf does not have a row for each ticket: T, or at least the largest ticket + 1.
+          ValueError: a leaf does not have T rows; of a recorded trace, at least the largest ticket + 1.
         """
-        events, tickets, total = int(self.total_events), self.tickets, int(self.total_tickets)
-        _check.rows("batches", batches, total, at_least=total != events, of="tickets" if total != events else "events")
+        tickets, of = self.tickets, "tickets" if self.recorded else "events"
+        _check.rows("batches", batches, int(self.total_tickets), at_least=self.recorded, of=of)
         in_order = np.array_equal(tickets, np.arange(tickets[0], tickets[0] + len(tickets)))
         rows = slice(int(tickets[0]), int(tickets[0]) + len(tickets)) if in_order else tickets
         return self.pad(jax.tree.map(lambda x: x[rows], batches))
@@ -417,6 +419,7 @@ def make_plan(
         num_slots=needed if num_slots is None else num_slots,
         padded=bool(np.any(num_rounds < rounds)),
         exclusive=exclusive,
+        recorded=trace.recorded,
         placement=placement,
     )
     return Plan(chunks, len(trace), trace.num_workers, len(trace) / len(starts))

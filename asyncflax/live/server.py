@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import heapq
+import itertools
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -34,12 +36,14 @@ class Job(NamedTuple):
 
     Attributes:
       ticket: int, to which the batch and the random key of the gradient belong.
+      lease: int, unlike that of any other job: a ticket that is handed out again has another one.
       version: int, the number of updates in what is handed out.
       params: PyTree, the parameters to compute on: the method's view of the server's.
       model_state: PyTree, or None.
     """
 
     ticket: int
+    lease: int
     version: int
     params: Any
     model_state: Any
@@ -95,7 +99,7 @@ class Server:
       >>> server = Server(asyncflax.algorithms.asgd(0.25), jnp.zeros(2), num_workers=1, num_updates=3)
       >>> job = server.read(worker=0)
       >>> while job is not None:
-      ...     job = server.deliver(0, job.ticket, gradient_fn(job.params, jnp.ones(2)))
+      ...     job = server.deliver(0, job.lease, gradient_fn(job.params, jnp.ones(2)))
       >>> server.params, server.trace().staleness
       (Array([0.875, 0.875], dtype=float32), array([0, 0, 0], dtype=int32))
     """
@@ -128,6 +132,7 @@ class Server:
         self._jobs: dict[int, tuple[Job, float]] = {}  # by worker, with the time of reading
         self._returned: list[int] = []  # a heap of tickets to be handed out again
         self._next_ticket = 0
+        self._leases = itertools.count(secrets.randbits(48))  # a server that was restarted has others
         self._clock = clock
         self._zero = clock()
 
@@ -170,17 +175,17 @@ class Server:
             ticket = heapq.heappop(self._returned)
         else:
             ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        job = Job(ticket, self.num_applied, self._view, self.model_state)
+        job = Job(ticket, next(self._leases), self.num_applied, self._view, self.model_state)
         self._jobs[worker] = job, self._now()
         return job
 
-    def deliver(self, worker: int, ticket: int, result: GradientResult) -> Job | None:
+    def deliver(self, worker: int, lease: int, result: GradientResult) -> Job | None:
         """Applies a gradient, unless it is not expected; the worker's next job, or None after the last update.
 
         Args:
           worker: who delivers.
-          ticket: of the worker's job. A second delivery, one of another ticket and one of a forgotten worker are
-            refused with a warning; the worker then receives its present job, or a new one.
+          lease: of the worker's job. A second delivery, one of another lease and one of a forgotten worker are refused
+            with a warning; the worker then receives its present job, or a new one.
           result: what the gradient function returned.
 
         Raises:
@@ -190,9 +195,8 @@ class Server:
         if self.num_applied >= self.num_updates:
             return None
         job, begun = self._jobs.get(worker, (None, 0.0))
-        if job is None or job.ticket != ticket:
-            holds = "has no ticket" if job is None else f"has ticket {job.ticket}"
-            self.warn(f"worker {worker} delivers ticket {ticket} but {holds}; the gradient is dropped")
+        if job is None or job.lease != lease:
+            self.warn(f"worker {worker} delivers a gradient that is not expected from it; it is dropped")
             return self.read(worker) if job is None else job
         staleness = self.num_applied - job.version
         before = self._now()
@@ -203,7 +207,7 @@ class Server:
         jax.block_until_ready(self._view)  # so that the times are those of updates, not of dispatch
         now = self._now()
         self.busy += now - before
-        event = (worker, job.version, ticket, begun, now)
+        event = (worker, job.version, job.ticket, begun, now)
         for values, value in zip(self._log.values(), event, strict=True):
             values.append(value)
         self._outputs.append(out)

@@ -138,7 +138,7 @@ class Threads:
                 break
             with self._turn:
                 before = self._server.num_applied
-                job = self._server.deliver(worker, job.ticket, result)
+                job = self._server.deliver(worker, job.lease, result)
                 after = self._server.num_applied
                 if after > before and after in self._cuts:
                     events, self._begin = slice(self._begin, after), after
