@@ -4,7 +4,8 @@
 happened is a `Trace` with tickets: `engine.run` of it gives the parameters of the live run again.
 """
 
-from asyncflax.live.server import Job, Server, Snapshot
+from asyncflax.live.packed import Packed
+from asyncflax.live.server import Gradient, Job, Read, Server, Snapshot, gradient
 from asyncflax.live.threads import Segment, Threads, run_threads
 
-__all__ = ["Job", "Segment", "Server", "Snapshot", "Threads", "run_threads"]
+__all__ = ["Gradient", "Job", "Packed", "Read", "Segment", "Server", "Snapshot", "Threads", "gradient", "run_threads"]

@@ -22,13 +22,38 @@ import numpy as np
 from asyncflax import _check, metrics
 from asyncflax.base import AsyncAlgorithm, server_params
 from asyncflax.engine.execute import begin
-from asyncflax.engine.step import RunOutput, apply
+from asyncflax.engine.step import RunOutput, apply, compute
 from asyncflax.gradients import GradientResult
+from asyncflax.live.packed import Packed, pack
 from asyncflax.trace import Trace
 
-__all__ = ["Job", "Server", "Snapshot"]
+__all__ = ["Gradient", "Job", "Read", "Server", "Snapshot", "gradient"]
 
 _COLUMNS = {"worker": np.int32, "read_version": np.int32, "ticket": np.int32, "begun": float, "time": float}
+
+
+class Read(NamedTuple):
+    """What a server hands out with a job.
+
+    Attributes:
+      params: `Packed`.
+      model_state: `Packed`.
+    """
+
+    params: Packed
+    model_state: Packed
+
+
+class Gradient(NamedTuple):
+    """What a worker delivers.
+
+    Attributes:
+      grads: `Packed`, of the `GradientResult`.
+      rest: `Packed`, the `GradientResult` without grads.
+    """
+
+    grads: Packed
+    rest: Packed
 
 
 class Job(NamedTuple):
@@ -38,15 +63,23 @@ class Job(NamedTuple):
       ticket: int, to which the batch and the random key of the gradient belong.
       lease: int, unlike that of any other job: a ticket that is handed out again has another one.
       version: int, the number of updates in what is handed out.
-      params: PyTree, the parameters to compute on: the method's view of the server's.
-      model_state: PyTree, or None.
+      read: `Read`, what to compute on.
     """
 
     ticket: int
     lease: int
     version: int
-    params: Any
-    model_state: Any
+    read: Read
+
+    @property
+    def params(self) -> Any:
+        """PyTree, the parameters to compute on: the method's view of the server's."""
+        return _unpack(self.read.params)
+
+    @property
+    def model_state(self) -> Any:
+        """PyTree, or None."""
+        return _unpack(self.read.model_state)
 
 
 class Snapshot(NamedTuple):
@@ -123,10 +156,10 @@ class Server:
         if algorithm.num_workers is not None and num_workers > algorithm.num_workers:
             raise ValueError(f"num_workers={num_workers}, the algorithm was built for {algorithm.num_workers}.")
         self.algorithm, self.warn, self.busy = algorithm, warn, 0.0
-        # Copies: the method's state is updated in place, and may hold the parameters themselves.
-        self._own = jax.tree.map(jnp.copy, begin(algorithm, params, model_state))
-        self._refuse_view_of_worker()
-        self._view = self._viewed()
+        params, state, model_state = begin(algorithm, params, model_state)
+        _refuse_view_of_worker(algorithm, params, state)
+        self._model, self._state = Read(_pack(params), _pack(model_state)), _pack(state)
+        self._read = self._handed_out()
         self._log: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._outputs: list[RunOutput] = []
         self._jobs: dict[int, tuple[Job, float]] = {}  # by worker, with the time of reading
@@ -136,17 +169,6 @@ class Server:
         self._clock = clock
         self._zero = clock()
 
-    def _refuse_view_of_worker(self) -> None:
-        """Raises for a view that depends on the worker: here several may read one version, a replay has one of each."""
-        params, state, _ = self._own
-        view = jax.make_jaxpr(lambda worker: self.algorithm.view(params, state, worker=worker))(np.int32(0)).jaxpr
-        (worker,) = view.invars
-        if any(worker in equation.invars for equation in view.eqns) or worker in view.outvars:
-            raise ValueError(
-                "the view of the algorithm depends on the worker; in a live run several workers may read one version. "
-                "Run the method over a trace with asyncflax.run."
-            )
-
     @property
     def num_applied(self) -> int:
         """The updates made so far."""
@@ -154,13 +176,13 @@ class Server:
 
     @property
     def params(self) -> Any:
-        """The server's parameters."""
-        return self._own[0]
+        """PyTree, the server's parameters."""
+        return _unpack(self._model.params)
 
     @property
     def model_state(self) -> Any:
-        """The server's model state."""
-        return self._own[2]
+        """PyTree, the server's model state, or None."""
+        return _unpack(self._model.model_state)
 
     def read(self, worker: int) -> Job | None:
         """The next job of a worker, on the newest parameters; None after the last update.
@@ -175,18 +197,18 @@ class Server:
             ticket = heapq.heappop(self._returned)
         else:
             ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
-        job = Job(ticket, next(self._leases), self.num_applied, self._view, self.model_state)
+        job = Job(ticket, next(self._leases), self.num_applied, self._read)
         self._jobs[worker] = job, self._now()
         return job
 
-    def deliver(self, worker: int, lease: int, result: GradientResult) -> Job | None:
+    def deliver(self, worker: int, lease: int, result: GradientResult | Gradient) -> Job | None:
         """Applies a gradient, unless it is not expected; the worker's next job, or None after the last update.
 
         Args:
           worker: who delivers.
           lease: of the worker's job. A second delivery, one of another lease and one of a forgotten worker are refused
             with a warning; the worker then receives its present job, or a new one.
-          result: what the gradient function returned.
+          result: what the gradient function returned, or what `gradient` returns.
 
         Raises:
           ValueError: the gradients do not match the parameters.
@@ -200,15 +222,15 @@ class Server:
             return self.read(worker) if job is None else job
         staleness = self.num_applied - job.version
         before = self._now()
-        *self._own, view, out = _apply(
-            self.algorithm, *self._own, result, np.int32(worker), np.int32(staleness), job.params
-        )
-        self._view = self.params if view is None else view
-        jax.block_until_ready(self._view)  # so that the times are those of updates, not of dispatch
+        gradient = result if isinstance(result, Gradient) else _packed(result)
+        event = (np.int32(worker), np.int32(staleness))
+        self._model, self._state, out = _apply(self.algorithm, self._model, self._state, job.read, gradient, *event)
+        self._read = self._handed_out()
+        jax.block_until_ready(self._read)  # so that the times are those of updates, not of dispatch
         now = self._now()
         self.busy += now - before
-        event = (worker, job.version, job.ticket, begun, now)
-        for values, value in zip(self._log.values(), event, strict=True):
+        row = (worker, job.version, job.ticket, begun, now)
+        for values, value in zip(self._log.values(), row, strict=True):
             values.append(value)
         self._outputs.append(out)
         del self._jobs[worker]
@@ -240,10 +262,9 @@ class Server:
         return jax.tree.map(lambda *x: jnp.stack(x), *outputs)
 
     def state(self) -> Snapshot:
-        """What `restore` needs; the method's state is a copy."""
-        params, algorithm, model_state = self._own
+        """What `restore` needs, in memory of its own."""
         open_tickets = sorted([*self._returned, *(job.ticket for job, _ in self._jobs.values())])
-        own = (params, jax.tree.map(jnp.copy, algorithm), model_state)
+        own = (self.params, _unpack(self._state), self.model_state)
         return Snapshot(*own, self._arrays(), np.array(open_tickets, np.int32))
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -253,18 +274,28 @@ class Server:
           ValueError: it is not of this method, or has more updates or workers.
         """
         own = (snapshot.params, snapshot.algorithm, snapshot.model_state)
-        _check.like("the snapshot", own, "the state of this server", self._own)
+        here = (self._model.params, self._state, self._model.model_state)
+        shapes = tuple(jax.eval_shape(Packed.unpack, part) for part in here)
+        _check.like("the snapshot", own, "the state of this server", shapes)
         log = {name: np.asarray(snapshot.log[name]).tolist() for name in _COLUMNS}
         if len(log["time"]) > self.num_updates or max(log["worker"], default=0) >= self.num_workers:
             raise ValueError(
                 f"the snapshot has {len(log['time'])} updates of {max(log['worker'], default=0) + 1} workers, "
                 f"num_updates={self.num_updates} and num_workers={self.num_workers}."
             )
-        self._own, self._log, self._outputs, self._jobs = jax.tree.map(jnp.copy, own), log, [], {}
+        self._model = Read(_pack(snapshot.params), _pack(snapshot.model_state))
+        self._state = _pack(snapshot.algorithm)
+        self._read = self._handed_out()
+        self._log, self._outputs, self._jobs = log, [], {}
         self._returned = np.asarray(snapshot.open_tickets).tolist()
         self._next_ticket = 1 + max([*log["ticket"], *self._returned], default=-1)
         self._zero = self._clock() - (log["time"][-1] if log["time"] else 0.0)
-        self._view = self._viewed()
+
+    def _handed_out(self) -> Read:
+        """What workers read now."""
+        if _is_plain(self.algorithm):
+            return self._model
+        return self._model._replace(params=_view(self.algorithm, self._model.params, self._state))
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: np.array(self._log[name], dtype) for name, dtype in _COLUMNS.items()}
@@ -272,9 +303,16 @@ class Server:
     def _now(self) -> float:
         return self._clock() - self._zero
 
-    def _viewed(self) -> Any:
-        params, state, _ = self._own
-        return params if _is_plain(self.algorithm) else _view(self.algorithm, params, state)
+
+def _refuse_view_of_worker(algorithm: AsyncAlgorithm, params: Any, state: Any) -> None:
+    """Raises for a view that depends on the worker: here several may read one version, a replay has one of each."""
+    view = jax.make_jaxpr(lambda worker: algorithm.view(params, state, worker=worker))(np.int32(0)).jaxpr
+    (worker,) = view.invars
+    if any(worker in equation.invars for equation in view.eqns) or worker in view.outvars:
+        raise ValueError(
+            "the view of the algorithm depends on the worker; in a live run several workers may read one version. "
+            "Run the method over a trace with asyncflax.run."
+        )
 
 
 def _is_plain(algorithm: AsyncAlgorithm) -> bool:
@@ -282,16 +320,33 @@ def _is_plain(algorithm: AsyncAlgorithm) -> bool:
     return getattr(algorithm.view, "func", None) is server_params
 
 
+_pack, _unpack = jax.jit(pack), jax.jit(Packed.unpack)
+
+
 @jax.jit
-def _view(algorithm: AsyncAlgorithm, params: Any, state: Any) -> Any:
-    return algorithm.view(params, state, worker=None)
+def _packed(result: GradientResult) -> Gradient:
+    return Gradient(pack(result.grads), pack(result._replace(grads=None)))
 
 
-@functools.partial(jax.jit, donate_argnums=2)  # parameters are read by workers, the method's state by nobody
-def _apply(algorithm, params, state, model_state, result: GradientResult, worker, staleness, read_params):
-    """The server after an event, what it hands out if that is not the parameters, and what the event reports."""
-    moved, size = metrics.gap(params, read_params), metrics.rms(result.grads)
-    event = {"worker": worker, "staleness": staleness, "read_params": read_params}
-    params, state, model_state = apply(algorithm, params, state, model_state, result, **event)
-    view = None if _is_plain(algorithm) else algorithm.view(params, state, worker=None)
-    return params, state, model_state, view, RunOutput(result.loss, staleness, moved, size, result.aux)
+@jax.jit
+def gradient(gradient_fn: Any, key: jax.Array, read: Read, batch: Any, ticket: Any, worker: Any) -> Gradient:
+    """The gradient of a ticket, from what was read to what is delivered, in one program."""
+    return _packed(compute(gradient_fn, key, (read.params.unpack(), read.model_state.unpack()), batch, ticket, worker))
+
+
+@jax.jit
+def _view(algorithm: AsyncAlgorithm, params: Packed, state: Packed) -> Packed:
+    return pack(algorithm.view(params.unpack(), state.unpack(), worker=None))
+
+
+@functools.partial(jax.jit, donate_argnums=2)  # workers read the parameters, nobody the method's state
+def _apply(algorithm, model: Read, state: Packed, read: Read, delivered: Gradient, worker, staleness):
+    """The server after an event, and what the event reports."""
+    # Of the buffers, which are few: of the leaves it would take as long as the update.
+    moved, size = metrics.gap(model.params.buffers, read.params.buffers), metrics.rms(delivered.grads.buffers)
+    result = delivered.rest.unpack()._replace(grads=delivered.grads.unpack())
+    event = {"worker": worker, "staleness": staleness, "read_params": read.params.unpack()}
+    own = (model.params.unpack(), state.unpack(), model.model_state.unpack())
+    params, after, model_state = apply(algorithm, *own, result, **event)
+    out = RunOutput(result.loss, staleness, moved, size, result.aux)
+    return Read(pack(params), pack(model_state)), pack(after), out

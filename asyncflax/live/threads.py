@@ -14,8 +14,8 @@ import numpy as np
 from asyncflax import _check
 from asyncflax.base import AsyncAlgorithm, as_partial
 from asyncflax.engine.execute import RunResult
-from asyncflax.engine.step import RunOutput, compute
-from asyncflax.live.server import Server, Snapshot
+from asyncflax.engine.step import RunOutput
+from asyncflax.live.server import Server, Snapshot, gradient
 from asyncflax.queues import ServiceTime, mean_seconds
 from asyncflax.trace import Trace
 
@@ -131,8 +131,8 @@ class Threads:
             job = self._server.read(worker)
         while job is not None and not self._stop.is_set():
             due = time.monotonic() + self._seconds(worker, job.ticket)
-            read, batch = jax.device_put(((job.params, job.model_state), self._batch(job.ticket)), device)
-            result = _compute(gradient_fn, key, read, batch, np.int32(job.ticket), np.int32(worker))
+            read, batch = jax.device_put((job.read, self._batch(job.ticket)), device)
+            result = gradient(gradient_fn, key, read, batch, np.int32(job.ticket), np.int32(worker))
             result = jax.block_until_ready(jax.device_put(result, self._devices[0]))
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 break
@@ -213,8 +213,3 @@ def run_threads(
     (segment,) = threads
     own = segment.snapshot
     return RunResult(own.params, own.algorithm, *segment.out, own.model_state), server.trace()
-
-
-@jax.jit
-def _compute(gradient_fn: Any, key: jax.Array, read: Any, batch: Any, ticket: Any, worker: Any):
-    return compute(gradient_fn, key, read, batch, ticket, worker)
