@@ -1,8 +1,8 @@
 """The engine: runs a method over a trace, exactly.
 
-One idea: a run is a loop over the rounds of a plan. A round reads past versions from their slots, computes their
-gradients (together, if there are several), and then, event by event, updates the server and stores what it hands out
-next (`step`). On which devices, and where versions are stored, is a part of the plan (`placement`, `host_store`).
+A run is a loop over the rounds of a plan. A round reads past versions from their slots, computes the gradients at them,
+and then, event by event, updates the server and stores the new version (`step`). The plan also determines the devices
+and the store of versions (`placement`, `host_store`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from asyncflax.trace import Trace
 
 
 class RunState(NamedTuple):
-    """Everything the next event needs; the checkpoint of a run.
+    """The state of a run between chunks; its checkpoint.
 
     Attributes:
       params: PyTree, the server's parameters theta_t.
       algorithm: the method's state.
-      slots: (parameters, model state) that were handed out, each leaf with a leading axis [num_slots]; a list of
-        num_slots such pairs, in host memory, with store='host'.
-      model_state: PyTree of what gradients do not train (BatchNorm statistics, ...), or None.
+      slots: versions handed out, pairs (parameters, model state), each leaf with a leading axis [num_slots]; with
+        store='host' a list of num_slots pairs in host memory.
+      model_state: PyTree of arrays that gradients do not train (BatchNorm statistics, ...), or None.
       key: a typed JAX key; an event uses fold_in(key, ticket), where by default ticket t is event t.
       event: int32 [], the index t of the next event (a NumPy number between chunks).
 
@@ -95,8 +95,8 @@ def run(
 ) -> RunResult:
     """Trains with a method under the asynchrony of a trace.
 
-    May be called inside `jax.jit` and `jax.vmap`: the trace is concrete, while what the algorithm, the parameters and
-    the batches hold may be traced. `vmap` over a function that makes the algorithm from its learning rate is a grid
+    May be called inside `jax.jit` and `jax.vmap`: the trace is concrete, while arrays of the algorithm, the parameters
+    and the batches may be traced. `vmap` over a function that creates the algorithm from its learning rate is a grid
     search.
 
     Args:
@@ -107,18 +107,18 @@ def run(
       trace: the T events.
       batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data). Of a trace
         that a live run has recorded, row k belongs to ticket k, and there may be more rows.
-      width: how many gradients are computed together at most. The result does not depend on it beyond rounding, nor on
+      width: the maximum number of gradients computed together. The result does not depend on it beyond rounding, nor on
         the next three.
       mesh: several devices (see `make_mesh`), whose groups share the gradients of a round; None for one device.
       server: 'replicated', or 'sharded' over the mesh; see `placement`.
-      store: where past versions are, 'device', 'ring' or 'host'; see `make_plan`. 'host' cannot be traced.
-      key: a typed JAX key for what is random in the gradient function; default `jax.random.key(0)`.
-      model_state: PyTree of what gradients do not train, or None.
+      store: of past versions, 'device', 'ring' or 'host'; see `make_plan`. 'host' cannot be traced.
+      key: a typed JAX key for randomness in the gradient function; default `jax.random.key(0)`.
+      model_state: PyTree of arrays that gradients do not train, or None.
 
     Raises:
-      TypeError: an argument is not what it should be; the message says what to pass.
-      ValueError: the trace has more workers than the algorithm was built for; batches do not have T rows; gradients are
-        not like the parameters.
+      TypeError: an argument has an unsupported type.
+      ValueError: the trace has more workers than the algorithm was built for; batches do not have T rows; gradients do
+        not match the parameters.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6 and section 2.1.
 
@@ -157,12 +157,12 @@ def init_run(
     model_state: Any = None,
     algorithm_state: Any = None,
 ) -> RunState:
-    """The state before the first event: every worker has downloaded version 0.
+    """The state before the first event: every worker has read version 0.
 
     Args:
-      algorithm, params, key, model_state: as in `run`. Nothing in the state shares memory with them.
+      algorithm, params, key, model_state: as in `run`. The state shares no memory with them.
       plan: from `make_plan`.
-      algorithm_state: the method's state to begin with, for a run that goes on under another trace (its plan has
+      algorithm_state: the method's initial state, for a run that continues under another trace (its plan has
         `first_event`); by default `algorithm.init(params)`.
 
     Raises:
@@ -187,7 +187,7 @@ def init_run(
 
 
 def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, model_state: Any) -> jax.Array:
-    """Checks what a run starts with; returns the key."""
+    """Checks the arguments of a run; returns the key."""
     _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
     _check.instance("plan", plan, Plan, "an asyncflax.Plan (asyncflax.make_plan makes one from a trace)")
     _check.parameters("params", params)
@@ -207,7 +207,7 @@ def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, m
 
 
 def need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state: Any) -> None:
-    """Raises if a run does not fit into memory; inside a transformation of JAX that is up to the caller."""
+    """Raises if a run does not fit in memory; not checked inside a transformation of JAX."""
     if any(map(_check.is_traced, jax.tree.leaves((algorithm, params, model_state)))):
         return
     place, handed_out = plan.placement, (params, model_state)
@@ -234,7 +234,7 @@ def need_memory(algorithm: AsyncAlgorithm, params: Any, plan: Plan, model_state:
 
 
 def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batches: Any) -> Callable[..., Any]:
-    """Checks what is executed, without waiting for a device; returns the gradient function as a PyTree."""
+    """Checks the arguments of a chunk without waiting for a device; returns the gradient function as a PyTree."""
     _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
     _check.rows("batches", batches, chunk.worker.shape[-1])
     _check.arrays("batches", batches, "pass arrays of JAX or NumPy.")
@@ -250,7 +250,7 @@ def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batch
 
 
 def begin(algorithm: AsyncAlgorithm, params: Any, model_state: Any, state: Any = None) -> tuple[Any, Any, Any]:
-    """Parameters, method state and model state before the first event, of strong types as they are after an update."""
+    """Parameters, method state and model state before the first event, with strong types as after an update."""
     array = lambda x: jnp.asarray(x, jnp.result_type(x))
     params, model_state = jax.tree.map(array, (params, model_state))
     return params, jax.tree.map(array, algorithm.init(params) if state is None else state), model_state
@@ -259,7 +259,7 @@ def begin(algorithm: AsyncAlgorithm, params: Any, model_state: Any, state: Any =
 def _first_state(
     algorithm: AsyncAlgorithm, params, num_slots: int, key, model_state, placement: Placement, algorithm_state=None
 ) -> RunState:
-    """The state before the first event; with one version instead of the slots where these are on the host."""
+    """The state before the first event; with a single version if the slots are on the host."""
     params, state, model_state = begin(algorithm, params, model_state, algorithm_state)
     handed_out = (algorithm.view(params, state, worker=None), model_state)
     slots = handed_out if placement.store == "host" else fill_rows(handed_out, num_slots)
@@ -277,12 +277,12 @@ def run_chunk(
 ) -> tuple[RunState, RunOutput]:
     """Runs the events of one chunk. All chunks of a plan share one compiled program.
 
-    The memory of `state` is reused for the state that is returned: do not use the old one again.
+    The memory of `state` is reused (donated): do not use it again.
 
     Args:
-      algorithm: the method. Another one with other hyper-parameters does not compile again (see `method`).
-      gradient_fn: as in `run`; keep one object, since a new function compiles again.
-      state: from `init_run` or from the chunk before.
+      algorithm: the method. Other hyperparameters do not recompile (see `method`).
+      gradient_fn: as in `run`; keep one object, since a new function recompiles.
+      state: from `init_run` or from the previous chunk.
       chunk: `plan[k]`.
       batches: PyTree with leading axis E: `plan[k].take(all_batches)`.
 
@@ -290,10 +290,10 @@ def run_chunk(
       the state after the chunk, and a `RunOutput`.
 
     Raises:
-      TypeError: an argument is not what it should be; the message says what to pass.
+      TypeError: an argument has an unsupported type.
       ValueError: the batches do not have E rows; the chunk has more workers than the algorithm was built for; the state
-        is of another method, stands at another event, has other slots or lies on other devices. (A state of another
-        trace with as many slots is not told from that of this one.)
+        is of another method, at another event, with other slots or on other devices. (The state of another trace with
+        equally many slots is not detected.)
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -314,7 +314,7 @@ def run_chunk(
     placement = chunk.placement
     traced = _check.is_traced(state.event) or _check.is_traced(chunk.first_event)
     if not traced and int(state.event) != chunk.first_event:
-        raise ValueError(f"state stands at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
+        raise ValueError(f"state is at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
     execute = _run_chunk
     if placement.store == "host":
         _refuse_traced(algorithm, gradient_fn, state, batches)
@@ -330,7 +330,7 @@ def run_chunk(
 def _execute(
     algorithm: AsyncAlgorithm, gradient_fn: Callable[..., Any], state: RunState, chunk: Chunk, batches: Any
 ) -> tuple[RunState, RunOutput]:
-    """All rounds of a chunk in one loop, versions on the device."""
+    """Executes the rounds of a chunk in one loop, with versions on the device."""
     chunk = jax.tree.map(jnp.asarray, chunk)
     rounds = Rounds(algorithm, gradient_fn, _check.unbatched("key", state.key), chunk, batches)
     read = jax.eval_shape(take_row, state.slots, 0)
@@ -341,7 +341,7 @@ def _execute(
         events = rounds.events(r)
         return rounds(r, server, rounds.read(server.store, chunk.read_slot[events]), chunk.write_slot[events])
 
-    # A constant bound where it is one: a loop of known length, like a scan.
+    # With a constant bound the loop has a known length, like a scan.
     num_rounds = chunk.num_rounds if chunk.padded else chunk.round_start.shape[-1]
     server = rounds.kept(jax.lax.fori_loop(0, num_rounds, do_round, server))
     params, algorithm_state, model_state, slots, out = server
@@ -353,7 +353,7 @@ _run_chunk = jax.jit(_execute, donate_argnums=2)
 
 
 def _check_slots(state: RunState, chunk: Chunk) -> None:
-    """Refuses the state of a run whose versions are stored otherwise; `Rounds.check` looks at the rest, once."""
+    """Raises if the versions of the state are stored otherwise; `Rounds.check` checks the rest, once."""
     on_host, store = isinstance(state.slots, list), chunk.placement.store
     if on_host != (store == "host"):
         raise ValueError(
@@ -366,7 +366,7 @@ def _check_slots(state: RunState, chunk: Chunk) -> None:
         lies = state.key.sharding.device_set
         if lies != (devices(chunk.placement.mesh) or lies) or (chunk.placement.mesh is None and len(lies) > 1):
             raise ValueError(
-                f"the state lies on {len(lies)} devices, the plan's are others; bring it there with jax.device_put to "
+                f"the state is on {len(lies)} devices, not those of the plan; move it with jax.device_put to "
                 "the shardings of a state from init_run, or load it with Checkpoints.latest(like=...)."
             )
     found = {len(state.slots)} if on_host else {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}

@@ -1,9 +1,9 @@
-"""Rounds whose versions live in host memory, so that the device holds a few rounds of them, however many workers read.
+"""Rounds with versions in host memory: the device holds the versions of a few rounds, whatever the number of workers.
 
-The host drives: one program a round. While a round is computed, what the next one reads comes to the device, and what
-the last one made goes to the host behind it. A version that is read in the round after it was made stays on the device.
-Nothing is waited for but the round before the last and its copies, so that the device always has work, and versions of
-a few rounds (`bytes.memory` counts them). A transfer costs the host about 0.1 ms for each array of a version.
+The host dispatches one program per round. While a round is computed, the versions that the next one reads are copied to
+the device, and those that the previous one created to the host. A version that is read in the round after its creation
+stays on the device. The host waits only for the round before the last and its copies, so that the device always has
+work (`bytes.memory` counts these versions). A transfer costs the host about 0.1 ms per array of a version.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import numpy as np
 from asyncflax._rows import fill_rows
 from asyncflax.engine.step import Rounds, RunOutput, ServerState
 
-_ROUNDS_AHEAD = 2  # how many rounds may be under way
+_ROUNDS_AHEAD = 2  # rounds in flight
 
 
 def to_host(tree: Any) -> Any:
-    """The arrays in host memory, pinned where the platform has it; the transfer has begun when this returns."""
+    """Starts copying arrays to host memory, pinned if the platform has it."""
     return jax.device_put(tree, jax.tree.map(lambda x: x.sharding.with_memory_kind(_host_kind(x)), tree))
 
 
 def to_device(tree: Any) -> Any:
-    """The arrays in the memory of their devices; the transfer has begun when this returns."""
+    """Starts copying arrays to the memory of their devices."""
     kind = lambda x: next(iter(x.sharding.device_set)).default_memory().kind
     return jax.device_put(tree, jax.tree.map(lambda x: x.sharding.with_memory_kind(kind(x)), tree))
 
@@ -44,7 +44,7 @@ def _host_kind(x: jax.Array) -> str:
 
 
 def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutput]:
-    """All rounds of a chunk, versions on the host; see `execute.run_chunk`."""
+    """Executes the rounds of a chunk with versions on the host; see `execute.run_chunk`."""
     width, count = chunk.width, int(chunk.num_rounds)
     start, size = np.asarray(chunk.round_start), np.asarray(chunk.round_size)
     events = [np.arange(start[r], start[r] + size[r]) for r in range(count)]
@@ -55,7 +55,7 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
     chunk = chunk.placement.put(chunk)
     common = (algorithm, gradient_fn, state.key, chunk, batches)
     own = (state.params, state.algorithm, state.model_state)
-    if chunk.placement.mesh is None:  # all committed to one device, as what comes from the host is: one program
+    if chunk.placement.mesh is None:  # committed to one device, as arrays from the host are: one program
         device = next(iter(jax.tree.leaves(state.slots)[0].sharding.device_set))
         common, own = jax.device_put((common, own), device)
     versions.fetch(reads[0])
@@ -82,28 +82,28 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
 
 
 class _Versions:
-    """Slots on the host; those of the round that was made last and of the one that comes next are on the device too."""
+    """Slots on the host, with copies on the device of those of the last and of the next round."""
 
     def __init__(self, slots: Sequence[Any]):
         self.slots = list(slots)
         self._near: dict[int, Any] = {}
 
     def fetch(self, wanted: Collection[int]) -> None:
-        """Begins to bring slots to the device; the others leave it when nobody uses them any more."""
+        """Starts copying slots to the device, and drops the copies of all others."""
         missing = sorted(set(wanted) - self._near.keys())
         brought = to_device([self.slots[slot] for slot in missing])
         self._near = {slot: self._near[slot] for slot in wanted if slot in self._near}
         self._near |= dict(zip(missing, brought, strict=True))
 
     def rows(self, slots: Sequence[int]) -> list[Any]:
-        """What is in slots that have been fetched."""
+        """The contents of fetched slots."""
         return [self._near[slot] for slot in slots]
 
     def hand_out(self, slots: Sequence[int], made: Sequence[Any], wanted: Collection[int]) -> list[Any]:
-        """Puts versions into slots, of several for one slot the last one; those that are wanted next stay at hand.
+        """Writes versions to slots, the last one if several share a slot; those in `wanted` stay on the device.
 
         Returns:
-          what is on its way to the host.
+          the arrays in transfer.
         """
         new = dict(zip(slots, made, strict=False))
         gone = to_host(list(new.values()))
@@ -115,7 +115,7 @@ class _Versions:
 
 @functools.partial(jax.jit, donate_argnums=5)
 def _round(algorithm, gradient_fn, key, chunk, batches, server: ServerState, r, read: list[Any]):
-    """Round r: the server, what it handed out (a list of W versions), and a number that is there when it is done."""
+    """Executes round r; returns the carry, a list of W versions, and a number to wait for."""
     rounds = Rounds(algorithm, gradient_fn, key, chunk, batches)
     width, placement = chunk.width, chunk.placement
     if rounds.together:

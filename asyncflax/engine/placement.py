@@ -1,14 +1,14 @@
-"""Where a run lives: on one device, or on a mesh of device groups; its past versions on the device or on the host.
+"""The placement of a run: the devices, and the sharding of its arrays.
 
-One idea: a run is the same program everywhere, and a `Placement` says where its arrays lie. A mesh has two axes:
+A run is the same program everywhere; a `Placement` determines the sharding of its arrays. A mesh has two axes:
 
     group      different events of a round: every device group reads its own versions (`jax.shard_map`)
-    replica    the devices of one group: they split the batch, and their gradient is that of the whole batch
+    replica    the devices of one group: they split the batch and compute the gradient of the whole batch
 
-The group axis is manual, so that each device computes the lanes of its group and nothing else. The replica axis is left
-to the compiler: a gradient function is written for the whole batch and gives what it gives on one device, its random
-numbers and batch statistics included. What the server keeps is on every device ('replicated'), or each device keeps a
-part ('sharded', a sharded parameter server): then versions and gradients cross over in parts.
+The group axis is manual: each device computes the lanes of its group only. The replica axis is left to the compiler: a
+gradient function is written for the whole batch and returns what it returns on one device, including its random numbers
+and batch statistics. The server's arrays are replicated on every device, or sharded (a sharded parameter server); then
+versions and gradients are exchanged in parts.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ STORES = ("device", "host", "ring")
 
 
 def make_mesh(device_groups: int = 1, replicas: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of `device_groups` groups of devices, each of `replicas` devices.
+    """A mesh of `device_groups` groups with `replicas` devices each.
 
-    The devices of a group stand next to each other, so that they share a host where that is possible.
+    The devices of a group are adjacent, so that they share a host if possible.
 
     Args:
-      device_groups: how many groups work at the same time; 0 takes all devices.
-      replicas: how many devices a group has.
-      devices: which; by default the first of all devices of all processes.
+      device_groups: the number of groups that work at the same time; 0 takes all devices.
+      replicas: the number of devices per group.
+      devices: by default the first of all devices of all processes.
 
     Raises:
-      TypeError: `devices` are no devices.
-      ValueError: there are not so many devices, or several processes of which the mesh would leave some out.
+      TypeError: `devices` are not devices.
+      ValueError: there are too few devices, or the mesh omits the devices of some process.
 
     Example:
       >>> import asyncflax
@@ -118,21 +118,21 @@ class Placement:
 
     @property
     def groups(self) -> int:
-        """How many device groups work at the same time."""
+        """The number of device groups."""
         return 1 if self.mesh is None else self.mesh.shape[GROUP]
 
     @property
     def replicas(self) -> int:
-        """How many devices a device group has."""
+        """The number of devices per group."""
         return 1 if self.mesh is None else self.mesh.shape[REPLICA]
 
     @property
     def devices(self) -> int:
-        """How many devices there are."""
+        """The number of devices."""
         return 1 if self.mesh is None else self.mesh.size
 
     def check_batches(self, batches: Any) -> None:
-        """Raises if the B rows of batches [E, B, ...] cannot be split over the replicas."""
+        """Raises if the B rows of batches [E, B, ...] cannot be divided over the replicas."""
         for path, x in jax.tree_util.tree_leaves_with_path(batches):
             rows = jnp.shape(x)[1] if jnp.ndim(x) > 1 else 0  # a number for an event is everybody's
             if rows % self.replicas:
@@ -141,32 +141,32 @@ class Placement:
                     f"replicas={self.replicas} devices of a group."
                 )
 
-    # What lies where. Everything below gives its argument back where there is no mesh.
+    # Without a mesh everything below returns its argument.
 
     def keep(self, tree: Any, rows: int = 0) -> Any:
-        """What the server keeps, inside a compiled program; the first `rows` axes of each leaf are never divided."""
+        """Shards the server's arrays inside a compiled program; the first `rows` axes of a leaf are never divided."""
         if self.mesh is None:
             return tree
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, self.sharding(jnp.shape(x), rows)), tree)
 
     def everywhere(self, tree: Any) -> Any:
-        """The same on every device, inside a compiled program."""
+        """Replicates arrays inside a compiled program."""
         if self.mesh is None:
             return tree
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def sharding(self, shape: tuple[int, ...], rows: int = 0) -> NamedSharding:
-        """Where the server keeps an array."""
+        """The sharding of an array of the server."""
         assert self.mesh is not None
         axis = self._divided_axis(shape, rows)
-        # First over the replicas: then what a group's device has of a version in the end is one piece.
+        # Replicas first: then the part of a version on a device of a group is contiguous.
         spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, (REPLICA, GROUP))
         return NamedSharding(self.mesh, spec)
 
     def _divided_axis(self, shape: tuple[int, ...], rows: int = 0) -> int | None:
-        """The axis of an array that a sharded server divides, not among the first `rows`.
+        """The axis of an array that a sharded server divides: the last one possible, not among the first `rows`.
 
-        The last that can be: of what is kept for each worker the first is that of the workers, whose rows stay whole.
+        In arrays with one row per worker the first axis stays whole.
         """
         if self.mesh is None or self.server == "replicated":
             return None
@@ -174,20 +174,20 @@ class Placement:
         return max(whole, default=None)
 
     def split(self, batch: Any) -> Any:
-        """The batch of one event, split over the replicas; inside `over_groups`."""
+        """Divides the batch of one event over the replicas; inside `over_groups`."""
         spread = lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(REPLICA)) if jnp.ndim(x) else x
         return batch if self.replicas == 1 else jax.tree.map(spread, batch)
 
     def over_groups(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Spreads W lanes over the device groups, each with its W / G of them.
+        """Divides W lanes over the device groups.
 
         Args:
-          function: `function(shared, read, lanes) -> (grads, anything)`: what all lanes have in common; then, with an
-            axis [W], what they read, and whatever belongs to a lane.
+          function: `function(shared, read, lanes) -> (grads, rest)`: arguments common to all lanes; then, with an axis
+            [W], what the lanes read, and further arguments of each lane.
 
         Returns:
-          a function of the same arguments. What is read and the gradients are laid out as by `keep(rows=1)`; those of
-          a sharded server cross over in parts: `all_to_all` over the groups, the rest inside of each group.
+          a function of the same arguments. `read` and the gradients are sharded as by `keep(rows=1)`; with a sharded
+          server they are exchanged in parts, by `all_to_all` over the groups and inside each group.
         """
         if self.mesh is None:
             return function
@@ -203,11 +203,11 @@ class Placement:
         return spread
 
     def _to_lanes(self, x: jax.Array) -> jax.Array:
-        """From its part of all W versions to all of its W / G lanes, which the replicas of a group still divide."""
+        """From parts of all W versions to whole W / G lanes, still divided over the replicas of a group."""
         return self._exchange(x, lambda x, axis: jax.lax.all_to_all(x, GROUP, 0, axis, tiled=True), to_lanes=True)
 
     def _to_parts(self, x: jax.Array) -> jax.Array:
-        """The way back."""
+        """The inverse of `_to_lanes`."""
         return self._exchange(x, lambda x, axis: jax.lax.all_to_all(x, GROUP, axis, 0, tiled=True), to_lanes=False)
 
     def _exchange(self, x: jax.Array, all_to_all: Callable[[jax.Array, int], jax.Array], to_lanes: bool) -> jax.Array:
@@ -220,22 +220,22 @@ class Placement:
         return jax.shard_map(lambda x: all_to_all(x, axis), mesh=self.mesh, check_vma=False, **specs)(x)
 
     def put(self, tree: Any) -> Any:
-        """Arrays of the host, or of one device, on every device of the mesh (PyTree; keys as well).
+        """Copies arrays of the host or of one device (PyTree; also keys) to every device of the mesh.
 
-        In a run of several processes each passes the same values. What is on the mesh already stays where it is;
-        without a mesh NumPy arrays go to the device.
+        With several processes each passes the same values. Arrays on the mesh stay where they are; without a mesh NumPy
+        arrays are copied to the device.
         """
         return self._put(tree, lambda x: PartitionSpec())
 
     def put_batches(self, batches: Any) -> Any:
-        """Batches [E, B, ...], with the part of the B rows on each device that it computes on."""
+        """Copies batches [E, B, ...] to the devices; each replica gets its part of the B rows."""
         split = lambda x: self.replicas > 1 and jnp.ndim(x) > 1
         return self._put(batches, lambda x: PartitionSpec(None, REPLICA) if split(x) else PartitionSpec())
 
     def put_spread(self, tree: Any, *, of_process: bool = False) -> Any:
-        """Arrays [n, B, ...] of the host with their B rows divided over all devices, which B must be a multiple of.
+        """Copies arrays [n, B, ...] of the host, with their B rows divided over all devices.
 
-        With `of_process` each process passes the rows of its own devices, otherwise all pass the same.
+        With `of_process` each process passes the rows of its own devices, otherwise all pass the same arrays.
         """
         spread = lambda x: PartitionSpec(None, (GROUP, REPLICA))
         if self.mesh is None or not of_process or jax.process_count() == 1:

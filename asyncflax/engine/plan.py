@@ -1,17 +1,13 @@
 """The plan of a run: where past versions are stored and which gradients are computed together.
 
-Both follow from the trace alone, on the host, before the run.
+A plan is made from the trace on the host, before the run:
 
-*Slots.* Version v is kept from its creation to its last read. Slots are allocated by live range, like registers in a
-compiler: exact, and few. A queue of M workers needs M slots.
-
-*Rounds.* Consecutive events whose versions all exist before the first of them form a round. Their gradients are
-independent, so they are computed in parallel and then applied in order. The iterates are those of sequential execution.
-
-*Chunks.* A chunk is a fixed number of rounds, executed by one compiled program. The planner ends a chunk at every cut,
-where the caller evaluates, saves or changes something.
-
-*Placement.* The devices on which rounds run, and where versions are stored (see `placement`).
+- *Slots.* Version v is kept from its creation to its last read. Slots are allocated by live range, like registers in a
+  compiler. A queue of M workers needs M.
+- *Rounds.* Consecutive events whose versions all exist before the first of them form a round. Their gradients are
+  independent: they are computed in parallel and applied in order, with the iterates of sequential execution.
+- *Chunks.* A chunk is a fixed number of rounds, executed by one compiled program. A chunk ends at every cut, where the
+  caller evaluates or saves.
 """
 
 from __future__ import annotations
@@ -37,30 +33,30 @@ _STATIC = {"static": True}  # for JAX
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
-    """A stretch of a run for one call of `run_chunk`: int32 arrays for up to E events in up to R rounds.
+    """Input of one call of `run_chunk`: int32 arrays for up to E events in up to R rounds.
 
-    All chunks of a plan have the same shapes; what lies beyond `num_events` and `num_rounds` is never executed.
+    All chunks of a plan have the same shapes; entries beyond `num_events` and `num_rounds` are padding.
 
     Attributes:
       first_event: [], the index t of the chunk's first event.
-      total_events: [], the number of events until the end of the trace, T.
-      total_tickets: [], how many tickets the trace knows: T, or more where some were not delivered.
-      num_events: [], how many events it has.
-      num_rounds: [], how many rounds it has.
+      total_events: [], the index of the trace's last event + 1.
+      total_tickets: [], the largest ticket of the trace + 1.
+      num_events: [], the number of events.
+      num_rounds: [], the number of rounds.
       round_start: [R], the position in the chunk of the first event of each round.
-      round_size: [R], how many events each round has, at most `width`.
-      ticket: [E], to which the batch and the random key of the event belong.
-      worker: [E], who delivers.
+      round_size: [R], the number of events of each round, at most `width`.
+      ticket: [E], which identifies the batch and the random key of the event.
+      worker: [E], the worker that delivers.
       staleness: [E], in updates.
-      read_slot: [E], where the version that the event reads is stored.
-      write_slot: [E], where the version that the event makes will be stored.
-      reader: [E], who will read the version that the event makes.
-      width: how many gradients are computed together at most.
-      num_slots: how many versions are stored at once.
+      read_slot: [E], the slot of the version that the event reads.
+      write_slot: [E], the slot of the version that the event creates.
+      reader: [E], the worker that reads the version that the event creates.
+      width: the maximum number of gradients computed together.
+      num_slots: the number of slots.
       padded: whether some chunk of the plan has fewer than R rounds.
       exclusive: whether every version after 0 is read by one worker only.
-      recorded: whether the trace is one of a live run, which has more batches than events.
-      placement: `Placement`, on which devices it runs and where versions are.
+      recorded: whether the trace was recorded by a live run, which has more batches than events.
+      placement: `Placement`, the devices and the store of versions.
 
     Example:
       >>> import asyncflax
@@ -91,13 +87,13 @@ class Chunk:
 
     @classmethod
     def stack(cls, chunks: Sequence[Chunk]) -> Chunk:
-        """The chunks of several traces as one for `jax.vmap`, see `in_axes`: arrays of events get a leading axis.
+        """Stacks chunks of several traces for `jax.vmap`, see `in_axes`: arrays of events get a leading axis.
 
         Args:
-          chunks: at least one; their rounds, and all that is static, must be the same.
+          chunks: at least one, with equal rounds and equal static fields.
 
         Raises:
-          ValueError: they differ in a field that is not stacked.
+          ValueError: the chunks differ in a field that is not stacked.
 
         Example:
           >>> import asyncflax, jax
@@ -120,7 +116,7 @@ class Chunk:
 
     @property
     def in_axes(self) -> Chunk:
-        """What `jax.vmap` takes as `in_axes` of a chunk made by `stack`."""
+        """The `in_axes` of `jax.vmap` for a chunk returned by `stack`."""
         arrays = [field for field in dataclasses.fields(self) if not field.metadata.get("static")]
         axes = {field.name: 0 if field.metadata.get("of_events") else None for field in arrays}
         return dataclasses.replace(self, **axes)
@@ -169,13 +165,13 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """All chunks of a run; `plan[k]` is the k-th.
+    """The chunks of a run; `plan[k]` is the k-th.
 
     Attributes:
       chunks: a `Chunk` whose arrays have a leading axis of chunks.
       num_events: the number of events of the trace, T.
       num_workers: the number of workers of the trace.
-      mean_round: how many gradients are computed together on average.
+      mean_round: the mean number of events in a round.
 
     Example:
       >>> import asyncflax
@@ -226,7 +222,7 @@ class Plan:
 
     @property
     def placement(self) -> Placement:
-        """The devices of the plan, and where versions are stored."""
+        """The devices of the plan, and the store of versions."""
         return self.chunks.placement
 
     def summary(
@@ -240,12 +236,12 @@ class Plan:
         fixed: float = 0.0,
         update: float = 0.0,
     ) -> str:
-        """What to expect of the plan: rounds, devices and speed-up; with `params` also traffic and memory.
+        """Forecasts rounds, devices and speed-up as text; with `params` also traffic and memory.
 
         Args:
-          params: PyTree of arrays or `jax.ShapeDtypeStruct`; None leaves out bytes.
+          params: PyTree of arrays or `jax.ShapeDtypeStruct`; None omits traffic and memory.
           state: the method's state, for example `jax.eval_shape(algorithm.init, params)`.
-          device_groups, replicas, server: other devices than the plan's.
+          device_groups, replicas, server: by default the plan's.
           fixed, update: h and u, as in `engine.forecast`.
 
         Raises:
@@ -282,9 +278,9 @@ class Plan:
         return summary(self, cost, place.server if server is None else server, params, state)
 
     def place(self, tree: Any) -> Any:
-        """Arrays (PyTree) on every device of the plan's mesh, for example a data set in a gradient function.
+        """Copies arrays (PyTree) to every device of the mesh, for example a data set in a gradient function.
 
-        `run_chunk` would bring them there in each call. Without a mesh they stay where they are.
+        Otherwise `run_chunk` copies them in each call. Without a mesh the arrays stay where they are.
 
         >>> import asyncflax
         >>> asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100)).place(1.0)
@@ -293,10 +289,10 @@ class Plan:
         return self.placement.put(tree)
 
     def chunks_from(self, event: int) -> Iterator[Chunk]:
-        """The chunks that are still to be run when the next event is `event`, as in a state that was saved.
+        """The chunks from `event` on, to resume a saved state.
 
         Raises:
-          ValueError: no chunk begins there, because the state was saved under another width or other cuts.
+          ValueError: no chunk begins there: the state was saved under another width or other cuts.
 
         >>> import asyncflax
         >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), cuts=[50])
@@ -308,7 +304,7 @@ class Plan:
         if event not in first and event != self.events.stop:
             before = first[first < event].max(initial=0)
             raise ValueError(
-                f"the state stands at event {event}, where no chunk of this plan begins (width={self.width}; the chunk "
+                f"the state is at event {event}, where no chunk of this plan begins (width={self.width}; the chunk "
                 f"before begins at event {before}); plan with the width and the cuts that the state was saved under, "
                 f"or with cuts=[{event}, ...]."
             )
@@ -331,25 +327,25 @@ def make_plan(
 
     Args:
       trace: the events.
-      width: how many gradients a round may have; 1 executes one event after the other. None takes one for each
-        group of the mesh, the fastest where the lanes of a group take their turns (`engine.best_width` knows more).
-      mesh: the devices, from `make_mesh`: its groups compute the gradients of a round. None runs on one device.
-      server: 'replicated', every device has all that the server keeps; 'sharded', each device keeps a part.
-      store: where versions are: 'device', in slots on the device; 'ring', in a ring buffer there, version v at v modulo
-        its length; 'host', in slots in host memory, so that device memory does not depend on how many there are.
-      num_slots: room for so many versions instead of as many as are needed, so that several traces share a program.
+      width: the maximum number of gradients in a round; 1 executes events one by one. None takes one per device group,
+        the fastest if a group computes its lanes one by one (see `engine.best_width`).
+      mesh: the devices, from `make_mesh`; its groups share the gradients of a round. None runs on one device.
+      server: 'replicated', every device keeps the whole server; 'sharded', each device keeps a part.
+      store: of versions: 'device', slots on the device; 'ring', a ring buffer there, version v at v modulo its length;
+        'host', slots in host memory, so that device memory does not depend on their number.
+      num_slots: the number of slots; by default as many as needed. A common number lets traces share a program.
       cuts: event indices at which a chunk must begin, for example where the run is evaluated or saved.
       rounds_per_chunk: the size of a chunk; by default that of the longest stretch between cuts.
-      first_event: what the events are counted from, where the trace goes on after another one (`init_run` with
-        `algorithm_state`); cuts are counted from it.
+      first_event: the index of the first event, where the trace continues another one (`init_run` with
+        `algorithm_state`); cuts are relative to it.
 
     Returns:
-      a `Plan` whose chunks cover events 0..T-1 in order.
+      a `Plan` whose chunks cover the events in order.
 
     Raises:
       TypeError: `trace` is not a Trace.
-      ValueError: width or rounds_per_chunk below 1, a cut outside 0..T, a width that cannot be divided over the groups
-        of the mesh, a mesh without its axes, fewer slots than versions.
+      ValueError: width or rounds_per_chunk is below 1, a cut is outside 0..T, the width is not a multiple of the number
+        of groups, the mesh lacks its axes, or there are fewer slots than versions.
 
     Example:
       >>> import asyncflax
@@ -426,11 +422,11 @@ def make_plan(
 
 
 def _allocate_slots(read_version: np.ndarray) -> tuple[np.ndarray, int]:
-    """The slot of each version 0..T, and how many slots there are.
+    """The slot of each version 0..T, and the number of slots.
 
-    Version v >= 1 is written after event v - 1 and may be overwritten after event last_use[v]. A version that nobody
-    reads is written as well and dies at once, which costs at most one slot and spares the engine a condition. The slots
-    go round in the order in which they become free.
+    Version v >= 1 is written after event v - 1 and may be overwritten after event last_use[v]. A version that is never
+    read is written as well and freed at once, which costs at most one slot and spares the engine a condition. Slots are
+    reused in the order in which they become free.
     """
     num_events = len(read_version)
     last_use = np.arange(num_events + 1)
@@ -445,13 +441,13 @@ def _allocate_slots(read_version: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _in_a_ring(trace: Trace, capacity: int | None) -> tuple[np.ndarray, int]:
-    """The slot of each version 0..T in a ring buffer, and how long it must be: the largest staleness + 1."""
+    """The slot of each version 0..T in a ring buffer, and its minimum length: the largest staleness + 1."""
     needed = int(trace.staleness.max()) + 1
     return np.arange(len(trace) + 1) % max(capacity or needed, needed), needed
 
 
 def _round_starts(trace: Trace, width: int, bounds: np.ndarray) -> np.ndarray:
-    """The first event of each round: greedy, as long as the versions read exist at the round's start."""
+    """The first event of each round; rounds extend as long as all versions read exist at their start."""
     if width == 1:
         return np.arange(len(trace))
     ends, starts = round_ends(trace), []
@@ -464,7 +460,7 @@ def _round_starts(trace: Trace, width: int, bounds: np.ndarray) -> np.ndarray:
 
 
 def _readers(trace: Trace) -> tuple[np.ndarray, bool]:
-    """Who reads version t + 1, for each event t (its own worker if nobody does), and whether nobody else reads it."""
+    """The reader of version t + 1 for each event t (by default its worker), and whether no version has several."""
     reader = np.append(trace.worker[:1], trace.worker)  # [T + 1], by version
     reader[trace.read_version] = trace.worker
     later = trace.read_version > 0
@@ -473,7 +469,7 @@ def _readers(trace: Trace) -> tuple[np.ndarray, bool]:
 
 
 def _rows(values: np.ndarray, first: np.ndarray, count: np.ndarray, length: int) -> np.ndarray:
-    """int32 [len(first), length]: the stretches of `values`, filled up with zeros."""
+    """int32 [len(first), length]: segments of `values`, padded with zeros."""
     columns = np.arange(length)
     index = np.minimum(first[:, None] + columns, len(values) - 1)
     return np.where(columns < count[:, None], values[index], 0).astype(np.int32)

@@ -1,4 +1,4 @@
-"""One round: the gradients of its events, computed together, then the server, event by event."""
+"""One round: the gradients of its events, computed together, then the updates, event by event."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from asyncflax.gradients import GradientResult, call_gradient_fn
 
 
 class RunOutput(NamedTuple):
-    """What the E events of a chunk report, in event order; beyond the chunk's `num_events` it is zero.
+    """Reports of the E events of a chunk, in event order; zero beyond the chunk's `num_events`.
 
     Attributes:
-      losses: [E], the loss at what the worker read.
+      losses: [E], the loss at the parameters read.
       staleness: int32 [E], in updates.
       gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
-      gradient_rms: float [E], ||g|| / sqrt(d) of the gradient as it arrives; see `metrics.normalised_gap`.
-      aux: what the gradient function reports, with a leading axis [E].
+      gradient_rms: float [E], ||g|| / sqrt(d) of the gradient on arrival; see `metrics.normalised_gap`.
+      aux: reports of the gradient function, with a leading axis [E].
     """
 
     losses: jax.Array
@@ -35,11 +35,11 @@ class RunOutput(NamedTuple):
 
 
 class ServerState(NamedTuple):
-    """What a round changes.
+    """The carry of a loop over rounds.
 
     Attributes:
       params, algorithm, model_state: as in `RunState`.
-      store: where it puts what it hands out, (parameters, model state) with a leading axis of rows.
+      store: versions handed out, (parameters, model state) with a leading axis of rows.
       out: `RunOutput` of the chunk.
     """
 
@@ -51,7 +51,7 @@ class ServerState(NamedTuple):
 
 
 def compute(gradient_fn: Any, key: jax.Array, read: Any, batch: Any, ticket: Any, worker: Any) -> GradientResult:
-    """What a worker computes for a ticket on the pair (parameters, model state) that it has read."""
+    """The gradient of a ticket at `read`, the pair (parameters, model state) that a worker has read."""
     read_params, model_state = read
     context = {"key": jax.random.fold_in(key, ticket), "event": ticket, "worker": worker, "model_state": model_state}
     return call_gradient_fn(gradient_fn, read_params, batch, **context)
@@ -64,8 +64,8 @@ def apply(
 
     Args:
       algorithm: the method.
-      params, state, model_state: of the server before it.
-      result: what the worker delivers.
+      params, state, model_state: before the event.
+      result: the worker's gradient.
       event: worker, staleness and read_params, as in `AsyncAlgorithm.update`.
     """
     updates, state = algorithm.update(result.grads, state, params, value=result.loss, **event)
@@ -80,8 +80,8 @@ def apply(
 class Rounds:
     """The rounds of a chunk, inside a compiled program.
 
-    What an event reads and hands out is a pair (parameters, model state). Where several events are computed together,
-    everything about them has a leading axis [W] of lanes; lanes beyond the size of a round are computed and not used.
+    A version is a pair (parameters, model state). If several events are computed together, their values have a leading
+    axis [W] of lanes; lanes beyond the size of a round are computed but not used.
     """
 
     algorithm: AsyncAlgorithm
@@ -92,30 +92,30 @@ class Rounds:
 
     @property
     def together(self) -> bool:
-        """Whether there are lanes."""
+        """Whether values of events have an axis of lanes."""
         return self.chunk.width > 1 or self.chunk.placement.mesh is not None
 
     def events(self, r: Any) -> jax.Array:
-        """int32 [W] or [], the events of round r, counted in the chunk."""
+        """int32 [W] or [], the positions of the events of round r in the chunk."""
         start = self.chunk.round_start[r]
         if not self.together:
             return start
         return jnp.minimum(start + jnp.arange(self.chunk.width), self.chunk.worker.shape[-1] - 1)
 
     def read(self, store: Any, rows: Any) -> Any:
-        """What the events of a round read, from rows [W] or [] of a store."""
+        """The versions in rows [W] or [] of a store."""
         if not self.together:
             return take_row(store, rows)
         return self.chunk.placement.keep(jax.vmap(take_row, in_axes=(None, 0))(store, rows), rows=1)
 
     def __call__(self, r: Any, server: ServerState, read: Any, rows: Any) -> ServerState:
-        """Round r.
+        """Executes round r.
 
         Args:
           r: int32 [].
-          server: before it.
-          read: what its events read.
-          rows: int32 [W] or [], the row of the store into which each event's version goes.
+          server: before the round.
+          read: the versions that its events read.
+          rows: int32 [W] or [], the rows of the store for the versions that its events create.
         """
         start = self.chunk.round_start[r]
         results = self._gradients(self.events(r), read)
@@ -125,11 +125,11 @@ class Rounds:
         return self.kept(jax.lax.fori_loop(0, self.chunk.round_size[r], one, server))
 
     def check(self, params: Any, state: Any, model_state: Any, read: Any) -> None:
-        """Refuses what a run cannot go on from, by structure and shapes: once, while the program is traced.
+        """Raises unless structures and shapes match; runs once, while the program is traced.
 
         Args:
-          params, state, model_state: of the server before the first round; `state` is the method's.
-          read: what one event reads.
+          params, state, model_state: before the first round; `state` is the method's.
+          read: a version.
         """
         if self.together:
             _check.batchable("state.key", self.key)
@@ -138,10 +138,10 @@ class Rounds:
         _check.like("what state.slots hold", read, "(state.params, state.model_state)", (params, model_state))
 
     def no_output(self, read: Any) -> RunOutput:
-        """Room for what the events of the chunk will report.
+        """Zeros for the reports of the chunk's events.
 
         Args:
-          read: what one event reads; only shapes matter.
+          read: a version; only shapes matter.
         """
         row = lambda x: jax.eval_shape(lambda x: jnp.asarray(x)[0], x)
         batch = jax.tree.map(row, self.batches)
@@ -153,7 +153,7 @@ class Rounds:
         return self.chunk.placement.everywhere(out)
 
     def _gradients(self, events: Any, read: Any) -> GradientResult:
-        """What the workers of these events compute."""
+        """The gradients of these events."""
         batch = jax.tree.map(lambda x: jnp.asarray(x)[events], self.batches)
         lane = (batch, jnp.asarray(self.chunk.ticket)[events], jnp.asarray(self.chunk.worker)[events])
         if not self.together:
@@ -171,7 +171,7 @@ class Rounds:
         return placement.everywhere(small)._replace(grads=grads)
 
     def _serve(self, server: ServerState, i: Any, row: Any, read: Any, result: GradientResult) -> ServerState:
-        """What the server does with the gradient of event i, counted in the chunk."""
+        """Applies the gradient of the event at position i of the chunk."""
         chunk, read_params = self.chunk, read[0]
         moved, size = metrics.gap(server.params, read_params), metrics.rms(result.grads)
         own = (server.params, server.algorithm, server.model_state)
@@ -184,7 +184,7 @@ class Rounds:
         return ServerState(params, algorithm_state, model_state, store, out)
 
     def kept(self, server: ServerState) -> ServerState:
-        """The server, where the placement keeps it."""
+        """The carry with the sharding of the placement."""
         keep = self.chunk.placement.keep
         params, algorithm, model_state = keep((server.params, server.algorithm, server.model_state))
         store, out = keep(server.store, rows=1), self.chunk.placement.everywhere(server.out)
