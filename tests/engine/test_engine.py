@@ -429,7 +429,7 @@ def _start(plan, algorithm=None):
                 BATCHES[12:],
             ),
             ValueError,
-            "state stands at event 0, the chunk begins at event 12",
+            "state is at event 0, the chunk begins at event 12",
         ),
         (
             lambda t: asyncflax.run_chunk(

@@ -236,9 +236,9 @@ def test_bad_meshes_batches_and_states_are_refused():
     state = asyncflax.init_run(row.make(), SOFTMAX_PARAMS, narrow)
     state, _ = asyncflax.run_chunk(row.make(), gradient_fn, state, narrow[0], narrow[0].take(BATCHES))
     wide = asyncflax.make_plan(trace, width=4, rounds_per_chunk=5)
-    with pytest.raises(ValueError, match=r"stands at event 5, where no chunk of this plan begins \(width=4;.* event 0"):
+    with pytest.raises(ValueError, match=r"is at event 5, where no chunk of this plan begins \(width=4;.* event 0"):
         wide.chunks_from(int(state.event))
-    with pytest.raises(ValueError, match=r"stands at event 5, the chunk begins at event 0"):
+    with pytest.raises(ValueError, match=r"is at event 5, the chunk begins at event 0"):
         asyncflax.run_chunk(row.make(), gradient_fn, state, wide[0], wide[0].take(BATCHES))
     assert [chunk.first_event for chunk in narrow.chunks_from(NUM_EVENTS)] == []
 
@@ -295,5 +295,5 @@ def test_a_state_on_other_devices_is_refused():
         algorithm, SOFTMAX_PARAMS, asyncflax.make_plan(trace, mesh=asyncflax.make_mesh(2, 2), width=2)
     )
     for where in ({}, {"mesh": asyncflax.make_mesh(4, 2), "width": 4}):
-        with pytest.raises(ValueError, match=r"the state lies on 4 devices, the plan's are others"):
+        with pytest.raises(ValueError, match=r"the state is on 4 devices, not those of the plan"):
             asyncflax.run_chunk(algorithm, gradient_fn, state, asyncflax.make_plan(trace, **where)[0], BATCHES)
