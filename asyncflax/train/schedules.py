@@ -1,15 +1,24 @@
-"""Learning-rate schedules: what `config.schedule` names.
+"""Learning-rate schedules for `config.schedule`.
 
-A schedule is a function of the learning rate that returns an `optax.Schedule` of the server's updates: it keeps
-`learning_rate` a number, which sweeps vary. With several steps a round (`ssgd`) it still counts updates, which are
-gradients. A schedule of Optax or of your own has a dotted name; one without a parameter `learning_rate` is a multiplier
-of it, so its peak is 1:
+Each function here scales a learning rate and returns an `optax.Schedule` of the server's updates, so that sweeps can
+vary `learning_rate` as a number. Under `ssgd`, whose steps take a round of workers, updates are still gradients. All of
+them take
+
+    num_workers    M
+    warmup         updates over which the learning rate first rises linearly to its value; 0 (default) for none
+    warmup_from    the share of the learning rate where the rise begins, by default 0; None for 1 / num_workers
+
+and raise a `ValueError` if a value is out of range. Dotted names are schedules of Optax or your own; one without a
+parameter `learning_rate` returns multipliers of it, so its peak is 1:
 
     --config.schedule='optax.warmup_cosine_decay_schedule(init_value=0, peak_value=1, warmup_steps=9, decay_steps=90)'
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -34,17 +43,39 @@ class Schedule(Protocol):
         ...
 
 
-def constant(learning_rate: Any, *, num_workers: int, warmup: int = 0, warmup_from: float | None = 0.0) -> Schedule:
+def _with_warmup(make: Callable[..., Schedule]) -> Callable[..., Schedule]:
+    """Adds the warm-up of the module's docstring to a schedule, with its keywords."""
+
+    def warmed(
+        learning_rate: Any, *, num_workers: int, warmup: int = 0, warmup_from: float | None = 0.0, **options: Any
+    ) -> Schedule:
+        _check.integer("warmup", warmup, 0)
+        share = 1 / num_workers if warmup_from is None else warmup_from
+        _check.number("warmup_from", share, low=0.0, high=1.0)
+        schedule = make(learning_rate, **options, **({"warmup": warmup} if takes_warmup else {}))
+        if warmup == 0:
+            if warmup_from != 0.0:
+                raise ValueError(f"warmup_from={warmup_from} needs warmup, which is 0.")
+            return schedule
+        rising = optax.linear_schedule(share, 1.0, warmup)
+        return lambda t: rising(t) * schedule(t)
+
+    own, added = inspect.signature(make), inspect.signature(warmed)
+    takes_warmup = "warmup" in own.parameters
+    parameters = {name: p for name, p in {**own.parameters, **added.parameters}.items() if name != "options"}
+    functools.update_wrapper(warmed, make)
+    warmed.__signature__ = own.replace(parameters=[*parameters.values()])  # pyright: ignore[reportFunctionMemberAccess]
+    warmed.__annotations__ = {**{name: p.annotation for name, p in parameters.items()}, "return": "Schedule"}
+    return warmed
+
+
+@_with_warmup
+def constant(learning_rate: Any) -> Schedule:
     """The learning rate, after the warm-up.
 
     Args:
       learning_rate: alpha >= 0; may be traced.
-      num_workers: M, for `warmup_from`.
-      warmup: updates over which the learning rate rises linearly to its value; 0 for none.
-      warmup_from: the share of the learning rate that it rises from; None takes 1 / num_workers.
-
-    Raises:
-      ValueError: a number is out of its range.
+      num_workers, warmup, warmup_from: see the module.
 
     Example:
       >>> from asyncflax.train import schedules
@@ -52,31 +83,20 @@ def constant(learning_rate: Any, *, num_workers: int, warmup: int = 0, warmup_fr
       >>> float(schedule(50)), float(schedule(1000))
       (0.25, 0.5)
     """
-    return _warmed_up(optax.constant_schedule(learning_rate), num_workers, warmup, warmup_from)
+    return optax.constant_schedule(learning_rate)
 
 
-def cosine(
-    learning_rate: Any,
-    *,
-    num_updates: int,
-    num_workers: int,
-    end: float = 0.0,
-    warmup: int = 0,
-    warmup_from: float | None = 0.0,
-) -> Schedule:
+@_with_warmup
+def cosine(learning_rate: Any, *, num_updates: int, end: float = 0.0, warmup: int = 0) -> Schedule:
     r"""Half a cosine from the end of the warm-up, :math:`t_0`, to the last of T updates:
 
     .. math:: \alpha_t = \alpha \left( e + (1 - e) \tfrac12 (1 + \cos \pi \tfrac{t - t_0}{T - t_0}) \right)
 
     Args:
       learning_rate: alpha >= 0; may be traced.
-      num_updates: T.
-      num_workers: see `constant`.
+      num_updates: T, more than `warmup`.
       end: e, the share of the learning rate at the end, in [0, 1].
-      warmup, warmup_from: see `constant`.
-
-    Raises:
-      ValueError: a number is out of its range, or the warm-up is no shorter than the training.
+      num_workers, warmup_from: see the module.
 
     Source: Loshchilov and Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts.
 
@@ -87,32 +107,20 @@ def cosine(
       [0.25, 0.5, 0.25, 0.0]
     """
     _check.number("end", end, low=0.0, high=1.0)
-    falling = optax.cosine_decay_schedule(learning_rate, _after("warmup", warmup, num_updates), alpha=end)
-    return _warmed_up(lambda t: falling(jnp.maximum(t - warmup, 0)), num_workers, warmup, warmup_from)
+    falling = optax.cosine_decay_schedule(learning_rate, _after(warmup, num_updates), alpha=end)
+    return lambda t: falling(jnp.maximum(t - warmup, 0))
 
 
-def linear(
-    learning_rate: Any,
-    *,
-    num_updates: int,
-    num_workers: int,
-    begin: float = 0.0,
-    end: float = 0.0,
-    warmup: int = 0,
-    warmup_from: float | None = 0.0,
-) -> Schedule:
+@_with_warmup
+def linear(learning_rate: Any, *, num_updates: int, begin: float = 0.0, end: float = 0.0, warmup: int = 0) -> Schedule:
     """A straight line down to the last update; with `begin` it stays constant before (warm-up, stable, decay).
 
     Args:
       learning_rate: alpha >= 0; may be traced.
-      num_updates: T.
-      num_workers: see `constant`.
+      num_updates: T, more than `warmup`.
       begin: the share of the updates after which it falls, in [0, 1); not before the end of the warm-up.
       end: the share of the learning rate at the end, in [0, 1].
-      warmup, warmup_from: see `constant`.
-
-    Raises:
-      ValueError: a number is out of its range, or the warm-up is no shorter than the training.
+      num_workers, warmup_from: see the module.
 
     Example:
       >>> from asyncflax.train import schedules
@@ -122,34 +130,24 @@ def linear(
     """
     _check.number("begin", begin, low=0.0, high=1.0, exclusive_high=True)
     _check.number("end", end, low=0.0, high=1.0)
-    _after("warmup", warmup, num_updates)
+    _after(warmup, num_updates)
     first = max(round(begin * num_updates), warmup)
     share = optax.linear_schedule(1.0, end, num_updates - first, first)
-    return _warmed_up(lambda t: share(t) * learning_rate, num_workers, warmup, warmup_from)
+    return lambda t: share(t) * learning_rate
 
 
+@_with_warmup
 def steps(
-    learning_rate: Any,
-    *,
-    num_updates: int,
-    num_workers: int,
-    at: tuple[float, ...] = (0.5, 0.75),
-    factor: float = 0.1,
-    warmup: int = 0,
-    warmup_from: float | None = 0.0,
+    learning_rate: Any, *, num_updates: int, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1
 ) -> Schedule:
-    """Drops by a factor at some shares of the training.
+    """Multiplies the learning rate by a factor at some shares of the training.
 
     Args:
       learning_rate: alpha >= 0; may be traced.
       num_updates: T.
-      num_workers: see `constant`.
-      at: where it drops, as shares of the updates, rising; (0.5, 0.75) is after 80 and 120 of 160 epochs.
-      factor: what it is multiplied by there, >= 0.
-      warmup, warmup_from: see `constant`.
-
-    Raises:
-      ValueError: a number is out of its range, or two drops are at the same update.
+      at: shares of the updates, increasing; (0.5, 0.75) is after 80 and 120 of 160 epochs.
+      factor: the multiplier, >= 0.
+      num_workers, warmup, warmup_from: see the module.
 
     Example:
       >>> from asyncflax.train import schedules
@@ -163,20 +161,19 @@ def steps(
     updates = [round(share * num_updates) for share in at]
     if updates != sorted(set(updates)):
         raise ValueError(f"at must increase by at least one update, got {at}.")
-    dropping = optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(updates, factor))
-    return _warmed_up(dropping, num_workers, warmup, warmup_from)
+    return optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(updates, factor))
 
 
 def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_workers: int) -> Schedule:
-    """The schedule that a config names, of the server's updates.
+    """Returns the schedule that a config names.
 
     Args:
-      spec: of `config.schedule`.
+      spec: `config.schedule`.
       learning_rate: of the config; may be traced.
       num_updates, num_workers: of the config.
 
     Raises:
-      TypeError, ValueError: an option is out of its range, or what was made is no schedule, or negative somewhere.
+      TypeError, ValueError: an option is out of range, or the function returns no schedule or a negative rate.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
@@ -188,7 +185,9 @@ def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_worke
     """
     made = spec.make(learning_rate=learning_rate, num_updates=num_updates, num_workers=num_workers)
     if not callable(made):
-        raise TypeError(f"{spec.field}: {spec.name} must return a function of the update, got {_check.shown(made)}.")
+        raise TypeError(
+            f"{spec.field}: {spec.name} must return a function of the update, it returned {_check.shown(made)}."
+        )
     schedule = made if spec.accepts("learning_rate") else lambda t: learning_rate * made(t)
     if spec.imported and not _check.is_traced(learning_rate):
         _try(spec, schedule, num_updates)
@@ -196,7 +195,7 @@ def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_worke
 
 
 def _try(spec: Spec, schedule: Schedule, num_updates: int) -> None:
-    """Raises in a line what somebody's schedule would raise, or do, in the middle of a training."""
+    """Evaluates an imported schedule at all updates, to fail before the training begins."""
     try:
         rates = np.asarray(jax.vmap(schedule)(jnp.arange(num_updates)), float)
     except Exception as error:
@@ -209,21 +208,8 @@ def _try(spec: Spec, schedule: Schedule, num_updates: int) -> None:
         )
 
 
-def _after(name: str, warmup: int, num_updates: int) -> int:
-    """The updates that are left after the warm-up."""
-    if _check.integer(name, warmup, 0) >= num_updates:
-        raise ValueError(f"{name} must be less than num_updates={num_updates}, got {warmup}.")
+def _after(warmup: int, num_updates: int) -> int:
+    """The number of updates after the warm-up."""
+    if warmup >= num_updates:
+        raise ValueError(f"warmup must be less than num_updates={num_updates}, got {warmup}.")
     return num_updates - warmup
-
-
-def _warmed_up(schedule: Schedule, num_workers: int, warmup: int, warmup_from: float | None) -> Schedule:
-    """The schedule times what rises from a share to 1."""
-    _check.integer("warmup", warmup, 0)
-    share = 1 / num_workers if warmup_from is None else warmup_from
-    _check.number("warmup_from", share, low=0.0, high=1.0)
-    if warmup == 0:
-        if warmup_from != 0.0:
-            raise ValueError(f"warmup_from={warmup_from} needs warmup, which is 0.")
-        return schedule
-    rising = optax.linear_schedule(share, 1.0, warmup)
-    return lambda t: rising(t) * schedule(t)
