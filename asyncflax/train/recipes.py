@@ -197,6 +197,7 @@ def imagenet_eight_small(**fields: Any) -> TrainConfig:
     """
     recipe = TrainConfig(
         dataset="imagenet_eight",
+        model="SmallCnn",
         image_size=64,
         crop_area=(0.35, 1.0),
         flip=True,
