@@ -3,6 +3,28 @@
     gradient -> clip_norm -> weight decay -> bias_multiplier -> method(schedule of learning_rate, momentum) -> ema_decay
 
 Weight decay is the method's own unless it concerns some parameters only, or biases have a learning rate of their own.
+In all functions, `numbers` replaces hyperparameters of the `config` by name of a field ('momentum') or of an option of
+the method ('algorithm.strength'); they may be traced, so that `jax.vmap` runs a grid.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> from asyncflax.train import TrainConfig, method
+  >>> method.make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
+  asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0)
+  >>> float(method.learning_rates(TrainConfig(schedule="linear", num_updates=100, learning_rate=0.5))(50))
+  0.25
+  >>> method.of_gradients(TrainConfig()) is None, method.of_gradients(TrainConfig(clip_norm=1.0)) is None
+  (True, False)
+
+  >>> config = TrainConfig(algorithm="optax.sgd(momentum=0.5)", ema_decay=0.99)
+  >>> method.is_of_optax(config), method.explicit_momentum(config)
+  (True, 0.5)
+  >>> method.can_trace(config, "algorithm.momentum"), method.can_trace(config, "algorithm.nesterov")
+  (True, False)
+  >>> params = jnp.ones(2)
+  >>> state = method.make_algorithm(config).init(params)
+  >>> method.steered_momentum(state), method.averaged(state, params).shape
+  (None, (2,))
 """
 
 from __future__ import annotations
@@ -35,35 +57,19 @@ __all__ = [
 ]
 
 NUMBERS = (*GIVEN, "bias_multiplier", "clip_norm")  # fields that may be traced
-OPTION = "algorithm."  # what the name of a method's own number begins with
+OPTION = "algorithm."  # prefix of the name of a method's own hyperparameter
 
 
 def make_algorithm(config: TrainConfig, numbers: Mapping[str, Any] | None = None) -> AsyncAlgorithm:
-    """The method that a config names: one of the library, one of your own, or a transformation of Optax.
+    """Builds the method that a config names: one of the library, one of your own, or a transformation of Optax.
 
-    A factory of your own is given those of learning_rate, momentum, num_workers and weight_decay that it has as
+    A factory of your own receives those of learning_rate, momentum, num_workers and weight_decay that it has as
     parameters. If it returns a transformation of Optax, momentum and weight decay are its own options, and the config's
-    must be 0; it needs a parameter learning_rate, which gets the config's schedule (`optax.inject_hyperparams`), and
-    may have a parameter mask, which gets that of `config.decay_mask`.
-
-    Args:
-      config: what to make; see `TrainConfig.algorithm`.
-      numbers: by name of a field ('momentum') or of an option of the method ('algorithm.strength'), instead of the
-        config's; may be traced, so that `jax.vmap` makes a grid.
+    must be 0; its parameter learning_rate receives the config's schedule (`optax.inject_hyperparams`), and a parameter
+    mask that of `config.decay_mask`.
 
     Raises:
-      TypeError, ValueError: an option of the method is wrong, or it cannot be given what the config has.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.method import make_algorithm
-      >>> make_algorithm(TrainConfig(algorithm="asgd", learning_rate=0.5))
-      asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0)
-      >>> make_algorithm(TrainConfig(algorithm="optax.adamw(b1=0.8)", momentum=0.9))
-      Traceback (most recent call last):
-        ...
-      ValueError: config.momentum=0.9, but optax.adamw is a transformation of Optax; set it to 0, and give \
-optax.adamw options of its own.
+      TypeError, ValueError: an option of the method is invalid, or a field does not apply to it.
     """
     numbers = numbers or {}
     value = lambda name: numbers.get(name, getattr(config, name))
@@ -92,18 +98,11 @@ optax.adamw options of its own.
 
 
 def can_trace(config: TrainConfig, name: str) -> bool:
-    """Whether a number of the method may be traced: not if an optimizer branches on its value.
+    """Whether a hyperparameter may be traced: not if an optimizer branches on its value.
 
     Args:
       config: its fields have been checked.
-      name: of one of the numbers of `make_algorithm`.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.method import can_trace
-      >>> config = TrainConfig(algorithm="optax.adamw(b1=0.8)")
-      >>> can_trace(config, "algorithm.b1"), can_trace(config, "algorithm.nesterov")
-      (True, False)
+      name: a key of `numbers`.
     """
     if name in NUMBERS and not config.named.algorithm.imported:
         return True
@@ -116,21 +115,15 @@ def can_trace(config: TrainConfig, name: str) -> bool:
             return False
         return True
 
-    return works({name: jnp.float32(0)}) or not works({})  # what fails anyway is not for these parameters
+    return works({name: jnp.float32(0)}) or not works({})  # fails anyway: not for these parameters
 
 
 def one_event(algorithm: AsyncAlgorithm, params: Any) -> Any:
-    """The updates of a method's first event, to be traced: what it raises, it raises here.
+    """Computes the updates of a method's first event, to be traced, so that its errors are raised early.
 
     Args:
       algorithm: the method.
-      params: PyTree of arrays; the gradients are the same.
-
-    >>> import jax
-    >>> from asyncflax.algorithms import asgd
-    >>> from asyncflax.train.method import one_event
-    >>> one_event(asgd(0.5), jax.numpy.ones(2))
-    Array([-0.5, -0.5], dtype=float32)
+      params: PyTree of arrays, also used as gradients.
     """
     event = {"worker": jnp.int32(0), "staleness": jnp.int32(0), "read_params": params, "value": jnp.float32(0)}
     updates, state = algorithm.update(params, algorithm.init(params), params, **event)
@@ -141,17 +134,12 @@ def one_event(algorithm: AsyncAlgorithm, params: Any) -> Any:
 def of_gradients(
     config: TrainConfig, numbers: Mapping[str, Any] | None = None, *, decay_of_method: bool = False
 ) -> optax.GradientTransformationExtraArgs | None:
-    """What happens to gradients before the method is given them; None if nothing does.
+    """Transforms gradients before the method; None if nothing does.
 
     Args:
       config: clip_norm, weight_decay, decay_mask and bias_multiplier are used.
-      numbers: see `make_algorithm`.
-      decay_of_method: add weight decay that the method does itself, as its first step.
-
-    >>> from asyncflax.train.config import TrainConfig
-    >>> from asyncflax.train.method import of_gradients
-    >>> of_gradients(TrainConfig()) is None, of_gradients(TrainConfig(clip_norm=1.0)) is None
-    (True, False)
+      numbers: see the module.
+      decay_of_method: whether to add weight decay that the method does itself, as its first step.
     """
     numbers = numbers or {}
     value = lambda name: numbers.get(name, getattr(config, name))
@@ -168,20 +156,14 @@ def of_gradients(
 
 
 def learning_rates(config: TrainConfig, learning_rate: Any = None) -> Schedule:
-    """The learning rate by the updates of the server; that of synchronous SGD is one number in a round.
+    """The learning rate as a function of the server's updates; constant within each round of synchronous SGD.
 
     Args:
-      config: what is trained.
-      learning_rate: instead of the config's; may be traced.
+      config: of the training.
+      learning_rate: replaces the config's; may be traced.
 
     Raises:
-      TypeError, ValueError: an option of the schedule is wrong.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.method import learning_rates
-      >>> float(learning_rates(TrainConfig(schedule="linear", num_updates=100, learning_rate=0.5))(50))
-      0.25
+      TypeError, ValueError: an option of the schedule is invalid.
     """
     learning_rate = config.learning_rate if learning_rate is None else learning_rate
     run_length = {"num_updates": config.num_updates, "num_workers": config.num_workers}
@@ -190,17 +172,9 @@ def learning_rates(config: TrainConfig, learning_rate: Any = None) -> Schedule:
 
 
 def explicit_momentum(config: TrainConfig) -> float:
-    """mu_L of a training whose method does not change it: the config's, or an Optax optimizer's own; 0 for none.
+    """The explicit momentum mu_L of a method that keeps it constant; 0 for none.
 
-    Args:
-      config: of the training.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.method import explicit_momentum
-      >>> methods = "momentum_asgd", "optax.sgd(momentum=0.5)", "optax.adam"
-      >>> [explicit_momentum(TrainConfig(algorithm=method, momentum=0.3 * ("." not in method))) for method in methods]
-      [0.3, 0.5, 0.0]
+    It is the field of the config, or an option of an Optax optimizer.
     """
     if not is_of_optax(config):
         return config.momentum
@@ -209,19 +183,10 @@ def explicit_momentum(config: TrainConfig) -> float:
 
 
 def steered_momentum(algorithm_state: Any) -> jax.Array | None:
-    """float [], mu_L where it changes; the mean if there are several, None if there is none.
+    """Explicit momentum mu_L, float [], if it changes; the mean if there are several, None if there is none.
 
-    A method that chooses it has it as explicit_momentum in its state; `optax.inject_hyperparams` keeps a scheduled one.
-
-    Args:
-      algorithm_state: of the method.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp
-      >>> from asyncflax.train.method import steered_momentum
-      >>> algorithm = asyncflax.algorithms.closed_loop_momentum(0.1, momentum=0.9, num_workers=4)
-      >>> steered_momentum(algorithm.init(jnp.zeros(2)))
-      Array(0., dtype=float32)
+    Methods that choose it keep it as explicit_momentum in `algorithm_state`; `optax.inject_hyperparams` keeps a
+    scheduled one.
     """
     chosen = optax.tree.get_all_with_path(algorithm_state, "explicit_momentum")
     named = optax.tree.get_all_with_path(algorithm_state, "momentum")
@@ -235,15 +200,7 @@ def averaged(algorithm_state: Any, params: Any) -> Any:
 
     Args:
       algorithm_state: of a method of `make_algorithm`, with an `ema_decay` above 0.
-      params: of the server; their structure and dtypes count.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.method import averaged, make_algorithm
-      >>> params = jnp.ones(2)
-      >>> averaged(make_algorithm(TrainConfig(ema_decay=0.99)).init(params), params)
-      Array([1., 1.], dtype=float32)
+      params: the server's parameters, for structure and dtypes.
     """
     average = optax.tree.get(algorithm_state, "params_average")
     return jax.tree.map(lambda mean, w: mean.astype(w.dtype), average, params)
@@ -252,20 +209,14 @@ def averaged(algorithm_state: Any, params: Any) -> Any:
 def is_of_optax(config: TrainConfig) -> bool:
     """Whether the method is a transformation of Optax, or makes one.
 
-    Args:
-      config: its method, learning rate, momentum, weight decay and number of workers are used.
-
-    >>> from asyncflax.train.config import TrainConfig
-    >>> from asyncflax.train.method import is_of_optax
-    >>> is_of_optax(TrainConfig(algorithm="optax.sgd(momentum=0.9)")), is_of_optax(TrainConfig())
-    (True, False)
+    Such a method takes momentum and weight decay as options of its own.
     """
     given = {name: getattr(config, name) for name in (*GIVEN, "num_workers")}
     return config.named.algorithm.imported and not isinstance(config.named.algorithm.make(**given), AsyncAlgorithm)
 
 
 def _of_method(config: TrainConfig, learning_rate: Any) -> Any:
-    """The learning rate as the method is given it: a number, or a schedule of the method's own steps."""
+    """The learning rate as the method takes it: a number, or a schedule of the method's own steps."""
     spec, events = config.named.schedule, _events_of_a_step(config)
     if spec.name == "constant" and not spec.options:
         return learning_rate
@@ -278,13 +229,13 @@ def _events_of_a_step(config: TrainConfig) -> int:
 
 
 def _decays_outside(config: TrainConfig, numbers: Mapping[str, Any]) -> bool:
-    """Whether weight decay is a part of its own in front of the method."""
+    """Whether weight decay is a separate link in front of the method."""
     some = config.bias_multiplier != 1.0 or "bias_multiplier" in numbers or config.decay_mask != "all"
     return some and not (config.named.algorithm.imported and is_of_optax(config))
 
 
 def _check_fields(config: TrainConfig, spec: Spec, given: Mapping[str, Any]) -> None:
-    """Raises where the config has what the method has not, or the method what is a field of the config."""
+    """Raises if the config sets what the method lacks, or an option sets a field of the config."""
     for name in ("momentum", "weight_decay"):
         if getattr(config, name) and not spec.accepts(name):
             what = name.replace("_", " ")
@@ -294,19 +245,19 @@ def _check_fields(config: TrainConfig, spec: Spec, given: Mapping[str, Any]) -> 
 
 
 def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any, mask: Mapping[str, Any]) -> AsyncAlgorithm:
-    """A transformation of Optax as a method; the fields that it cannot be given must be as they are by default."""
+    """Wraps a transformation of Optax as a method; fields that do not apply to it must have their defaults."""
     for name, nothing in (("momentum", 0), ("weight_decay", 0), ("bias_multiplier", 1)):
         if getattr(config, name) != nothing:
             raise ValueError(
                 f"config.{name}={getattr(config, name)}, but {spec.name} is a transformation of Optax; set it to "
-                f"{nothing}, and give {spec.name} options of its own."
+                f"{nothing}, and give {spec.name} its own options."
             )
     if mask and not spec.accepts("mask"):
         raise ValueError(f"config.decay_mask={config.decay_mask!r}, but {spec.name} has no mask; set it to 'all'.")
     if not spec.accepts("learning_rate"):
         raise ValueError(
-            f"{spec.field}: {spec.name} has no learning_rate, which the config has. Name a function of your own that "
-            f"has one: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
+            f"{spec.field}: {spec.name} has no learning_rate, so it cannot follow config.schedule; name a "
+            f"function of your own that has one: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
         )
     make = lambda learning_rate: spec.make(learning_rate=learning_rate, num_workers=config.num_workers, **mask)
     return from_optax(optax.inject_hyperparams(make)(learning_rate=learning_rate))
@@ -318,5 +269,5 @@ def _is_bias(params: Any) -> Any:
 
 
 def _is_weight(params: Any) -> Any:
-    """Which leaves are neither biases nor of a normalization: those of two dimensions at least."""
+    """Which leaves are neither biases nor of a normalization: those with at least two dimensions."""
     return jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)
