@@ -256,8 +256,8 @@ def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any, mask: Mapping
         raise ValueError(f"config.decay_mask={config.decay_mask!r}, but {spec.name} has no mask; set it to 'all'.")
     if not spec.accepts("learning_rate"):
         raise ValueError(
-            f"{spec.field}: {spec.name} has no learning_rate, so it cannot follow config.schedule; name a "
-            f"function of your own that has one: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
+            f"{spec.field}: {spec.name} has no learning_rate, so it cannot follow config.schedule; name a function of "
+            f"your own: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
         )
     make = lambda learning_rate: spec.make(learning_rate=learning_rate, num_workers=config.num_workers, **mask)
     return from_optax(optax.inject_hyperparams(make)(learning_rate=learning_rate))

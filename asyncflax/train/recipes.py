@@ -1,8 +1,19 @@
 """Published trainings as configs, the bases of `configs/` and of grids.
 
-Each takes fields of `TrainConfig` in place of its own, as `resnet20(num_workers=8)`; by default there is one worker,
-which is synchronous. Momentum has the step size inside the velocity (the library's default), so that velocities need no
-correction where the learning rate drops, and weight decay is in the gradient, at the parameters that were read.
+Each takes `fields` of `TrainConfig` in place of its own; by default there is one worker, which is synchronous. Momentum
+has the step size inside the velocity (the library's default), so that velocities need no correction where the learning
+rate drops, and weight decay is in the gradient, at the parameters that were read.
+
+Example:
+  >>> from asyncflax.train import recipes
+  >>> config = recipes.cifar10_quick(num_workers=8, momentum=-0.09)
+  >>> config.model, config.momentum, config.weight_decay
+  ('Cifar10Quick', -0.09, 0.004)
+  >>> named = recipes.resnet20, recipes.wrn16_4, recipes.caffenet, recipes.imagenet_eight_small, recipes.resnet50
+  >>> [recipe().num_updates for recipe in named]
+  [62500, 78125, 50000, 600, 450360]
+  >>> recipes.resnet20(schedule=recipes.steps_schedule((0.7, 0.9), warmup=100)).schedule
+  'steps(at=(0.7, 0.9), factor=0.1, warmup=100, warmup_from=None)'
 """
 
 import dataclasses
@@ -18,11 +29,6 @@ def steps_schedule(at: tuple[float, ...], *, factor: float = 0.1, warmup: int = 
 
     Args:
       at, factor, warmup: see `schedules.steps`.
-
-    Example:
-      >>> from asyncflax.train.recipes import steps_schedule
-      >>> steps_schedule((0.7, 0.9), warmup=100)
-      'steps(at=(0.7, 0.9), factor=0.1, warmup=100, warmup_from=None)'
     """
     rise = f", warmup={warmup}, warmup_from=None" if warmup else ""
     return f"steps(at={at!r}, factor={factor!r}{rise})"
@@ -35,17 +41,8 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
     initialisation learning rates mean what they mean in Caffe. The batch is Caffe's; in the Allerton version of the
     paper it is 128.
 
-    Args:
-      fields: of `TrainConfig`.
-
     Source: Caffe, examples/cifar10/cifar10_quick_solver.prototxt, whose second stage is
       schedule='steps(at=0.8)'; the CIFAR experiments of Mitliagkas et al. 2016 (arXiv:1605.09774).
-
-    Example:
-      >>> from asyncflax.train.recipes import cifar10_quick
-      >>> config = cifar10_quick(num_workers=8, momentum=-0.09)
-      >>> config.model, config.momentum, config.weight_decay
-      ('Cifar10Quick', -0.09, 0.004)
     """
     recipe = TrainConfig(
         # Data and network.
@@ -79,17 +76,8 @@ def resnet20(**fields: Any) -> TrainConfig:
     Pixels are less the mean image and times 1/64, about one over their standard deviation; others subtract one mean
     and divide by one standard deviation per channel, a difference that BatchNorm largely undoes.
 
-    Args:
-      fields: of `TrainConfig`.
-
     Source: github.com/rafi-cohen/SMEGA2, the code of Cohen, Hakimi, Schuster 2022 (doi:10.1145/3545008.3545010);
       augmentation and weight decay of He et al. 2016 (arXiv:1512.03385), section 4.2.
-
-    Example:
-      >>> from asyncflax.train.recipes import resnet20
-      >>> config = resnet20(num_workers=16, algorithm="multi_asgd")
-      >>> config.model, config.num_updates * config.batch_size // 50_000, config.schedule
-      ('ResNet20', 160, 'steps(at=(0.5, 0.75), factor=0.1, warmup=1953, warmup_from=None)')
     """
     five_epochs = 5 * 50_000 // 128
     recipe = TrainConfig(
@@ -121,17 +109,8 @@ def wrn16_4(**fields: Any) -> TrainConfig:
     As `resnet20`, but with learning rate 0.1 times 0.2 after 60, 120 and 160 epochs, and weight decay 0.0005. The
     settings are second-hand, and it has not been run on CIFAR-100 itself.
 
-    Args:
-      fields: of `TrainConfig`.
-
     Source: Hakimi, Barkai, Gabel, Schuster 2019 (arXiv:1907.11612), second-hand; Zagoruyko and Komodakis 2016
       (arXiv:1605.07146), section 3.
-
-    Example:
-      >>> from asyncflax.train.recipes import wrn16_4
-      >>> config = wrn16_4(num_workers=8)
-      >>> config.dataset, config.model, config.num_updates, config.weight_decay
-      ('cifar100', 'WideResNet16x4', 78125, 0.0005)
     """
     recipe = resnet20(
         dataset="cifar100",
@@ -150,19 +129,10 @@ def caffenet(**fields: Any) -> TrainConfig:
     256x256; here the crops have that share of the area, and aspect ratios from 3/4 to 4/3. The batch is Caffe's and
     that of the Allerton version of Mitliagkas et al. 50,000 updates, ten epochs, are our choice.
 
-    Args:
-      fields: of `TrainConfig`.
-
     Source: the solver of github.com/HazyResearch/Omnivore (Hadjis et al. 2016, arXiv:1606.04487); Caffe,
       models/bvlc_reference_caffenet, whose own solver is learning_rate=0.01 with
       schedule='steps(at=(0.222, 0.444, 0.667, 0.889))' and num_updates=450_000; the ImageNet experiments of Mitliagkas
       et al. 2016 (arXiv:1605.09774).
-
-    Example:
-      >>> from asyncflax.train.recipes import caffenet
-      >>> config = caffenet(num_workers=8, classes=tuple(range(8)))
-      >>> config.model, config.learning_rate, config.momentum, config.image_size
-      ('CaffeNet', 0.001, 0.9, 227)
     """
     recipe = cifar10_quick(
         dataset="imagenet2012",
@@ -186,14 +156,6 @@ def imagenet_eight_small(**fields: Any) -> TrainConfig:
     """SmallCnn on 64x64 crops of the sample of ImageNet, small enough for two cores.
 
     Random crops of 35 to 100 % of the area, and flips; batch 64, learning rate 0.02.
-
-    Args:
-      fields: of `TrainConfig`.
-
-    Example:
-      >>> from asyncflax.train.recipes import imagenet_eight_small
-      >>> imagenet_eight_small(num_workers=8).image_size
-      64
     """
     recipe = TrainConfig(
         dataset="imagenet_eight",
@@ -218,17 +180,8 @@ def resnet50(**fields: Any) -> TrainConfig:
     As `resnet20`, but with drops of the learning rate after 30, 60 and 80 epochs, and random crops of 8 to 100 % of
     the area.
 
-    Args:
-      fields: of `TrainConfig`.
-
     Source: Hakimi, Barkai, Gabel, Schuster 2019 (arXiv:1907.11612), whose settings on ImageNet are known second-hand;
       the crops of Szegedy et al. 2015 (arXiv:1409.4842).
-
-    Example:
-      >>> from asyncflax.train.recipes import resnet50
-      >>> config = resnet50(num_workers=16, algorithm="dana_slim")
-      >>> config.model, config.num_updates, config.precision
-      ('ResNet50', 450360, 'bfloat16')
     """
     epoch = 1_281_167 // 256
     recipe = resnet20(

@@ -1,17 +1,29 @@
 """Learning-rate schedules for `config.schedule`.
 
-Each function here scales a learning rate and returns an `optax.Schedule` of the server's updates, so that sweeps can
-vary `learning_rate` as a number. Under `ssgd`, whose steps take a round of workers, updates are still gradients. All of
-them take
-
-    num_workers    M
-    warmup         updates over which the learning rate first rises linearly to its value; 0 (default) for none
-    warmup_from    the share of the learning rate where the rise begins, by default 0; None for 1 / num_workers
-
-and raise a `ValueError` if a value is out of range. Dotted names are schedules of Optax or your own; one without a
-parameter `learning_rate` returns multipliers of it, so its peak is 1:
+Each function here takes a `learning_rate`, a number that sweeps may trace, and returns an `optax.Schedule` of the
+server's updates; under `ssgd`, whose steps take a round of workers, updates are still gradients. All have a linear
+warm-up: `warmup` is its number of updates (default 0), which must be less than `num_updates`, and `warmup_from` the
+share of the learning rate where it begins (default 0; None for 1 / `num_workers`). They raise a ValueError if a value
+is out of range. Dotted names are schedules of Optax or your own; one without a parameter learning_rate returns
+multipliers of it, so its peak is 1:
 
     --config.schedule='optax.warmup_cosine_decay_schedule(init_value=0, peak_value=1, warmup_steps=9, decay_steps=90)'
+
+Example:
+  >>> from asyncflax.train import TrainConfig, schedules
+  >>> run = {"num_updates": 1000, "num_workers": 4}
+  >>> rates = lambda schedule: [round(float(schedule(t)), 3) for t in (50, 500, 750, 1000)]
+  >>> rates(schedules.constant(0.5, num_workers=4, warmup=100))
+  [0.25, 0.5, 0.5, 0.5]
+  >>> rates(schedules.cosine(0.5, **run))
+  [0.497, 0.25, 0.073, 0.0]
+  >>> rates(schedules.linear(0.5, begin=0.5, **run))
+  [0.5, 0.5, 0.25, 0.0]
+  >>> rates(schedules.steps(0.5, at=(0.5, 0.75), factor=0.1, **run))
+  [0.5, 0.05, 0.005, 0.005]
+  >>> text = "optax.linear_schedule(init_value=1, end_value=0, transition_steps=1000)"
+  >>> rates(schedules.make_schedule(TrainConfig(schedule=text).named.schedule, 0.5, **run))
+  [0.475, 0.25, 0.125, 0.0]
 """
 
 from __future__ import annotations
@@ -35,7 +47,7 @@ __all__ = ["Schedule", "constant", "cosine", "linear", "make_schedule", "steps"]
 class Schedule(Protocol):
     """A function of the server's updates, as `optax.Schedule`.
 
-    Example: see `cosine`.
+    Example: see the module.
     """
 
     def __call__(self, update: Any, /) -> Any:
@@ -44,7 +56,7 @@ class Schedule(Protocol):
 
 
 def _with_warmup(make: Callable[..., Schedule]) -> Callable[..., Schedule]:
-    """Adds the warm-up of the module's docstring to a schedule, with its keywords."""
+    """Adds the warm-up to a schedule, with its keywords."""
 
     def warmed(
         learning_rate: Any, *, num_workers: int, warmup: int = 0, warmup_from: float | None = 0.0, **options: Any
@@ -73,15 +85,7 @@ def _with_warmup(make: Callable[..., Schedule]) -> Callable[..., Schedule]:
 def constant(learning_rate: Any) -> Schedule:
     """The learning rate, after the warm-up.
 
-    Args:
-      learning_rate: alpha >= 0; may be traced.
-      num_workers, warmup, warmup_from: see the module.
-
-    Example:
-      >>> from asyncflax.train import schedules
-      >>> schedule = schedules.constant(0.5, num_workers=4, warmup=100)
-      >>> float(schedule(50)), float(schedule(1000))
-      (0.25, 0.5)
+    With the default warm-up of 0 updates it never changes.
     """
     return optax.constant_schedule(learning_rate)
 
@@ -93,18 +97,9 @@ def cosine(learning_rate: Any, *, num_updates: int, end: float = 0.0, warmup: in
     .. math:: \alpha_t = \alpha \left( e + (1 - e) \tfrac12 (1 + \cos \pi \tfrac{t - t_0}{T - t_0}) \right)
 
     Args:
-      learning_rate: alpha >= 0; may be traced.
-      num_updates: T, more than `warmup`.
       end: e, the share of the learning rate at the end, in [0, 1].
-      num_workers, warmup_from: see the module.
 
     Source: Loshchilov and Hutter 2017 (arXiv:1608.03983), eq. 5, without restarts.
-
-    Example:
-      >>> from asyncflax.train import schedules
-      >>> schedule = schedules.cosine(0.5, num_updates=1100, num_workers=4, warmup=100)
-      >>> [round(float(schedule(t)), 3) for t in (50, 100, 600, 1100)]
-      [0.25, 0.5, 0.25, 0.0]
     """
     _check.number("end", end, low=0.0, high=1.0)
     falling = optax.cosine_decay_schedule(learning_rate, _after(warmup, num_updates), alpha=end)
@@ -116,17 +111,8 @@ def linear(learning_rate: Any, *, num_updates: int, begin: float = 0.0, end: flo
     """A straight line down to the last update; with `begin` it stays constant before (warm-up, stable, decay).
 
     Args:
-      learning_rate: alpha >= 0; may be traced.
-      num_updates: T, more than `warmup`.
       begin: the share of the updates after which it falls, in [0, 1); not before the end of the warm-up.
       end: the share of the learning rate at the end, in [0, 1].
-      num_workers, warmup_from: see the module.
-
-    Example:
-      >>> from asyncflax.train import schedules
-      >>> schedule = schedules.linear(0.5, num_updates=1000, num_workers=4, begin=0.8)
-      >>> [round(float(schedule(t)), 3) for t in (0, 800, 900, 1000)]
-      [0.5, 0.5, 0.25, 0.0]
     """
     _check.number("begin", begin, low=0.0, high=1.0, exclusive_high=True)
     _check.number("end", end, low=0.0, high=1.0)
@@ -143,17 +129,8 @@ def steps(
     """Multiplies the learning rate by a factor at some shares of the training.
 
     Args:
-      learning_rate: alpha >= 0; may be traced.
-      num_updates: T.
       at: shares of the updates, increasing; (0.5, 0.75) is after 80 and 120 of 160 epochs.
       factor: the multiplier, >= 0.
-      num_workers, warmup, warmup_from: see the module.
-
-    Example:
-      >>> from asyncflax.train import schedules
-      >>> schedule = schedules.steps(0.5, num_updates=1000, num_workers=4, at=(0.5, 0.75), factor=0.1)
-      >>> [round(float(schedule(t)), 4) for t in (0, 500, 750)]
-      [0.5, 0.05, 0.005]
     """
     at = at if isinstance(at, tuple | list) else (at,)
     _check.number("at", at, low=0.0, high=1.0)
@@ -169,19 +146,9 @@ def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_worke
 
     Args:
       spec: `config.schedule`.
-      learning_rate: of the config; may be traced.
-      num_updates, num_workers: of the config.
 
     Raises:
       TypeError, ValueError: an option is out of range, or the function returns no schedule or a negative rate.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.schedules import make_schedule
-      >>> text = "optax.linear_schedule(init_value=1, end_value=0, transition_steps=10)"
-      >>> spec = TrainConfig(schedule=text).named.schedule
-      >>> float(make_schedule(spec, 0.5, num_updates=10, num_workers=1)(5))
-      0.25
     """
     made = spec.make(learning_rate=learning_rate, num_updates=num_updates, num_workers=num_workers)
     if not callable(made):
