@@ -6,22 +6,17 @@
     checkpoints/500/extra.npz       arrays of the run outside its state, if any
     checkpoints/500/SHA256SUMS      of all files (`sha256sum -c SHA256SUMS`); Orbax does not checksum array data
 
-A checkpoint is written under a temporary name and renamed once it is on disk, so it is never partial. Corruption is
-detected by checksum: the bad checkpoint is renamed and the previous one is loaded.
-
 In `state/` dict keys escape a dot as '%2E', a slash as '%2F' and a percent sign as '%25', since Orbax joins nested keys
 into one name; a typed PRNG key is stored as its key data, and arrays without elements are omitted.
 
 With several processes, each reads and writes its shards in a folder shared by all; the primary does the rest. A run may
-resume with other processes and on another mesh. Needs orbax-checkpoint (the extra `train`).
+resume with other processes and on another mesh.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import operator
 import os
 import pathlib
 import shutil
@@ -78,13 +73,15 @@ class Checkpoints:
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, tempfile
-      >>> from asyncflax.train.checkpoint import Checkpoints
+      >>> from asyncflax.train.checkpoint import Checkpoints, load_model
       >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
       >>> state = asyncflax.init_run(asyncflax.algorithms.momentum_asgd(0.1), jnp.ones(2), plan)
       >>> checkpoints = Checkpoints(tempfile.mkdtemp())
       >>> checkpoints.save(0, state, config={"seed": 0}, metrics={"test_accuracy": 0.1})
       >>> checkpoints.latest(like=state).metrics
       {'test_accuracy': 0.1}
+      >>> load_model(checkpoints.folder / "0", params=jnp.zeros(2))[0].tolist()
+      [1.0, 1.0]
     """
 
     def __init__(
@@ -118,7 +115,7 @@ class Checkpoints:
         extra: Mapping[str, np.ndarray] | None = None,
         rows: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """Writes a checkpoint to disk, then removes the ones that are not kept.
+        """Writes a checkpoint under a temporary name, renames it, then removes the ones that are not kept.
 
         Args:
           update: the number of server updates, at least 0.
@@ -132,6 +129,7 @@ class Checkpoints:
           TypeError, ValueError: an argument is invalid; nothing is written.
           FileExistsError: this update already has a checkpoint.
         """
+        from orbax.checkpoint import tree
         from orbax.checkpoint import v1 as orbax
 
         update, leaves = _check.integer("update", update, 0), _leaves(_on_devices(state))
@@ -152,7 +150,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         sync(f"{update} begun")
-        orbax.save(os.fspath(partial / "state"), _nested({name: _data(x) for name, x in leaves.items() if x.size}))
+        arrays = {name: _data(x) for name, x in leaves.items() if x.size}
+        orbax.save(os.fspath(partial / "state"), tree.from_flat_dict(arrays, sep="/"))
         if is_primary():
             self._finish(partial, final, info, text, extra)
         sync(f"{update} saved")
@@ -168,9 +167,7 @@ class Checkpoints:
         info["files"] = [path.relative_to(partial).as_posix() for path in _files(partial)]
         (partial / _INFO).write_text(json.dumps(info, indent=1) + "\n")
         (partial / _SUMS).write_text(_sums(partial))
-        for path in (*_files(partial), partial / _SUMS):
-            to_disk(path)
-        for path in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+        for path in (*partial.rglob("*"), partial):
             to_disk(path)
         os.rename(partial, final)
         to_disk(self.folder)
@@ -221,8 +218,7 @@ class Checkpoints:
         like = like(info["update"], info["config"]) if callable(like) else like
         leaves = _leaves(_on_devices(like))
         _refuse_other(path, "run", info["arrays"], _described(leaves))
-        arrays = _restored(path, leaves, {})
-        state = jax.tree.unflatten(jax.tree.structure(like), arrays.values())
+        state = jax.tree.unflatten(jax.tree.structure(like), _restored(path, leaves, {}))
         extra = {}
         if (path / _EXTRA).exists():
             with np.load(path / _EXTRA, allow_pickle=False) as file:
@@ -269,17 +265,6 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
     Raises:
       FileNotFoundError: the checkpoint does not exist.
       ValueError: it is corrupted, or belongs to another model.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp, tempfile
-      >>> from asyncflax.train.checkpoint import Checkpoints, load_model
-      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=10))
-      >>> begin = {"params": jnp.ones(2), "model_state": {"mean": jnp.zeros(2)}}
-      >>> state = asyncflax.init_run(asyncflax.algorithms.asgd(0.1), plan=plan, **begin)
-      >>> checkpoints = Checkpoints(tempfile.mkdtemp())
-      >>> checkpoints.save(0, state, config={})
-      >>> load_model(checkpoints.folder / "0", **begin)
-      (Array([1., 1.], dtype=float32), {'mean': Array([0., 0.], dtype=float32)})
     """
     folder = pathlib.Path(path).absolute()
     if not (folder / "state").is_dir():
@@ -287,46 +272,29 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
     fault = _fault(folder)
     if fault is not None:
         raise ValueError(f"checkpoint {path} is corrupted ({fault}).")
-    saved = _info(folder)["arrays"]
     asked = {"params": params} if model_state is None else {"params": params, "model_state": model_state}
-    leaves = {}
-    for part, tree in asked.items():
-        leaves |= (mine := _leaves(tree, part))
-        there = {name: what for name, what in saved.items() if name.split("/")[0] == part}
-        _refuse_other(folder, "model", there, _described(mine))
+    leaves = _leaves(asked)
+    saved = _info(folder)["arrays"]
+    _refuse_other(
+        folder, "model", {n: what for n, what in saved.items() if n.split("/")[0] in asked}, _described(leaves)
+    )
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    arrays = iter(_restored(folder, leaves, saved, here).values())
-    found = {
-        part: jax.tree.unflatten(jax.tree.structure(tree), [next(arrays) for _ in jax.tree.leaves(tree)])
-        for part, tree in asked.items()
-    }
+    found = jax.tree.unflatten(jax.tree.structure(asked), _restored(folder, leaves, saved, here))
     return found["params"], found.get("model_state")
 
 
-def _leaves(tree: Any, root: str = "") -> dict[str, Any]:
+def _leaves(tree: Any) -> dict[str, Any]:
     """The leaves by name, 'params/net/bias', in the order of the tree."""
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    names = ["/".join([*([root] if root else []), *(_name(key) for key in path)]) for path, _ in paths]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two arrays of the state have the name {twice!r}; give the nodes of the tree distinct keys.")
-    return dict(zip(names, (leaf for _, leaf in paths), strict=True))
-
-
-def _name(key: Any) -> str:
-    return jax.tree_util.keystr((key,), simple=True).translate({ord(c): f"%{ord(c):02X}" for c in "%./"})
-
-
-def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts, as Orbax saves them, from leaves by name."""
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *folders, last = name.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree
+    escape = {ord(c): f"%{ord(c):02X}" for c in "%./"}
+    leaves: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = "/".join(jax.tree_util.keystr((key,), simple=True).translate(escape) for key in path)
+        if name in leaves:
+            raise ValueError(
+                f"two arrays of the state have the name {name!r}; give the nodes of the tree distinct keys."
+            )
+        leaves[name] = leaf
+    return leaves
 
 
 def _described(leaves: Mapping[str, Any]) -> dict[str, str]:
@@ -364,24 +332,22 @@ def _data(leaf: Any) -> Any:
 
 def _restored(
     folder: pathlib.Path, leaves: Mapping[str, Any], saved: Mapping[str, str], sharding: Any = None
-) -> dict[str, jax.Array]:
+) -> list[jax.Array]:
     """The arrays of a checkpoint named in `leaves`, with the shardings of those, or with one sharding for all."""
+    from orbax.checkpoint import tree
     from orbax.checkpoint import v1 as orbax
 
-    data = {name: _data(leaf) for name, leaf in leaves.items() if leaf.size}
-    wanted: dict[str, Any] = {
-        name: orbax.PLACEHOLDER for name, what in saved.items() if 0 not in json.loads(what[what.index("[") :])
-    }
+    has_elements = lambda described: 0 not in json.loads(described[described.index("[") :])
+    wanted: dict[str, Any] = {name: orbax.PLACEHOLDER for name, described in saved.items() if has_elements(described)}
+    data = {name: _data(leaf) for name, leaf in leaves.items()}
     for name, x in data.items():
-        wanted[name] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding)
-    found: Any = orbax.load(os.fspath(folder / "state"), _nested(wanted))
-    arrays = {}
+        if x.size:
+            wanted[name] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding)
+    found = tree.to_flat_dict(orbax.load(os.fspath(folder / "state"), tree.from_flat_dict(wanted, sep="/")), sep="/")
+    arrays = []
     for name, leaf in leaves.items():
-        if not leaf.size:
-            arrays[name] = jnp.zeros(leaf.shape, leaf.dtype)
-            continue
-        array = functools.reduce(operator.getitem, name.split("/"), found)
-        arrays[name] = jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+        array = found[name] if leaf.size else jnp.zeros_like(data[name])
+        arrays.append(jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array)
     return arrays
 
 

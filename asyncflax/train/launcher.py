@@ -2,14 +2,31 @@
 
     --config=digits --config.num_workers=8 --workdir=runs/digits
 
-Needs absl-py and ml-collections (the extra `train`).
+Example:
+  >>> from asyncflax.train import TrainConfig, launcher
+  >>> def run():  # a command of one's own
+  ...     config = launcher.config_flag(TrainConfig)
+  ...     launcher.process_flags()
+  ...     def main():
+  ...         launcher.use_cache("programs")
+  ...         print(config.value, launcher.command(workdir="again"))
+  ...     launcher.launch(main, TrainConfig)
+  >>> (launcher.config_folder() / "digits.py").is_file()
+  True
+  >>> launcher.numbers("num_workers", ["1", "8"], int), launcher.service_time("gamma(cv=0.5)")
+  ([1, 8], gamma(cv=0.5, mean=1.0))
+  >>> launcher.refuse_folder("workdir", "/dev/null/runs")
+  Traceback (most recent call last):
+    ...
+  asyncflax.errors.RunError: --workdir='/dev/null/runs' is not writable (Not a directory: /dev/null); \
+take another folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 import pathlib
 import re
@@ -20,7 +37,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -57,27 +74,25 @@ class _AsItIs(flags.ArgumentParser):
 
 
 config_flags.register_flag_parser_for_type(Items, _AsItIs())  # pyright: ignore[reportArgumentType]
+_CONFIG = ("--config", "-config")
 _FOLDERS = ("TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME")  # variables that locate data and caches
 _EXAMPLES: dict[type, str] = {}  # an example config for each kind, for error messages
 
 
 def config_folder() -> pathlib.Path:
-    """The folder of the configs that --config takes by name: in the package, or in the installed checkout.
+    """The folder of the configs that --config takes by name.
 
-    Example:
-      >>> from asyncflax.train import launcher
-      >>> (launcher.config_folder() / "digits.py").is_file()
-      True
+    It is in the package, or in the checkout from which the package was installed.
     """
     package = pathlib.Path(__file__).parents[1]
     return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
 
 
-def _located(argument: str) -> str:
-    """Replaces the name in --config=figure3:digits by its path; returns any other argument unchanged."""
-    flag, _, value = argument.partition("=")
+def _located(before: str, argument: str) -> str:
+    """Replaces a config's name, as in --config=figure3:digits, by its path; returns any other argument unchanged."""
+    flag, equals, value = (before, "", argument) if before in _CONFIG else argument.partition("=")
     name, colon, variant = value.partition(":")
-    if flag not in ("--config", "-config") or not name or name.endswith(".py") or "/" in name or os.sep in name:
+    if flag not in _CONFIG or not name or name.endswith(".py") or "/" in name or os.sep in name:
         return argument
     path = config_folder() / f"{name}.py"
     if not path.is_file():
@@ -86,7 +101,7 @@ def _located(argument: str) -> str:
             f"unknown config {name!r}{_check.nearest(name, names)} "
             "'asyncflax list configs' lists all (a path ends in .py)"
         )
-    return f"{flag}={path}{colon}{variant}"
+    return f"{flag if equals else ''}{equals}{path}{colon}{variant}"
 
 
 def config_flag(kind: type, example: str = "digits") -> flags.FlagHolder[Any]:
@@ -95,17 +110,15 @@ def config_flag(kind: type, example: str = "digits") -> flags.FlagHolder[Any]:
     Args:
       kind: the dataclass.
       example: the name of a config of this kind.
-
-    Example: see `asyncflax.commands.train`.
     """
     _EXAMPLES[kind] = example
     return config_flags.DEFINE_config_file("config", help_string=f"a file {_wanted(kind)}")
 
 
 def process_flags() -> None:
-    """Defines the flags with which `launch` connects several processes; see `distributed.start`.
+    """Defines the flags with which `launch` connects several processes.
 
-    Example: see `asyncflax.commands.train`.
+    They are the arguments of `distributed.start`.
     """
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; by default $JAX_COORDINATOR_ADDRESS")
     flags.DEFINE_integer("num_processes", None, "number of processes; by default $JAX_NUM_PROCESSES, or the cluster's")
@@ -121,8 +134,6 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
         standard output with 141.
       kind: the dataclass of the config; None for a program without --config.
       needs_device: whether to fail before `main` if JAX finds no device.
-
-    Example: see `asyncflax.commands.train`.
     """
 
     def run(arguments: list[str]) -> None:
@@ -132,7 +143,8 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
         if "coordinator" in flags.FLAGS:
             _start_processes()
         if len(arguments) > 1:
-            _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --{_an_example(kind)}")
+            example = "config.num_workers=8" if kind else "help"
+            _stop(f"unknown argument {arguments[1]!r}; flags begin with --, as in --{example}")
         if kind and not isinstance(flags.FLAGS.config, kind):
             flag = flags.FLAGS["config"]
             what = f"cannot load --config={config_flags.get_config_filename(flag)}" if flag.present else "no --config"
@@ -155,10 +167,7 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
             if any(argument in ("--help", "-help", "-h", "--helpfull", "--helpshort") for argument in arguments[1:]):
                 print(describe(sys.modules[main.__module__], kind))
                 sys.exit(0)
-            two_words = [f"{a}={b}" if a in ("--config", "-config") else "" for a, b in itertools.pairwise(arguments)]
-            for i in reversed([i for i, both in enumerate(two_words) if both]):
-                arguments = [*arguments[:i], two_words[i], *arguments[i + 2 :]]
-            return flags.FLAGS([arguments[0], *map(_located, arguments[1:])])
+            return flags.FLAGS([arguments[0], *map(_located, arguments, arguments[1:])])
         except (flags.Error, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             return _stop(_about_flags(error, kind) if kind else str(error.args[0] if error.args else error))
         except Exception as error:  # raised by the code of a config
@@ -169,12 +178,19 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         hint = "; the same command resumes from what is saved" if kind else ""
         signal.signal(signal.SIGINT, functools.partial(_interrupted, f"error: stopped{hint}\n".encode()))
+    with _pipe():
+        app.run(run, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[None]:
+    """Exits with status 141 if the reader of standard output has closed it, as after `| head`."""
     try:
         try:
-            app.run(run, flags_parser=parse)
+            yield
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # such as after `| head`
+    except BrokenPipeError:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         sys.exit(141)  # 128 + SIGPIPE, as in shells
@@ -196,11 +212,8 @@ def plain(main: Callable[[list[str]], Any], arguments: list[str], doc: str | Non
         print(doc)
         sys.exit(0)
     try:
-        main(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        with _pipe():
+            main(arguments)
     except ValueError as error:
         _stop(str(error))
 
@@ -211,8 +224,6 @@ def command(*, workdir: str, **fields: Any) -> str:
     Args:
       workdir: the folder.
       fields: of the config; None omits a field.
-
-    Example: see `asyncflax.commands.train`.
     """
     config = flags.FLAGS["config"]
     overrides = {**config_flags.get_override_values(config), **fields}
@@ -239,11 +250,6 @@ def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) 
 
     Raises:
       ValueError: a value is not a number.
-
-    Example:
-      >>> from asyncflax.train import launcher
-      >>> launcher.numbers("num_workers", ["1", "8"], int)
-      [1, 8]
     """
     if texts is None:
         return None
@@ -261,11 +267,6 @@ def service_time(text: str | None) -> queues.ServiceTime | None:
 
     Raises:
       TypeError, ValueError: the service time or an option is unknown.
-
-    Example:
-      >>> from asyncflax.train import launcher
-      >>> launcher.service_time("gamma(cv=0.5)")
-      gamma(cv=0.5, mean=1.0)
     """
     return None if text is None else read("--service_time", text, makers(queues, queues.ServiceTime)).make()
 
@@ -279,14 +280,6 @@ def refuse_folder(flag: str, folder: str | os.PathLike[str]) -> None:
 
     Raises:
       RunError: it is a file or not writable.
-
-    Example:
-      >>> from asyncflax.train import launcher
-      >>> launcher.refuse_folder("workdir", "/dev/null/runs")
-      Traceback (most recent call last):
-        ...
-      asyncflax.errors.RunError: --workdir='/dev/null/runs' is not writable (Not a directory: /dev/null); \
-take another folder.
     """
     path, named = pathlib.Path(folder).absolute(), f"--{flag}={os.fspath(folder)!r}"
     if path.exists() and not path.is_dir():
@@ -310,8 +303,6 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
 
     Raises:
       RunError: it is a file or not writable.
-
-    Example: see `asyncflax.commands.train`.
     """
     if not folder:
         return
@@ -396,10 +387,6 @@ def _about(error: Exception) -> str | None:
     return None
 
 
-def _an_example(kind: type | None) -> str:
-    return "config.num_workers=8" if kind else "help"
-
-
 def _wanted(kind: type) -> str:
     return f"whose get_config() returns a {kind.__name__}, such as {_EXAMPLES.get(kind, 'digits')}"
 
@@ -410,7 +397,7 @@ def _about_flags(error: Exception, kind: type) -> str:
     unknown = re.search(r"Field (\w+) not found on dataclass|Attribute <class .*>\.(\w+) does not exist", message)
     if unknown:
         name = unknown[1] or unknown[2]
-        names = [name for one in _with_nested(kind) for name in (field.name for field in dataclasses.fields(one))]
+        names = [field.name for one in (kind, *_nested(kind).values()) for field in dataclasses.fields(one)]
         return f"config has no field {name!r}{_check.nearest(name, names)}"
     if isinstance(error, flags.Error) and "Traceback" not in message:
         return message
@@ -422,19 +409,15 @@ def _of_flags(message: str, kind: type | None) -> str:
     """The message with nested fields named as their flags: config.train.momentum."""
     if kind is None:
         return message
-    prefix = {}
-    for nested in dataclasses.fields(kind):
-        if isinstance(nested.type, type) and dataclasses.is_dataclass(nested.type):
-            prefix |= {field.name: f"config.{nested.name}." for field in dataclasses.fields(nested.type)}
-    own = {field.name for field in dataclasses.fields(kind)}
-    full = lambda found: found[0] if found[1] in own else prefix.get(found[1], "config.") + found[1]
-    return re.sub(r"\bconfig\.(\w+)", full, message)
+    prefix = {f.name: f"config.{name}." for name, one in _nested(kind).items() for f in dataclasses.fields(one)}
+    prefix |= {field.name: "config." for field in dataclasses.fields(kind)}
+    return re.sub(r"\bconfig\.(\w+)", lambda found: prefix.get(found[1], "config.") + found[1], message)
 
 
-def _with_nested(kind: type) -> list[type]:
-    """The dataclass and the dataclasses nested in it."""
-    nested = [field.type for field in dataclasses.fields(kind)]
-    return [kind, *(one for one in nested if isinstance(one, type) and dataclasses.is_dataclass(one))]
+def _nested(kind: type) -> dict[str, type]:
+    """The dataclasses nested in a dataclass, by field."""
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    return {name: one for name, one in types.items() if isinstance(one, type) and dataclasses.is_dataclass(one)}
 
 
 def _stop(message: str, status: int = 1) -> Any:
