@@ -377,7 +377,7 @@ def test_a_training_that_diverges_names_the_update_and_keeps_the_last_good_check
     found = re.search(r"error: the (loss of|parameters \S+ are not finite after|test loss .* after) update (\d+)", err)
     assert found and "has diverged (learning rate 10000, explicit momentum 0.3, 8 workers)" in err
     last = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
-    assert f"The last good checkpoint, of update {last}, stays" in err and last < int(found[2])
+    assert f"The last good checkpoint, of update {last}, is kept" in err and last < int(found[2])
     from orbax.checkpoint import v1 as orbax
 
     with pytest.warns(UserWarning, match="Sharding info"):
@@ -430,7 +430,7 @@ def test_a_corrupted_checkpoint_is_reported_and_the_one_before_is_taken(tmp_path
     data.write_bytes(content)
     status, out, err = launch(*flags)
     assert status == 0, err
-    assert "checkpoints/40 is corrupted (" in out and "it is now 40.corrupted" in out and "goes on at update 20" in out
+    assert "checkpoints/40 is corrupted (" in out and "it is now 40.corrupted" in out and "resumes at update 20" in out
     assert rows(tmp_path / "run")[-1]["test_loss"] == rows(tmp_path / "twin")[-1]["test_loss"]
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         if path.name.isdecimal():

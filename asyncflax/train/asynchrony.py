@@ -1,7 +1,24 @@
-"""Sources of asynchrony: what `config.asynchrony` names.
+"""Sources of asynchrony for `config.asynchrony`.
 
-Each function here makes the trace of a run, of num_workers workers until the server has made num_updates updates. One
-of your own, named with a dot, does the same: its trace, and the distribution of its staleness in theory or None.
+Each function here returns the trace of `num_workers` workers until the server has made `num_updates` updates, with
+draws from `seed`. A dotted name is a function of your own that does the same.
+
+Example:
+  >>> import asyncflax, tempfile
+  >>> from asyncflax.train import asynchrony
+  >>> asynchrony.queue(num_workers=4, num_updates=100, seed=0).law
+  geometric(3)
+  >>> asynchrony.barrier(num_workers=2, num_updates=6, seed=0).trace.staleness
+  array([0, 1, 0, 1, 0, 1], dtype=int32)
+  >>> distribution = asyncflax.staleness.constant(2)
+  >>> asynchrony.law(num_workers=1, num_updates=4, seed=0, distribution=distribution).trace.staleness
+  array([0, 1, 2, 2], dtype=int32)
+  >>> path = f"{tempfile.mkdtemp()}/trace.npz"
+  >>> asyncflax.staleness.constant(1).trace(num_updates=9).save(path)
+  >>> asynchrony.recorded(num_workers=1, num_updates=3, path=path).trace.staleness
+  array([0, 1, 1], dtype=int32)
+  >>> asynchrony.inputs(asyncflax.train.TrainConfig().named.asynchrony)
+  {}
 """
 
 from __future__ import annotations
@@ -18,15 +35,15 @@ from asyncflax.train.options import Spec
 
 __all__ = ["Asynchrony", "barrier", "inputs", "law", "queue", "recorded"]
 
+_EXPONENTIAL = queues.exponential()
+
 
 class Asynchrony(NamedTuple):
     """A trace and the theoretical distribution of its staleness.
 
     Attributes:
-      trace: who delivers when, and which version it had read.
+      trace: which worker delivers when, and which version it had read.
       law: theoretical distribution of its staleness, or None if unknown.
-
-    Example: see `queue`.
     """
 
     trace: Trace
@@ -38,26 +55,16 @@ def queue(
     num_workers: int,
     num_updates: int,
     seed: int,
-    service_time: ServiceTime | None = None,
+    service_time: ServiceTime = _EXPONENTIAL,
     max_staleness: int | None = None,
     policy: str | None = None,
 ) -> Asynchrony:
     """Asynchronous workers: `queues.simulate`.
 
     Args:
-      num_workers: M.
-      num_updates: T.
-      seed: of the service times.
       service_time: distribution of the time of a gradient, exponential() by default.
-      max_staleness: see `queues.simulate`.
-      policy: see `queues.simulate`.
-
-    Example:
-      >>> from asyncflax.train.asynchrony import queue
-      >>> queue(num_workers=4, num_updates=100, seed=0).law
-      geometric(3)
+      max_staleness, policy: see `queues.simulate`.
     """
-    service_time = queues.exponential() if service_time is None else service_time
     trace = queues.simulate(
         num_workers=num_workers,
         num_updates=num_updates,
@@ -69,21 +76,12 @@ def queue(
     return Asynchrony(trace, service_time.staleness(num_workers) if max_staleness is None else None)
 
 
-def barrier(*, num_workers: int, num_updates: int, seed: int, service_time: ServiceTime | None = None) -> Asynchrony:
+def barrier(*, num_workers: int, num_updates: int, seed: int, service_time: ServiceTime = _EXPONENTIAL) -> Asynchrony:
     """Synchronous workers, as `ssgd` requires: `queues.barrier`.
 
     Args:
-      num_workers: M.
-      num_updates: T.
-      seed: of the service times.
       service_time: distribution of the time of a gradient, exponential() by default.
-
-    Example:
-      >>> from asyncflax.train.asynchrony import barrier
-      >>> barrier(num_workers=2, num_updates=6, seed=0).trace.staleness
-      array([0, 1, 0, 1, 0, 1], dtype=int32)
     """
-    service_time = queues.exponential() if service_time is None else service_time
     common = {"num_workers": num_workers, "num_updates": num_updates, "seed": seed}
     return Asynchrony(queues.barrier(service_time=service_time, **common))
 
@@ -100,19 +98,8 @@ def law(
     """Staleness drawn from a distribution: `StalenessLaw.trace`.
 
     Args:
-      num_workers: number of worker ids to assign.
-      num_updates: T.
-      seed: of the draws.
       distribution: of the staleness.
-      assign: see `StalenessLaw.trace`.
-      before_start: see `StalenessLaw.trace`.
-
-    Example:
-      >>> import asyncflax
-      >>> from asyncflax.train.asynchrony import law
-      >>> found = law(num_workers=1, num_updates=4, seed=0, distribution=asyncflax.staleness.constant(2))
-      >>> found.trace.staleness
-      array([0, 1, 2, 2], dtype=int32)
+      assign, before_start: see `StalenessLaw.trace`.
     """
     _check.instance("distribution", distribution, StalenessLaw, "a distribution of asyncflax.staleness")
     common = {"num_workers": num_workers, "num_updates": num_updates, "seed": seed}
@@ -123,26 +110,16 @@ def recorded(*, num_workers: int, num_updates: int, path: str) -> Asynchrony:
     """The first events of a saved trace, which is identified by its content, not its path.
 
     Args:
-      num_workers: number of workers that the trace must have.
-      num_updates: number of events to take.
       path: of the file.
 
     Raises:
       ValueError: the trace has another number of workers, or fewer events.
-
-    Example:
-      >>> import asyncflax, tempfile
-      >>> from asyncflax.train.asynchrony import recorded
-      >>> path = f"{tempfile.mkdtemp()}/trace.npz"
-      >>> asyncflax.staleness.constant(1).trace(num_updates=9).save(path)
-      >>> recorded(num_workers=1, num_updates=3, path=path).trace.staleness
-      array([0, 1, 1], dtype=int32)
     """
     trace = Trace.load(path)
     if trace.num_workers != num_workers or len(trace) < num_updates:
         raise ValueError(
-            f"the trace has {trace.num_workers} workers and {len(trace)} events, config.num_workers={num_workers} and "
-            f"config.num_updates={num_updates} ask for others."
+            f"the trace has {trace.num_workers} workers and {len(trace)} events, too few or other ones than "
+            f"config.num_workers={num_workers} and config.num_updates={num_updates}; change these."
         )
     return Asynchrony(trace.prefix(num_updates))
 
@@ -155,11 +132,6 @@ def inputs(spec: Spec) -> dict[str, str]:
 
     Raises:
       FileNotFoundError: the file does not exist.
-
-    >>> from asyncflax.train.asynchrony import inputs
-    >>> from asyncflax.train.config import TrainConfig
-    >>> inputs(TrainConfig().named.asynchrony)
-    {}
     """
     if spec.name != "recorded":
         return {}

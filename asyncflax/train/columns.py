@@ -1,8 +1,23 @@
-"""The columns of all metrics, their units and names: of the rows of a run and of the variables of `results.nc`.
+"""The columns of all metrics, with units and names: of the rows of a run and of the variables of `results.nc`.
 
-A metric of events is one line here, and trainings, sweeps, comparisons, files and figures have it. It is a number of
-each event that a `RunOutput` holds (those of a network come from the gradient function in `experiment`); its mean over
-the events since the row before is logged. docs/metrics.md has this table, which a test compares with it.
+A metric of events is one line here, which trainings, sweeps, comparisons, files and figures share: a number per event,
+computed from a `RunOutput` and logged as its mean over the events since the previous row. docs/metrics.md has this
+table, which a test compares with it.
+
+Example:
+  >>> import numpy as np, xarray
+  >>> from asyncflax.engine.step import RunOutput
+  >>> from asyncflax.train import columns
+  >>> columns.ROWS[1].name, columns.ROWS[1].unit, columns.long_name("test_accuracy")
+  ('simulated_time', 's', 'test accuracy')
+  >>> columns.of_evaluation("ema_test_loss"), columns.of_evaluation("train_loss")
+  (True, False)
+  >>> one = np.ones(2)
+  >>> out = RunOutput(np.array([2.0, 1.0]), one, one, one, {"accuracy": one})
+  >>> columns.event_means(out, np.mean)["train_loss"].item()
+  1.5
+  >>> columns.describe(xarray.Dataset({"gap": ("batch_size", [0.5])}, {"batch_size": [32]})).gap.attrs
+  {'units': '1', 'long_name': 'gap of server and worker (RMS)'}
 """
 
 from __future__ import annotations
@@ -17,18 +32,13 @@ __all__ = ["RESULTS", "ROWS", "Column", "describe", "event_means", "long_name", 
 
 
 class Column(NamedTuple):
-    """What a column is.
+    """A column.
 
     Attributes:
-      name: of it.
+      name: of the column.
       unit: '1' for plain numbers, 'text' for texts.
-      long_name: what it is, as an axis of a figure has it.
-      of_events: `of_events(out) -> [E]`, for a mean over events.
-
-    Example:
-      >>> from asyncflax.train import columns
-      >>> columns.ROWS[1].name, columns.ROWS[1].unit
-      ('simulated_time', 's')
+      long_name: label of an axis.
+      of_events: `of_events(out) -> [E]`, of metrics that are means over events.
     """
 
     name: str
@@ -62,10 +72,7 @@ ROWS = (
     Column("total_momentum", "1", "explicit and implicit momentum together, measured"),
     Column("wall_seconds", "s", "real time since the run began, without pauses"),
 )
-"""Of `metrics.jsonl`, `metrics.csv`, TensorBoard and the other writers.
-
-Example: see `Column`.
-"""
+"""Of `metrics.jsonl`, `metrics.csv`, TensorBoard and the other writers."""
 
 RESULTS = (
     Column("trained", "updates", "updates, where means of training are given"),
@@ -91,10 +98,10 @@ RESULTS = (
     Column("steps_to_target", "1", "steps of the server to the target"),
     Column("seconds_to_target", "s", "simulated time to the target"),
 )
-"""Of `results.nc`, besides those of `ROWS`; an axis of a sweep has the name of its field.
+"""Of `results.nc`, besides those of `ROWS`; an axis of a sweep has the name of its field."""
 
-Example: see `Column`.
-"""
+
+_BY_NAME = {column.name: column for column in (*ROWS, *RESULTS)}
 
 
 def event_means(out: RunOutput, mean: Callable[[Any], Any]) -> dict[str, Any]:
@@ -103,64 +110,36 @@ def event_means(out: RunOutput, mean: Callable[[Any], Any]) -> dict[str, Any]:
     Args:
       out: of a chunk.
       mean: of an array [E].
-
-    Example:
-      >>> import numpy as np
-      >>> from asyncflax.engine.step import RunOutput
-      >>> from asyncflax.train.columns import event_means
-      >>> one = np.ones(2)
-      >>> event_means(RunOutput(np.array([2.0, 1.0]), one, one, one, {"accuracy": one}), np.mean)["train_loss"].item()
-      1.5
     """
     return {column.name: mean(column.of_events(out)) for column in ROWS if column.of_events is not None}
 
 
 def describe(results: Any) -> Any:
-    """Gives all variables and coordinates of a data set their attributes `units` and `long_name`.
+    """Sets the attributes `units` and `long_name` of all variables and coordinates of a data set.
 
     Args:
       results: an `xarray.Dataset`.
-
-    Example:
-      >>> import xarray
-      >>> from asyncflax.train.columns import describe
-      >>> describe(xarray.Dataset({"gap": ("batch_size", [0.5])}, {"batch_size": [32]})).gap.attrs
-      {'units': '1', 'long_name': 'gap of server and worker (RMS)'}
     """
-    known = _by_name()
     for name, variable in results.variables.items():
         unit = "1" if variable.dtype.kind in "biuf" else "text"
-        column = known.get(str(name), Column(str(name), unit, f"config.train.{name}"))
+        column = _BY_NAME.get(str(name), Column(str(name), unit, f"config.train.{name}"))
         variable.attrs = {"units": column.unit, "long_name": column.long_name}
     return results
 
 
 def of_evaluation(name: str) -> bool:
-    """Whether a metric is of the test data, and not of every row.
+    """Whether a metric is of the test data, and so not in every row.
 
     Args:
       name: of the column.
-
-    >>> from asyncflax.train import columns
-    >>> columns.of_evaluation("ema_test_loss"), columns.of_evaluation("train_loss")
-    (True, False)
     """
     return name.removeprefix("ema_").startswith("test_")
 
 
 def long_name(name: str) -> str:
-    """What a column is, for the axis of a figure.
+    """The label of a column, for the axis of a figure.
 
     Args:
       name: of the column.
-
-    Example:
-      >>> from asyncflax.train import columns
-      >>> columns.long_name("test_accuracy")
-      'test accuracy'
     """
-    return _by_name()[name].long_name
-
-
-def _by_name() -> dict[str, Column]:
-    return {column.name: column for column in (*ROWS, *RESULTS)}
+    return _BY_NAME[name].long_name

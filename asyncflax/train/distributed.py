@@ -2,6 +2,18 @@
 
 `jax.distributed` connects and monitors the processes. They are identified by flags, environment variables, or Slurm,
 Open MPI or Kubernetes. Only process 0, the primary, writes and prints. In a single process all of this is a no-op.
+
+Example:
+  >>> from asyncflax.train import distributed
+  >>> distributed.start()
+  >>> distributed.is_primary(), distributed.preempted(), distributed.broadcast({"update": 20})
+  (True, False, {'update': 20})
+  >>> distributed.same({"workdir": "runs/digits"})
+  >>> distributed.sync("saved")
+  >>> distributed.end("the disk is full", status=3)
+  Traceback (most recent call last):
+    ...
+  SystemExit: 3
 """
 
 from __future__ import annotations
@@ -56,16 +68,6 @@ def start(
     Raises:
       TypeError, ValueError: a value is invalid, or one of the three is missing.
       RuntimeError: JAX has already computed, or the process is already connected.
-
-    Example:
-      >>> from asyncflax.train import distributed
-      >>> distributed.start()
-      >>> distributed.is_primary()
-      True
-      >>> distributed.start(coordinator="node7:1234", num_processes=2)
-      Traceback (most recent call last):
-        ...
-      ValueError: coordinator='node7:1234' and num_processes=2 need process_id as well; pass it, or set JAX_PROCESS_ID.
     """
     who = _identity(coordinator, num_processes, process_id)
     _check.number("patience", patience, low=1.0)
@@ -96,9 +98,7 @@ def start(
 def is_primary() -> bool:
     """Whether this is the process that writes and prints.
 
-    >>> from asyncflax.train import distributed
-    >>> distributed.is_primary()
-    True
+    It is process 0, and the only one of a single process.
     """
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
@@ -108,10 +108,6 @@ def sync(name: str) -> None:
 
     Args:
       name: identifies the point; it must be the same in all processes.
-
-    Example:
-      >>> from asyncflax.train import distributed
-      >>> distributed.sync("saved")
     """
     if jax.distributed.is_initialized():
         multihost_utils.sync_global_devices(name)
@@ -122,11 +118,6 @@ def broadcast(value: Any) -> Any:
 
     Args:
       value: JSON; ignored in the other processes.
-
-    Example:
-      >>> from asyncflax.train import distributed
-      >>> distributed.broadcast({"update": 20})
-      {'update': 20}
     """
     if not jax.distributed.is_initialized():
         return value
@@ -146,10 +137,6 @@ def same(values: Mapping[str, Any]) -> None:
 
     Raises:
       ValueError: a value differs.
-
-    Example:
-      >>> from asyncflax.train import distributed
-      >>> distributed.same({"workdir": "runs/digits"})
     """
     if not jax.distributed.is_initialized():
         return
@@ -170,11 +157,6 @@ def preempted() -> bool:
     """Whether all processes should stop here, because one of them received SIGTERM; call it in all after every step.
 
     The processes agree on a step that none has passed, without blocking on the devices. False in a single process.
-
-    Example:
-      >>> from asyncflax.train import distributed
-      >>> distributed.preempted()
-      False
     """
     return multihost_utils.reached_preemption_sync_point(next(_steps))
 
@@ -184,15 +166,7 @@ def end(message: str, status: int = 1) -> NoReturn:
 
     Args:
       message: one sentence.
-      status: the exit status of this process. A process that fails with an error of its own has its own status; the
-        others are aborted by JAX.
-
-    Example:
-      >>> from asyncflax.train import distributed
-      >>> distributed.end("the disk is full", status=3)
-      Traceback (most recent call last):
-        ...
-      SystemExit: 3
+      status: the exit status of this process; the others are aborted by JAX, or have that of their own error.
     """
     if not jax.distributed.is_initialized():
         print(f"error: {message}", file=sys.stderr)

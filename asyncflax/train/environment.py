@@ -1,4 +1,13 @@
-"""The environment that a run's numbers depend on besides its config: JAX and XLA settings, versions, the device."""
+"""The environment that a run's results depend on besides its config: JAX and XLA settings, versions, the device.
+
+Example:
+  >>> from asyncflax.train.environment import changes, environment
+  >>> here = environment()
+  >>> here["backend"], here["jax_default_prng_impl"]
+  ('cpu', 'threefry2x32')
+  >>> changes({**here, "jax_enable_x64": None}, here)[0].partition(",")[0]
+  'jax_enable_x64 was None'
+"""
 
 from __future__ import annotations
 
@@ -28,12 +37,6 @@ def environment() -> dict[str, Any]:
     Returns:
       package versions ('unknown' if not available), device kind, JAX's backend and settings, and XLA_FLAGS without the
       number of devices.
-
-    Example:
-      >>> from asyncflax.train.environment import environment
-      >>> here = environment()
-      >>> here["backend"], here["jax_default_prng_impl"]
-      ('cpu', 'threefry2x32')
     """
     versions = {name: _version(name) for name in _PACKAGES}
     settings = {name: getattr(jax.config, name) for name in _SETTINGS}
@@ -48,11 +51,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     Args:
       before: the `environment` when the run began.
       now: the current `environment`.
-
-    Example:
-      >>> from asyncflax.train.environment import changes
-      >>> changes({"jax": "0.10.1", "jax_enable_x64": False}, {"jax": "0.10.1", "jax_enable_x64": True})
-      ['jax_enable_x64 was False, now it is True; the last digits may differ']
     """
     return [
         f"{name} was {before[name]!r}, now it is {value!r}; the last digits may differ"

@@ -1,4 +1,17 @@
-"""From a config to what it stands for: data, trace, method, network, evaluation. Needs the extra `train`."""
+"""Builds data, trace, method, network and evaluation from a `TrainConfig`, the `config` of all functions here.
+
+Example:
+  >>> from asyncflax.train import TrainConfig, experiment
+  >>> config = TrainConfig(num_workers=4, num_updates=1000, momentum=0.3)
+  >>> made = experiment.make_experiment(config, images=experiment.load_data(config))
+  >>> made.trace.num_workers, made.plan.num_events, str(made.law), made.batches(made.plan[0]).shape
+  (4, 1000, 'geometric(3)', (20, 32))
+  >>> gradient_fn, meter = experiment.make_meter(made)
+  >>> meter.momentum, meter.window
+  (0.3, 500)
+  >>> experiment.why_no_meter(TrainConfig(algorithm="dc_asgd"), made.trace)
+  'dc_asgd is no plain heavy ball'
+"""
 
 from __future__ import annotations
 
@@ -33,14 +46,12 @@ __all__ = ["Evaluation", "Experiment", "load_data", "make_experiment", "make_met
 
 
 class Evaluation(NamedTuple):
-    """How good parameters are on all test data; what fills up the last batch does not count.
+    """Evaluates parameters on all test data; padding of the last batch does not count.
 
     Attributes:
       sums: `sums(params, model_state, batch) -> dict`, sums over a batch of the test data by name; a PyTree that holds
         the data set, if that is in memory.
-      batches: `batches()` gives the batches.
-
-    Example: see `make_experiment`.
+      batches: `batches()` yields the batches.
     """
 
     sums: Callable[..., dict[str, jax.Array]]
@@ -51,7 +62,7 @@ class Evaluation(NamedTuple):
         return self.means(lambda batch: _jitted_sums(self.sums, params, model_state, batch))
 
     def means(self, sums_of: Callable[[Any], dict[str, jax.Array]]) -> dict[str, jax.Array]:
-        """What the sums over all batches come to, `sums_of(batch)` each."""
+        """The means of all test data from `sums_of(batch)`, the sums over a batch."""
         total = functools.reduce(functools.partial(jax.tree.map, jnp.add), map(sums_of, self.batches()))
         return _means(total)
 
@@ -67,27 +78,23 @@ def _means(total: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 class Experiment(NamedTuple):
-    """What a config stands for.
+    """The objects that a config describes.
 
     Attributes:
       config: `TrainConfig`, checked.
       data: `ImageData`, or `ImageRecords`.
       feed: `Feed`, the batches of events and the test data.
       trace: the asynchrony.
-      law: the `StalenessLaw` that its staleness follows in theory, or None.
+      law: the theoretical `StalenessLaw` of its staleness, or None.
       plan: `Plan`, cut where the run is logged, evaluated and saved.
       algorithm: the method.
       schedule: `schedule(event) -> learning rate`.
       gradient_fn: `gradient_fn(params, batch, *, key, model_state) -> GradientResult`, a batch of the feed.
       params: the initial parameters.
-      model_state: the initial statistics of BatchNorm, float32, as `models.functional_with_state` has them; None for a
-        network without.
+      model_state: the initial statistics of BatchNorm, float32, as of `models.functional_with_state`; None without.
       key: a typed JAX key, for augmentation and dropout.
-      evaluate: `Evaluation`; `evaluate(params, model_state=None) -> {'test_loss': [], 'test_accuracy': []}`, with
-        running statistics, and 'test_top5_accuracy' of records.
-      no_meter: why `make_meter` cannot measure momentum, see `why_no_meter`; '' where it can.
-
-    Example: see `make_experiment`.
+      evaluate: `Evaluation`, with running statistics.
+      no_meter: why `make_meter` cannot measure momentum, see `why_no_meter`; '' if it can.
     """
 
     config: TrainConfig
@@ -106,29 +113,21 @@ class Experiment(NamedTuple):
     no_meter: str
 
     def batches(self, chunk: Chunk) -> Any:
-        """PyTree [E, ...]: what the events of a chunk compute on, for `run_chunk`; rows of a data set in memory."""
+        """PyTree [E, ...]: the batches of the events of a chunk, for `run_chunk`; rows of a data set in memory."""
         batches = self.feed.batches(chunk)
         return self.plan.placement.put_spread(batches, of_process=True) if self.feed.of_process else batches
 
 
 def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageRecords | None = None) -> Experiment:
-    """Makes all that a config names; writes nothing (but the cache of a data set that is decoded for the first time).
+    """Builds an experiment; writes nothing but the cache of a data set that is decoded for the first time.
 
     Args:
       config: what to train.
       images: the data set, if it has been loaded already.
 
     Raises:
-      TypeError, ValueError: a field is wrong. FileNotFoundError: a data set or a trace is not there.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.experiment import make_experiment
-      >>> experiment = make_experiment(TrainConfig(num_workers=4, num_updates=100))
-      >>> experiment.trace.num_workers, experiment.plan.num_events, str(experiment.law)
-      (4, 100, 'geometric(3)')
-      >>> experiment.batches(experiment.plan[0]).shape
-      (20, 32)
+      TypeError, ValueError: a field is invalid.
+      FileNotFoundError: a data set or a trace does not exist.
     """
     config = config.check()
     named = config.named
@@ -156,7 +155,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
         params, model_state = load_model(config.start_from, params=params, model_state=model_state)
     mean = jnp.asarray(feed.mean)
     gradient_fn = _make_gradient_fn(config, apply, feed, mean)
-    # A model that does not fit the images says so here, and so does a method that does not fit the parameters.
+    # Fails here if the model does not fit the images, or the method the parameters.
     jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
     if named.algorithm.imported:
         _try_method(named.algorithm, algorithm, params)
@@ -186,11 +185,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
 def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, first_event: int = 0) -> Plan:
     """The plan of a trace, cut where a training is logged, evaluated and saved.
 
-    Args:
-      config: width, server, store and the intervals are used.
-      trace: the events.
-      mesh: the devices, or None for one.
-      first_event: the update of the training at which the trace begins.
+    `first_event` is the update of the training at which the trace begins.
 
     >>> import asyncflax
     >>> from asyncflax.train.config import TrainConfig
@@ -206,7 +201,7 @@ def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, firs
 
 
 def _trained(made: Experiment) -> tuple[Any, Any]:
-    """Parameters and model state after a training that nobody looks at."""
+    """Parameters and model state after a training without metrics."""
     state = init_run(made.algorithm, made.params, made.plan, key=made.key, model_state=made.model_state)
     with contextlib.closing(made.feed):
         for k in range(len(made.plan)):
@@ -215,7 +210,7 @@ def _trained(made: Experiment) -> tuple[Any, Any]:
 
 
 def _try_method(spec: Spec, algorithm: AsyncAlgorithm, params: Any) -> None:
-    """Raises in a line what somebody's method would raise in the middle of a compiled program."""
+    """Traces an imported method, to report its errors in one line before anything is compiled."""
 
     def event(params):
         _check.like("the updates", one_event(algorithm, params), "the parameters", params)
@@ -227,19 +222,14 @@ def _try_method(spec: Spec, algorithm: AsyncAlgorithm, params: Any) -> None:
 
 
 def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
-    """The data set that a config names.
+    """Loads the data set that a config names.
 
     Args:
       config: dataset, data_dir, data_cache and classes are used.
 
     Raises:
-      ValueError: there is no such data set. TypeError: what was made is none. FileNotFoundError: it is not there.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.experiment import load_data
-      >>> len(load_data(TrainConfig(dataset="digits")).test_labels)
-      360
+      TypeError, ValueError: the name is unknown, or the function returns another type.
+      FileNotFoundError: the data set does not exist.
     """
     spec = config.check().named.dataset
     places = {"data_dir": config.data_dir or None, "cache": config.data_cache or None, "classes": config.classes}
@@ -247,7 +237,7 @@ def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
 
 
 def _make_mesh(config: TrainConfig, spec: Spec | None) -> Mesh | None:
-    """The devices that a config names; all where several processes run and it names none."""
+    """The devices that a config names; by default all devices of several processes."""
     if spec is None and jax.process_count() == 1:
         return None
     mesh = make_mesh(device_groups=0) if spec is None else spec.make()
@@ -260,18 +250,11 @@ def _make_mesh(config: TrainConfig, spec: Spec | None) -> Mesh | None:
 
 
 def why_no_meter(config: TrainConfig, trace: Trace) -> str:
-    """Why `make_meter` cannot measure momentum in a training, in a few words; '' where it can.
+    """Why `make_meter` cannot measure momentum in a training, in a few words; '' if it can.
 
     Args:
       config: its fields have been checked.
       trace: the asynchrony.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.experiment import make_experiment, why_no_meter
-      >>> config = TrainConfig(algorithm="dc_asgd", num_workers=4)
-      >>> why_no_meter(config, make_experiment(config).trace)
-      'dc_asgd is no plain heavy ball'
     """
     method, later = config.named.algorithm, trace.read_version[trace.read_version > 0]
     reasons = {
@@ -286,17 +269,10 @@ def why_no_meter(config: TrainConfig, trace: Trace) -> str:
 
 
 def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], MomentumMeter]:
-    """The gradient function of an experiment, watched, and the meter for what it reports.
+    """Makes the watched gradient function of an experiment, and the meter for its output.
 
     Args:
       experiment: one whose `no_meter` is ''.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.experiment import make_experiment, make_meter
-      >>> gradient_fn, meter = make_meter(make_experiment(TrainConfig(num_workers=4, momentum=0.3)))
-      >>> meter.momentum, meter.window
-      (0.3, 500)
     """
     config = experiment.config
     change = of_gradients(config, decay_of_method=True)
@@ -315,7 +291,7 @@ def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], M
 def _make_model(
     config: TrainConfig, feed: Feed, key: jax.Array
 ) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
-    """The network of a config for the images of a feed: its forward pass, initial parameters and model state."""
+    """The network for the images of a feed: its forward pass, initial parameters and model state."""
     spec = config.named.model
     arguments = spec.arguments(image_shape=feed.image_shape, num_classes=feed.num_classes, rngs=None)
     arguments.pop("rngs", None)
@@ -363,7 +339,7 @@ def _make_sums(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]],
             hits = {"accuracy": jnp.argmax(logits, axis=-1) == labels}
             if feed.ranks:
                 own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-                before = jnp.arange(logits.shape[-1])[None] < labels[:, None]  # of equal ones the first comes first
+                before = jnp.arange(logits.shape[-1])[None] < labels[:, None]  # ties go to the lower label
                 hits["top5_accuracy"] = jnp.sum((logits > own) | ((logits == own) & before), axis=-1) < 5
             return {
                 "loss": jnp.sum(jnp.where(counts, losses, 0)),

@@ -1,12 +1,22 @@
 """Batches for training and evaluation: from arrays in memory, or from records that are read on demand.
 
-A feed says what the batch of an event is, and how a compiled program makes images of it:
+A feed yields the batch of each event, and maps it to images inside a compiled program:
 
-    ArrayFeed     the data set lies on the device; a batch is row numbers
+    ArrayFeed     the data set is on the device; a batch is row numbers
     RecordFeed    a batch is uint8 images, read, decoded and cropped on the host ahead of the device
 
-Whichever it is, the batch of event t depends on the seed and on t alone. So a feed has no state to save: a run that
-goes on asks for the batches of its next event. Needs the extra `train`.
+The batch of event t depends on the seed and on t alone. So a feed has no state to save: a resumed run asks for the
+batches of its next event.
+
+Example:
+  >>> import asyncflax
+  >>> from asyncflax.train import TrainConfig, feeds
+  >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100))
+  >>> feed = feeds.make_feed(TrainConfig(batch_size=16), asyncflax.data.digits(), plan)
+  >>> isinstance(feed, feeds.ArrayFeed), isinstance(feed, feeds.RecordFeed)
+  (True, False)
+  >>> feed.image_shape, feed.num_classes, feed.example.shape
+  ((8, 8, 1), 10, (16,))
 """
 
 from __future__ import annotations
@@ -51,7 +61,7 @@ class Feed(Protocol):
       augments: whether the output of `look_up` still has to be cropped and mirrored.
       ranks: whether evaluations include top-5 accuracy.
 
-    Example: see `make_feed`.
+    Example: see the module.
     """
 
     image_shape: tuple[int, int, int]
@@ -64,7 +74,7 @@ class Feed(Protocol):
     identity: tuple[Any, ...]
     of_process: bool
     augments: bool
-    ranks: bool
+    ranks: bool = False
 
     def batches(self, chunk: Chunk) -> Any:
         """PyTree [E, ...] of NumPy arrays: the batches of the events of a chunk."""
@@ -76,11 +86,9 @@ class Feed(Protocol):
 
     def share(self, count: int) -> None:
         """Divides the decoder processes among `count` concurrent feeds, from the next start on."""
-        ...
 
     def close(self) -> None:
         """Stops the decoder processes; the next batch restarts them."""
-        ...
 
 
 def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecords, plan: Plan) -> Feed:
@@ -96,31 +104,20 @@ def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecord
       ValueError: a batch is larger than the data set or cannot be divided over the devices, or a chunk has too many
         images for memory.
       RunError: a record cannot be read (raised later).
-
-    Example:
-      >>> import asyncflax
-      >>> from asyncflax.train.config import TrainConfig
-      >>> from asyncflax.train.feeds import make_feed
-      >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100))
-      >>> feed = make_feed(TrainConfig(batch_size=16), asyncflax.data.digits(), plan)
-      >>> feed.image_shape, feed.num_classes, feed.example.shape
-      ((8, 8, 1), 10, (16,))
     """
     if isinstance(source, imagenet.ImageRecords):
         return RecordFeed(config, source, plan)
     return ArrayFeed(config, source, plan)
 
 
-class ArrayFeed:
+class ArrayFeed(Feed):
     """Feed of a data set on the device; a batch contains row indices, int32 [B].
 
     Args:
       config, source, plan: as in `make_feed`.
-
-    Example: see `make_feed`.
     """
 
-    of_process, augments, ranks = False, True, False
+    of_process, augments = False, True
 
     def __init__(self, config: TrainConfig, source: data.ImageData, plan: Plan):
         self._config, self._count = config, len(source.train_labels)
@@ -146,22 +143,14 @@ class ArrayFeed:
         rows = np.arange(np.prod(self.test_example.shape), dtype=np.int32).reshape(self.test_example.shape)
         yield np.where(rows < self._num_test, rows, -1)
 
-    def share(self, count: int) -> None:
-        """Does nothing."""
 
-    def close(self) -> None:
-        """Does nothing."""
-
-
-class RecordFeed:
+class RecordFeed(Feed):
     """Feed of records decoded and cropped on the host; a batch is {'image': uint8 [B, s, s, 3], 'label': [B]}.
 
     With several processes, each reads its share of the rows of every batch.
 
     Args:
       config, source, plan: as in `make_feed`.
-
-    Example: see `configs/imagenet_eight.py`.
     """
 
     of_process, augments = True, False
@@ -209,8 +198,9 @@ class RecordFeed:
         for event, row in np.argwhere(batch["corrupt"] >= 0):
             number = int(batch["corrupt"][event, row])
             name = self._source.train[number].name
-            at = f"update {events.start + event + 1:,} has another one in its place"
-            _note(f"training record {number}, {name}, is corrupted; {at}")
+            _note(
+                f"training record {number}, {name}, is corrupted; update {events.start + event + 1:,} uses another one"
+            )
         del batch["corrupt"]
         return chunk.pad(batch)
 
@@ -223,10 +213,14 @@ class RecordFeed:
         count = 0
         for batch in self._decoded():
             count += int((batch["label"] >= 0).sum())
-            if kept is not None:  # copies: what a process has decoded lies in shared memory
+            if kept is not None:  # copies, since decoder processes use shared memory
                 kept.append({name: np.array(array) for name, array in batch.items()})
             yield batch
-        self._refuse_none(count)
+        if self._config.on_corrupt == "skip" and not multihost_utils.process_allgather(np.array(count)).any():
+            raise RunError(
+                f"none of the {len(self._source.test)} test images can be decoded; prepare the data set again from "
+                "intact files."
+            )
         self._kept = kept
 
     def _decoded(self) -> Iterator[dict[str, np.ndarray]]:
@@ -248,21 +242,13 @@ class RecordFeed:
                 if batch is None:
                     return
                 for number in batch["corrupt"][batch["corrupt"] >= 0].tolist():
-                    _note(f"test record {number}, {records[number].name}, is corrupted and does not count")
+                    _note(f"test record {number}, {records[number].name}, is corrupted and ignored")
                 yield {name: batch[name][None] for name in ("image", "label")}
 
     def share(self, count: int) -> None:
         """Divides `decode_processes` among `count` concurrent feeds, from the next start on."""
         workers = self._config.decode_processes
         self._stream.decode_processes = min(workers, max(1, workers // count))
-
-    def _refuse_none(self, count: int) -> None:
-        """Raises if no test image could be decoded in any process."""
-        if self._config.on_corrupt == "skip" and not multihost_utils.process_allgather(np.array(count)).any():
-            raise RunError(
-                f"none of the {len(self._source.test)} test photographs can be decoded; prepare the data set anew from "
-                "intact files."
-            )
 
     def close(self) -> None:
         """Stops the decoder processes; the next batch restarts them."""
@@ -303,14 +289,14 @@ def _refuse_unequal(config: TrainConfig, plan: Plan) -> None:
     if config.batch_size % placement.devices:
         raise ValueError(
             f"config.batch_size={config.batch_size} cannot be divided over the {placement.devices} devices that each "
-            "read and keep a part of the images; take a multiple."
+            "hold a part of the images; take a multiple."
         )
     if placement.mesh is not None:
         owners = [device.process_index for device in placement.mesh.devices.flat]
         if owners != sorted(owners) or len({owners.count(owner) for owner in owners}) > 1:
             raise ValueError(
-                f"config.mesh={config.mesh!r} takes devices of the processes {owners}; data sets of JPEGs need as many "
-                "of each process, one process after the other."
+                f"config.mesh={config.mesh!r} takes devices of the processes {owners}; data sets of JPEGs need equally "
+                "many of each process, in the order of the processes."
             )
 
 

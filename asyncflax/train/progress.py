@@ -1,4 +1,4 @@
-"""What long runs show on the terminal: a bar, and lines above it. Needs the extra `train`."""
+"""Progress on the terminal: a bar, and lines above it; of the primary process only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from asyncflax.train import distributed
 
 
 def bar(total: int, start: int = 0, *, unit_scale: bool = False) -> Any:
-    """A bar of updates with their rate and the time left; the primary process has it, and only on a terminal.
+    """A bar of updates with their rate and the time left; shown only on a terminal.
 
     Args:
-      total: all updates.
-      start: those made earlier.
+      total: number of all updates.
+      start: number of those made earlier.
       unit_scale: whether to write 1.2M for 1,200,000.
-
-    Example:
-      >>> from asyncflax.train import progress
-      >>> with progress.bar(total=100) as bar:
-      ...     _ = bar.update(100)
     """
     off = None if distributed.is_primary() else True
     options: dict[str, Any] = {"unit_scale": unit_scale, "dynamic_ncols": True, "disable": off, "smoothing": 0.05}
@@ -29,16 +24,7 @@ def bar(total: int, start: int = 0, *, unit_scale: bool = False) -> Any:
 
 
 def say(text: str) -> None:
-    """Prints a line above the bar, in the primary process.
-
-    Args:
-      text: the line.
-
-    Example:
-      >>> from asyncflax.train import progress
-      >>> progress.say("8 of 12 cells are finished")
-      8 of 12 cells are finished
-    """
+    """Prints a line above the bar."""
     if distributed.is_primary():
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()

@@ -1,8 +1,7 @@
 """Rows of metrics of a run, passed on to its writers.
 
-A row belongs to an update of the server. A run that is resumed takes the rows until then from its checkpoint; what it
-had written later is computed and written again. Where several processes run, all have the rows and the primary writes
-them.
+A row belongs to an update of the server. A resumed run takes the rows up to its checkpoint from there; later ones are
+computed and written again. With several processes, all have the rows and the primary writes them.
 """
 
 from __future__ import annotations

@@ -175,16 +175,12 @@ workdir, or the old config to resume.
         trace.save(self._trace)
 
     def save_extended(self, trace: Trace) -> None:
-        """Saves the trace of an extended run, which begins with that of `begin`, in its place.
-
-        Args:
-          trace: of the run and its extensions.
-        """
+        """Replaces the trace file by that of an extended run, which begins with the trace of `begin`."""
         if is_primary():
             trace.save(self._trace, overwrite=True)
 
     def changes(self) -> list[str]:
-        """What differs from when the run began, in words: versions, imported user code, a restored trace."""
+        """The changes since the run began, in words: versions, imported user code, a restored trace."""
         began = self.began
         before = began["sources"]
         names = sorted(before.keys() | self._sources.keys())

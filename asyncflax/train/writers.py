@@ -2,9 +2,31 @@
 
     --config.writers='tensorboard, wandb(project=staleness), my_writers.Chat(room=17)'
 
-Each function here makes a `MetricWriter` of the rows of a run. It is given what was kept when the run was resumed, and
-shows these rows and those that come, each once, whatever it showed before. A function or class of your own, named with
-a dot, does the same; it is given those of folder, rows and config that it has as parameters.
+Each function here makes a `MetricWriter` for the `folder` of a run. It receives the previous `rows` of a resumed run,
+replaces earlier output by these and appends new ones, each once, and may use the run's `config`. A dotted name is a
+function or class of your own that does the same, with those of folder, rows and config that it has as parameters.
+
+Example:
+  >>> import pathlib, tempfile
+  >>> from asyncflax.train import writers
+  >>> class Chat:
+  ...     def __init__(self, room: int = 0): ...
+  ...     def write(self, row): print(f"update {row['update']}")
+  ...     def sync(self): ...
+  ...     def close(self): ...
+  >>> isinstance(Chat(room=17), writers.MetricWriter)
+  True
+  >>> folder, rows = pathlib.Path(tempfile.mkdtemp()), [{"update": 20, "train_loss": 2.3}]
+  >>> for make in (writers.jsonl, writers.csv, writers.tensorboard):
+  ...     writer = make(folder, rows)
+  ...     writer.write({"update": 40, "train_loss": 1.9})
+  ...     writer.close()
+  >>> (folder / "metrics.jsonl").read_text().splitlines()
+  ['{"update": 20, "train_loss": 2.3}', '{"update": 40, "train_loss": 1.9}']
+  >>> (folder / "metrics.csv").read_text().splitlines()
+  ['update,train_loss', '20,2.3', '40,1.9']
+  >>> [str(writer) for writer in writers.read_writers("config.writers", "tensorboard, jsonl")]
+  ['tensorboard()', 'jsonl()']
 """
 
 from __future__ import annotations
@@ -34,19 +56,11 @@ _GIVEN = ("folder", "rows", "config")
 class MetricWriter(Protocol):
     """Destination of the rows of metrics; exists in the primary process only.
 
-    Example:
-      >>> from asyncflax.train.writers import MetricWriter
-      >>> class Chat:
-      ...     def __init__(self, room: int = 0): ...
-      ...     def write(self, row): print(f"update {row['update']}")
-      ...     def sync(self): ...
-      ...     def close(self): ...
-      >>> isinstance(Chat(room=17), MetricWriter)
-      True
+    Rows have 'update' and metrics by name.
     """
 
     def write(self, row: Row) -> None:
-        """Writes a row: 'update' and metrics by name."""
+        """Writes a row."""
 
     def sync(self) -> None:
         """Flushes all rows; called before a checkpoint is saved."""
@@ -64,16 +78,6 @@ def read_writers(field: str, text: str) -> list[Spec]:
 
     Raises:
       TypeError, ValueError: a writer or option is unknown, a writer is repeated, or its package is not installed.
-
-    Example:
-      >>> from asyncflax.train.writers import read_writers
-      >>> [str(writer) for writer in read_writers("config.writers", "tensorboard, jsonl")]
-      ['tensorboard()', 'jsonl()']
-      >>> read_writers("config.writers", "tensorbord")
-      Traceback (most recent call last):
-        ...
-      ValueError: config.writers must be one of 'csv', 'jsonl', 'tensorboard', 'wandb', got 'tensorbord'; did you mean \
-'tensorboard'?
     """
     library, specs = makers(sys.modules[__name__], MetricWriter), {}
     for label, call in parse_items(field, text):
@@ -91,19 +95,7 @@ def read_writers(field: str, text: str) -> list[Spec]:
 def jsonl(folder: pathlib.Path, rows: Iterable[Row] = ()) -> MetricWriter:
     """Writes `metrics.jsonl`, one line of JSON per row, immediately.
 
-    Args:
-      folder: of the run.
-      rows: previous rows; the file is rewritten.
-
-    Example:
-      >>> import pathlib, tempfile
-      >>> from asyncflax.train import writers
-      >>> folder = pathlib.Path(tempfile.mkdtemp())
-      >>> writer = writers.jsonl(folder, [{"update": 20, "train_loss": 2.3}])
-      >>> writer.write({"update": 40, "train_loss": 1.9})
-      >>> writer.close()
-      >>> (folder / "metrics.jsonl").read_text().splitlines()
-      ['{"update": 20, "train_loss": 2.3}', '{"update": 40, "train_loss": 1.9}']
+    The file is rewritten when a run is resumed.
     """
     return _JsonLines(folder / "metrics.jsonl", rows)
 
@@ -133,24 +125,17 @@ class _JsonLines:
 def csv(folder: pathlib.Path, rows: Iterable[Row] = ()) -> MetricWriter:
     """Writes `metrics.csv`, one column per metric, when the run ends or stops.
 
-    Args:
-      folder: of the run.
-      rows: previous rows.
-
-    Example: see `jsonl`.
+    Its columns are known only then.
     """
     return _Table(folder / "metrics.csv", rows)
 
 
-class _Table:
+class _Table(MetricWriter):
     def __init__(self, path: pathlib.Path, rows: Iterable[Row]):
         self._path, self._rows = path, [*rows]
 
     def write(self, row: Row) -> None:
         self._rows.append(row)
-
-    def sync(self) -> None:
-        pass  # the columns are known at the end
 
     def close(self) -> None:
         table = io.StringIO()
@@ -164,14 +149,9 @@ class _Table:
 def tensorboard(
     folder: pathlib.Path, rows: Iterable[Row] = (), config: Mapping[str, Any] | None = None
 ) -> MetricWriter:
-    """Writes scalars to `tensorboard/`, and the config to its text tab. Requires tensorboardX (the extra `train`).
+    """Writes scalars to `tensorboard/`, and the config to its text tab.
 
-    Args:
-      folder: of the run.
-      rows: previous rows; the event files are rewritten.
-      config: of the run.
-
-    Example: see `jsonl`.
+    The event files are rewritten when a run is resumed. Requires tensorboardX (the extra `train`).
     """
     return _TensorBoard(folder / "tensorboard", rows, config or {})
 
@@ -210,24 +190,21 @@ def wandb(
 ) -> MetricWriter:
     """Logs to Weights & Biases, with files in `wandb/`. Requires the extra `wandb`; offline with WANDB_MODE=offline.
 
-    A run that is resumed goes on as the same run of W&B. What W&B has received it keeps, and it takes only rows that
-    are later; an offline run is written anew.
+    A resumed run continues the same run of W&B, which keeps what it has received and accepts only later rows; an
+    offline run is rewritten.
 
     Args:
-      folder: of the run.
-      rows: previous rows.
-      config: of the run.
       project: name of the W&B project. Entity, group, tags and mode are set by W&B's environment variables.
 
     Raises:
       ValueError: W&B fails to start a run, for example because there is no account.
 
-    Example: see `jsonl`.
+    Example: see the module.
     """
     return _WandB(folder / "wandb", rows, config or {}, project)
 
 
-class _WandB:
+class _WandB(MetricWriter):
     def __init__(self, folder: pathlib.Path, rows: Sequence[Row], config: Mapping[str, Any], project: str):
         import wandb  # pyright: ignore[reportMissingImports]  # an extra of its own
 
@@ -256,9 +233,6 @@ class _WandB:
     def write(self, row: Row) -> None:
         if row["update"] >= self._first:
             self._run.log({name: value for name, value in row.items() if name != "update"}, step=row["update"])
-
-    def sync(self) -> None:
-        pass  # a process of W&B sends them
 
     def close(self) -> None:
         self._run.finish()

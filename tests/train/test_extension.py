@@ -87,7 +87,7 @@ def test_an_extension_by_hand(runs):
 def test_an_extension_that_the_run_does_not_have_is_refused(runs, extend):
     folder = runs[0]
     trace = (folder / "b" / "trace.npz").read_bytes()
-    with pytest.raises(RunError, match=r"stands at update 75 of config.extend=\(25, 10\); take that") as raised:
+    with pytest.raises(RunError, match=r"is at update 75 of config.extend=\(25, 10\); use that value") as raised:
         train_and_evaluate(longer(*extend), folder / "b")
     assert "\n" not in str(raised.value)
     assert (folder / "b" / "trace.npz").read_bytes() == trace and not [*folder.glob("b/*.corrupted*")]

@@ -137,7 +137,7 @@ def test_a_damaged_photograph_is_named_and_replaced_or_stops_the_run(tmp_path, m
     train_and_evaluate(config, tmp_path / "run")
     _, err = capsys.readouterr()
     assert "note: training record 9, n00000009.JPEG, is corrupted; update" in err
-    assert "note: test record 2, n00000002.JPEG, is corrupted and does not count" in err
+    assert "note: test record 2, n00000002.JPEG, is corrupted and ignored" in err
     with pytest.raises(RunError, match=r"record 2, n00000002\.JPEG, cannot be decoded"):
         train_and_evaluate(CONFIG, tmp_path / "stops")
 
@@ -343,7 +343,7 @@ def test_a_run_that_a_photograph_stopped_goes_on_without_it(tmp_path, monkeypatc
         train_and_evaluate(config, tmp_path / "run")
     skipping = dataclasses.replace(config, on_corrupt="skip")
     rows = train_and_evaluate(skipping, tmp_path / "run").rows
-    assert "goes on at update 4" in capsys.readouterr().out
+    assert "resumes at update 4" in capsys.readouterr().out
     assert [row["update"] for row in rows] == [0, 4, 8, 12]
     whole = train_and_evaluate(skipping, tmp_path / "whole").rows
     assert [row["train_loss"] for row in rows[1:]] == [row["train_loss"] for row in whole[1:]]
@@ -361,7 +361,7 @@ def test_a_test_set_of_which_nothing_can_be_decoded_is_refused(tmp_path, monkeyp
     """In a training and in a sweep, which would both say that the training has diverged."""
     bad = source(damaged_tests=range(13))
     monkeypatch.setattr("asyncflax.train.experiment.load_data", lambda config: bad)
-    message = r"none of the 13 test photographs can be decoded; prepare the data set anew"
+    message = r"none of the 13 test images can be decoded; prepare the data set again"
     with pytest.raises(RunError, match=message):
         train_and_evaluate(dataclasses.replace(CONFIG, on_corrupt="skip"), tmp_path / "run")
     experiment = made(bad, on_corrupt="skip")

@@ -124,7 +124,7 @@ def test_a_method_with_a_state_for_each_worker_trains_is_killed_and_resumes(fold
     process.send_signal(signal.SIGKILL)
     process.communicate()
     status, out, err = launch(folder, "train.py", "digits.py", *flags)
-    assert status == 0 and "goes on at update" in out and "note:" not in out, out + err
+    assert status == 0 and "resumes at update" in out and "note:" not in out, out + err
     status, _, err = launch(folder, "train.py", "digits.py", "--workdir=straight", *flags[1:])
     assert status == 0, err
     assert set(killing.differing(killing.results(folder / "straight"), killing.results(folder / "killed"))) <= {"kept"}
