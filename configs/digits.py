@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> TrainConfig:
     if variant not in ("", "fast"):
         raise ValueError(f"configs/digits.py has the variant 'fast', not {variant!r}.")
     return TrainConfig(
-        # What is trained on what.
+        # Data and network.
         dataset="digits",
         model="SmallCnn",
         batch_size=32,

@@ -10,8 +10,8 @@ first version has this half of Figure 3; the longer one does not mention them. T
 
 `:steps` after the file name is Caffe's own solver: 450,000 updates, learning rate 0.01, times 0.1 every 100,000.
 
-Not run here: ImageNet has to be fetched by hand, and the training wants a GPU; what is missing is said, with the
-commands to get it, when it starts. `configs/imagenet_eight.py:caffenet` is this network on a small sample.
+Not run here: ImageNet must be downloaded by hand, and the training needs a GPU; a missing data set is reported at
+the start, with the commands to get it. `configs/imagenet_eight.py:caffenet` is this network on a small sample.
 """
 
 from asyncflax.train.config import TrainConfig

@@ -12,8 +12,8 @@ the paper is at hand, and the settings are second-hand.
 The versions that 64 workers hold are 6.5 GB, and the velocities of DANA-Slim as much again: `--config.store=host` keeps
 the versions in host memory. `--config.decode_processes` are the processes that decode, 8 unless you say otherwise.
 
-Not run here: ImageNet has to be fetched by hand, and the training wants GPUs; what is missing is said, with the
-commands to get it, when it starts. `configs/imagenet_eight.py:resnet50` is this network on a small sample.
+Not run here: ImageNet must be downloaded by hand, and the training needs GPUs; a missing data set is reported at
+the start, with the commands to get it. `configs/imagenet_eight.py:resnet50` is this network on a small sample.
 """
 
 from asyncflax.train.config import TrainConfig

@@ -34,7 +34,10 @@ def check_run(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]], 
     >>> check_run(trace, state, [{"update": 0}, {"update": 10, "staleness": 0.9}], bound=1)
     '10 events, as many updates, versions within the past, staleness as in the trace and at most 1, state finite'
     """
-    return ", ".join([*_events(trace, state, rows), *_staleness(trace, rows, bound), _numbers(state)])
+    checked = [*_events(trace, state, rows), *_staleness(trace, rows, bound)]
+    broken = broken_leaf(state)
+    _hold(not broken, f"the state {broken} is not finite")
+    return ", ".join([*checked, "state finite"])
 
 
 def broken_leaf(state: RunState) -> str:
@@ -74,12 +77,6 @@ def _staleness(trace: Trace, rows: Sequence[Mapping[str, Any]], bound: int | Non
     largest = int(staleness.max())
     _hold(bound is None or largest <= bound, f"the largest staleness is {largest}, the bound is {bound}")
     yield f"staleness as in the trace and at most {largest if bound is None else bound}"
-
-
-def _numbers(state: RunState) -> str:
-    broken = broken_leaf(state)
-    _hold(not broken, f"the state {broken} is not finite")
-    return "state finite"
 
 
 def _hold(holds: Any, otherwise: str) -> None:

@@ -21,15 +21,15 @@ from asyncflax.train.experiment import Experiment
 from asyncflax.train.method import explicit_momentum
 from asyncflax.train.records import Records
 
-_SHOWN = (
-    ("train loss", "train_loss", ".4f"),
-    ("test loss", "test_loss", ".4f"),
-    ("test accuracy", "test_accuracy", ".2%"),
-    ("of the average", "ema_test_accuracy", ".2%"),
-    ("top 5", "test_top5_accuracy", ".2%"),
-    ("implicit momentum", "implicit_momentum", ".2f"),
-    ("updates/s", "updates_per_second", ".1f"),
-)  # label, column and format of a line
+_SHOWN = {
+    "train_loss": "train loss {:.4f}",
+    "test_loss": "test loss {:.4f}",
+    "test_accuracy": "test accuracy {:.2%}",
+    "ema_test_accuracy": "of the average {:.2%}",
+    "test_top5_accuracy": "top 5 {:.2%}",
+    "implicit_momentum": "implicit momentum {:.2f}",
+    "updates_per_second": "{:.1f} updates/s",
+}  # columns on the terminal
 
 
 class Reporter:
@@ -108,7 +108,7 @@ class Reporter:
         row = {**row, **metrics, **(self._momentum() if metrics else {}), "wall_seconds": round(seconds, 3)}
         self._records.write(row)
         if metrics:
-            words = [f"{label} {row[name]:{form}}" for label, name, form in _SHOWN if name in row]
+            words = [text.format(row[name]) for name, text in _SHOWN.items() if name in row]
             progress.say("   ".join([f"update {row['update']:,}", *words]))
         return metrics
 

@@ -101,9 +101,6 @@ RESULTS = (
 """Of `results.nc`, besides those of `ROWS`; an axis of a sweep has the name of its field."""
 
 
-_BY_NAME = {column.name: column for column in (*ROWS, *RESULTS)}
-
-
 def event_means(out: RunOutput, mean: Callable[[Any], Any]) -> dict[str, Any]:
     """The means over events, by name.
 
@@ -122,7 +119,7 @@ def describe(results: Any) -> Any:
     """
     for name, variable in results.variables.items():
         unit = "1" if variable.dtype.kind in "biuf" else "text"
-        column = _BY_NAME.get(str(name), Column(str(name), unit, f"config.train.{name}"))
+        column = _by_name().get(str(name), Column(str(name), unit, f"config.train.{name}"))
         variable.attrs = {"units": column.unit, "long_name": column.long_name}
     return results
 
@@ -142,4 +139,8 @@ def long_name(name: str) -> str:
     Args:
       name: of the column.
     """
-    return _BY_NAME[name].long_name
+    return _by_name()[name].long_name
+
+
+def _by_name() -> dict[str, Column]:
+    return {column.name: column for column in (*ROWS, *RESULTS)}

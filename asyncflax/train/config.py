@@ -1,6 +1,6 @@
-"""What a training is: one flat, typed dataclass.
+"""The configuration of a training: one flat, typed dataclass.
 
-Fields that name something (a method, a network, a data set, how asynchrony comes about) are calls of keywords; see
+Fields that name something (a method, a network, a data set, a source of asynchrony) are calls with keywords; see
 `options` for the language.
 """
 
@@ -26,28 +26,19 @@ from asyncflax.train.writers import read_writers
 
 __all__ = ["GIVEN", "TrainConfig", "one_worker"]
 
-# Fields that say where things are and what is kept, not what is computed: a run may be resumed with other ones.
+# Fields that do not change what is computed: a run may be resumed with other values.
 _FREE = {"free": True}
 _CALL = {"plain": plain_call}
-_RUN = ("num_workers", "num_updates", "seed")  # what makes a trace, besides what it is
+_RUN = ("num_workers", "num_updates", "seed")  # arguments of every source of asynchrony
 _METHODS = makers(algorithms, AsyncAlgorithm)
-GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that a method has as parameters, beside num_workers
+GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that are parameters of methods, beside num_workers
 
 
 class Named:
-    """What the fields of a config name, each read when it is first asked for and kept.
+    """The `Spec` of each field that names something, parsed on first access and cached.
 
-    Attributes:
-      dataset: `Spec`.
-      asynchrony: `Spec`.
-      algorithm: `Spec`.
-      schedule: `Spec`.
-      mesh: `Spec`; None for one device, or for all where several processes run.
-      model: `Spec`; it loads Flax.
-      start_from: `Spec`; None for a checkpoint, or for none.
-      writers: a list of `Spec`.
-
-    Example: see `TrainConfig`.
+    `mesh` is None for one device, or for all of several processes; `start_from` for a checkpoint, or for none. `model`
+    loads Flax.
     """
 
     def __init__(self, config: "TrainConfig"):
@@ -98,28 +89,31 @@ class Named:
         return read(f"config.{field}", getattr(self._config, field), library, *given, **options)
 
     def without_model(self) -> list[Spec]:
-        """All that is named but the network, whose package loads Flax, and the writers."""
+        """All specs but those of the network, whose package loads Flax, and the writers."""
         named = (self.dataset, self.asynchrony, self.algorithm, self.schedule, self.mesh, self.start_from)
         return [spec for spec in named if spec is not None]
 
     def sources(self) -> dict[str, str]:
-        """The digests of the source of what is not the library's, by the name of its module or package."""
+        """Digests of the source of imported code, by module or package."""
         specs = [*self.without_model(), self.model]
         return {name: digest for spec in specs for name, digest in spec.sources().items()}
 
 
 @dataclasses.dataclass
 class TrainConfig:
-    """One training under asynchrony. Its fields can be set until `check` returns a copy that cannot be changed.
+    """One training under asynchrony. Its fields can be set until `check` returns an immutable copy.
 
     Raises:
       (`check`) TypeError, ValueError: a field has a wrong type or value; the message names it.
 
     Example:
-      >>> from asyncflax.train.config import TrainConfig
+      >>> from asyncflax.train.config import TrainConfig, one_worker
       >>> config = TrainConfig(num_workers=8, asynchrony="queue(service_time=gamma(cv=0.1))", momentum=-0.09)
       >>> config.check().named.algorithm.name
       'momentum_asgd'
+      >>> first = one_worker(config, num_updates=200, learning_rate=0.1)
+      >>> first.num_workers, first.momentum, first.num_updates
+      (1, 0.0, 200)
       >>> TrainConfig(asynchrony="queue(service_time=exponental)").check()
       Traceback (most recent call last):
         ...
@@ -127,28 +121,28 @@ class TrainConfig:
 'heterogeneous_gamma', 'lognormal', 'pareto', 'stragglers', got 'exponental'; did you mean 'exponential'?
     """
 
-    # What is trained on what.
+    # Data and network.
     dataset: str = dataclasses.field(default="digits", metadata=_CALL)  # a data set of asyncflax.data, or your own
-    data_dir: str = dataclasses.field(default="", metadata=_FREE)  # the folder of TFDS; '' is $TFDS_DATA_DIR
-    data_cache: str = dataclasses.field(default="", metadata=_FREE)  # the file of decoded arrays; '' is the default one
+    data_dir: str = dataclasses.field(default="", metadata=_FREE)  # folder of TFDS; '' is $TFDS_DATA_DIR
+    data_cache: str = dataclasses.field(default="", metadata=_FREE)  # file of decoded arrays; '' is the default one
     model: str = dataclasses.field(default="SmallCnn", metadata=_CALL)  # a network, such as 'SmallCnn(dropout=0.2)'
-    precision: str = "float32"  # how the network computes: float32, tf32 or bfloat16; parameters stay float32
-    # The checkpoint whose parameters the run begins with, as 'WORKDIR/checkpoints/4000', or what one worker without
-    # asynchrony trains first, as 'one_worker(num_updates=200, learning_rate=0.1)'.
+    precision: str = "float32"  # of the network's computation: float32, tf32 or bfloat16; parameters stay float32
+    # A checkpoint with the initial parameters, as 'WORKDIR/checkpoints/4000', or a first training by one worker
+    # without asynchrony, as 'one_worker(num_updates=200, learning_rate=0.1)'.
     start_from: str = ""
-    pixel_scale: float = 1 / 255  # what pixels 0..255 less the mean image are multiplied by
-    crop_pad: int = 0  # random crops of images padded by so many pixels
-    classes: tuple[int, ...] = ()  # of ImageNet, the labels to train on, as range(8); () for all
-    image_size: int = 224  # the side of the crops of ImageNet's images
-    crop_area: tuple[float, ...] = (0.08, 1.0)  # the share of ImageNet's images that a training crop has
-    # What a corrupted JPEG does: stop the run, or skip (another image takes its place). A run may go on with the other.
+    pixel_scale: float = 1 / 255  # multiplier of pixels 0..255 less the mean image
+    crop_pad: int = 0  # padding of random crops, in pixels
+    classes: tuple[int, ...] = ()  # labels of ImageNet to train on, as range(8); () for all
+    image_size: int = 224  # side of the crops of ImageNet's images
+    crop_area: tuple[float, ...] = (0.08, 1.0)  # lowest and highest share of ImageNet's images in a crop
+    # Corrupted JPEGs: stop the run, or skip (another image replaces it). A resumed run may take the other.
     on_corrupt: str = dataclasses.field(default="stop", metadata=_FREE)
     decode_processes: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
-    flip: bool = False  # mirror half of the images
-    batch_size: int = 32  # images a gradient
+    flip: bool = False  # random horizontal flips
+    batch_size: int = 32  # images per gradient
 
     # Asynchrony.
-    num_workers: int = 1  # M, the workers (compute groups), each synchronous inside
+    num_workers: int = 1  # M, the number of workers (compute groups)
     # 'queue(service_time=gamma(cv=0.1), max_staleness=16, policy=discard)', 'barrier(service_time=...)',
     # 'law(distribution=geometric(mean=7.0), assign=round_robin)' or 'recorded(path=...)'
     asynchrony: str = dataclasses.field(default="queue", metadata=_CALL)
@@ -156,33 +150,33 @@ class TrainConfig:
     # The method: one of asyncflax.algorithms such as 'dc_asgd(strength=0.04)', of Optax, or your own.
     algorithm: str = dataclasses.field(default="momentum_asgd", metadata=_CALL)
     learning_rate: float = 0.05  # alpha
-    # How it changes: constant, cosine(warmup=500), linear(begin=0.8), steps(at=(0.5, 0.75), factor=0.1), one of Optax
+    # Its schedule: constant, cosine(warmup=500), linear(begin=0.8), steps(at=(0.5, 0.75), factor=0.1), one of Optax
     schedule: str = dataclasses.field(default="constant", metadata=_CALL)
     momentum: float = 0.0  # mu_L, explicit, in [-1, 1]
     weight_decay: float = 0.0  # see decay_at in the options of the algorithm
     decay_mask: str = "all"  # which parameters decay: all, or weights (no biases, nothing of a normalization)
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
-    clip_norm: float = 0.0  # gradients longer than this are scaled down to it, before weight decay; 0 for no clipping
-    ema_decay: float = 0.0  # of a moving average of the parameters, evaluated beside them; 0 for none
+    clip_norm: float = 0.0  # maximum norm of gradients, before weight decay; 0 for no clipping
+    ema_decay: float = 0.0  # of a moving average of the parameters, evaluated as well; 0 for none
 
-    # Where it runs; the results do not depend on it, up to rounding.
-    # Gradients computed together at most; 0: one for each device group.
+    # Execution; results do not depend on it, up to rounding.
+    # Maximum number of gradients computed together; 0 for one per device group.
     width: int = dataclasses.field(default=0, metadata=_FREE)
     # Devices, as 'mesh(device_groups=4, replicas=2)'; '' is one device, or all of several processes.
     mesh: str = dataclasses.field(default="", metadata=_FREE)
     server: str = dataclasses.field(default="replicated", metadata=_FREE)  # or 'sharded' over the mesh
-    store: str = "device"  # where past versions are: device, ring or host
+    store: str = "device"  # of past versions: device, ring or host
 
     # The run.
     num_updates: int = 1000  # updates of the server, T
-    # Updates to train on once the run is complete, as 500; further extensions stand behind: 500,200.
+    # Further updates after the run is complete, as 500; append further extensions: 500,200.
     extend: tuple[int, ...] = dataclasses.field(default=(), metadata=_FREE)
     seed: int = 0  # of initial weights, batches, augmentation, dropout and the trace
     log_every: int = 20  # updates between two rows of metrics
     eval_every: int = 200  # updates between two evaluations on the test data
     eval_batch_size: int = 500  # images evaluated together
     checkpoint_every: int = 200  # updates between two checkpoints
-    # Updates over which momentum is measured (asyncflax.meter), logged with the evaluations; 0 for no meter.
+    # Updates over which momentum is measured, logged with the evaluations; 0 for no meter.
     meter_window: int = dataclasses.field(default=500, metadata=_FREE)
     keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
     # Where metrics are written besides metrics.jsonl and metrics.csv: 'tensorboard, wandb(project=mine)', or your own.
@@ -190,25 +184,26 @@ class TrainConfig:
 
     @property
     def cited(self) -> list[Any]:
-        """What makes the method, for `asyncflax.citation`."""
+        """The method's function, for `asyncflax.citation`."""
         return [self.named.algorithm.function]
 
     @property
     def named(self) -> Named:
-        """What the fields name; a checked config keeps it."""
+        """The specs of the fields; a checked config caches them."""
         return vars(self).get("_named") or Named(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_named" in vars(self):
-            raise dataclasses.FrozenInstanceError(f"config.{name} of a checked config; take dataclasses.replace.")
+            raise dataclasses.FrozenInstanceError(
+                f"config.{name} of a checked config is read-only; use dataclasses.replace."
+            )
         super().__setattr__(name, value)
 
     def check(self) -> "TrainConfig":
         """Checks types, values and names, once.
 
         Returns:
-          a copy whose fields have their types and cannot be changed, and that keeps what they name; a checked config
-          itself.
+          an immutable copy whose fields have their types; a checked config itself.
         """
         if "_named" in vars(self):
             return self
@@ -242,7 +237,7 @@ class TrainConfig:
         _check.choice("config.precision", self.precision, PRECISIONS)
 
     def _check_names(self, named: Named) -> None:
-        """Raises on unknown names and options, those of the network apart, and on what does not fit together."""
+        """Raises on unknown names and options (except the network's), and on fields that contradict each other."""
         named.without_model()
         if named.start_from is not None:
             named.start_from.arguments(config=self)
@@ -250,7 +245,7 @@ class TrainConfig:
         _ = named.writers
         if named.algorithm.name == "ssgd" and named.asynchrony.name != "barrier":
             raise ValueError(
-                "config.algorithm='ssgd' makes a step a round of all workers; set config.asynchrony='barrier(...)'."
+                "config.algorithm='ssgd' steps once a round of all workers; set config.asynchrony='barrier'."
             )
         if named.algorithm.name == "dc_asgd" and self.bias_multiplier != 1.0:
             raise ValueError(
@@ -259,7 +254,7 @@ class TrainConfig:
             )
 
     def _check_images(self, dataset: Spec) -> None:
-        """Raises on fields that the data set does not use, and on wrong values of those of ImageNet."""
+        """Raises on fields that do not apply to the data set, and on invalid values of those of ImageNet."""
         in_memory, records = dataset.makes(data.ImageData), dataset.makes(data.ImageRecords)
         unused = ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes") if in_memory else ()
         what = "sets of JPEGs such as ImageNet" if in_memory else "sets in memory"
@@ -282,22 +277,16 @@ class TrainConfig:
 def one_worker(
     config: TrainConfig, *, num_updates: int, learning_rate: float, momentum: float = 0.0, seed: int = 0
 ) -> TrainConfig:
-    """The training of a warm start: the data, the network and the batches of a config, without asynchrony.
+    """The training of a warm start: data, network and batches of a config, without asynchrony.
 
-    It has a seed of its own, so that all seeds of a sweep begin with the same parameters.
+    It has a seed of its own, so that all seeds of a sweep start from the same parameters.
 
     Args:
-      config: of the training that begins with what this one ends with.
-      num_updates: how long.
+      config: of the training that starts from the result.
+      num_updates: its length.
       learning_rate: constant.
       momentum: mu.
       seed: of initial weights and batches.
-
-    Example:
-      >>> from asyncflax.train.config import TrainConfig, one_worker
-      >>> first = one_worker(TrainConfig(num_workers=8, momentum=0.9), num_updates=200, learning_rate=0.1)
-      >>> first.num_workers, first.momentum, first.num_updates
-      (1, 0.0, 200)
     """
     kept = ("dataset", "data_dir", "data_cache", "model", "precision", "pixel_scale", "crop_pad", "flip", "batch_size")
     kept += ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes", "eval_batch_size")

@@ -161,25 +161,12 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
         _try_method(named.algorithm, algorithm, params)
     need_memory(algorithm, params, plan, model_state)
     sums = _make_sums(config, apply, feed, mean)
-    gradient_fn, params, model_state, run_key, sums = plan.place((gradient_fn, params, model_state, run_key, sums))
+    placed: tuple[Any, Any, Any, Any]
+    placed, sums = plan.place(((gradient_fn, params, model_state, run_key), sums))
     spread = functools.partial(plan.placement.put_spread, of_process=feed.of_process)
     evaluate = Evaluation(sums, lambda: map(spread, feed.test_batches()))
-    return Experiment(
-        config,
-        images,
-        feed,
-        trace,
-        law,
-        plan,
-        algorithm,
-        schedule,
-        gradient_fn,
-        params,
-        model_state,
-        run_key,
-        evaluate,
-        why_no_meter(config, trace),
-    )
+    no_meter = why_no_meter(config, trace)
+    return Experiment(config, images, feed, trace, law, plan, algorithm, schedule, *placed, evaluate, no_meter)
 
 
 def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, first_event: int = 0) -> Plan:

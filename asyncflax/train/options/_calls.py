@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from asyncflax import _check
 from asyncflax.train.options._imports import digests, named
-from asyncflax.train.options._syntax import dotted, parse, plain
-from asyncflax.train.options._values import typed
+from asyncflax.train.options._values import dotted, parse, plain, typed
 
 _PLAIN = (float, int, bool, str)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -30,16 +29,6 @@ class Spec:
       function: the function itself.
       options: values by name; a nested call is a `Spec`.
       kinds: the types that the function may return; () allows any.
-
-    Example:
-      >>> import asyncflax
-      >>> from asyncflax.train import options
-      >>> methods = options.makers(asyncflax.algorithms, asyncflax.AsyncAlgorithm)
-      >>> spec = options.read("config.algorithm", "asgd(weight_decay=1e-4)", methods)
-      >>> spec.name, spec.options, str(spec)
-      ('asgd', {'weight_decay': 0.0001}, 'asgd(weight_decay=0.0001)')
-      >>> spec.make(learning_rate=0.5)
-      asgd(decay_at='read', learning_rate=0.5, weight_decay=0.0001)
     """
 
     field: str
@@ -126,10 +115,9 @@ class Spec:
 
 
 class _Scope(NamedTuple):
-    """What a call may name: functions by undotted name, and the types that they return; () allows any.
+    """The names that a call may use.
 
-    `given` are the parameters with fields of their own, which cannot be options; `given_imported` those of imported
-    functions.
+    `library` has functions by undotted name, `kinds` the types that they may return; see `read`.
     """
 
     library: Mapping[str, Callable[..., Any]]
@@ -158,18 +146,7 @@ def read(
       given_imported: replaces `given` for imported functions.
 
     Raises:
-      ValueError, TypeError: the text is not a call, or a name or an option is unknown or has the wrong type.
-
-    Example:
-      >>> from asyncflax import queues
-      >>> from asyncflax.train import options
-      >>> laws = options.makers(queues, queues.ServiceTime)
-      >>> str(options.read("service_time", "stragglers(slowdown=2, service_time=exponential)", laws))
-      'stragglers(slowdown=2.0, service_time=exponential())'
-      >>> options.read("service_time", "gamma(vc=0.1)", laws)
-      Traceback (most recent call last):
-        ...
-      ValueError: service_time: gamma has no option 'vc', got 'gamma(vc=0.1)'. Options: cv, mean.
+      TypeError, ValueError: the text is not a call, or a name or an option is unknown or has the wrong type.
     """
     _check.instance(field, text, str, "text such as 'NAME(option=value)'")
     text = text.strip()
@@ -184,10 +161,7 @@ def read(
 def makers(module: Any, kind: type) -> dict[str, Callable[..., Any]]:
     """The public functions of a module whose return annotation is `kind`.
 
-    >>> from asyncflax import staleness
-    >>> from asyncflax.train import options
-    >>> list(options.makers(staleness, staleness.StalenessLaw))[:3]
-    ['constant', 'empirical', 'geometric']
+    They are the undotted names of a field.
     """
     public = {name: getattr(module, name) for name in module.__all__}
     return {name: f for name, f in public.items() if inspect.isfunction(f) and _makes(f, kind)}

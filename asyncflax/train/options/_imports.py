@@ -18,15 +18,11 @@ def named(field: str, name: str) -> Any:
     """Imports a dotted name; the working folder is last on the path.
 
     Args:
-      field: the field's name in error messages.
+      field: see the package.
       name: with at least one dot.
 
     Raises:
       ValueError: the module does not exist, cannot be imported, or has no such name.
-
-    >>> from asyncflax.train import options
-    >>> options.named("config.algorithm", "optax.adamw").__name__
-    'adamw'
     """
     if not {"", os.getcwd()} & {*sys.path}:
         sys.path.append(os.getcwd())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from asyncflax.train.options._items import parse_items
+from asyncflax.train.options._values import parse_items
 
 
 def plain_call(text: Any) -> Any:
@@ -13,14 +13,6 @@ def plain_call(text: Any) -> Any:
 
     Args:
       text: of a field; anything but a call is returned unchanged.
-
-    >>> from asyncflax.train import options
-    >>> options.plain_call("dc_asgd( form='outside', strength = 1 )") == options.plain_call(
-    ...     "dc_asgd(strength=1.0, form=outside)"
-    ... )
-    True
-    >>> options.plain_call("queue(service_time=gamma())"), options.plain_call("recorded(path='a.npz')")
-    ('queue(service_time=gamma)', 'recorded')
     """
     try:
         return ast.unparse(_Plain().visit(ast.parse(text.strip(), mode="eval").body))
@@ -49,12 +41,6 @@ def plain_items(value: Any) -> Any:
 
     Args:
       value: of a field.
-
-    >>> from asyncflax.train import options
-    >>> options.plain_items("momentum=(0, 1), asgd") == options.plain_items({"momentum": [0, 1]})
-    False
-    >>> options.plain_items("momentum=(0, 1)") == options.plain_items({"momentum": [0, 1]})
-    True
     """
     plain = lambda item: [*map(plain, item)] if isinstance(item, tuple | list) else plain_call(item)
     try:

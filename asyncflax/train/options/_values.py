@@ -1,17 +1,95 @@
-"""Values of fields: converted to the type of the field."""
+"""Values of fields: their syntax, fields with several entries, and conversion to the type of a field."""
 
 from __future__ import annotations
 
+import ast
+import math
 import re
 import typing
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 
 from asyncflax import _check, _memory
 
+Items = Annotated[Any, "items: a mapping, a sequence, or the text of a flag"]
 _BYTES_OF_VALUE = 200  # per number of a field, which is copied and compared
+
+
+def parse(field: str, text: str) -> ast.expr:
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError(f"{field} must be like 'NAME(option=value)', got {text!r}.") from None
+
+
+def plain(field: str, node: ast.expr, text: str) -> Any:
+    """The value of a literal; bare words and calls become their text."""
+    if dotted(node.func if isinstance(node, ast.Call) else node) is not None:
+        return ast.get_source_segment(text, node)
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(plain(field, item, text) for item in node.elts)
+    try:
+        value = ast.literal_eval(node)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{field} must be a number, a word, a call, or quoted text such as a path, got {text!r}."
+        ) from None
+
+
+def dotted(node: ast.expr) -> str | None:
+    """'a.b' for a dotted name, else None."""
+    if isinstance(node, ast.Attribute):
+        before = dotted(node.value)
+        return before and f"{before}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
+    """The items of a field in order, as (label, value) pairs; '' if an item has no label.
+
+    Args:
+      field: see the package.
+      value: a mapping, a sequence, or text, which is split at commas outside of brackets. Literals in text are
+        evaluated, bare words and calls stay text.
+
+    Raises:
+      TypeError, ValueError: the text cannot be parsed, or the value has an unsupported type.
+    """
+    if isinstance(value, Mapping):
+        return [(str(label), item) for label, item in value.items()]
+    if not isinstance(value, str):
+        if not isinstance(value, Sequence):
+            raise TypeError(f"{field} must be a mapping, a tuple or text, got {value!r} ({type(value).__name__}).")
+        return [("", item) for item in value]
+    entries = []
+    for part in _split(value):
+        found = re.match(r"\s*([\w.]+)\s*=(?!=)", part)
+        item = part[found.end() if found else 0 :].strip()
+        entries.append((found[1] if found else "", plain(field, parse(field, item), item)))
+    return entries
+
+
+def _split(text: str) -> list[str]:
+    """Splits text at commas outside of brackets and quotes."""
+    parts, depth, quote, escaped = [""], 0, "", False
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote and not escaped else quote
+            escaped = letter == "\\" and not escaped
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+            if letter == "," and depth == 0:
+                parts.append("")
+                continue
+        parts[-1] += letter
+    return [part for part in parts if part.strip()]
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
@@ -24,10 +102,6 @@ def typed(name: str, value: Any, kind: Any) -> Any:
 
     Raises:
       TypeError: the value has another type.
-
-    >>> from asyncflax.train import options
-    >>> options.typed("config.seed", 3, float), options.typed("config.classes", ["range(3)"], tuple[int, ...])
-    (3.0, (0, 1, 2))
     """
     if kind is Any:
         return value
@@ -49,11 +123,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def in_range(name: str, item: Any) -> Iterable[Any]:
-    """The numbers of 'range(8)', as in a flag; anything else unchanged.
-
-    Args:
-      name: the value's name in error messages.
-      item: of a field.
+    """Expands 'range(8)', as in a flag, to its numbers; returns anything else unchanged, as the only item.
 
     Raises:
       ValueError: the numbers do not fit into memory.
