@@ -9,12 +9,12 @@ only the abstract, so the settings are second-hand, none of the paper's numbers 
 DANA-DC > DANA-Slim > Multi-ASGD > NAG-ASGD, is our own question.
 
 All methods of a seed, a service time and a number of workers have the same trace, data and initial weights; ssgd has
-the rounds of the same workers. The learning rate does not grow with the workers, but for the methods that step with the
-mean of N gradients (ssgd and delayed_nesterov, linear scaling); on digits, methods without explicit momentum (or, like
-closed_loop_momentum, with hardly any) take ten times as large a one, whose steps are in the long run as long as those
-with momentum 0.9. Strength 2 is what is said of the adaptive DC-ASGD-a, so dana_dc has it with a mean square of each
-worker's gradients as well; a constant strength of 2 is another method. Whatever N, the number of gradients is the same.
-A test accuracy at the end below 20 %, twice that of chance, counts as a failure, and so does divergence.
+the rounds of the same workers. The learning rate does not grow with the workers, except for the methods that step with
+the mean of N gradients (ssgd and delayed_nesterov, linear scaling); on digits, methods without explicit momentum (or,
+like closed_loop_momentum, with hardly any) take ten times as large a one, whose steps are in the long run as long as
+those with momentum 0.9. Strength 2 is what is said of the adaptive DC-ASGD-a, so dana_dc has it with a mean square of
+each worker's gradients as well; a constant strength of 2 is another method. Whatever N, the number of gradients is the
+same. A test accuracy at the end below 20 %, twice that of chance, counts as a failure, and so does divergence.
 
 | variant | what | where |
 |---|---|---|

@@ -6,9 +6,9 @@ Claim: with tuned momentum the number of updates to a target hardly grows with t
 start: the paper starts from a checkpoint of 4,000 updates, on ImageNet, and has penalties of 1.00, 0.918,
 0.995, 0.932 at 1, 2, 4, 8 workers (Figure 5 of its longer version, Allerton, October 2016).
 
-Here softmax regression on digits begins where one worker without momentum has come to a loss of about 0.5, the same
-parameters for all seeds, and is trained to 0.2. How noisy gradients are decides what staleness costs, so there are
-three sizes of batches. The loss is that of training, the mean of 640 images (320 with batches of 64), on the parameters
+Here softmax regression on digits starts from parameters that one worker without momentum has trained to a loss of about
+0.5, the same for all seeds, and is trained to 0.2. The cost of staleness depends on the noise of gradients, so there
+are three batch sizes. The loss is that of training, the mean of 640 images (320 with batches of 64), on the parameters
 that workers read. The first 8 seeds choose momentum and learning rate for each number of workers, the 32 others judge.
 A penalty between 1/1.1 and 1.1 counts as none.
 

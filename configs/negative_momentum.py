@@ -8,9 +8,9 @@ The longer version (Allerton, October 2016, Figure 8; momenta -0.9, -0.675, ...,
 gain up to 8 workers, and with 16 momentum -0.675 needs half as many updates as the best one that is not negative: the
 statistical penalty at 1, 2, 4, 8, 16 workers is 1, 1, 2, 2, 3 with negative momenta and 1, 1, 2, 2, 6 without.
 
-Learning rates in decades are coarse: what fits one momentum may lie between those of another. So the question, whether
-it helps to allow negative momenta, is asked twice, of grids of one learning rate a decade, wherever they begin, and of
-a grid with six a decade, which has all of these in it. Softmax regression on digits, batches of 256; the target is a
+Learning rates in decades are coarse: the best one of a momentum may lie between two of them. So the question whether
+negative momenta help is asked twice, of all grids of one learning rate a decade, and of the grid of six a decade that
+contains them. Softmax regression on digits, batches of 256; the target is a
 training loss, the mean of 5 updates. The first 8 seeds choose momentum and learning rate, the 48 others judge. Momenta
 of 8 workers are those of the first version and some larger ones, those of 16 are the longer version's but 0.9, which
 takes trainings of 1,120 updates.

@@ -10,14 +10,14 @@ Questions, each with a verdict of its own:
 - ormo: is OrMo better than Multi-ASGD, NAG-ASGD and naive momentum, each of them?
 - naive: is naive momentum worse than Multi-ASGD and NAG-ASGD, each of them?
 
-The abstract of DANA says that it outperforms the methods before it, with up to 64 workers; the order of these stands in
-no source, it is a question of ours. What is said of OrMo and of naive momentum is second-hand.
+According to its abstract, DANA outperforms earlier methods, with up to 64 workers; the order of these is our own
+question. The claims about OrMo and naive momentum are second-hand.
 
 An order may depend on the learning rate, so there are two, fixed in advance and the same for all methods: 0.06 for
-the perceptron and 0.02 for the network with convolutions, and steps six times shorter. The training loss at the end
-decides, in its logarithm, a ratio of 1.1 being equivalent; of methods that are equal the test accuracy, within half a
-point. All 16 seeds judge, as nothing is chosen. A training outlasts the memory of momentum seven times: 7 x 32 / (1 -
-0.9) = 2,240 gradients of 32 workers, 1,120 of 16.
+the perceptron and 0.02 for the convolutional network, and a sixth of these. The logarithm of the final training loss
+decides, with ratios up to 1.1 equivalent; for the equality of methods the test accuracy, within half a point. All 16
+seeds judge, since nothing is chosen. A training is seven times as long as the memory of momentum: 7 x 32 / (1 - 0.9) =
+2,240 gradients of 32 workers, 1,120 of 16.
 
 | variant | what | where |
 |---|---|---|

@@ -18,7 +18,7 @@ that of chance, counts as a failure, and so does divergence.
 |---|---|---|
 | none | ResNet-20, CIFAR-10, 160 epochs, 16 and 64 workers, with and without stragglers, 3 seeds | GPUs; not run yet |
 | `short` | the same in 5 epochs | one GPU; not run yet |
-| `cifar10` | cifar10_quick, 1,500 updates, 5 methods, 3 seeds, two laws of service times | 2 cores; see below |
+| `cifar10` | cifar10_quick, 1,500 updates, 5 methods, 3 seeds, two kinds of service times | 2 cores; see below |
 | `digits` | digits, 8 to 64 workers, three service times, 3 seeds, 1,500 updates | 2 cores, 16 minutes of CPU time |
 | `fast` | digits, 3 methods, 20 updates: a quick trial | 2 cores, 1 minute |
 

@@ -8,7 +8,7 @@ epochs of warm-up from 0.1 / num_workers, momentum 0.9, weight decay 0.0001, gam
 (coefficient of variation 0.1). BatchNorm statistics are updated by the server in the order of the events
 (docs/batch_norm.md).
 
-Claim: with many workers it matters where momentum is kept: DANA outperforms existing methods, with up to 64 workers
+Claim: with many workers, the place of momentum matters: DANA outperforms existing methods, with up to 64 workers
 (abstract). We do not have the paper's numbers.
 
 `:16k` after the file name is the largest total batch of the abstract, 64 workers with batches of 256, by DANA-Slim,

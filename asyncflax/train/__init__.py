@@ -1,10 +1,10 @@
 """One training, from a config to a folder. Needs the extra `train`.
 
-`config` says what is trained, in words that `options` looks up; `recipes` are configs of papers. `experiment` makes
-data, trace and network of a config, `method` the method, with one of the `schedules`; `feeds` has the batches of
-events; `loop` trains, and leaves metrics (`columns`, `records`, `writers`), `checkpoint`s and figures in a folder
-(`workdir`); `extension` is what comes after the planned end. `distributed` are several processes that train together,
-`precision` is how a network computes, `launcher` what the command line has.
+`config` describes a training in the language of `options`; `recipes` are published ones. `experiment` builds data,
+trace and network, `method` the method with one of the `schedules`, `feeds` the batches of events. `loop` trains, and
+writes metrics (`columns`, `records`, `writers`), `checkpoint`s and figures into a folder (`workdir`); `extension`
+continues a complete run. `distributed` connects several processes, `precision` is that of the network, `launcher` is
+shared by the commands.
 """
 
 from typing import TYPE_CHECKING

@@ -132,14 +132,14 @@ class Checkpoints:
         from orbax.checkpoint import tree
         from orbax.checkpoint import v1 as orbax
 
-        update, leaves = _check.integer("update", update, 0), _leaves(_on_devices(state))
+        update, state = _check.integer("update", update, 0), _on_devices(state)
         info = {
             "format": _FORMAT,
             "run": self.run,
             "update": update,
             "config": _json("config", dict(config)),
             "metrics": _json("metrics", {name: float(value) for name, value in (metrics or {}).items()}),
-            "arrays": _described(leaves),
+            "arrays": _described(state),
         }
         text = "".join(json.dumps(_json("rows", dict(row))) + "\n" for row in rows)
         extra = {name: _plain_array(f"extra[{name!r}]", array) for name, array in (extra or {}).items()}
@@ -150,7 +150,7 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         sync(f"{update} begun")
-        arrays = {name: _data(x) for name, x in leaves.items() if x.size}
+        arrays = {name: _data(x) for name, x in _leaves(state).items() if x.size}
         orbax.save(os.fspath(partial / "state"), tree.from_flat_dict(arrays, sep="/"))
         if is_primary():
             self._finish(partial, final, info, text, extra)
@@ -215,10 +215,9 @@ class Checkpoints:
 
     def _load(self, path: pathlib.Path, like: RunState | Callable[[int, dict[str, Any]], RunState]) -> Checkpoint:
         info = _info(path)
-        like = like(info["update"], info["config"]) if callable(like) else like
-        leaves = _leaves(_on_devices(like))
-        _refuse_other(path, "run", info["arrays"], _described(leaves))
-        state = jax.tree.unflatten(jax.tree.structure(like), _restored(path, leaves, {}))
+        like = _on_devices(like(info["update"], info["config"]) if callable(like) else like)
+        _refuse_other(path, "run", info["arrays"], like)
+        state: RunState = _restored(path, info["arrays"], like)
         extra = {}
         if (path / _EXTRA).exists():
             with np.load(path / _EXTRA, allow_pickle=False) as file:
@@ -273,13 +272,10 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
     if fault is not None:
         raise ValueError(f"checkpoint {path} is corrupted ({fault}).")
     asked = {"params": params} if model_state is None else {"params": params, "model_state": model_state}
-    leaves = _leaves(asked)
     saved = _info(folder)["arrays"]
-    _refuse_other(
-        folder, "model", {n: what for n, what in saved.items() if n.split("/")[0] in asked}, _described(leaves)
-    )
+    _refuse_other(folder, "model", {name: x for name, x in saved.items() if name.split("/")[0] in asked}, asked)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    found = jax.tree.unflatten(jax.tree.structure(asked), _restored(folder, leaves, saved, here))
+    found = _restored(folder, saved, asked, here)
     return found["params"], found.get("model_state")
 
 
@@ -297,13 +293,14 @@ def _leaves(tree: Any) -> dict[str, Any]:
     return leaves
 
 
-def _described(leaves: Mapping[str, Any]) -> dict[str, str]:
-    """Dtype and shape by name."""
-    return {name: f"{x.dtype}{list(x.shape)}" for name, x in leaves.items()}
+def _described(tree: Any) -> dict[str, str]:
+    """Dtype and shape of the leaves by name."""
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in _leaves(tree).items()}
 
 
-def _refuse_other(path: Any, what: str, saved: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+def _refuse_other(path: Any, what: str, saved: Mapping[str, str], tree: Any) -> None:
     """Raises if names, shapes or dtypes differ; Orbax would truncate or pad the arrays."""
+    wanted = _described(tree)
     if saved == wanted:
         return
     name = next(n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n))
@@ -330,25 +327,25 @@ def _data(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _restored(
-    folder: pathlib.Path, leaves: Mapping[str, Any], saved: Mapping[str, str], sharding: Any = None
-) -> list[jax.Array]:
-    """The arrays of a checkpoint named in `leaves`, with the shardings of those, or with one sharding for all."""
-    from orbax.checkpoint import tree
+def _restored(folder: pathlib.Path, saved: Mapping[str, str], tree: Any, sharding: Any = None) -> Any:
+    """A tree with arrays of a checkpoint, with the shardings of the given tree, or with one sharding for all."""
+    from orbax.checkpoint import tree as nested
     from orbax.checkpoint import v1 as orbax
 
     has_elements = lambda described: 0 not in json.loads(described[described.index("[") :])
     wanted: dict[str, Any] = {name: orbax.PLACEHOLDER for name, described in saved.items() if has_elements(described)}
+    leaves = _leaves(tree)
     data = {name: _data(leaf) for name, leaf in leaves.items()}
     for name, x in data.items():
         if x.size:
             wanted[name] = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding)
-    found = tree.to_flat_dict(orbax.load(os.fspath(folder / "state"), tree.from_flat_dict(wanted, sep="/")), sep="/")
+    loaded = orbax.load(os.fspath(folder / "state"), nested.from_flat_dict(wanted, sep="/"))
+    found = nested.to_flat_dict(loaded, sep="/")
     arrays = []
     for name, leaf in leaves.items():
         array = found[name] if leaf.size else jnp.zeros_like(data[name])
         arrays.append(jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array)
-    return arrays
+    return jax.tree.unflatten(jax.tree.structure(tree), arrays)
 
 
 def _json(name: str, value: Any) -> Any:

@@ -158,7 +158,8 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     # Fails here if the model does not fit the images, or the method the parameters.
     jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
     if named.algorithm.imported:
-        _try_method(named.algorithm, algorithm, params)
+        with named.algorithm.reporting():
+            jax.eval_shape(lambda w: _check.like("the updates", one_event(algorithm, w), "the parameters", w), params)
     need_memory(algorithm, params, plan, model_state)
     sums = _make_sums(config, apply, feed, mean)
     placed: tuple[Any, Any, Any, Any]
@@ -194,18 +195,6 @@ def _trained(made: Experiment) -> tuple[Any, Any]:
         for k in range(len(made.plan)):
             state, _ = run_chunk(made.algorithm, made.gradient_fn, state, made.plan[k], made.batches(made.plan[k]))
     return state.params, state.model_state
-
-
-def _try_method(spec: Spec, algorithm: AsyncAlgorithm, params: Any) -> None:
-    """Traces an imported method, to report its errors in one line before anything is compiled."""
-
-    def event(params):
-        _check.like("the updates", one_event(algorithm, params), "the parameters", params)
-
-    try:
-        jax.eval_shape(event, params)
-    except Exception as error:
-        raise spec.error(error) from error
 
 
 def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
@@ -282,12 +271,8 @@ def _make_model(
     spec = config.named.model
     arguments = spec.arguments(image_shape=feed.image_shape, num_classes=feed.num_classes, rngs=None)
     arguments.pop("rngs", None)
-    try:
+    with spec.reporting():
         network = models.initialized(spec.function, key, **arguments)
-    except Exception as error:
-        if not (spec.imported or isinstance(error, TypeError | ValueError)):
-            raise
-        raise spec.error(error) from error
     apply, params, model_state = models.functional_with_state(network)
     return compute_in(config.precision, apply), params, model_state
 

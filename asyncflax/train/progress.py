@@ -18,9 +18,8 @@ def bar(total: int, start: int = 0, *, unit_scale: bool = False) -> Any:
       start: number of those made earlier.
       unit_scale: whether to write 1.2M for 1,200,000.
     """
-    off = None if distributed.is_primary() else True
-    options: dict[str, Any] = {"unit_scale": unit_scale, "dynamic_ncols": True, "disable": off, "smoothing": 0.05}
-    return tqdm(total=total, initial=start, unit=" updates", **options)
+    shown: dict[str, Any] = {"unit": " updates", "unit_scale": unit_scale, "dynamic_ncols": True, "smoothing": 0.05}
+    return tqdm(total=total, initial=start, disable=None if distributed.is_primary() else True, **shown)
 
 
 def say(text: str) -> None:

@@ -163,10 +163,8 @@ def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_worke
 
 def _try(spec: Spec, schedule: Schedule, num_updates: int) -> None:
     """Evaluates an imported schedule at all updates, to fail before the training begins."""
-    try:
+    with spec.reporting():
         rates = np.asarray(jax.vmap(schedule)(jnp.arange(num_updates)), float)
-    except Exception as error:
-        raise spec.error(error) from error
     bad = np.flatnonzero(~np.isfinite(rates) | (rates < 0)) if rates.shape == (num_updates,) else [0]
     if len(bad):
         raise ValueError(

@@ -180,7 +180,7 @@ workdir, or the old config to resume.
             trace.save(self._trace, overwrite=True)
 
     def changes(self) -> list[str]:
-        """The changes since the run began, in words: versions, imported user code, a restored trace."""
+        """The changes since the run began, one line each: versions, imported user code, a restored trace."""
         began = self.began
         before = began["sources"]
         names = sorted(before.keys() | self._sources.keys())
@@ -250,7 +250,7 @@ def _text(about: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[str]:
-    """The fields that keep a run with config `old` (as a dict) from resuming with `new`, in words prefixed by `name`.
+    """The fields that keep a run with config `old` (a dict) from resuming with `new`, one per line, below `name`.
 
     >>> import dataclasses
     >>> from asyncflax.train.config import TrainConfig

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from asyncflax import _check
@@ -87,23 +88,26 @@ class Spec:
           TypeError, ValueError: an argument is missing or invalid, or the function returns another type.
         """
         arguments = self.arguments(**given)
-        try:
+        with self.reporting():
             made = self.function(**arguments)
-        except Exception as error:
-            if not (self.imported or isinstance(error, TypeError | ValueError)):
-                raise
-            raise self.error(error) from error
         if self.kinds and not isinstance(made, self.kinds):
             names = " or ".join(kind.__name__ for kind in self.kinds)
             raise TypeError(f"{self.field}: {self.name} must return {names}, it returned {type(made).__name__}.")
         return made
 
-    def error(self, error: Exception) -> Exception:
-        """An error of the function as one line that names the field."""
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        what = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        text = " ".join(str(error).split()) if self.imported else error
-        return kind(f"{self.field}='{self}': {what}{text}")
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Raises errors of the function as one line that names the field; other errors of the library pass."""
+        try:
+            yield
+        except Exception as error:
+            expected = isinstance(error, TypeError | ValueError)
+            if not (expected or self.imported):
+                raise
+            what = "" if expected else f"{type(error).__name__}: "
+            text = " ".join(str(error).split()) if self.imported else error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{self.field}='{self}': {what}{text}") from error
 
     def sources(self) -> dict[str, str]:
         """Digests of imported source at the time of import, by top-level module or package (all its files)."""
