@@ -1,7 +1,7 @@
 """Sources of asynchrony for `config.asynchrony`.
 
-Each function here returns the trace of `num_workers` workers until the server has made `num_updates` updates, with
-draws from `seed`. A dotted name is a function of your own that does the same.
+Each function here returns an `Asynchrony`: the trace of `num_workers` workers until the server has made `num_updates`
+updates, with draws from `seed`. A dotted name is a function of your own that does the same.
 
 Example:
   >>> import asyncflax, tempfile

@@ -134,7 +134,7 @@ class TrainConfig:
     crop_pad: int = 0  # padding of random crops, in pixels
     classes: tuple[int, ...] = ()  # labels of ImageNet to train on, as range(8); () for all
     image_size: int = 224  # side of the crops of ImageNet's images
-    crop_area: tuple[float, ...] = (0.08, 1.0)  # lowest and highest share of ImageNet's images in a crop
+    crop_area: tuple[float, ...] = (0.08, 1.0)  # lowest and highest share of an ImageNet image in a crop
     # Corrupted JPEGs: stop the run, or skip (another image replaces it). A resumed run may take the other.
     on_corrupt: str = dataclasses.field(default="stop", metadata=_FREE)
     decode_processes: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
@@ -157,7 +157,7 @@ class TrainConfig:
     decay_mask: str = "all"  # which parameters decay: all, or weights (no biases, nothing of a normalization)
     bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
     clip_norm: float = 0.0  # maximum norm of gradients, before weight decay; 0 for no clipping
-    ema_decay: float = 0.0  # of a moving average of the parameters, evaluated as well; 0 for none
+    ema_decay: float = 0.0  # decay of a moving average of the parameters, evaluated as well; 0 for none
 
     # Execution; results do not depend on it, up to rounding.
     # Maximum number of gradients computed together; 0 for one per device group.
@@ -165,7 +165,7 @@ class TrainConfig:
     # Devices, as 'mesh(device_groups=4, replicas=2)'; '' is one device, or all of several processes.
     mesh: str = dataclasses.field(default="", metadata=_FREE)
     server: str = dataclasses.field(default="replicated", metadata=_FREE)  # or 'sharded' over the mesh
-    store: str = "device"  # of past versions: device, ring or host
+    store: str = "device"  # memory of past versions: device, ring or host
 
     # The run.
     num_updates: int = 1000  # updates of the server, T
@@ -194,9 +194,7 @@ class TrainConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_named" in vars(self):
-            raise dataclasses.FrozenInstanceError(
-                f"config.{name} of a checked config is read-only; use dataclasses.replace."
-            )
+            raise dataclasses.FrozenInstanceError(f"config.{name} of a checked config; use dataclasses.replace.")
         super().__setattr__(name, value)
 
     def check(self) -> "TrainConfig":

@@ -235,12 +235,8 @@ class RecordFeed(Feed):
             decode_processes=config.decode_processes,
             shard=_shard(),
         )
-        with made:
-            while True:
-                with _in_one_sentence():
-                    batch = next(made, None)
-                if batch is None:
-                    return
+        with made, _in_one_sentence():
+            for batch in made:
                 for number in batch["corrupt"][batch["corrupt"] >= 0].tolist():
                     _note(f"test record {number}, {records[number].name}, is corrupted and ignored")
                 yield {name: batch[name][None] for name in ("image", "label")}

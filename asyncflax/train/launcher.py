@@ -182,20 +182,6 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
         app.run(run, flags_parser=parse)
 
 
-@contextlib.contextmanager
-def _pipe() -> Iterator[None]:
-    """Exits with status 141 if the reader of standard output has closed it, as after `| head`."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        sys.exit(141)  # 128 + SIGPIPE, as in shells
-
-
 def plain(main: Callable[[list[str]], Any], arguments: list[str], doc: str | None) -> None:
     """Runs a program that takes names instead of flags, with errors as in `launch`.
 
@@ -312,6 +298,20 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs slow down the start too
     compilation_cache.reset_cache()  # otherwise JAX keeps using a folder that it has already opened
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[None]:
+    """Exits with status 141 if the reader of standard output has closed it, as after `| head`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(141)  # 128 + SIGPIPE, as in shells
 
 
 def _start_processes() -> None:

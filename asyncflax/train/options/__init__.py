@@ -8,7 +8,7 @@ options are checked against the signature of the function, so that new functions
 has an example of each field.
 
 Fields with several entries hold *items*: a mapping, a sequence, or text, `label=value, value`. In all functions,
-`field` is the name in error messages.
+`field` is the field's name in error messages.
 
 Example:
   >>> import asyncflax
