@@ -38,9 +38,7 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> N
     """
     part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
     try:
-        with open(
-            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb"
-        ) as file:
+        with open(part, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -52,10 +50,10 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> N
 
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, kind: str, run: str = "") -> None:
-    """Writes an .npz file with a checksum, for `read_arrays`.
+    """Writes or replaces an .npz file with a checksum, for `read_arrays`.
 
     Args:
-      path: of the file, which is replaced if it exists.
+      path: of the file.
       arrays: by name; object arrays are not allowed.
       kind: content and format version of the file, such as 'cells of a sweep, format 1'.
       run: identifier of the run that it belongs to, see `Workdir.began`.
@@ -67,11 +65,7 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, kind: 
 
 
 def read_arrays(path: pathlib.Path, *, kind: str, run: str = "") -> dict[str, np.ndarray]:
-    """Reads a file of `write_arrays`, which must be of the same kind and run.
-
-    Raises:
-      CorruptedError: the checksum does not match, or the file is of another kind or run.
-    """
+    """Reads a file of `write_arrays`; raises a CorruptedError if it was modified or is of another kind or run."""
     try:
         archive = verified(path.read_bytes())
         if archive is None:
@@ -93,12 +87,34 @@ def read_arrays(path: pathlib.Path, *, kind: str, run: str = "") -> dict[str, np
     return arrays
 
 
-def write_once(path: pathlib.Path, content: bytes) -> str:
-    """Writes a derived file unless it exists; a file with other content is set aside.
+def cached(
+    path: pathlib.Path, make: Callable[[], Mapping[str, np.ndarray]], *, kind: str, what: str, replace: bool = True
+) -> Mapping[str, np.ndarray]:
+    """The arrays in a cache file, which is created from `make()` if it does not exist.
 
-    Returns:
-      a note about a file that was set aside, or ''.
+    Args:
+      path: of the file.
+      make: computes the arrays.
+      kind: see `write_arrays`.
+      what: the content, for messages.
+      replace: whether a corrupted file is set aside and recreated instead of raising a ValueError.
     """
+    if path.exists():
+        try:
+            return read_arrays(path, kind=kind)
+        except CorruptedError as error:
+            why = f"{path} is corrupted or not a cache of {what} ({error})"
+            if not replace:
+                raise ValueError(f"{why}; delete it or pass another file to recreate it.") from None
+            print(f"note: {why}; it is now {set_aside(path).name} and will be recreated")
+    arrays = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path, arrays, kind=kind)
+    return arrays
+
+
+def write_once(path: pathlib.Path, content: bytes) -> str:
+    """Writes a derived file unless it exists; a file with other content is set aside, which the returned note says."""
     note = ""
     if path.exists():
         if path.read_bytes() == content:

@@ -3,8 +3,6 @@
 CIFAR-10 and CIFAR-100 are read through TensorFlow Datasets (`tfds.data_source`, without TensorFlow) and decoded once
 into a cache file of uint8 arrays, which also works on machines without TensorFlow Datasets. The handwritten digits are
 bundled with scikit-learn (extra `train`).
-
-The batch of event t depends only on the seed and on t, so it is the same in replays, at every width and after a resume.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyncflax import _check, _memory
-from asyncflax._files import CorruptedError, cache_folder, data_folder, read_arrays, set_aside, write_arrays
-from asyncflax.data.imagenet import no_random_access
+from asyncflax._files import cache_folder, cached, data_folder
+from asyncflax.data.imagenet import open_split
 
 __all__ = ["ImageData", "augment", "cifar10", "cifar100", "digits"]
 
@@ -68,9 +66,6 @@ def digits(num_test: int = 360) -> ImageData:
     Args:
       num_test: the size of the test split, a fixed random sample.
 
-    Raises:
-      ValueError: `num_test` is not in 1..1796.
-
     Source: the test set of E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
 
     Example: see `ImageData`.
@@ -107,7 +102,7 @@ def cifar10(
 
     Raises:
       FileNotFoundError: neither the cache nor the data set exists; the message says how to download it.
-      ValueError: `cache` is corrupted or another file, or `pool` does not divide 32.
+      ValueError: `cache` is corrupted or another file.
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009.
 
@@ -132,30 +127,14 @@ def cifar100(
 ) -> ImageData:
     """CIFAR-100: 50,000 training and 10,000 test images, 32x32x3, 100 classes (the fine labels).
 
-    Read like `cifar10`. Tested with synthetic records, not with the data set itself.
+    Tested with synthetic records, not with the data set itself.
 
     Args:
-      data_dir: the folder of TensorFlow Datasets with cifar100/3.0.2; default $TFDS_DATA_DIR, then
-        ~/tensorflow_datasets.
-      cache: the file of decoded arrays; default cifar100-3.0.2.npz in $XDG_CACHE_HOME/asyncflax (~/.cache/asyncflax).
-        If it exists, nothing else is needed.
-      download: let TensorFlow Datasets download and prepare a missing data set (170 MB).
-      pool: the side of the averaged blocks of pixels: 4 gives images of 8x8.
+      data_dir, cache, download, pool: as in `cifar10`.
 
-    Raises:
-      FileNotFoundError: neither the cache nor the data set exists; the message says how to download it.
-      ValueError: `cache` is corrupted or another file, or `pool` does not divide 32.
+    Source: as in `cifar10`.
 
-    Source: as `cifar10`.
-
-    Example:
-      >>> import asyncflax
-      >>> asyncflax.data.cifar100("nowhere", cache="nothing.npz")
-      Traceback (most recent call last):
-        ...
-      FileNotFoundError: CIFAR-100 is not in nowhere (no nowhere/cifar100/3.0.2). Download it there with
-        python -c "from asyncflax import data; data.cifar100('nowhere', download=True)"
-      or set TFDS_DATA_DIR to its folder, or use the bundled data set 'digits'.
+    Example: see `cifar10`.
     """
     return _cifar("cifar100", 100, data_dir, cache, download, pool)
 
@@ -168,9 +147,6 @@ def augment(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = Tru
       images: float [n, height, width, channels], with the mean subtracted (the padding is 0).
       pad: padding in pixels on each side; 0 disables cropping.
       flip: whether to mirror.
-
-    Returns:
-      the same shape and dtype.
 
     Source: the usual augmentation of CIFAR-10 since He et al. 2016 (arXiv:1512.03385).
 
@@ -209,30 +185,23 @@ def _cifar(
     """Loads one of the two from its cache, or decodes it into the cache."""
     if 32 % _check.integer("pool", pool, 1, 32):
         raise ValueError(f"pool must divide the side of the images, 32, got {pool}.")
-    title, kind = f"CIFAR-{num_classes}", f"{name} {_CIFAR_VERSION}, decoded, format 1"
-    is_ours = cache is None  # a file that the user named may be anything and is never renamed
-    cache = cache_folder() / f"{name}-{_CIFAR_VERSION}.npz" if cache is None else pathlib.Path(cache)
-    folder = data_folder(data_dir)
-    there = folder / name / _CIFAR_VERSION
-    if cache.exists():
-        try:
-            return ImageData(**read_arrays(cache, kind=kind)).pooled(pool)
-        except CorruptedError as error:
-            why = f"{cache} is corrupted or not a cache of {title} ({error})"
-            if not is_ours:
-                raise ValueError(f"{why}; delete it or pass another file to recreate it.") from None
-            print(f"note: {why}; it is now {set_aside(cache).name} and will be recreated")
-    if not download and not there.is_dir():
-        raise FileNotFoundError(
-            f"{title} is not in {folder} (no {there}). Download it there with\n"
-            f"  python -c \"from asyncflax import data; data.{name}('{folder}', download=True)\"\n"
-            "or set TFDS_DATA_DIR to its folder, or use the bundled data set 'digits'."
-        )
-    full_name = f"{name}:{_CIFAR_VERSION}"
-    data = ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(cache, data._asdict(), kind=kind)
-    return data.pooled(pool)
+    title, folder = f"CIFAR-{num_classes}", data_folder(data_dir)
+
+    def decoded():
+        there = folder / name / _CIFAR_VERSION
+        if not download and not there.is_dir():
+            raise FileNotFoundError(
+                f"{title} is not in {folder} (no {there}). Download it there with\n"
+                f"  python -c \"from asyncflax import data; data.{name}('{folder}', download=True)\"\n"
+                "or set TFDS_DATA_DIR to its folder, or use the bundled data set 'digits'."
+            )
+        full_name = f"{name}:{_CIFAR_VERSION}"
+        return ImageData(*_decode(full_name, "train", folder, download), *_decode(full_name, "test", folder))._asdict()
+
+    file = cache_folder() / f"{name}-{_CIFAR_VERSION}.npz" if cache is None else pathlib.Path(cache)
+    replace = cache is None  # a file that the user named may be anything and is never renamed
+    kind = f"{name} {_CIFAR_VERSION}, decoded, format 1"
+    return ImageData(**cached(file, decoded, kind=kind, what=title, replace=replace)).pooled(pool)
 
 
 def _pooled(images: np.ndarray, size: int) -> np.ndarray:
@@ -247,16 +216,13 @@ def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False)
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
-    there = folder / name.replace(":", "/")
     # A prepared data set has its own format, or several.
-    new: dict[str, Any] = {} if (there / "dataset_info.json").is_file() else {"file_format": "array_record"}
+    is_prepared = (folder / name.replace(":", "/") / "dataset_info.json").is_file()
+    new: dict[str, Any] = {} if is_prepared else {"file_format": "array_record"}
     builder: Any = tfds.builder(name, data_dir=os.fspath(folder), **new)
     if download:
         builder.download_and_prepare()
-    try:
-        source = builder.as_data_source(split=split)
-    except NotImplementedError as error:
-        raise no_random_access(there) from error
+    source = open_split(builder, split)
     shape = builder.info.features["image"].shape
     images, labels = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
     for i in tqdm(range(len(source)), desc=f"decoding {name} {split}", unit="images", leave=False):

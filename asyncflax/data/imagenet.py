@@ -1,8 +1,7 @@
 """ImageNet and a sample of it as records: encoded images that are read on demand.
 
-ImageNet's training images take some 700 GB decoded, so nothing is decoded or held in memory here;
-`asyncflax.data.pipeline` builds batches of records. TensorFlow Datasets reads the format array_record without
-TensorFlow (extra `train`).
+ImageNet's training images take some 700 GB decoded, so nothing is decoded or held in memory here; `data.pipeline`
+builds batches of records. TensorFlow Datasets reads the format array_record without TensorFlow (extra `train`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asyncflax import _check
-from asyncflax._files import CorruptedError, cache_folder, data_folder, read_arrays, set_aside, write_arrays
+from asyncflax._files import cache_folder, cached, data_folder
 
 __all__ = ["MEAN_PIXEL", "ImageRecords", "Record", "Records", "imagenet2012", "imagenet_eight"]
 
@@ -157,13 +156,7 @@ def imagenet_eight(data_dir: str | os.PathLike[str] | None = None, *, classes: I
     The classes are eight of the ten of Imagenette, not the first eight of ImageNet.
 
     Args:
-      data_dir: the folder of TensorFlow Datasets with imagenet_eight/1.0.0; default $TFDS_DATA_DIR, then
-        ~/tensorflow_datasets.
-      classes: the labels to keep, as for `imagenet2012`.
-
-    Raises:
-      FileNotFoundError: the sample does not exist.
-      ValueError: as for `imagenet2012`.
+      data_dir, classes: as in `imagenet2012`.
 
     Source: J. Howard, Imagenette, https://github.com/fastai/imagenette.
 
@@ -202,36 +195,24 @@ def _read(there: pathlib.Path, classes: Iterable[int], missing: str) -> ImageRec
 def _read_split(builder: Any, split: str, classes: Sequence[int]) -> Records:
     import tensorflow_datasets as tfds
 
-    info, there = builder.info, builder.data_path
+    info = builder.info
     if split not in info.splits:
-        raise ValueError(f"{there} has no split {split!r}, only {sorted(info.splits)}; prepare it again.")
-    try:
-        source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    except NotImplementedError as error:
-        raise no_random_access(there) from error
+        raise ValueError(f"{builder.data_path} has no split {split!r}, only {sorted(info.splits)}; prepare it again.")
+    source = open_split(builder, split, decoders={"image": tfds.decode.SkipDecoding()})
     return Records(source, classes, cache_folder() / f"{info.name}-{info.version}-{split}-labels.npz")
 
 
-def no_random_access(folder: pathlib.Path) -> ValueError:
-    """The error for a data set in a sequential format such as TFRecord.
-
-    Args:
-      folder: NAME/VERSION of TensorFlow Datasets.
-
-    Example:
-      >>> import pathlib
-      >>> from asyncflax.data.imagenet import no_random_access
-      >>> print(no_random_access(pathlib.Path("tfds/cifar10/3.0.2")))
-      tfds/cifar10/3.0.2 is in a format without random access, such as TFRecord. Convert it once with
-        pip install tensorflow apache-beam mlcroissant   # to convert it, not to read it
-        tfds convert_format --dataset_version_dir=tfds/cifar10/3.0.2 --out_file_format=array_record
-    """
-    place = shlex.quote(str(folder))
-    return ValueError(
-        f"{folder} is in a format without random access, such as TFRecord. Convert it once with\n"
-        "  pip install tensorflow apache-beam mlcroissant   # to convert it, not to read it\n"
-        f"  tfds convert_format --dataset_version_dir={place} --out_file_format=array_record"
-    )
+def open_split(builder: Any, split: str, **options: Any) -> Any:
+    """The data source of a split, of a builder of TensorFlow Datasets."""
+    try:
+        return builder.as_data_source(split=split, **options)
+    except NotImplementedError as error:  # a sequential format
+        folder = builder.data_path
+        raise ValueError(
+            f"{folder} is in a format without random access, such as TFRecord. Convert it once with\n"
+            "  pip install tensorflow apache-beam mlcroissant   # to convert it, not to read it\n"
+            f"  tfds convert_format --dataset_version_dir={shlex.quote(str(folder))} --out_file_format=array_record"
+        ) from error
 
 
 def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
@@ -239,16 +220,7 @@ def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
     if path is None:
         return _scan(source)
     kind = f"{path.name} of {len(source)} records, format 1"
-    if path.exists():
-        try:
-            return read_arrays(path, kind=kind)["labels"]
-        except CorruptedError as error:
-            aside = set_aside(path).name
-            print(f"note: {path} is corrupted or of other records ({error}); it is now {aside} and will be recreated")
-    labels = _scan(source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(path, {"labels": labels}, kind=kind)
-    return labels
+    return cached(path, lambda: {"labels": _scan(source)}, kind=kind, what="these labels")["labels"]
 
 
 def _scan(source: Sequence[Any]) -> np.ndarray:

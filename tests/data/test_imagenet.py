@@ -110,7 +110,7 @@ def test_kept_labels_that_are_wrong_are_read_again(prepared, cache, capsys):
     ):
         spoil()
         assert list(imagenet.imagenet2012(prepared, classes=[4]).train) == wanted
-        assert "train-labels.npz is corrupted or of other records" in capsys.readouterr().out
+        assert "train-labels.npz is corrupted or not a cache of these labels" in capsys.readouterr().out
     other(kind, (labels + 1) % NUM_LABELS)  # of other records, as many
     records = imagenet.imagenet2012(prepared, classes=[4]).train
     with pytest.raises(ValueError, match=r"has label 3, not one of \[4\]: .*train-labels\.npz .*delete it"):

@@ -19,6 +19,7 @@ from PIL import Image
 
 from asyncflax import data
 from asyncflax.data import imagenet, pipeline
+from asyncflax.data.crops import _box
 from asyncflax.data.imagenet import Record
 
 BATCH, EVENTS, SIZE = 4, 9, 16
@@ -117,7 +118,7 @@ def test_random_crops_are_those_of_torchvision(height, width, size, seed):
 @example(77, 161, 0.625, 0.625, 0)
 def test_crops_are_inside_with_the_area_and_aspect_that_were_asked_for(height, width, one, other, seed):
     area, aspect = (min(one, other), max(one, other)), (0.75, 4 / 3)
-    top, left, h, w = pipeline._box(height, width, np.random.default_rng(seed), area, aspect)
+    top, left, h, w = _box(height, width, np.random.default_rng(seed), area, aspect)
     assert 0 <= top <= top + h <= height and 0 <= left <= left + w <= width and h > 0 and w > 0
     assert (w - 0.5) / (h + 0.5) <= aspect[1] and (w + 0.5) / (h - 0.5) >= aspect[0]
     whole = min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))  # when ten tries do not fit
@@ -128,7 +129,7 @@ def test_crops_are_inside_with_the_area_and_aspect_that_were_asked_for(height, w
 
 def test_areas_of_crops_are_uniform_and_half_of_them_are_mirrored():
     rng = np.random.default_rng(0)
-    areas = [np.prod(pipeline._box(1000, 1000, rng, (0.1, 0.5), (0.75, 4 / 3))[2:]) / 1e6 for _ in range(2000)]
+    areas = [np.prod(_box(1000, 1000, rng, (0.1, 0.5), (0.75, 4 / 3))[2:]) / 1e6 for _ in range(2000)]
     deciles = np.histogram(areas, bins=10, range=(0.1, 0.5))[0]
     assert deciles.min() > 140 and deciles.max() < 260
     ramp = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None], (100, 100, 3))
