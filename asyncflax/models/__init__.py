@@ -1,4 +1,15 @@
-"""Flax NNX networks and their functional form. Needs flax (the extra `train`)."""
+"""Flax NNX networks and their functional form. Needs flax (the extra `train`).
+
+A network is called as `network(images, key=None)` with float images [n, height, width, channels], pixels 0..255 minus
+their mean, and returns logits [n, num_classes]. A `key` means training, and seeds dropout. Networks share these
+arguments:
+
+    image_shape    (height, width, channels) of the images
+    num_classes    the number of classes
+    dropout        the dropout rate
+    rngs           `nnx.Rngs` for the initial weights
+    conv           the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend
+"""
 
 from __future__ import annotations
 
@@ -37,13 +48,10 @@ __all__ = [
 
 
 def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
-    """Splits a model into a pure function and its parameters, a nested dict of arrays.
+    """Splits a model into a pure function, `apply(params, *args, **kwargs)`, and its parameters, a nested dict of arrays.
 
     Args:
       model: an NNX model whose only state is its parameters.
-
-    Returns:
-      `apply(params, *args, **kwargs)`, which calls the model with these parameters; and the model's parameters.
 
     Raises:
       ValueError: the model has other state; for running statistics use `functional_with_state`.
@@ -72,11 +80,9 @@ def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
 def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Array, ModelUpdate | None]], Any, Any]:
     """Splits a model, with or without BatchNorm, into a pure function, its parameters and its running statistics.
 
-    In training the forward pass does not read the running statistics and is evaluated with zeros in their place, which
-    `flax.nnx.BatchNorm` replaces by (1 - m) b, for its momentum m and the batch statistics b. This is the increment of
-    the `ModelUpdate`, whose decay is m: the server computes statistics <- m statistics + (1 - m) b in the order of the
-    events. Layers created with use_running_average=True are frozen: training reads their statistics and does not change
-    them.
+    In training the running statistics are zeros, which `flax.nnx.BatchNorm` replaces by (1 - m) b, the increment of a
+    `ModelUpdate`. Layers created with use_running_average=True are frozen: training reads their statistics and does not
+    change them.
 
     Args:
       model: an NNX model, called as `model(images, key=None)`: a key means training; without one BatchNorm must use
@@ -164,16 +170,12 @@ def _filled(state: Any, values: Any) -> Any:
 def initialized(network: Callable[..., nnx.Module], key: jax.Array, **arguments: Any) -> nnx.Module:
     """Constructs `network(**arguments, rngs=nnx.Rngs(key))`, drawing all weights in one compiled program.
 
-    The weights are the same, on CPUs bit by bit unless XLA flags change compilation. The program is reused for other
-    keys.
+    The weights are the same, bitwise on CPUs unless XLA flags change compilation. The program is reused for other keys.
 
     Args:
       network: a class of this module or a similar one, whose only state is parameters and statistics.
       key: a typed JAX key for the weights.
       **arguments: hashable arguments of the network.
-
-    Raises:
-      TypeError, ValueError: raised by the network.
 
     Example:
       >>> import jax

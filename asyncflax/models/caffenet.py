@@ -32,19 +32,6 @@ class CaffeNet(nnx.Module):
     6x6x256, and the network has 60,965,224 parameters at 1,000 classes. For 64x64 the input is 1x1x256; images must
     have at least 39 pixels on a side.
 
-    Args:
-      image_shape: (height, width, channels) of the images.
-      num_classes: the number of classes.
-      dropout: the dropout rate after fc6 and fc7.
-      rngs: `nnx.Rngs` for the initial weights.
-      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
-
-    Raises:
-      ValueError: an argument is out of range; the message names it.
-
-    Calling it maps float images [n, height, width, channels], pixels 0..255 minus their mean, to logits
-    [n, num_classes]. A `key` means training and seeds dropout.
-
     Example:
       >>> from flax import nnx
       >>> from asyncflax import models

@@ -15,13 +15,7 @@ from asyncflax.models.layers import checked_classes, conv_by_name, max_pool, mea
 class Cifar10Quick(nnx.Module):
     """conv 5x5x32, max pool, relu; conv 5x5x32, relu, mean pool; conv 5x5x64, relu, mean pool; 64; classes.
 
-    Args:
-      num_classes: the number of classes.
-      rngs: `nnx.Rngs` for the initial weights.
-      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
-
-    Calling it maps float images [n, 32, 32, 3], pixels 0..255 minus their mean, to logits [n, num_classes]. The `key`
-    is ignored.
+    Images are 32x32x3; the `key` is ignored.
 
     Example:
       >>> from flax import nnx

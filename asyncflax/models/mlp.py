@@ -10,17 +10,10 @@ from asyncflax.models.layers import checked_classes, image_sides
 
 
 class Mlp(nnx.Module):
-    """dense, relu, dropout; classes. Without hidden units, softmax regression.
+    """dense, relu, dropout; classes.
 
     Args:
-      image_shape: (height, width, channels) of the images.
-      num_classes: the number of classes.
       hidden: the number of hidden units; 0 omits the layer.
-      dropout: the dropout rate of hidden units.
-      rngs: `nnx.Rngs` for the initial weights.
-
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training
-    and seeds dropout.
 
     Example:
       >>> from flax import nnx

@@ -6,7 +6,7 @@ Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), section 4.2; in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -27,27 +27,16 @@ class ResNet20(nnx.Module):
     2 and 3 has stride 2. 269,722 parameters at 10 classes, 272,474 with projections.
 
     *BatchNorm.* Training normalises by the mean and variance of the gradient's own batch, even if it is split over
-    devices, and does not read the running statistics. The server updates these as statistics <- m statistics +
-    (1 - m) b_t in the order of the events, with the batch statistics b_t of event t and m = statistics_decay: the same
-    at every width and on every mesh. Evaluation reads them. The variance in b_t is the biased one.
+    devices; the server updates the running statistics as in `ModelUpdate`, with m = statistics_decay and the biased
+    variance; evaluation reads them. `models.functional_with_state` turns the network into functions.
 
     Args:
-      image_shape: (height, width, channels) of the images.
-      num_classes: the number of classes.
       shortcut: for blocks that change the shape, 'identity' takes every second pixel and appends zero features, without
         parameters (option A of the paper, its network for CIFAR-10); 'projection' is a 1x1 convolution with stride 2
         and a norm (option B).
       statistics_decay: of the running statistics, in [0, 1]; 0.9 is PyTorch's default, a momentum of 0.1 there.
       statistics: 'batch', as above; 'frozen' also normalises by the running statistics in training and does not update
         them (for a start from a checkpoint).
-      rngs: `nnx.Rngs` for the initial weights.
-      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
-
-    Raises:
-      ValueError: an argument is out of range; the message names it.
-
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training,
-    without randomness. `models.functional_with_state` turns it into functions.
 
     Example:
       >>> from flax import nnx
@@ -73,17 +62,9 @@ class ResNet20(nnx.Module):
         layers = Layers(image_shape, num_classes, statistics_decay, statistics, rngs, conv)
         self.conv = layers.conv(image_shape[2], 16)
         self.norm = layers.norm(16)
-        # Named blocks make the parameters a nested dict.
-        blocks = []
-        features = 16
-        for stage, (out, stride) in enumerate(((16, 1), (32, 2), (64, 2)), 1):
-            for i in range(1, 4):
-                blocks.append(f"stage{stage}_block{i}")
-                block = _Block(features, out, stride if i == 1 else 1, shortcut, layers)
-                setattr(self, blocks[-1], block)
-                features = out
-        self._blocks = tuple(blocks)
-        self.dense = layers.dense(features)
+        block = lambda features, out, stride: _Block(features, out, stride, shortcut, layers)
+        self._blocks = add_blocks(self, block, 16, (16, 32, 64), (3, 3, 3))
+        self.dense = layers.dense(64)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         running = running_statistics(key)
@@ -91,6 +72,34 @@ class ResNet20(nnx.Module):
         for name in self._blocks:
             x = getattr(self, name)(x, running)
         return self.dense(x.mean(axis=(1, 2)))
+
+
+def add_blocks(
+    model: nnx.Module,
+    block: Callable[[int, int, int], nnx.Module],
+    features: int,
+    outs: Sequence[int],
+    counts: Sequence[int],
+) -> tuple[str, ...]:
+    """Adds the stages of a residual network as stage1_block1, ..., so that the parameters are a nested dict.
+
+    Args:
+      model: receives the blocks as attributes.
+      block: `block(features, out, stride)`.
+      features: of the first block's input.
+      outs: features of each stage; stages after the first begin with stride 2.
+      counts: blocks in each stage.
+
+    Returns:
+      the names of the blocks.
+    """
+    names = []
+    for stage, (out, count) in enumerate(zip(outs, counts, strict=True), 1):
+        for i in range(1, count + 1):
+            names.append(f"stage{stage}_block{i}")
+            setattr(model, names[-1], block(features, out, 2 if stage > 1 and i == 1 else 1))
+            features = out
+    return tuple(names)
 
 
 class _Block(nnx.Module):

@@ -12,7 +12,7 @@ from flax import nnx
 
 from asyncflax import _check
 from asyncflax.models.layers import max_pool
-from asyncflax.models.resnet import Layers, running_statistics
+from asyncflax.models.resnet import Layers, add_blocks, running_statistics
 
 
 class ResNet50(nnx.Module):
@@ -27,25 +27,14 @@ class ResNet50(nnx.Module):
     The initial weights of convolutions are those of He et al. 2015 (arXiv:1502.01852) with the fan-out, as in
     torchvision; those of the classes are Gaussian with standard deviation 0.01, as in Goyal et al.
 
-    BatchNorm is that of `ResNet20`.
+    BatchNorm, statistics_decay and statistics are those of `ResNet20`.
 
     Args:
-      image_shape: (height, width, channels) of the images.
-      num_classes: the number of classes.
       zero_init: whether the scale of the last norm of each block is initially 0, so that a block is its shortcut (Goyal
         et al. 2017, section 5.1), instead of 1.
-      statistics_decay, statistics: as in `ResNet20`.
-      rngs: `nnx.Rngs` for the initial weights.
-      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
 
     Attributes:
       blocks: the number of blocks per stage; a subclass with (3, 4, 23, 3) is a ResNet-101.
-
-    Raises:
-      ValueError: an argument is out of range; the message names it.
-
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training,
-    without randomness. `models.functional_with_state` turns it into functions.
 
     Example:
       >>> from flax import nnx
@@ -73,21 +62,14 @@ class ResNet50(nnx.Module):
         last_scale = nnx.initializers.constant(0.0 if zero_init else 1.0)
         self.conv = layers.conv(image_shape[2], 64, size=7, stride=2)
         self.norm = layers.norm(64)
-        names = []
-        features = 64
-        for stage, (count, inner) in enumerate(zip(self.blocks, (64, 128, 256, 512), strict=True), 1):
-            for i in range(1, count + 1):
-                names.append(f"stage{stage}_block{i}")
-                stride = 2 if stage > 1 and i == 1 else 1
-                setattr(self, names[-1], _Bottleneck(features, inner, stride, last_scale, layers))
-                features = 4 * inner
-        self._names = tuple(names)
-        self.dense = layers.dense(features, kernel_init=nnx.initializers.normal(0.01))
+        block = lambda features, out, stride: _Bottleneck(features, out, stride, last_scale, layers)
+        self._blocks = add_blocks(self, block, 64, (256, 512, 1024, 2048), self.blocks)
+        self.dense = layers.dense(2048, kernel_init=nnx.initializers.normal(0.01))
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         running = running_statistics(key)
         x = max_pool(nnx.relu(self.norm(self.conv(images), running)), before=1)
-        for name in self._names:
+        for name in self._blocks:
             x = getattr(self, name)(x, running)
         return self.dense(x.mean(axis=(1, 2)))
 
@@ -95,8 +77,8 @@ class ResNet50(nnx.Module):
 class _Bottleneck(nnx.Module):
     """relu(shortcut(x) + norm(conv(relu(norm(conv(relu(norm(conv(x))))))))."""
 
-    def __init__(self, features: int, inner: int, stride: int, last_scale: nnx.Initializer, layers: Layers):
-        out = 4 * inner
+    def __init__(self, features: int, out: int, stride: int, last_scale: nnx.Initializer, layers: Layers):
+        inner = out // 4
         self.conv1 = layers.conv(features, inner, size=1)
         self.norm1 = layers.norm(inner)
         self.conv2 = layers.conv(inner, inner, stride=stride)

@@ -12,16 +12,6 @@ from asyncflax.models.layers import checked_classes, conv_by_name, image_sides, 
 class SmallCnn(nnx.Module):
     """conv 3x3x16, relu, mean pool; conv 3x3x32, relu, mean pool; dropout; classes.
 
-    Args:
-      image_shape: (height, width, channels) of the images.
-      num_classes: the number of classes.
-      dropout: the dropout rate before the last layer.
-      rngs: `nnx.Rngs` for the initial weights.
-      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
-
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training
-    and seeds dropout.
-
     Example:
       >>> from flax import nnx
       >>> import jax, jax.numpy as jnp

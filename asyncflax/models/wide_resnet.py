@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.resnet import Layers, running_statistics
+from asyncflax.models.resnet import Layers, add_blocks, running_statistics
 
 
 class WideResNet16x4(nnx.Module):
@@ -20,21 +20,7 @@ class WideResNet16x4(nnx.Module):
     of stages 2 and 3 has stride 2. In the first block of a stage the shortcut is a convolution of 1x1 of
     relu(norm(x)). 2,748,890 parameters at 10 classes, 2,772,020 at 100.
 
-    BatchNorm is that of `ResNet20`.
-
-    Args:
-      image_shape: (height, width, channels) of the images.
-      num_classes: the number of classes.
-      dropout: the dropout rate between the two convolutions of a block.
-      statistics_decay, statistics: as in `ResNet20`.
-      rngs: `nnx.Rngs` for the initial weights.
-      conv: the implementation of convolutions, see `layers.conv_by_name`; 'auto' is the fastest on JAX's backend.
-
-    Raises:
-      ValueError: an argument is out of range; the message names it.
-
-    Calling it maps float images [n, height, width, channels] to logits [n, num_classes]. A `key` means training
-    and seeds dropout. `models.functional_with_state` turns it into functions.
+    BatchNorm, statistics_decay and statistics are those of `ResNet20`.
 
     Example:
       >>> from flax import nnx
@@ -58,16 +44,10 @@ class WideResNet16x4(nnx.Module):
         dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
         layers = Layers(image_shape, num_classes, statistics_decay, statistics, rngs, conv)
         self.conv = layers.conv(image_shape[2], 16)
-        blocks = []
-        features = 16
-        for stage, (out, stride) in enumerate(((64, 1), (128, 2), (256, 2)), 1):
-            for i in (1, 2):
-                blocks.append(f"stage{stage}_block{i}")
-                setattr(self, blocks[-1], _Block(features, out, stride if i == 1 else 1, dropout, layers))
-                features = out
-        self.norm = layers.norm(features)
-        self._blocks = tuple(blocks)
-        self.dense = layers.dense(features)
+        block = lambda features, out, stride: _Block(features, out, stride, dropout, layers)
+        self._blocks = add_blocks(self, block, 16, (64, 128, 256), (2, 2, 2))
+        self.norm = layers.norm(256)
+        self.dense = layers.dense(256)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         running = running_statistics(key)
