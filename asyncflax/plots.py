@@ -1,4 +1,4 @@
-"""Plots of traces and runs, drawn on given axes. Requires matplotlib (the extra `train`)."""
+"""Plots of traces and runs, drawn on given `matplotlib.axes.Axes`. Requires matplotlib (the extra `train`)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,19 @@ def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None
     """Histogram of the staleness of a trace, with the expected distribution as a line.
 
     Args:
-      axes: `matplotlib.axes.Axes`.
+      axes: where to draw.
       trace: the trace.
       law: the expected distribution, or None.
       burn_in: number of initial events to leave out.
 
     Example:
-      >>> import asyncflax, matplotlib
-      >>> matplotlib.use("agg")
-      >>> import matplotlib.pyplot as plt
-      >>> q = asyncflax.queues
-      >>> trace = q.simulate(num_workers=8, num_updates=5000, service_time=q.exponential())
-      >>> figure, axes = plt.subplots()
-      >>> asyncflax.plots.staleness_histogram(axes, trace, asyncflax.staleness.geometric(mean=7.0), burn_in=100)
+      >>> import asyncflax
+      >>> from matplotlib.figure import Figure
+      >>> law = asyncflax.staleness.geometric(mean=7.0)
+      >>> axes = Figure().subplots()
+      >>> asyncflax.plots.staleness_histogram(axes, law.trace(5000), law, burn_in=100)
       >>> axes.get_xlabel()
       'staleness (updates)'
-      >>> plt.close(figure)
     """
     burn_in = _check.integer("burn_in", burn_in, 0)
     staleness = trace.staleness[burn_in:]
@@ -46,10 +43,8 @@ def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None
     axes.bar(values, share, width=0.9, color="0.75", label=label)
     if law is not None:
         axes.plot(values, law.pmf(values), **_style.look(1, len(values)), label=str(law))
-    axes.set_xlim(-0.7, max(last, 1) + 0.7)
+    axes.set(xlim=(-0.7, max(last, 1) + 0.7), xlabel="staleness (updates)", ylabel="share of the gradients")
     _style.integer_ticks(axes.xaxis)
-    axes.set_xlabel("staleness (updates)")
-    axes.set_ylabel("share of the gradients")
     axes.legend()
 
 
@@ -58,36 +53,27 @@ def curves(
 ) -> None:
     """One line per run, such as the loss against updates or simulated seconds.
 
-    Colours can be told apart by colour-blind people; short runs have a marker at each point. Runs without points are
-    left out.
+    Runs without points are left out.
 
     Args:
-      axes: `matplotlib.axes.Axes`.
-      x: x values by name of the run.
-      y: y values by name of the run, of the same lengths.
-      xlabel: label of x, with its unit.
-      ylabel: label of y, with its unit.
-
-    Raises:
-      ValueError: x and y do not name the same runs.
+      axes: where to draw.
+      x, y: values by name of the run.
+      xlabel, ylabel: labels with units.
 
     Example:
-      >>> import asyncflax, matplotlib
-      >>> matplotlib.use("agg")
-      >>> import matplotlib.pyplot as plt
-      >>> figure, axes = plt.subplots()
+      >>> import asyncflax
+      >>> from matplotlib.figure import Figure
+      >>> axes = Figure().subplots()
       >>> asyncflax.plots.curves(axes, {"1 worker": [0, 1]}, {"1 worker": [2.3, 0.4]}, xlabel="updates", ylabel="loss")
       >>> len(axes.lines)
       1
-      >>> plt.close(figure)
     """
     if x.keys() != y.keys():
         raise ValueError(f"x has the runs {sorted(x)}, y has {sorted(y)}; they must agree.")
     for k, name in enumerate(x):
         if len(x[name]):
             axes.plot(x[name], y[name], **_style.look(k, len(x[name])), label=name)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     if axes.lines:
         axes.legend()
 
@@ -96,21 +82,19 @@ def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | N
     """Measured implicit and total momentum with their intervals, and the theoretical value.
 
     Args:
-      axes: `matplotlib.axes.Axes`.
+      axes: where to draw.
       rows: the metrics, see `records.Records`; those with 'implicit_momentum' are drawn.
       law: distribution of the staleness; a geometric one adds a line, see `StalenessLaw.implicit_momentum`.
 
     Example:
-      >>> import asyncflax, matplotlib
-      >>> matplotlib.use("agg")
-      >>> import matplotlib.pyplot as plt
+      >>> import asyncflax
+      >>> from matplotlib.figure import Figure
       >>> row = {"implicit_momentum_low": 0.8, "implicit_momentum_high": 0.9, "total_momentum": 1.15}
       >>> rows = [{"update": update, "implicit_momentum": 0.85, **row} for update in (100, 200)]
-      >>> figure, axes = plt.subplots()
+      >>> axes = Figure().subplots()
       >>> asyncflax.plots.momentum(axes, rows, asyncflax.staleness.geometric(mean=7.0))
       >>> len(axes.lines)
       3
-      >>> plt.close(figure)
     """
     rows = [row for row in rows if "implicit_momentum" in row]
     column = lambda name: np.array([row[name] for row in rows])
@@ -125,9 +109,8 @@ def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | N
     theory = None if law is None else law.implicit_momentum
     if theory is not None:
         axes.axhline(theory, color="black", linestyle="--", label=f"implicit, in theory: {theory:.3g}")
+    axes.set(xlabel="updates", ylabel="momentum of the window before")
     _style.integer_ticks(axes.xaxis)
-    axes.set_xlabel("updates")
-    axes.set_ylabel("momentum of the window before")
     axes.legend()
 
 
@@ -142,19 +125,16 @@ def training(
       figure: `matplotlib.figure.Figure`, without axes.
       rows: the metrics, see `records.Records`.
       trace: the trace of the run.
-      law: distribution of its staleness, see `staleness_histogram`.
-      burn_in: see `staleness_histogram`.
+      law, burn_in: see `staleness_histogram`.
 
     Example:
-      >>> import asyncflax, matplotlib
-      >>> matplotlib.use("agg")
-      >>> import matplotlib.pyplot as plt
+      >>> import asyncflax
+      >>> from matplotlib.figure import Figure
       >>> rows = [{"update": 10, "train_loss": 2.0, "gap": 0.1}, {"update": 20, "train_loss": 1.0, "test_loss": 1.2}]
-      >>> figure = plt.figure(figsize=(15, 4))
+      >>> figure = Figure(figsize=(15, 4))
       >>> asyncflax.plots.training(figure, rows, asyncflax.staleness.constant(1).trace(20))
       >>> [axes.get_ylabel() for axes in figure.axes]
       ['loss', 'gap of server and worker (RMS)', 'share of the gradients']
-      >>> plt.close(figure)
     """
     has = lambda *names: any(name in row for row in rows for name in names)
     kinds = [kind for kind in ("loss", "accuracy") if has(f"train_{kind}", f"test_{kind}")]
@@ -185,10 +165,9 @@ def training(
         x, y = zip(*((row["update"], row["gap"]) for row in rows if "gap" in row), strict=True)
         panels["gap"].plot(x, y, **_style.look(2, len(x)))
         top = 1.1 * max(filter(np.isfinite, y), default=0.0) or 1.0
-        panels["gap"].set_ylim(-0.03 * top, top)
+        xlabel = "" if has("implicit_momentum") else "updates"
+        panels["gap"].set(ylim=(-0.03 * top, top), xlabel=xlabel, ylabel="gap of server and worker (RMS)")
         _style.integer_ticks(panels["gap"].xaxis)
-        panels["gap"].set_xlabel("" if has("implicit_momentum") else "updates")
-        panels["gap"].set_ylabel("gap of server and worker (RMS)")
     if has("implicit_momentum"):
         if has("gap"):
             panels["momentum"].sharex(panels["gap"])

@@ -1,8 +1,8 @@
 """Staleness distributions: how many updates old the version is on which a gradient was computed.
 
 A distribution is its probability mass function q_l = P(tau = l), stored as a table that is cut off where the tail is
-below double precision. It generates traces for the engine (`StalenessLaw.trace`, eq. 5 of the paper) and samples inside
-a jitted loop (`StalenessLaw.sample`, for rings and `delay_gradients`).
+below double precision (2^24 entries at most). It generates traces for the engine (`StalenessLaw.trace`, eq. 5 of the
+paper) and samples inside a jitted loop (`StalenessLaw.sample`, for rings and `delay_gradients`).
 
 Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 5 and Theorem 3.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,7 @@ class StalenessLaw:
       mean: E tau, in closed form.
 
     Raises:
-      TypeError: `name` is not a str, or an entry or the mean is not a number.
-      ValueError: an entry is negative or not finite, the entries do not sum to 1 within 1e-9, or the mean is not the
-        table's.
+      ValueError: the entries are not probabilities that sum to 1 within 1e-9, or the mean is not the table's.
 
     Example:
       >>> import asyncflax
@@ -62,9 +61,7 @@ class StalenessLaw:
 
     def __post_init__(self):
         _check.instance("name", self.name, str, "a text")
-        table = _check.numbers("table", self.table, "a list of probabilities")
-        if table.ndim != 1 or len(table) == 0:
-            raise ValueError(f"table must be a list of probabilities, got an array of shape {table.shape}.")
+        table = _table("table", self.table)
         object.__setattr__(self, "table", table)
         bad = ~np.isfinite(self.table) | (self.table < 0)
         if bad.any():
@@ -108,13 +105,7 @@ class StalenessLaw:
         return float(mu) if np.allclose(self.table, powers, rtol=1e-9, atol=0.0) else None
 
     def pmf(self, staleness: int | Sequence[int] | np.ndarray) -> np.ndarray:
-        """P(tau = staleness) for integers of any shape; float64.
-
-        Args:
-          staleness: int [...]; the probability outside of the table is 0.
-
-        Raises:
-          TypeError: a value is not an integer.
+        """P(tau = staleness) for integers of any shape; float64, 0 outside of the table.
 
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 3).pmf([0, 3, 4])
@@ -129,12 +120,6 @@ class StalenessLaw:
     def tail(self, staleness: int) -> float:
         """P(tau > staleness): the probability that a store of the newest staleness + 1 versions misses.
 
-        Args:
-          staleness: k >= -1; P(tau > -1) = 1.
-
-        Raises:
-          TypeError, ValueError: it is not an integer, or below -1.
-
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 3).tail(1)
         0.5
@@ -143,12 +128,6 @@ class StalenessLaw:
 
     def bound(self, mass: float = NEGLIGIBLE_MASS) -> int:
         """The smallest k with P(tau > k) <= mass: the largest staleness that a store must cover.
-
-        Args:
-          mass: in [0, 1].
-
-        Raises:
-          TypeError, ValueError: it is not a number, or out of range.
 
         >>> import asyncflax
         >>> asyncflax.staleness.uniform(0, 14).bound(), asyncflax.staleness.geometric(7.0).bound()
@@ -189,7 +168,7 @@ class StalenessLaw:
         methods that need them. A longer trace with the same seed extends the shorter one.
 
         Args:
-          num_updates: the number of events T.
+          num_updates: the number of events.
           seed: determines all random draws.
           num_workers: the number of worker ids.
           assign: 'uniform' (independent draws) or 'round_robin'.
@@ -239,31 +218,19 @@ class StalenessLaw:
 def constant(staleness: int) -> StalenessLaw:
     """tau = staleness (after the first updates): round robin among staleness + 1 equal workers.
 
-    Raises:
-      ValueError: staleness is negative.
-
     >>> import asyncflax
     >>> asyncflax.staleness.constant(7).pmf([6, 7])
     array([0., 1.])
     """
     staleness = _check.integer("staleness", staleness, 0)
-    _need_table("staleness", staleness)
-    table = np.zeros(staleness + 1)
-    table[-1] = 1.0
-    return StalenessLaw(f"constant({staleness})", table, float(staleness))
+    return _equal(f"constant({staleness})", staleness, staleness, "staleness")
 
 
 def pipeline(num_stages: int) -> tuple[int, ...]:
-    """The staleness of each stage of a pipeline without flushes: tau = P - 1 - stage, for stages 0 to P - 1.
+    """The staleness of each stage of a pipeline without flushes: tau = num_stages - 1 - stage, for stages from 0.
 
     The gradient reaches the first stage after passing through all others, and the last stage immediately. Pass the
     tuple to `transforms.delay_gradients` or `transforms.store_versions` with `labels=`, a tree of stage numbers.
-
-    Args:
-      num_stages: P >= 1.
-
-    Raises:
-      ValueError: num_stages is below 1.
 
     Source: asynchronous pipelines, AsyncPP (arXiv:2505.01099); the staleness of a stage is second-hand.
 
@@ -279,18 +246,13 @@ def pipeline(num_stages: int) -> tuple[int, ...]:
 def uniform(low: int, high: int) -> StalenessLaw:
     """Uniform on the integers low..high, inclusive.
 
-    Raises:
-      ValueError: low is negative, or high is below low.
-
     >>> import asyncflax
     >>> asyncflax.staleness.uniform(0, 14).mean
     7.0
     """
     low = _check.integer("low", low, 0)
     high = _check.integer("high", high, low)
-    _need_table("high", high)
-    table = np.where(np.arange(high + 1) >= low, 1.0 / (high - low + 1), 0.0)
-    return StalenessLaw(f"uniform({low}, {high})", table, (low + high) / 2)
+    return _equal(f"uniform({low}, {high})", low, high, "high")
 
 
 def geometric(mean: float) -> StalenessLaw:
@@ -299,9 +261,6 @@ def geometric(mean: float) -> StalenessLaw:
     With M workers and exponential service times, mean = M - 1 and mu = 1 - 1/M.
 
     Source: Mitliagkas et al. 2016, Theorems 3 and 5.
-
-    Raises:
-      ValueError: mean is negative, or so large that the table would exceed 2^24 entries.
 
     >>> import asyncflax
     >>> asyncflax.staleness.geometric(mean=1.0).pmf([0, 1, 2])
@@ -313,10 +272,7 @@ def geometric(mean: float) -> StalenessLaw:
 
 
 def poisson(mean: float) -> StalenessLaw:
-    """q_l = e^-mean mean^l / l!.
-
-    Raises:
-      ValueError: mean is not in [0, 700].
+    """q_l = e^-mean mean^l / l!, for a mean of at most 700.
 
     >>> import asyncflax
     >>> asyncflax.staleness.poisson(7.0).pmf(7).round(6)
@@ -329,10 +285,7 @@ def poisson(mean: float) -> StalenessLaw:
 def negative_binomial(mean: float, shape: float) -> StalenessLaw:
     """A Poisson with gamma distributed rate: `shape` 1 is geometric, the limit of infinite shape is Poisson.
 
-    Var tau = mean + mean^2 / shape.
-
-    Raises:
-      ValueError: mean is negative, shape is not positive, or both are so large that P(0) underflows.
+    Var tau = mean + mean^2 / shape. P(0) must not underflow.
 
     >>> import asyncflax
     >>> law = asyncflax.staleness.negative_binomial(mean=7.0, shape=2.0)
@@ -352,22 +305,27 @@ def negative_binomial(mean: float, shape: float) -> StalenessLaw:
 def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
     """The distribution with P(tau = l) = pmf[l], for example a histogram of measured staleness.
 
-    Raises:
-      ValueError: an entry is negative or not finite, or the entries do not sum to 1 within 1e-9.
-
     >>> import asyncflax
     >>> asyncflax.staleness.empirical([0.25, 0.5, 0.25]).mean
     1.0
     """
-    table = np.array(_check.numbers("pmf", pmf, "a list of probabilities"))
-    if table.ndim != 1 or len(table) == 0:
-        raise ValueError(f"pmf must be a list of probabilities, got an array of shape {table.shape}.")
+    table = _table("pmf", pmf).copy()
     return StalenessLaw(f"empirical({len(table)} values)", table, float(np.sum(np.arange(len(table)) * table)))
 
 
-def _need_table(name: str, largest: int) -> None:
-    """Raises if a table up to the largest staleness does not fit into memory."""
-    _memory.need(name, largest, 40 * largest, "the table of the distribution")
+def _table(name: str, values: Any) -> np.ndarray:
+    """float64 [K + 1]."""
+    table = _check.numbers(name, values, "a list of probabilities")
+    if table.ndim != 1 or len(table) == 0:
+        raise ValueError(f"{name} must be a list of probabilities, got an array of shape {table.shape}.")
+    return table
+
+
+def _equal(name: str, low: int, high: int, argument: str) -> StalenessLaw:
+    """Equal probabilities for low..high; `argument` is the one that gives `high`, for errors."""
+    _memory.need(argument, high, 40 * high, "the table of the distribution")
+    table = np.where(np.arange(high + 1) >= low, 1.0 / (high - low + 1), 0.0)
+    return StalenessLaw(name, table, (low + high) / 2)
 
 
 def _from_ratio(name: str, first: float, ratio: Callable[[np.ndarray], np.ndarray], mean: float) -> StalenessLaw:

@@ -48,7 +48,7 @@ __all__ = [
 
 
 def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
-    """Splits a model into a pure function, `apply(params, *args, **kwargs)`, and its parameters, a nested dict of arrays.
+    """Splits a model into a function `apply(params, *args, **kwargs)` and its parameters, a nested dict of arrays.
 
     Args:
       model: an NNX model whose only state is its parameters.
