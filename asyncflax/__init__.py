@@ -3,6 +3,9 @@
 The core is flat and needs jax, optax and numpy; it is what is imported here. Everything else is in wings, which are
 loaded when they are first used: `transforms`, `algorithms`, `engine`, `live`, `theory`, `data`, `models`, `train`,
 `lab`.
+
+Invalid arguments raise a TypeError or a ValueError that names the argument, shows its value and says what to do.
+Docstrings list further errors only.
 """
 
 from typing import TYPE_CHECKING

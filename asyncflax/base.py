@@ -1,4 +1,4 @@
-"""The contract between a method and the engine: `AsyncAlgorithm`, and two ways to make one."""
+"""The contract between a method and the engine: `AsyncAlgorithm`, and how to build one."""
 
 from __future__ import annotations
 
@@ -46,21 +46,18 @@ class AsyncAlgorithm:
       update: `update(grads, state, params, *, worker, staleness, read_params, **extra) -> (updates, state)`, one event:
         grads: PyTree like params, computed on read_params;
         params: the server's parameters before the update;
-        worker: int32 [], who delivers;
-        staleness: int32 [], how many updates the server made since the version was handed out;
+        worker: int32 [], the worker that delivers;
+        staleness: int32 [], the number of updates since the version was handed out;
         read_params: what the worker had received (a `view`);
-        extra: `value`, the loss at read_params, and whatever later engines add; take what you need.
+        extra: `value`, the loss at read_params, and whatever later engines add; accept **extra and use what you need.
         The engine adds the updates to the parameters.
       view: `view(params, state, *, worker=None) -> PyTree like params`, what a worker downloads: the parameters
         themselves, a look-ahead, a prediction. worker is int32 [], or None where the version is not one worker's own
         (version 0, and traces in which several workers read one version).
       num_workers: the number of workers the state was built for, None if it does not matter.
 
-    An algorithm is a PyTree: its structure is the method, its leaves are the hyper-parameters that `method` found. It
+    An algorithm is a PyTree: its structure is the method, its leaves are the hyperparameters that `method` found. It
     can be an argument of jitted functions, and of `jax.vmap`.
-
-    Raises:
-      TypeError: a function is none. ValueError: num_workers is below 1.
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -80,7 +77,7 @@ class AsyncAlgorithm:
         for name in ("init", "update", "view"):
             function = getattr(self, name)
             _check.function(name, function)
-            if not isinstance(function, Partial | _Callable):  # it is one already where JAX makes the tree again
+            if not isinstance(function, Partial | _Callable):  # it is one already when JAX rebuilds the tree
                 object.__setattr__(self, name, as_partial(function))
         if self.num_workers is not None:
             object.__setattr__(self, "num_workers", _check.integer("num_workers", self.num_workers, 1))
@@ -96,8 +93,8 @@ class AsyncAlgorithm:
 def as_partial(function: Any) -> Any:
     """A function as a PyTree whose leaves can be arguments of a compiled program.
 
-    A plain function has none. Of a callable that is a PyTree the arrays are leaves, and in a `Partial` of arrays and
-    numbers the numbers too; everything else (functions, text, options) belongs to its structure.
+    A plain function has no leaves. Those of a callable PyTree are its arrays, and in a `Partial` of arrays and numbers
+    the numbers too; everything else (functions, text, options) belongs to its structure.
     """
     if not callable(function):
         return function
@@ -117,7 +114,7 @@ def as_partial(function: Any) -> Any:
         hash(rest)
     except TypeError as error:
         raise TypeError(
-            f"what a function holds must be arrays or hashable, {error}; make it a tuple, or a static field."
+            f"a callable PyTree must hold arrays or hashable values, {error}; use a tuple, or a static field."
         ) from None
     return _Callable(arrays, structure, rest)
 
@@ -154,22 +151,16 @@ def from_optax(
     view: Callable[..., Any] = server_params,
     num_workers: int | None = None,
 ) -> AsyncAlgorithm:
-    """Lifts an Optax optimizer, which then runs at the server: one update an event.
+    """Runs an Optax optimizer at the server, one update per event.
 
     Every transformation in it that takes extra arguments receives worker, staleness, read_params and value. Another
-    optimizer object is another program; `method` shows how to change numbers without compiling again.
-
-    A few optimizers ask for more than the gradient of an event: a line search and L-BFGS, which evaluate the loss again
-    at other parameters, `optax.contrib.sam`, which needs a second gradient, and `optax.lookahead`, whose parameters are
-    a pair. The method refuses them when it is initialized.
+    optimizer object compiles another program; `method` shows how to change hyperparameters without recompiling.
 
     Args:
-      tx: any other optimizer, for example a chain with `asyncflax.transforms`, or an `optax.MultiSteps`.
-      view: see `AsyncAlgorithm`.
-      num_workers: see `AsyncAlgorithm`.
-
-    Raises:
-      TypeError: `tx` is not an Optax transformation.
+      tx: an optimizer, for example a chain with `asyncflax.transforms`, or an `optax.MultiSteps`. Initialization raises
+        for those that need more than the gradient of an event: line searches and L-BFGS (the loss at other parameters),
+        `optax.contrib.sam` (a second gradient), and `optax.lookahead` (whose parameters are a pair).
+      view, num_workers: see `AsyncAlgorithm`.
 
     Example:
       >>> import asyncflax, optax
@@ -181,7 +172,7 @@ def from_optax(
 
 @dataclasses.dataclass(frozen=True)
 class _OptaxInit:
-    """The init of an optimizer; it and the update are equal for the same optimizer, so that a run compiles once."""
+    """The init of an optimizer. Both are equal for the same optimizer, so a run compiles once."""
 
     tx: optax.GradientTransformation
 
@@ -201,7 +192,7 @@ class _OptaxUpdate:
 
 
 def as_optax(name: str, tx: Any) -> optax.GradientTransformation:
-    """A transformation of Optax; `optax.MultiSteps` as one that keeps the event, which its own method drops."""
+    """An Optax transformation; `optax.MultiSteps` as one that passes extra arguments on."""
     if isinstance(tx, optax.MultiSteps):
         return optax.GradientTransformationExtraArgs(tx.init, tx.update)  # pyright: ignore[reportArgumentType]
     _check.instance(name, tx, optax.GradientTransformation, "an optax.GradientTransformation")
@@ -209,7 +200,7 @@ def as_optax(name: str, tx: Any) -> optax.GradientTransformation:
 
 
 _LINE_SEARCH = "a line search evaluates the loss at further parameters (value_fn), an event has one value; leave it out"
-# By the state that an optimizer has, wherever it stands in a chain: why it is no method.
+# Why optimizers are not supported, by their state anywhere in a chain.
 _NO_METHODS = {
     optax.ScaleByBacktrackingLinesearchState: _LINE_SEARCH,
     optax.ScaleByZoomLinesearchState: _LINE_SEARCH,
@@ -228,25 +219,20 @@ _NO_METHODS = {
 
 
 def check_optax_state(state: Any) -> Any:
-    """The state of an optimizer, unless it is of a kind that asks for more than the gradient of an event."""
+    """The state of an optimizer; raises if it needs more than the gradient of an event."""
     kinds = tuple(_NO_METHODS)
     for part in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds)):
         if isinstance(part, kinds):
-            raise TypeError(f"tx is no method of asynchronous training: {_NO_METHODS[type(part)]}.")
+            raise TypeError(f"tx cannot train asynchronously: {_NO_METHODS[type(part)]}.")
     return state
 
 
 def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgorithm) -> AsyncAlgorithm:
-    """The method, fed with gradients that an Optax transformation changes first: clipping, multipliers, and the like.
-
-    The transformation runs at the server, event by event, and receives what a method's does (see `AsyncAlgorithm`).
+    """Applies an Optax transformation, such as clipping, to the gradients before a method receives them.
 
     Args:
-      tx: the transformation; its state stands before the method's.
+      tx: runs at the server and receives the extra arguments of an event; its state precedes the method's.
       algorithm: the method.
-
-    Raises:
-      TypeError: `tx` is no Optax transformation, `algorithm` no `AsyncAlgorithm`.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, optax
@@ -259,16 +245,11 @@ def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgori
 
 
 def transform_updates(algorithm: AsyncAlgorithm, tx: optax.GradientTransformation) -> AsyncAlgorithm:
-    """The method, whose updates an Optax transformation changes before they are applied, or looks at.
-
-    The transformation runs at the server, event by event, and receives what a method's does (see `AsyncAlgorithm`).
+    """Applies an Optax transformation, such as averaging, to the updates of a method.
 
     Args:
       algorithm: the method.
-      tx: the transformation; its state stands behind the method's.
-
-    Raises:
-      TypeError: `tx` is no Optax transformation, `algorithm` no `AsyncAlgorithm`.
+      tx: runs at the server and receives the extra arguments of an event; its state follows the method's.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, optax
@@ -288,7 +269,7 @@ def _joined(kind: type[_Joined], tx: optax.GradientTransformation, algorithm: As
 
 @dataclasses.dataclass(frozen=True)
 class _Joined:
-    """One function of a method and a transformation, by its name."""
+    """One function of a method with a transformation, by name."""
 
     tx: optax.GradientTransformation
     name: str
@@ -298,7 +279,7 @@ class _Joined:
 
 
 class _Preceded(_Joined):
-    """One function of a method behind a transformation of gradients."""
+    """A method after a transformation of gradients."""
 
     def init(self, algorithm, params):
         return check_optax_state(self.tx.init(params)), algorithm.init(params)
@@ -313,7 +294,7 @@ class _Preceded(_Joined):
 
 
 class _Followed(_Joined):
-    """One function of a method in front of a transformation of updates."""
+    """A method before a transformation of updates."""
 
     def init(self, algorithm, params):
         return algorithm.init(params), check_optax_state(self.tx.init(params))
@@ -328,12 +309,7 @@ class _Followed(_Joined):
 
 
 class WeightDecay(TypedDict, total=False):
-    """The keywords of weight decay: a factory takes them as `**decay: Unpack[WeightDecay]`, see `method`.
-
-    Attributes:
-      weight_decay: a number >= 0, by default 0.
-      decay_at: 'read' (default) or 'server', see `transforms.decay_weights`.
-    """
+    """The keywords of weight decay, see `transforms.decay_weights`; a factory takes `**decay: Unpack[WeightDecay]`."""
 
     weight_decay: float
     decay_at: str
@@ -346,20 +322,17 @@ _DECAY = [
 
 
 def method(factory: Factory) -> Factory:
-    """Decorates a function that makes an algorithm, so that its numbers become hyper-parameters.
+    """Decorates a function that returns an algorithm: its numeric arguments become hyperparameters.
 
-    Floats and arrays that the caller passes become leaves of the algorithm, and so do ints where the parameter is
-    annotated as a number or has a float as its default. Everything else (workers, options, schedules) becomes its
-    structure. Two algorithms that differ in numbers alone share one compiled program, and `jax.vmap` over a function
-    that makes an algorithm runs a grid of them. Inside a jitted function the factory is called again with traced
-    numbers: it must not branch on their values. Numbers that the caller leaves out stay concrete.
+    Floats and arrays that the caller passes become leaves of the algorithm, and so do ints if the parameter is
+    annotated as float or has a float as its default. Everything else (workers, options, schedules) becomes its
+    structure and must be hashable. Two algorithms that differ only in hyperparameters share one compiled program, and
+    `jax.vmap` over a function that builds an algorithm runs a grid of them. Inside a jitted function the factory is
+    called again with traced values: it must not branch on them. Arguments that the caller omits stay concrete.
 
     Args:
-      factory: a function of named parameters that returns an `AsyncAlgorithm`. It takes no *args, and as keywords none
-        but `**decay: Unpack[WeightDecay]`, which becomes `weight_decay` and `decay_at` in the method's signature.
-
-    Raises:
-      TypeError: the factory has other parameters; later, a structural argument is not hashable.
+      factory: a function of named parameters that returns an `AsyncAlgorithm`. `**decay: Unpack[WeightDecay]` becomes
+        `weight_decay` and `decay_at` in the method's signature.
 
     Example:
       >>> import asyncflax, jax, optax
@@ -371,11 +344,11 @@ def method(factory: Factory) -> Factory:
       >>> jax.tree.structure(clipped_sgd(0.5)) == jax.tree.structure(clipped_sgd(0.25))
       True
     """
-    _check.function("factory", factory, " that makes an AsyncAlgorithm")
+    _check.function("factory", factory, " that returns an AsyncAlgorithm")
     signature = _with_decay(inspect.signature(factory))
     for parameter in signature.parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(f"{factory.__name__} must name all its parameters; {parameter} is not a name.")
+            raise TypeError(f"{factory.__name__} must name all its parameters, got {parameter}.")
 
     @functools.wraps(factory)
     def make(*args, **kwargs) -> AsyncAlgorithm:
@@ -400,7 +373,7 @@ def method(factory: Factory) -> Factory:
             except TypeError:
                 raise TypeError(
                     f"{name} of {factory.__name__} must be hashable, got {value!r}; "
-                    "pass a tuple, or a function that makes the value."
+                    "pass a tuple, or a function that returns the value."
                 ) from None
         part = lambda name: Partial(_Part(make, tuple(static), name), numbers)
         return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
@@ -410,7 +383,7 @@ def method(factory: Factory) -> Factory:
 
 
 def _with_decay(signature: inspect.Signature) -> inspect.Signature:
-    """The signature, with the keywords that `**decay: Unpack[WeightDecay]` stands for in its place."""
+    """The signature with `**decay: Unpack[WeightDecay]` expanded."""
     parameters = []
     for parameter in signature.parameters.values():
         is_decay = parameter.annotation in (Unpack[WeightDecay], "Unpack[WeightDecay]")
@@ -420,7 +393,7 @@ def _with_decay(signature: inspect.Signature) -> inspect.Signature:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """One function of the algorithm that a decorated factory makes; equal for equal static arguments."""
+    """One function of the algorithm that a decorated factory returns; equal for equal static arguments."""
 
     make: Callable[..., AsyncAlgorithm]
     static: tuple[tuple[str, Any], ...]

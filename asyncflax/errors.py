@@ -19,12 +19,10 @@ class RunError(Exception):
 
 
 def of_system(error: BaseException | None) -> OSError | None:
-    """Finds the operating-system error behind an error, such as a full disk; None if there is none.
+    """Finds the operating-system error behind `error`, such as a full disk; None if there is none.
 
-    Orbax wraps such errors, also in groups; TensorStore, which writes checkpoint arrays, raises a ValueError.
-
-    Args:
-      error: an OSError is returned unchanged; of others, only causes that concern disks are considered.
+    Orbax wraps such errors, also in groups; TensorStore, which writes checkpoint arrays, raises a ValueError. An
+    OSError is returned unchanged; of others, only causes that concern disks are considered.
 
     Example:
       >>> from asyncflax.errors import of_system

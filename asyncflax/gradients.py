@@ -3,7 +3,11 @@
     gradient_fn(read_params, batch, *, key, event, worker, model_state) -> GradientResult
 
 A gradient function receives those of the four keywords that its signature names (all of them if it has **kwargs), so
-`jax.value_and_grad(loss_fn)` is a valid gradient function.
+`jax.value_and_grad(loss_fn)` is a valid gradient function, and so is
+
+    >>> def noisy_gradient(params, batch, *, key):
+    ...     noise = jax.random.normal(key, params.shape)
+    ...     return GradientResult(loss=jnp.sum(params**2), grads=2 * params + noise, aux={"noise": noise})
 """
 
 from __future__ import annotations
@@ -24,9 +28,7 @@ _CONTEXT = ("key", "event", "worker", "model_state")
 
 
 class ModelUpdate(NamedTuple):
-    """Update of non-trainable model state: `decay * model_state + increment`.
-
-    The server applies updates in event order, regardless of the width of the rounds.
+    """Update of non-trainable model state: `decay * model_state + increment`, applied by the server in event order.
 
     *BatchNorm.* In training mode the forward pass does not read the running statistics, so a worker can evaluate it
     with zero statistics: it returns (1 - m) b for momentum m and batch statistics b, which is the increment; the decay
@@ -49,11 +51,7 @@ class ModelUpdate(NamedTuple):
     increment: Any
 
     def apply(self, model_state: Any) -> Any:
-        """Returns the updated model state, with dtypes preserved.
-
-        Raises:
-          ValueError: the increment does not match model_state.
-        """
+        """Returns the updated model state, with dtypes preserved."""
         _check.like("increment of the ModelUpdate", self.increment, "model_state", model_state)
         one_for_all = jax.tree_util.treedef_is_leaf(jax.tree.structure(self.decay))
         decays = jax.tree.map(lambda _: self.decay, model_state) if one_for_all else self.decay
@@ -77,16 +75,6 @@ class GradientResult(NamedTuple):
       grads: PyTree like the parameters.
       aux: PyTree of arrays to report for the event (accuracy, ...), with the same structure for all events.
       model_update: a `ModelUpdate`, or None.
-
-    Example:
-      >>> import asyncflax, jax, jax.numpy as jnp
-      >>> def noisy_gradient(params, batch, *, key, event, worker, model_state):
-      ...     noise = jax.random.normal(key, params.shape)
-      ...     return asyncflax.GradientResult(loss=jnp.sum(params**2), grads=2 * params + noise, aux={"noise": noise})
-      >>> trace = asyncflax.staleness.constant(1).trace(num_updates=5)
-      >>> result = asyncflax.run(asyncflax.algorithms.asgd(0.1), noisy_gradient, jnp.ones(3), trace, jnp.zeros(5))
-      >>> result.aux["noise"].shape
-      (5, 3)
     """
 
     loss: Any
@@ -113,15 +101,11 @@ def from_loss(
       has_aux: whether it returns something to report.
       has_model_update: whether it returns a `ModelUpdate`.
 
-    Raises:
-      TypeError: `loss_fn` is not callable, or an option is not a bool.
-
     Example:
       >>> import asyncflax, jax.numpy as jnp
       >>> gradient_fn = asyncflax.from_loss(lambda w, batch: jnp.sum((w - batch) ** 2))
       >>> gradient_fn(jnp.array([2.0]), jnp.array([1.0])).grads
       Array([2.], dtype=float32)
-
       >>> import jax
       >>> data = jnp.arange(10.0)
       >>> loss_fn = jax.tree_util.Partial(lambda data, w, rows: jnp.mean((w - data[rows]) ** 2), data)

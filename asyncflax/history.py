@@ -31,12 +31,6 @@ class RingState(NamedTuple):
     Attributes:
       rows: PyTree like the parameters, with a leading axis [capacity].
       pushed: int32 [], the number of pushes.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp
-      >>> state = asyncflax.history.Ring(capacity=4).init(jnp.ones(2))
-      >>> state.rows.shape, int(state.pushed)
-      ((4, 2), 1)
     """
 
     rows: Any
@@ -176,12 +170,7 @@ class Ring:
         _check.choice("beyond", self.beyond, ("error", "clip"))
 
     def empty(self, template: Any) -> RingState:
-        """An empty ring for versions with the shapes, dtypes and shardings of `template`; it reads as zeros.
-
-        >>> import asyncflax, jax.numpy as jnp
-        >>> asyncflax.history.Ring(3).empty(jnp.ones(2)).rows.shape
-        (3, 2)
-        """
+        """An empty ring for versions with the shapes, dtypes and shardings of `template`; it reads as zeros."""
         _check.arrays("params", template)
         _memory.need_rows("capacity", self.capacity, self.capacity, template)
 
@@ -196,21 +185,13 @@ class Ring:
         return RingState(jax.tree.map(zeros, template), jnp.zeros((), jnp.int32))
 
     def init(self, params: Any) -> RingState:
-        """A ring that holds version 0; later versions must have its shapes and dtypes.
-
-        >>> import asyncflax, jax.numpy as jnp
-        >>> int(asyncflax.history.Ring(3).init(jnp.ones(2)).pushed)
-        1
-        """
+        """A ring that holds version 0; later versions must have its shapes and dtypes."""
         return self.push(self.empty(params), params)
 
     def push(self, state: RingState, params: Any) -> RingState:
         """Adds the newest version, overwriting the oldest if the ring is full.
 
         Rows that a checkpoint restored to another memory are moved back.
-
-        Raises:
-          ValueError, TypeError: `params` does not match the ring's template.
         """
         _check.instance("state", state, RingState, _STATE)
         rows = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), state.rows)
@@ -232,8 +213,7 @@ class Ring:
     def read(self, state: RingState, staleness: Any) -> Any:
         """The version `staleness` pushes older than the newest, or else the oldest.
 
-        Raises:
-          ValueError: a concrete staleness is negative or exceeds the capacity (a traced one is clipped).
+        A concrete staleness must be less than the capacity; a traced one is clipped.
 
         Example:
           >>> import asyncflax, jax.numpy as jnp
@@ -250,11 +230,7 @@ class Ring:
         return read_ring(state, staleness)
 
     def sample(self, state: RingState, law: StalenessLaw, key: jax.Array) -> Sample:
-        """Reads a version with a staleness sampled from `law`.
-
-        Raises:
-          ValueError: the staleness may exceed the capacity and `beyond` is 'error'.
-        """
+        """Reads a version with a staleness sampled from `law`; see `check`."""
         _check.instance("state", state, RingState, _STATE)
         _check.key("key", key)
         self.check(law)
@@ -265,11 +241,7 @@ class Ring:
         return Sample(read_ring(state, staleness), staleness, clipped)
 
     def check(self, law: StalenessLaw) -> None:
-        """Raises if the staleness may exceed the capacity, unless `beyond` is 'clip'.
-
-        >>> import asyncflax
-        >>> asyncflax.history.Ring(capacity=8).check(asyncflax.staleness.uniform(0, 7))
-        """
+        """Raises a ValueError if the staleness may exceed the capacity, unless `beyond` is 'clip'."""
         _check.instance("law", law, StalenessLaw, "a distribution of asyncflax.staleness")
         lost = law.tail(self.capacity - 1)
         if self.beyond == "error" and lost > NEGLIGIBLE_MASS:

@@ -15,17 +15,13 @@ _HINT = "pass arrays of JAX or NumPy."
 
 
 def rms(tree: Any) -> jax.Array:
-    """Root mean square of all d numbers, ||x||_2 / sqrt(d), in float32 or wider.
-
-    Args:
-      tree: PyTree of arrays.
+    """Root mean square of all d numbers in `tree`, ||x||_2 / sqrt(d), in float32 or wider.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp
       >>> asyncflax.metrics.rms({"w": jnp.array([3.0, 4.0]), "b": jnp.zeros(2)})
       Array(2.5, dtype=float32)
     """
-
     _check.arrays("tree", tree, _HINT)
 
     def square(x):
@@ -40,8 +36,8 @@ def gap(params: Any, read_params: Any) -> jax.Array:
     """Distance of the server's parameters from those read, ||theta_now - theta_read||_2 / sqrt(d), float32 or wider.
 
     Args:
-      params: PyTree of arrays with d numbers in all, the server's parameters when the gradient arrives.
-      read_params: the same structure, the parameters at which the gradient was computed.
+      params: the server's parameters when the gradient arrives, d numbers in all.
+      read_params: the parameters at which the gradient was computed.
 
     Source: Hakimi et al. 2019 (arXiv:1907.11612), the gap G = RMSE(Delta), second-hand.
 
@@ -62,8 +58,8 @@ def normalised_gap(gap: Any, gradient_rms: Any) -> jax.Array:
     Unlike the gap it does not shrink because gradients do: what remains is how far stale the parameters are.
 
     Args:
-      gap: float [...], see `gap`; `result.gap` of a run.
-      gradient_rms: the same shape, the root mean square of the gradients; `result.gradient_rms`.
+      gap: `result.gap` of a run, see `gap`.
+      gradient_rms: `result.gradient_rms`, of the same shape: the root mean square of the gradients.
 
     Source: Hakimi et al. 2019 (arXiv:1907.11612), the normalised gap G*, second-hand.
 

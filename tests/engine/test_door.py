@@ -303,7 +303,7 @@ def test_optimizers_that_want_more_than_a_gradient_are_refused(tx, message):
         asyncflax.from_optax(wrapped),
         asyncflax.transform_gradients(tx, ASGD),
     ):
-        with pytest.raises(TypeError, match=rf"tx is no method of asynchronous training: .*{message}"):
+        with pytest.raises(TypeError, match=rf"tx cannot train asynchronously: .*{message}"):
             asyncflax.run(algorithm, GRADIENT, PARAMS, TRACE, BATCHES)
 
 
