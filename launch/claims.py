@@ -1,10 +1,6 @@
-"""`asyncflax claims` in a checkout; what it does is in asyncflax/commands/claims.py."""
+"""`asyncflax claims` in a checkout, see asyncflax/commands/claims.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("claims", sys.argv)
+    _command.run("claims")

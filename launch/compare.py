@@ -1,10 +1,6 @@
-"""`asyncflax compare` in a checkout; what it does is in asyncflax/commands/compare.py."""
+"""`asyncflax compare` in a checkout, see asyncflax/commands/compare.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("compare", sys.argv)
+    _command.run("compare")

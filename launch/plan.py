@@ -1,10 +1,6 @@
-"""`asyncflax plan` in a checkout; what it does is in asyncflax/commands/plan.py."""
+"""`asyncflax plan` in a checkout, see asyncflax/commands/plan.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("plan", sys.argv)
+    _command.run("plan")

@@ -1,10 +1,6 @@
-"""`asyncflax rounds` in a checkout; what it does is in asyncflax/commands/rounds.py."""
+"""`asyncflax rounds` in a checkout, see asyncflax/commands/rounds.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("rounds", sys.argv)
+    _command.run("rounds")

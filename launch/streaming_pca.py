@@ -1,10 +1,6 @@
-"""`asyncflax streaming-pca` in a checkout; what it does is in asyncflax/commands/streaming_pca.py."""
+"""`asyncflax streaming-pca` in a checkout, see asyncflax/commands/streaming_pca.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("streaming-pca", sys.argv)
+    _command.run("streaming-pca")

@@ -1,10 +1,6 @@
-"""`asyncflax sweep` in a checkout; what it does is in asyncflax/commands/sweep.py."""
+"""`asyncflax sweep` in a checkout, see asyncflax/commands/sweep.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("sweep", sys.argv)
+    _command.run("sweep")

@@ -1,10 +1,6 @@
-"""`asyncflax theory` in a checkout; what it does is in asyncflax/commands/theory.py."""
+"""`asyncflax theory` in a checkout, see asyncflax/commands/theory.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("theory", sys.argv)
+    _command.run("theory")

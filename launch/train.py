@@ -1,10 +1,6 @@
-"""`asyncflax train` in a checkout; what it does is in asyncflax/commands/train.py."""
+"""`asyncflax train` in a checkout, see asyncflax/commands/train.py."""
 
-import _stop  # isort: skip  # noqa: F401
-
-import sys
-
-from asyncflax.commands import run
+import _command
 
 if __name__ == "__main__":
-    run("train", sys.argv)
+    _command.run("train")

@@ -65,7 +65,7 @@ def run(name: str, argv: Sequence[str]) -> None:
         if error.name is None or error.name.partition(".")[0] == "asyncflax":
             raise
         _end(f'{name} needs {error.name}, which is not installed; pip install "asyncflax[train]"', 1)
-    command.run()
+    command.main()
 
 
 def _overview() -> str:

@@ -18,6 +18,7 @@ import signal
 
 from absl import flags
 
+from asyncflax.commands._program import program
 from asyncflax.errors import RunError
 from asyncflax.lab import claims, documents, reproduce
 from asyncflax.train import launcher
@@ -39,6 +40,7 @@ class StoppedError(RunError):
         self.exit_status = 128 + number
 
 
+@program(needs_device=False, fixable=(OSError, ValueError))
 def main() -> None:
     """Collects claims, updates the tables and reports problems; or reruns commands."""
     root = pathlib.Path(ROOT.value)
@@ -49,14 +51,11 @@ def main() -> None:
     if RUN.value:
         _run(root, claims.load_all(results))
         return
+    if SOURCE.value:
+        copied = claims.collect(pathlib.Path(SOURCE.value, "claims"), results, overwrite=OVERWRITE.value)
+        print(f"copied {len(copied)} claims: {', '.join(claim.name for claim in copied)}")
     if not CHECK.value:
-        try:
-            if SOURCE.value:
-                copied = claims.collect(pathlib.Path(SOURCE.value, "claims"), results, overwrite=OVERWRITE.value)
-                print(f"copied {len(copied)} claims: {', '.join(claim.name for claim in copied)}")
-            documents.write_tables(pages, results)
-        except (OSError, ValueError) as error:
-            raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
+        documents.write_tables(pages, results)
     wrong = documents.faults(pages, results)
     if wrong:
         raise RunError("\n       ".join(wrong))
@@ -93,8 +92,3 @@ def _run(root: pathlib.Path, kept: list[claims.Claim]) -> None:
 
 def _stop(number: int, frame: object) -> None:
     raise StoppedError(number)
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main, needs_device=False)

@@ -10,31 +10,27 @@ becomes a claim in WORKDIR/claims, which `asyncflax claims --from=WORKDIR` colle
 when the comparison is complete.
 """
 
-import pathlib
-
 from absl import flags
 
 import asyncflax
+from asyncflax.commands._program import command, program
 from asyncflax.lab.compare import CompareConfig, draw_comparison, run_comparison
 from asyncflax.train import launcher
 
 CONFIG = launcher.config_flag(CompareConfig, "dana_table")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the comparison", required=True)
 CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
-MINUTES = flags.DEFINE_float("stop_after_minutes", None, "start no tile that is not expected to finish in time")
+MINUTES = flags.DEFINE_float("stop_after_minutes", float("inf"), "start no tile that is not expected to finish in time")
 CITATION = flags.DEFINE_bool("citation", False, "print BibTeX entries of the papers behind all methods")
-flags.declare_key_flag("config")
 
 
+@program(CompareConfig)
 def main() -> None:
     """Trains, draws the figures and prints the table."""
     workdir = WORKDIR.value
     launcher.use_cache(CACHE.value)
-    limit = float("inf") if MINUTES.value is None else MINUTES.value
-    results = run_comparison(CONFIG.value, workdir, stop_after_minutes=limit)
-    # Claims must not contain absolute paths.
-    named = f"runs/{pathlib.Path(workdir).name}" if pathlib.Path(workdir).is_absolute() else workdir
-    compared = draw_comparison(results, workdir, command=launcher.command(workdir=named))
+    results = run_comparison(CONFIG.value, workdir, stop_after_minutes=MINUTES.value)
+    compared = draw_comparison(results, workdir, command=command(workdir))
     print(f"\n{compared.table}\n\nfigures:")
     print("\n".join(f"  {path}" for path in compared.figures))
     if compared.claims:
@@ -43,8 +39,3 @@ def main() -> None:
     if CITATION.value:
         print(f"\n{asyncflax.citation(CONFIG.value)}\n")
     print(f"table: {workdir}/table.md\nresults: {workdir}/results.nc")
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main, CompareConfig)

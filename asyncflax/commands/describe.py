@@ -10,12 +10,12 @@ import ast
 import inspect
 import sys
 
-from asyncflax import _check, algorithms
+from asyncflax import _check, algorithms, models
 from asyncflax.commands._catalogue import catalogue, configs
 from asyncflax.train import launcher
 
 
-def main(names: list[str]) -> None:
+def show(names: list[str]) -> None:
     """Prints the documentation of each name."""
     found = {name: (kind, made) for kind, of_kind in catalogue().items() for name, made in of_kind.items()}
     if not names:
@@ -30,8 +30,9 @@ def main(names: list[str]) -> None:
         if name in configs():
             path = launcher.config_folder() / f"{name}.py"
             print(f"--config={name}    [configs]\n\n{ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}\n")
-    if not set(asked).isdisjoint(algorithms.__all__):
-        print(f"{inspect.getdoc(algorithms)}\n")
+    for package in (algorithms, models):  # what their names have in common
+        if not set(asked).isdisjoint(package.__all__):
+            print(f"{inspect.getdoc(package)}\n")
 
 
 def _options(made: object) -> str:
@@ -42,6 +43,6 @@ def _options(made: object) -> str:
     return f"({', '.join(shown)})"
 
 
-def run() -> None:
-    """Parses the names and describes them."""
-    launcher.plain(main, sys.argv[1:], __doc__)
+def main() -> None:
+    """Parses the names and shows them."""
+    launcher.plain(show, sys.argv[1:], __doc__)

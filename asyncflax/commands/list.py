@@ -16,7 +16,7 @@ from asyncflax.commands._catalogue import catalogue, configs, first_sentence
 from asyncflax.train import launcher
 
 
-def main(kinds: list[str]) -> None:
+def show(kinds: list[str]) -> None:
     """Prints the names, each with the first sentence of its docstring."""
     found = {
         kind: {name: first_sentence(inspect.getdoc(made)) for name, made in of_kind.items()}
@@ -31,6 +31,6 @@ def main(kinds: list[str]) -> None:
         print("\n".join(f"  {name:{width}}  {sentence}" for name, sentence in found[kind].items()))
 
 
-def run() -> None:
-    """Parses the kinds and prints them."""
-    launcher.plain(main, sys.argv[1:], __doc__)
+def main() -> None:
+    """Parses the kinds and shows them."""
+    launcher.plain(show, sys.argv[1:], __doc__)

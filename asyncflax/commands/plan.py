@@ -11,7 +11,7 @@ Prints a table and recommendations; --workdir saves both as CSV and JSON, with a
 from absl import flags
 from tqdm import tqdm
 
-from asyncflax.errors import RunError
+from asyncflax.commands._program import program
 from asyncflax.theory import planner
 from asyncflax.trace import Trace
 from asyncflax.train import launcher
@@ -32,30 +32,23 @@ WORKDIR = flags.DEFINE_string("workdir", None, "a folder for plan.csv, plan.json
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the files of an earlier plan")
 
 
+@program(needs_device=False, fixable=(OSError, TypeError, ValueError))
 def main() -> None:
     """Computes, prints and saves the plan."""
-    try:
-        if WORKDIR.value:
-            launcher.refuse_folder("workdir", WORKDIR.value)
-            planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # fails before anything is computed
-        plan = planner.make(
-            launcher.numbers("num_workers", WORKERS.value, int),
-            service_time=launcher.service_time(SERVICE.value),
-            trace=Trace.load(TRACE.value) if TRACE.value else None,
-            target_momentum=TARGET.value,
-            condition_number=KAPPA.value,
-            curvature_min=LOW.value,
-            curvature_max=HIGH.value,
-            update_seconds=launcher.numbers("update_seconds", SECONDS.value, float),
-            progress=lambda workers: tqdm(workers, desc="workers", leave=False, disable=None),
-        )
-        print(f"{planner.table(plan)}\n\n{planner.advice(plan)}")
-        if WORKDIR.value:
-            print("\nsaved:", *planner.save(plan, WORKDIR.value, overwrite=OVERWRITE.value))
-    except (OSError, TypeError, ValueError) as error:
-        raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main, needs_device=False)
+    if WORKDIR.value:
+        launcher.refuse_folder("workdir", WORKDIR.value)
+        planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # fails before anything is computed
+    plan = planner.make(
+        launcher.numbers("num_workers", WORKERS.value, int),
+        service_time=launcher.service_time(SERVICE.value),
+        trace=Trace.load(TRACE.value) if TRACE.value else None,
+        target_momentum=TARGET.value,
+        condition_number=KAPPA.value,
+        curvature_min=LOW.value,
+        curvature_max=HIGH.value,
+        update_seconds=launcher.numbers("update_seconds", SECONDS.value, float),
+        progress=lambda workers: tqdm(workers, desc="workers", leave=False, disable=None),
+    )
+    print(f"{planner.table(plan)}\n\n{planner.advice(plan)}")
+    if WORKDIR.value:
+        print("\nsaved:", *planner.save(plan, WORKDIR.value, overwrite=OVERWRITE.value))

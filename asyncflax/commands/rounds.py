@@ -14,8 +14,8 @@ from absl import flags
 
 from asyncflax import _check, _style, engine, queues
 from asyncflax._files import write_atomically
+from asyncflax.commands._program import program
 from asyncflax.engine.plan import make_plan
-from asyncflax.errors import RunError
 from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
@@ -33,34 +33,27 @@ STORE = flags.DEFINE_string("store", "device", "where versions are: device, ring
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for rounds.txt and rounds.png")
 
 
+@program(needs_device=False, fixable=(OSError, TypeError, ValueError))
 def main() -> None:
     """Chooses the width, then prints and draws the forecast."""
-    try:
-        folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
-        if folder:
-            launcher.refuse_folder("workdir", folder)
-            if any((folder / name).exists() for name in ("rounds.txt", "rounds.png")):
-                raise ValueError(f"--workdir={WORKDIR.value!r} contains rounds.txt or rounds.png; take another folder.")
-        law = launcher.service_time(SERVICE.value) or queues.exponential()
-        simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
-        trace = Trace.load(TRACE.value) if TRACE.value else simulated()
-        costs = {"replicas": REPLICAS.value, "fixed": FIXED.value}
-        best = engine.best_width(trace, GROUPS.value, **costs)
-        size = PARAMETERS.value if PARAMETERS.value is None else _check.integer("parameters", PARAMETERS.value, 1)
-        params = None if size is None else jax.ShapeDtypeStruct((size,), "float32")
-        plan = make_plan(trace, width=best.width, store=STORE.value)
-        text = plan.summary(params, params, device_groups=GROUPS.value, server=SERVER.value, **costs)
-        print(text)
-        if folder:
-            figure, widths = _style.new_figure(11, 4.5), [GROUPS.value * 2**k for k in range(5)]
-            engine.draw(figure, trace, device_groups=sorted({1, GROUPS.value}), widths=widths, **costs)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "rounds.txt", lambda file: file.write(f"{text}\n".encode()))
-            _style.save(figure, folder / "rounds.png")
-    except (OSError, TypeError, ValueError) as error:
-        raise RunError(str(error)) from error
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main, needs_device=False)
+    folder = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
+    if folder:
+        launcher.refuse_folder("workdir", folder)
+        if any((folder / name).exists() for name in ("rounds.txt", "rounds.png")):
+            raise ValueError(f"--workdir={WORKDIR.value!r} contains rounds.txt or rounds.png; take another folder.")
+    law = launcher.service_time(SERVICE.value) or queues.exponential()
+    simulated = lambda: queues.simulate(num_workers=WORKERS.value, num_updates=20_000, service_time=law)
+    trace = Trace.load(TRACE.value) if TRACE.value else simulated()
+    costs = {"replicas": REPLICAS.value, "fixed": FIXED.value}
+    best = engine.best_width(trace, GROUPS.value, **costs)
+    size = PARAMETERS.value if PARAMETERS.value is None else _check.integer("parameters", PARAMETERS.value, 1)
+    params = None if size is None else jax.ShapeDtypeStruct((size,), "float32")
+    plan = make_plan(trace, width=best.width, store=STORE.value)
+    text = plan.summary(params, params, device_groups=GROUPS.value, server=SERVER.value, **costs)
+    print(text)
+    if folder:
+        figure, widths = _style.new_figure(11, 4.5), [GROUPS.value * 2**k for k in range(5)]
+        engine.draw(figure, trace, device_groups=sorted({1, GROUPS.value}), widths=widths, **costs)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "rounds.txt", lambda file: file.write(f"{text}\n".encode()))
+        _style.save(figure, folder / "rounds.png")

@@ -12,6 +12,7 @@ study. Prints the claims; WORKDIR/claims contains a JSON file per claim, and a f
 
 from absl import flags
 
+from asyncflax.commands._program import program
 from asyncflax.lab.studies import methods
 from asyncflax.train import launcher
 
@@ -20,14 +21,10 @@ WORKDIR = flags.DEFINE_string("workdir", None, "the folder of the study", requir
 QUICK = flags.DEFINE_bool("quick", False, "a small design, for a quick try")
 
 
+@program()
 def main() -> None:
     """Runs the study and prints its claims."""
     launcher.refuse_folder("workdir", WORKDIR.value)
     for claim in methods.run_study(NAME.value, WORKDIR.value, quick=QUICK.value):
         print(f"{claim.statement}\n    paper: {claim.paper}\n    ours:  {claim.ours}\n    {claim.verdict}")
     print(f"\nclaims and their figure: {WORKDIR.value}/claims")
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main)

@@ -11,10 +11,9 @@ Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field 
 command resumes an interrupted sweep.
 """
 
-import pathlib
-
 from absl import flags
 
+from asyncflax.commands._program import command, program
 from asyncflax.lab import figures
 from asyncflax.lab.sweep import SweepConfig, run_sweep
 from asyncflax.train import launcher
@@ -22,24 +21,16 @@ from asyncflax.train import launcher
 CONFIG = launcher.config_flag(SweepConfig, "figure3")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep", required=True)
 CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
-MINUTES = flags.DEFINE_float("stop_after_minutes", None, "start no tile that is not expected to finish in time")
-flags.declare_key_flag("config")
+MINUTES = flags.DEFINE_float("stop_after_minutes", float("inf"), "start no tile that is not expected to finish in time")
 
 
+@program(SweepConfig)
 def main() -> None:
     """Trains the grid, draws its figures and prints the results."""
     config, workdir = CONFIG.value, WORKDIR.value
     launcher.use_cache(CACHE.value)
     figures.check(config)
-    limit = float("inf") if MINUTES.value is None else MINUTES.value
-    results = run_sweep(config, workdir, stop_after_minutes=limit)
-    # Claims must not contain absolute paths.
-    named = f"runs/{pathlib.Path(workdir).name}" if pathlib.Path(workdir).is_absolute() else workdir
-    for drawn in figures.draw(results, config, workdir, command=launcher.command(workdir=named)):
+    results = run_sweep(config, workdir, stop_after_minutes=MINUTES.value)
+    for drawn in figures.draw(results, config, workdir, command=command(workdir)):
         print(f"\n{drawn.table}\n\nfigure: {drawn.path}")
     print(f"results: {workdir}/results.nc")
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main, SweepConfig)

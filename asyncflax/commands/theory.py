@@ -10,7 +10,7 @@ Prints the claims; WORKDIR/claims contains a JSON file per claim, and figures.
 from absl import flags
 from tqdm import tqdm
 
-from asyncflax.errors import RunError
+from asyncflax.commands._program import program
 from asyncflax.lab.studies import theorems
 from asyncflax.train import launcher
 
@@ -20,21 +20,13 @@ QUICK = flags.DEFINE_bool("quick", False, "few cases and runs, wider intervals, 
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace an earlier study in the folder")
 
 
+@program(fixable=(OSError, ValueError))
 def main() -> None:
     """Runs the checks and prints their claims."""
     bar = lambda checks: tqdm(checks, desc="checks", leave=False, disable=None)
     launcher.refuse_folder("workdir", WORKDIR.value)
-    try:
-        claims = theorems.study(
-            WORKDIR.value, only=tuple(ONLY.value), quick=QUICK.value, overwrite=OVERWRITE.value, progress=bar
-        )
-    except (OSError, ValueError) as error:
-        raise RunError(str(error).replace("overwrite=True", "--overwrite")) from error
+    options = {"quick": QUICK.value, "overwrite": OVERWRITE.value, "progress": bar}
+    claims = theorems.study(WORKDIR.value, only=tuple(ONLY.value), **options)
     for claim in claims:
         print(f"{claim.source}: {claim.statement}\n    paper: {claim.paper}\n    ours:  {claim.ours}: {claim.verdict}")
     print(f"\n{len(claims)} claims and their figures: {WORKDIR.value}/claims")
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main)

@@ -11,6 +11,7 @@ processes, start each with --coordinator=HOST:PORT --num_processes=2 --process_i
 from absl import flags
 
 import asyncflax
+from asyncflax.commands._program import program
 from asyncflax.train import launcher, train_and_evaluate
 from asyncflax.train.config import TrainConfig
 
@@ -19,10 +20,9 @@ launcher.process_flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
 CITATION = flags.DEFINE_bool("citation", False, "print BibTeX entries of the papers behind the run")
-flags.adopt_module_key_flags(launcher)
-flags.declare_key_flag("config")
 
 
+@program(TrainConfig)
 def main() -> None:
     """Trains, and prints the results and a command to try next."""
     config, workdir = CONFIG.value, WORKDIR.value
@@ -35,8 +35,3 @@ def main() -> None:
         workers = 2 * config.num_workers
         command = launcher.command(num_workers=workers, extend=None, workdir=f"{workdir.rstrip('/')}-{workers}-workers")
         print(f"next, twice the workers: {command}")
-
-
-def run() -> None:
-    """Parses the flags and runs the command."""
-    launcher.launch(main, TrainConfig)
