@@ -45,40 +45,9 @@ _HOMES = {
 }
 __getattr__, __dir__ = _lazy.exports(__name__, _HOMES)
 
-__all__ = [
-    "AsyncAlgorithm",
-    "Chunk",
-    "GradientResult",
-    "ModelUpdate",
-    "Plan",
-    "RunOutput",
-    "RunResult",
-    "RunState",
-    "Trace",
-    "algorithms",
-    "citation",
-    "data",
-    "engine",
-    "from_loss",
-    "from_optax",
-    "history",
-    "init_run",
-    "live",
-    "local",
-    "make_mesh",
-    "make_plan",
-    "meter",
-    "method",
-    "metrics",
-    "plots",
-    "problems",
-    "queues",
-    "run",
-    "run_chunk",
-    "server_params",
-    "staleness",
-    "theory",
-    "transform_gradients",
-    "transform_updates",
-    "transforms",
-]
+__all__ = ["AsyncAlgorithm", "GradientResult", "ModelUpdate", "Trace", "from_loss", "from_optax", "method"]
+__all__ += ["server_params", "transform_gradients", "transform_updates"]
+__all__ += ["Chunk", "Plan", "RunOutput", "RunResult", "RunState"]
+__all__ += ["init_run", "make_mesh", "make_plan", "run", "run_chunk"]
+__all__ += ["history", "local", "meter", "metrics", "plots", "problems", "queues", "staleness"]
+__all__ += ["algorithms", "citation", "data", "engine", "live", "theory", "transforms"]

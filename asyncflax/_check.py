@@ -1,6 +1,6 @@
-"""Argument checks: each raises an error that names the argument, shows its value and says what to do.
+"""Argument checks: each raises a TypeError or ValueError that names the argument, its value and what to do.
 
-Only concrete values are checked; traced ones (inside `jax.jit`, `jax.vmap`, ...) pass.
+Traced values (inside `jax.jit`, `jax.vmap`, ...) pass unchecked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST = 2**31 - 1  # of int32, the dtype of traces, plans and counters
 
 
 def is_traced(value: Any) -> bool:
-    """True for a value that only exists while JAX traces a function."""
+    """Whether a value only exists while JAX traces a function."""
     return isinstance(value, Tracer)
 
 
@@ -48,9 +48,7 @@ def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) 
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{name} must be a concrete integer, got {shown(value)} ({type(value).__name__}){_as_static(name, value)}."
-        ) from None
+        raise TypeError(f"{name} must be a concrete integer, got {_typed(name, value)}.") from None
     if isinstance(value, bool) or _kind(value) == "b" or number < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}, got {name}={shown(value)}.")
     if maximum is not None and number > maximum:
@@ -66,17 +64,16 @@ def integers(name: str, values: Any, minimum: int) -> list[int]:
     return [integer(name, value, minimum) for value in values]
 
 
-def _as_static(name: str, value: Any) -> str:
-    """A hint for traced values: how to keep the wrapper from tracing them."""
-    return f"; under optax.inject_hyperparams pass static_args=({name!r},)" if is_traced(value) else ""
+def _typed(name: str, value: Any) -> str:
+    """The value with its type; for a traced one, how to keep Optax from tracing it."""
+    hint = f"; under optax.inject_hyperparams pass static_args=({name!r},)" if is_traced(value) else ""
+    return f"{shown(value)} ({type(value).__name__}){hint}"
 
 
 def boolean(name: str, value: Any) -> bool:
     """`value` as a bool; rejects numbers and text such as 'False', which is truthy."""
     if is_traced(value) or np.ndim(value) != 0 or not (isinstance(value, bool) or _kind(value) == "b"):
-        raise TypeError(
-            f"{name} must be True or False, got {shown(value)} ({type(value).__name__}){_as_static(name, value)}."
-        )
+        raise TypeError(f"{name} must be True or False, got {_typed(name, value)}.")
     return bool(value)
 
 
@@ -196,12 +193,9 @@ def like(name: str, tree: Any, other_name: str, other: Any) -> None:
     have, want = jax.tree.structure(tree), jax.tree.structure(other)
     if have != want:
         raise ValueError(f"{name} must have the structure of {other_name}, {want}; got {have}.")
-    for (path, leaf), twin in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(other), strict=True):
+    for (path, leaf), twin in zip(_leaves(name, tree), jax.tree.leaves(other), strict=True):
         if _shape(leaf) != _shape(twin):
-            raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)} must have the shape of {other_name}, {_shape(twin)}; "
-                f"got {_shape(leaf)}."
-            )
+            raise ValueError(f"{path} must have the shape of {other_name}, {_shape(twin)}; got {_shape(leaf)}.")
 
 
 _TRAINED = "of a module pass nnx.state(model, nnx.Param) or equinox.filter(model, equinox.is_inexact_array)."
@@ -211,16 +205,15 @@ def arrays(name: str, tree: Any, hint: str = _TRAINED) -> None:
     """Raises unless all leaves of a PyTree are arrays; the hint says what to do."""
     if any(kind.__module__.startswith("flax.nnx") and kind.__name__ == "Module" for kind in type(tree).__mro__):
         raise TypeError(f"{name} must be a PyTree of arrays, got the NNX module {type(tree).__name__}; {hint}")
-    for path, leaf in _leaves(tree):
+    for path, leaf in _leaves(name, tree):
         if not is_array(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct):
-            path = name + jax.tree_util.keystr(path)
             raise TypeError(f"{path} must be an array, got {shown(leaf)} ({type(leaf).__name__}); {hint}")
 
 
 def parameters(name: str, tree: Any) -> None:
     """Raises unless a PyTree has leaves and all are real floating arrays."""
     arrays(name, tree)
-    leaves = _leaves(tree)
+    leaves = _leaves(name, tree)
     if not leaves:
         raise TypeError(f"{name} must be a PyTree of floating arrays, got {shown(tree)}, which has no leaves.")
     for path, leaf in leaves:
@@ -235,37 +228,31 @@ def parameters(name: str, tree: Any) -> None:
             )
         else:
             why = "convert it to float, or move what gradients do not train to model_state or the batches."
-        raise TypeError(f"{name}{jax.tree_util.keystr(path)} must be real and floating, got {what}; {why}")
+        raise TypeError(f"{path} must be real and floating, got {what}; {why}")
 
 
 def real(name: str, tree: Any) -> None:
     """Raises for complex leaves, for rules that need real numbers."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jax.numpy.iscomplexobj(leaf):
-            where = f"{jax.numpy.result_type(leaf)} at params{jax.tree_util.keystr(path)}"
+    for path, leaf in _leaves("params", tree):
+        if jnp.iscomplexobj(leaf):
+            where = f"{jnp.result_type(leaf)} at {path}"
             raise TypeError(f"{name} needs real parameters, got {where}; pass real and imaginary parts as two leaves.")
-
-
-_STACK = "stack them, jax.tree.map(lambda *rows: numpy.stack(rows), *batches)."
 
 
 def rows(name: str, tree: Any, count: int, *, at_least: bool = False, of: str = "events") -> None:
     """Raises unless all leaves of a PyTree have a leading axis of length `count`, or longer with `at_least`."""
     each = f"one row for each of the {count} {of}"
-    for path, leaf in _leaves(tree):
+    stack = "stack them, jax.tree.map(lambda *rows: numpy.stack(rows), *batches)."
+    for path, leaf in _leaves(name, tree):
         if not is_array(leaf) and not hasattr(leaf, "shape"):
-            raise TypeError(
-                f"{name}{jax.tree_util.keystr(path)} must be an array with {each}, got "
-                f"{shown(leaf)} ({type(leaf).__name__}); if it yields batches, {_STACK}"
-            )
+            what = f"{shown(leaf)} ({type(leaf).__name__})"
+            raise TypeError(f"{path} must be an array with {each}, got {what}; if it yields batches, {stack}")
         shape = _shape(leaf)
         if shape[:1] == (count,) or (at_least and shape and shape[0] > count):
             continue
         if isinstance(tree, list | tuple) and len(tree) == count > 1:
-            raise ValueError(
-                f"{name} must be arrays with {each}, got a {type(tree).__name__} of {count} batches; {_STACK}"
-            )
-        path = name + jax.tree_util.keystr(path)
+            what = f"a {type(tree).__name__} of {count} batches"
+            raise ValueError(f"{name} must be arrays with {each}, got {what}; {stack}")
         raise ValueError(f"{path} must have {each}, its shape is {shape}.")
 
 
@@ -300,9 +287,10 @@ def unbatched(name: str, key: jax.Array) -> jax.Array:
     return alone(key)
 
 
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    """Leaves with their paths; iterators count as leaves, for which JAX would raise."""
-    return jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Iterator))
+def _leaves(name: str, tree: Any) -> list[tuple[str, Any]]:
+    """Leaves with their paths, such as params['w']; iterators count as leaves, for which JAX would raise."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, Iterator))
+    return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
 
 
 def _shape(leaf: Any) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A few coordinates of a PyTree, which stand for all of them."""
+"""A random sample of the coordinates of a PyTree."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ from jax.sharding import PartitionSpec
 
 
 def draw(params: Any, count: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Places in the leaves: the same number from each, as far as it has so many, without replacement and sorted.
+    """Sorted, distinct indices into the raveled leaves of `params`, `count` in all, or as many as there are.
 
-    So small layers count as much as large ones; where there are more leaves than coordinates, the largest have one
-    each.
-
-    Args:
-      params: PyTree of arrays; only shapes matter.
-      count: how many; all, where there are fewer.
-      seed: of the draw.
+    Each leaf has the same number, as far as its size allows, so small layers count as much as large ones; if there are
+    more leaves than coordinates, the largest have one each.
     """
     rng = np.random.default_rng(seed)
     sizes = [int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(params)]
@@ -28,11 +23,11 @@ def draw(params: Any, count: int, seed: int) -> tuple[np.ndarray, ...]:
 
 
 def take(tree: Any, places: tuple[Any, ...]) -> Any:
-    """The coordinates, a PyTree of one-dimensional arrays."""
+    """The coordinates at `places`, a PyTree of one-dimensional arrays."""
     leaves, structure = jax.tree.flatten(tree)
 
     def pick(leaf, rows):
-        if any(jax.typeof(leaf).sharding.spec):  # a type with a mesh axis in it cannot be ravelled
+        if any(jax.typeof(leaf).sharding.spec):  # JAX cannot ravel a type that is sharded explicitly
             places = jnp.unravel_index(rows, leaf.shape)
             return leaf.at[places].get(mode="promise_in_bounds", out_sharding=PartitionSpec(None))
         return jnp.ravel(leaf).at[rows].get(mode="promise_in_bounds")
@@ -41,12 +36,12 @@ def take(tree: Any, places: tuple[Any, ...]) -> Any:
 
 
 def flat(tree: Any) -> jax.Array:
-    """All that `take` has taken, in one row."""
+    """The coordinates from `take` as one vector."""
     return jnp.concatenate(jax.tree.leaves(tree))
 
 
 def _shares(sizes: list[int], total: int) -> list[int]:
-    """How many of each, equal as far as the sizes allow."""
+    """Splits `total` equally, as far as the sizes allow."""
     shares = [0] * len(sizes)
     for left, i in zip(range(len(sizes), 0, -1), np.argsort(sizes, kind="stable"), strict=True):
         shares[i] = min(sizes[i], total // left)

@@ -1,4 +1,4 @@
-"""Dtypes of rules: they compute in what is exact enough and cast what they return themselves."""
+"""Dtypes inside update rules, which compute in float32 or wider and cast their results themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 def with_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under NumPy's promotion of dtypes, also where `jax_numpy_dtype_promotion` is 'strict'."""
+    """Runs the function with standard dtype promotion, even if `jax_numpy_dtype_promotion` is 'strict'."""
 
     @functools.wraps(function)
     def promoting(*args, **kwargs):
@@ -23,10 +23,10 @@ def with_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @with_promotion
 def wide_dtype(*values: Any) -> Any:
-    """The dtype that all values have in common, float32 at least: squares and epsilons underflow in float16."""
+    """The common dtype of all values, at least float32: squares and epsilons underflow in float16."""
     return jnp.result_type(jnp.float32, *values)
 
 
 def wide(x: Any) -> jax.Array:
-    """The array in float32 at least."""
+    """The array in float32 or wider."""
     return jnp.asarray(x, wide_dtype(x))

@@ -1,4 +1,4 @@
-"""Packages that load what they export when it is first used (PEP 562)."""
+"""Packages that import their exports on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from typing import Any
 
 
 def exports(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package.
-
-    Args:
-      package: its name.
-      homes: by exported name, the module inside the package that has it; '' for a module of that name.
+    """`__getattr__` and `__dir__` of a package; `homes` maps each export to its module, and a module to ''.
 
     >>> from asyncflax import _lazy
     >>> __getattr__, __dir__ = _lazy.exports("asyncflax", {"run": "engine", "engine": ""})

@@ -31,31 +31,24 @@ def on_devices() -> int | None:
 
 
 def need(name: str, value: Any, size: float, what: str, *, there_are: int | None = None) -> None:
-    """Raises if an argument requires more memory than is available.
+    """Raises a ValueError if an argument requires more memory than is available.
 
     Args:
-      name: of the argument.
-      value: of the argument, for the message.
+      name, value: the argument.
       size: estimate in bytes.
       what: what requires them.
       there_are: available bytes; by default, those of this process.
-
-    Raises:
-      ValueError: `size` exceeds the available memory.
     """
     there_are = available() if there_are is None else there_are
     if there_are is not None and size > there_are:
         raise ValueError(
             f"{name}={_check.shown(value)} is too large: {what} would take about {_text(size)} of memory, "
-            f"{_text(there_are)} are available; take less."
+            f"{_text(there_are)} are available; reduce it."
         )
 
 
 def need_rows(name: str, value: Any, num_rows: int, row: Any) -> None:
-    """Raises if `num_rows` copies of `row`, a PyTree of arrays, do not fit on the devices.
-
-    Traced arrays are not checked: only shapes may be wanted, for another machine.
-    """
+    """Raises if `num_rows` copies of `row`, a PyTree of arrays, do not fit on the devices; ignores traced ones."""
     leaves = jax.tree.leaves(row)
     if not any(map(_check.is_traced, (*leaves, jnp.zeros(())))):
         need(name, value, num_rows * num_bytes(leaves), f"{num_rows} rows of arrays", there_are=on_devices())
@@ -71,7 +64,7 @@ def _text(size: float) -> str:
 
 
 def _of_system() -> int | None:
-    """What Linux could give without swapping; elsewhere what is free, or all that is built in."""
+    """What Linux can allocate without swapping; elsewhere the free memory, or all of it."""
     for line in _lines(_PROC / "meminfo"):
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -81,7 +74,7 @@ def _of_system() -> int | None:
 
 
 def _of_group() -> int | None:
-    """What is left of the limit of the control group (version 2), and of those above it."""
+    """What the limits of the control group (version 2) and its parents leave."""
     own = next((line[3:].strip("/") for line in _lines(_PROC / "self" / "cgroup") if line.startswith("0::")), None)
     if own is None:
         return None
@@ -90,7 +83,7 @@ def _of_group() -> int | None:
         limit, used = _lines(folder / "memory.max"), _lines(folder / "memory.current")
         if limit and used and limit[0].isdigit():
             files = [line.split()[1] for line in _lines(folder / "memory.stat") if line.startswith("inactive_file ")]
-            left.append(int(limit[0]) - int(used[0]) + sum(map(int, files)))  # pages of files give way
+            left.append(int(limit[0]) - int(used[0]) + sum(map(int, files)))  # cached files are evicted
         if folder == _CGROUPS:
             break
     return max(min(left), 0) if left else None

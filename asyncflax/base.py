@@ -31,9 +31,7 @@ def server_params(params: Any, state: Any, *, worker: Any = None) -> Any:
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["init", "update", "view"],
-    meta_fields=["num_workers"],
+    jax.tree_util.register_dataclass, data_fields=["init", "update", "view"], meta_fields=["num_workers"]
 )
 @dataclasses.dataclass(frozen=True)
 class AsyncAlgorithm:
@@ -114,7 +112,7 @@ def as_partial(function: Any) -> Any:
         hash(rest)
     except TypeError as error:
         raise TypeError(
-            f"a callable PyTree must hold arrays or hashable values, {error}; use a tuple, or a static field."
+            f"fields of a callable PyTree must be arrays or hashable, {error}; use a tuple, or a static field."
         ) from None
     return _Callable(arrays, structure, rest)
 
@@ -146,10 +144,7 @@ class _Callable:
 
 
 def from_optax(
-    tx: optax.GradientTransformation,
-    *,
-    view: Callable[..., Any] = server_params,
-    num_workers: int | None = None,
+    tx: optax.GradientTransformation, *, view: Callable[..., Any] = server_params, num_workers: int | None = None
 ) -> AsyncAlgorithm:
     """Runs an Optax optimizer at the server, one update per event.
 

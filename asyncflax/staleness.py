@@ -20,16 +20,7 @@ import numpy as np
 from asyncflax import _check, _memory
 from asyncflax.trace import Trace
 
-__all__ = [
-    "StalenessLaw",
-    "constant",
-    "empirical",
-    "geometric",
-    "negative_binomial",
-    "pipeline",
-    "poisson",
-    "uniform",
-]
+__all__ = ["StalenessLaw", "constant", "empirical", "geometric", "negative_binomial", "pipeline", "poisson", "uniform"]
 
 _LARGEST_TABLE = 2**24
 _MEAN_TOLERANCE = 1e-6  # relative, for the truncated tail and rounding

@@ -47,8 +47,8 @@ def test_alone_it_says_what_there_is(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["trian"], "error: unknown command 'trian'; did you mean 'train'?\n"),
-        (["xyz"], "error: unknown command 'xyz'; it must be one of train, sweep, "),
+        (["trian"], "error: unknown command 'trian'; did you mean 'train'? 'asyncflax help' lists all\n"),
+        (["xyz"], "error: unknown command 'xyz'. 'asyncflax help' lists all\n"),
         (["list", "method"], "error: the kind must be one of 'methods', "),
         (["list", "--all"], "error: unknown flag '--all'; see --help\n"),
         (["describe", "dc_agsd"], "error: the name must be one of "),

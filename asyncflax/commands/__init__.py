@@ -14,6 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import asyncflax
+from asyncflax import _check
+
 COMMANDS = {
     "train": "train a network under asynchrony",
     "sweep": "train a grid, many cells at once, and draw its figure",
@@ -36,16 +39,11 @@ def main() -> None:
         print(_overview())
         return
     if arguments[0] == "--version":
-        from asyncflax import __version__
-
-        print(__version__)
+        print(asyncflax.__version__)
         return
     if arguments[0] not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(COMMANDS)}."
-        _end(f"unknown command {arguments[0]!r}; {hint}", 1)
+        near = _check.nearest(arguments[0], [*COMMANDS])
+        _end(f"unknown command {arguments[0]!r}{near} 'asyncflax help' lists all", 1)
     run(arguments[0], [f"asyncflax {arguments[0]}", *arguments[1:]])
 
 

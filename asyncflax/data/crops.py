@@ -103,11 +103,7 @@ def central_crop(image: np.ndarray, *, size: int) -> np.ndarray:
 
 
 def _box(
-    height: int,
-    width: int,
-    generator: np.random.Generator,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
+    height: int, width: int, generator: np.random.Generator, area: tuple[float, float], aspect: tuple[float, float]
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a random crop."""
     for _ in range(_TRIES):

@@ -32,19 +32,8 @@ from asyncflax.models.resnet50 import ResNet50
 from asyncflax.models.small_cnn import SmallCnn
 from asyncflax.models.wide_resnet import WideResNet16x4
 
-__all__ = [
-    "CaffeNet",
-    "Cifar10Quick",
-    "Mlp",
-    "ResNet20",
-    "ResNet50",
-    "SmallCnn",
-    "WideResNet16x4",
-    "count_parameters",
-    "functional",
-    "functional_with_state",
-    "initialized",
-]
+__all__ = ["CaffeNet", "Cifar10Quick", "Mlp", "ResNet20", "ResNet50", "SmallCnn", "WideResNet16x4"]
+__all__ += ["count_parameters", "functional", "functional_with_state", "initialized"]
 
 
 def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:

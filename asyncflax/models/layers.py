@@ -31,16 +31,10 @@ _Strides = tuple[int, ...]
 
 
 class _Way(NamedTuple):
-    """An implementation of the plain case: two dimensions, NHWC and HWIO, any strides.
+    """An implementation of the plain case: two dimensions, NHWC and HWIO, any strides."""
 
-    Attributes:
-      forward: `forward(x, kernel, padding, strides)`, the convolution.
-      kernel_gradient: `kernel_gradient(conv, x, cotangent, size, padding, strides)`, where conv is the convolution with
-        stride 1.
-    """
-
-    forward: Callable[..., jax.Array]
-    kernel_gradient: Callable[..., jax.Array]
+    forward: Callable[..., jax.Array]  # (x, kernel, padding, strides)
+    kernel_gradient: Callable[..., jax.Array]  # (conv, x, cotangent, size, padding, strides); conv has stride 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -199,10 +193,7 @@ def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:
     forward-mode differentiation (`jax.jvp`, `jax.hessian`).
 
     Args:
-      name: 'native', 'forward_gradients' or 'im2col', see the module; 'auto' is that of `conv_for`.
-
-    Raises:
-      ValueError: the name is unknown.
+      name: see the module.
 
     Example:
       >>> import jax.numpy as jnp
@@ -216,7 +207,7 @@ def conv_by_name(name: str = "auto") -> Callable[..., jax.Array]:
 
 
 def conv_for(platform: str | None = None) -> str:
-    """The name of the fastest convolution on a platform.
+    """The name of the fastest convolution on a platform ('cpu', 'gpu', ...), by default JAX's backend.
 
     Measured with `benchmarks/convolutions.py` on two cores of a CPU (AMD EPYC, jax 0.10.2) beside other work: CPU
     milliseconds per gradient of cifar10_quick at batch 32, in a loop.
@@ -228,9 +219,6 @@ def conv_for(platform: str | None = None) -> str:
     So it is 'im2col' on CPUs, for rounds and sweeps. For single gradients it takes more CPU time than
     'forward_gradients', but uses all cores instead of one. GPUs have not been measured; there, as elsewhere, it is
     'native'.
-
-    Args:
-      platform: 'cpu', 'gpu', ...; by default JAX's backend.
 
     Example:
       >>> from asyncflax.models import layers
@@ -290,16 +278,8 @@ def local_response_norm(
 
     .. math:: b_i = a_i \Big/ \Big(k + \frac{\alpha}{n} \sum_{j = i - m}^{i + m} a_j^2\Big)^\beta
 
-    with n = 2 m + 1. Features beyond the ends are 0. Krizhevsky et al. 2012, section 3.3, do not divide alpha
-    by n, and have k = 2; the defaults are those of Caffe.
-
-    Args:
-      x: the features a_i, on the last axis.
-      size: n, the number of neighbouring features in the sum; odd.
-      alpha, beta, k: as in the equation.
-
-    Raises:
-      ValueError: size is even or less than 1.
+    with `size` n = 2 m + 1, which is odd. Features beyond the ends are 0. Krizhevsky et al. 2012, section 3.3, do not
+    divide alpha by n, and have k = 2; the defaults are those of Caffe.
 
     Source: A. Krizhevsky, I. Sutskever, G. Hinton 2012, ImageNet Classification with Deep Convolutional Neural
     Networks, section 3.3.
