@@ -236,7 +236,7 @@ def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgori
       >>> algorithm.update(jnp.array([4.0, 0.5]), algorithm.init(jnp.zeros(2)), jnp.zeros(2), **event)[0]
       Array([-0.5 , -0.25], dtype=float32)
     """
-    return _joined(_Preceded, as_optax("tx", tx), algorithm)
+    return _joined(tx, algorithm, tx_first=True)
 
 
 def transform_updates(algorithm: AsyncAlgorithm, tx: optax.GradientTransformation) -> AsyncAlgorithm:
@@ -253,54 +253,43 @@ def transform_updates(algorithm: AsyncAlgorithm, tx: optax.GradientTransformatio
       >>> algorithm.init(jnp.zeros(2))[1].params_average
       Array([0., 0.], dtype=float32)
     """
-    return _joined(_Followed, as_optax("tx", tx), algorithm)
+    return _joined(tx, algorithm, tx_first=False)
 
 
-def _joined(kind: type[_Joined], tx: optax.GradientTransformation, algorithm: AsyncAlgorithm):
+def _joined(tx: Any, algorithm: AsyncAlgorithm, *, tx_first: bool) -> AsyncAlgorithm:
     _check.instance("algorithm", algorithm, AsyncAlgorithm, "an AsyncAlgorithm")
-    part = lambda name: Partial(kind(tx, name), algorithm)
+    tx = as_optax("tx", tx)
+    part = lambda name: Partial(_Joined(tx, tx_first, name), algorithm)
     return AsyncAlgorithm(part("init"), part("update"), part("view"), algorithm.num_workers)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Joined:
-    """One function of a method with a transformation, by name."""
+    """One function, by name, of a method after or before a transformation; the state is a pair in their order."""
 
     tx: optax.GradientTransformation
+    tx_first: bool
     name: str
 
     def __call__(self, algorithm: AsyncAlgorithm, *args, **kwargs):
         return getattr(self, self.name)(algorithm, *args, **kwargs)
 
-
-class _Preceded(_Joined):
-    """A method after a transformation of gradients."""
-
     def init(self, algorithm, params):
-        return check_optax_state(self.tx.init(params)), algorithm.init(params)
+        return tuple(init(params) for init in self._in_order(_OptaxInit(self.tx), algorithm.init))
 
-    def update(self, algorithm, grads, state, params, **event):
-        grads, before = optax.with_extra_args_support(self.tx).update(grads, state[0], params, **event)
-        updates, after = algorithm.update(grads, state[1], params, **event)
-        return updates, (before, after)
+    def update(self, algorithm, updates, state, params, **event):
+        after = []
+        stages = self._in_order(optax.with_extra_args_support(self.tx).update, algorithm.update)
+        for update, before in zip(stages, state, strict=True):
+            updates, new = update(updates, before, params, **event)
+            after.append(new)
+        return updates, tuple(after)
 
     def view(self, algorithm, params, state, *, worker=None):
-        return algorithm.view(params, state[1], worker=worker)
+        return algorithm.view(params, state[self.tx_first], worker=worker)
 
-
-class _Followed(_Joined):
-    """A method before a transformation of updates."""
-
-    def init(self, algorithm, params):
-        return algorithm.init(params), check_optax_state(self.tx.init(params))
-
-    def update(self, algorithm, grads, state, params, **event):
-        updates, before = algorithm.update(grads, state[0], params, **event)
-        updates, after = optax.with_extra_args_support(self.tx).update(updates, state[1], params, **event)
-        return updates, (before, after)
-
-    def view(self, algorithm, params, state, *, worker=None):
-        return algorithm.view(params, state[0], worker=worker)
+    def _in_order(self, of_tx, of_algorithm):
+        return (of_tx, of_algorithm) if self.tx_first else (of_algorithm, of_tx)
 
 
 class WeightDecay(TypedDict, total=False):

@@ -31,12 +31,9 @@ def catalogue() -> dict[str, dict[str, Callable[..., Any]]]:
 
 
 def configs() -> dict[str, str]:
-    """First sentence of each config that --config accepts by name."""
-    found = {}
-    for path in sorted(launcher.config_folder().glob("*.py")):
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem] = first_sentence(doc)
-    return found
+    """Docstrings of the configs that --config accepts by name."""
+    docstring = lambda path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return {path.stem: docstring(path) for path in sorted(launcher.config_folder().glob("*.py"))}
 
 
 def first_sentence(doc: str | None) -> str:

@@ -6,7 +6,6 @@ asyncflax describe 'gamma(cv=0.5)' figure3
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
 
@@ -17,19 +16,19 @@ from asyncflax.train import launcher
 
 def show(names: list[str]) -> None:
     """Prints the documentation of each name."""
+    documented = configs()
     found = {name: (kind, made) for kind, of_kind in catalogue().items() for name, made in of_kind.items()}
     if not names:
         raise ValueError("name something to describe; 'asyncflax list' shows all names.")
     asked = [name.partition("(")[0].partition(":")[0].strip() for name in names]
     for name in asked:
-        _check.choice("the name", name, [*found, *configs()])
+        _check.choice("the name", name, [*found, *documented])
     for name in asked:
         if name in found:
             kind, made = found[name]
             print(f"{name}{_options(made)}    [{kind}]\n\n{inspect.getdoc(made)}\n")
-        if name in configs():
-            path = launcher.config_folder() / f"{name}.py"
-            print(f"--config={name}    [configs]\n\n{ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}\n")
+        if name in documented:
+            print(f"--config={name}    [configs]\n\n{documented[name]}\n")
     for package in (algorithms, models):  # what their names have in common
         if not set(asked).isdisjoint(package.__all__):
             print(f"{inspect.getdoc(package)}\n")

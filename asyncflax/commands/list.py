@@ -22,7 +22,7 @@ def show(kinds: list[str]) -> None:
         kind: {name: first_sentence(inspect.getdoc(made)) for name, made in of_kind.items()}
         for kind, of_kind in catalogue().items()
     }
-    found["configs"] = configs()
+    found["configs"] = {name: first_sentence(doc) for name, doc in configs().items()}
     for kind in kinds:
         _check.choice("the kind", kind, list(found))
     for kind in kinds or found:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from asyncflax import _check
 from asyncflax.models.layers import (
+    ImageShape,
     checked_classes,
     conv_by_name,
     image_sides,
@@ -42,7 +43,7 @@ class CaffeNet(nnx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         num_classes: int = 1000,
         *,
         dropout: float = 0.5,

@@ -28,6 +28,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 _FEW_GROUPS = 4  # computed one by one up to this number
 _Padding = tuple[tuple[int, int], ...]
 _Strides = tuple[int, ...]
+ImageShape = tuple[int, int, int]  # height, width, channels
 
 
 class _Way(NamedTuple):
@@ -175,7 +176,7 @@ def checked_classes(num_classes: int, features: int) -> int:
     return num_classes
 
 
-def image_sides(image_shape: Any, *least: int) -> tuple[int, int, int]:
+def image_sides(image_shape: Any, *least: int) -> ImageShape:
     """(height, width, channels), each at least the given minimum."""
     sides = _check.integers("image_shape", image_shape, 1)
     if len(sides) != 3:

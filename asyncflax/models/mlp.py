@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from asyncflax import _check, _memory
-from asyncflax.models.layers import checked_classes, image_sides
+from asyncflax.models.layers import ImageShape, checked_classes, image_sides
 
 
 class Mlp(nnx.Module):
@@ -25,13 +25,7 @@ class Mlp(nnx.Module):
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        num_classes: int = 10,
-        *,
-        hidden: int = 64,
-        dropout: float = 0.0,
-        rngs: nnx.Rngs,
+        self, image_shape: ImageShape, num_classes: int = 10, *, hidden: int = 64, dropout: float = 0.0, rngs: nnx.Rngs
     ):
         hidden = _check.integer("hidden", hidden, 0)
         dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)

@@ -14,10 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import checked_classes, conv_by_name, image_sides
-
-SHORTCUTS = ("identity", "projection")
-STATISTICS = ("batch", "frozen")
+from asyncflax.models.layers import ImageShape, checked_classes, conv_by_name, image_sides
 
 
 class ResNet20(nnx.Module):
@@ -49,7 +46,7 @@ class ResNet20(nnx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         num_classes: int = 10,
         *,
         shortcut: str = "identity",
@@ -58,7 +55,7 @@ class ResNet20(nnx.Module):
         rngs: nnx.Rngs,
         conv: str = "auto",
     ):
-        _check.choice("shortcut", shortcut, SHORTCUTS)
+        _check.choice("shortcut", shortcut, ("identity", "projection"))
         layers = Layers(image_shape, num_classes, statistics_decay, statistics, rngs, conv)
         self.conv = layers.conv(image_shape[2], 16)
         self.norm = layers.norm(16)
@@ -132,7 +129,7 @@ class Layers:
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         num_classes: int,
         statistics_decay: float,
         statistics: str,
@@ -141,7 +138,7 @@ class Layers:
         fan: Literal["fan_in", "fan_out"] = "fan_in",
     ):
         image_sides(image_shape, 4, 4)
-        _check.choice("statistics", statistics, STATISTICS)
+        _check.choice("statistics", statistics, ("batch", "frozen"))
         self._classes = checked_classes(num_classes, 2048 if fan == "fan_out" else 256)
         self._decay = _check.scalar("statistics_decay", statistics_decay, low=0.0, high=1.0)
         self._frozen, self._rngs, self._convolve = statistics == "frozen", rngs, conv_by_name(conv)

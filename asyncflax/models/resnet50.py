@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import max_pool
+from asyncflax.models.layers import ImageShape, max_pool
 from asyncflax.models.resnet import Layers, add_blocks, running_statistics
 
 
@@ -48,7 +48,7 @@ class ResNet50(nnx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         num_classes: int = 1000,
         *,
         zero_init: bool = False,

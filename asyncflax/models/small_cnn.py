@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from asyncflax import _check
-from asyncflax.models.layers import checked_classes, conv_by_name, image_sides, mean_pool, pooled_size
+from asyncflax.models.layers import ImageShape, checked_classes, conv_by_name, image_sides, mean_pool, pooled_size
 
 
 class SmallCnn(nnx.Module):
@@ -23,7 +23,7 @@ class SmallCnn(nnx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         num_classes: int = 10,
         *,
         dropout: float = 0.1,

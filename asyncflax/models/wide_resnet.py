@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from asyncflax import _check
+from asyncflax.models.layers import ImageShape
 from asyncflax.models.resnet import Layers, add_blocks, running_statistics
 
 
@@ -32,7 +33,7 @@ class WideResNet16x4(nnx.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         num_classes: int = 10,
         *,
         dropout: float = 0.0,
