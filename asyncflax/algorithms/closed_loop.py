@@ -22,10 +22,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from asyncflax import _check, _coordinates, _memory
-from asyncflax._dtypes import wide_dtype, with_promotion
+from asyncflax import _check, _memory
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
+from asyncflax.transforms import _coordinates
+from asyncflax.transforms._dtypes import wide_dtype, with_promotion
 from asyncflax.transforms._trees import given
 
 _MEMORY = 8  # updates over which the instrument averages

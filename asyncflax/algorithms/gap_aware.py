@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax._dtypes import wide, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, step
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum
+from asyncflax.transforms._dtypes import wide, with_promotion
 from asyncflax.transforms._trees import matching
 
 

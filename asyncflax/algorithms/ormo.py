@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax._dtypes import with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed, step
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import scale_by_staleness
+from asyncflax.transforms._dtypes import with_promotion
 from asyncflax.transforms._trees import given
 
 

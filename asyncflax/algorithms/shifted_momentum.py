@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax._dtypes import with_promotion
 from asyncflax._rows import fill_rows, put_row, take_row
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
 from asyncflax.transforms import explicit_momentum, per_worker
+from asyncflax.transforms._dtypes import with_promotion
 from asyncflax.transforms._trees import given
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax._dtypes import with_promotion
 from asyncflax.algorithms.parts import LearningRate, ahead, decayed, step
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
+from asyncflax.transforms._dtypes import with_promotion
 
 
 class SingleMomentumState(NamedTuple):

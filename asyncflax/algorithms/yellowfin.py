@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check, _memory
-from asyncflax._dtypes import wide, wide_dtype, with_promotion
 from asyncflax.algorithms.parts import LearningRate, decayed
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
+from asyncflax.transforms._dtypes import wide, wide_dtype, with_promotion
 
 _EPSILON = 1e-6
 

@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyncflax import _check, _coordinates, theory
+from asyncflax import _check, theory
 from asyncflax.base import as_partial
 from asyncflax.gradients import GradientResult, call_gradient_fn
+from asyncflax.transforms import _coordinates
 
 __all__ = ["Measured", "MomentumMeter", "Readout", "watch"]
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax._dtypes import with_promotion
 from asyncflax._rows import fill_rows, put_row, take_row
+from asyncflax.transforms._dtypes import with_promotion
 from asyncflax.transforms._trees import worker_of
 
 

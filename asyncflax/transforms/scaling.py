@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
-from asyncflax._dtypes import with_promotion
+from asyncflax.transforms._dtypes import with_promotion
 from asyncflax.transforms._trees import given
 
 

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from asyncflax import _check
-from asyncflax._dtypes import with_promotion
+from asyncflax.transforms._dtypes import with_promotion
 from asyncflax.transforms._trees import matching
 
 
