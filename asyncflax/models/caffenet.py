@@ -7,6 +7,8 @@ Classification with Deep Convolutional Neural Networks, except that it pools bef
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from flax import nnx
 
@@ -53,36 +55,22 @@ class CaffeNet(nnx.Module):
         image_shape = image_sides(image_shape, 39, 39)
         num_classes = checked_classes(num_classes, 4096)
         dropout = _check.scalar("dropout", dropout, low=0.0, high=1.0)
-        convolve = conv_by_name(conv)
-
-        def convolution(features_in: int, features: int, size: int, bias: float, groups: int, stride: int = 1):
-            return nnx.Conv(
-                features_in,
-                features,
-                (size, size),
-                strides=stride,
-                padding=size // 2 if stride == 1 else 0,
-                feature_group_count=groups,
-                kernel_init=nnx.initializers.normal(0.01),
-                bias_init=nnx.initializers.constant(bias),
-                conv_general_dilated=convolve,
-                rngs=rngs,
-            )
-
-        def dense(features_in: int, features: int, std: float, bias: float) -> nnx.Linear:
-            init, bias_init = nnx.initializers.normal(std), nnx.initializers.constant(bias)
-            return nnx.Linear(features_in, features, kernel_init=init, bias_init=bias_init, rngs=rngs)
-
-        self.conv1 = convolution(image_shape[2], 96, 11, 0.0, groups=1, stride=4)
-        self.conv2 = convolution(96, 256, 5, 1.0, groups=2)
-        self.conv3 = convolution(256, 384, 3, 0.0, groups=1)
-        self.conv4 = convolution(384, 384, 3, 1.0, groups=2)
-        self.conv5 = convolution(384, 256, 3, 1.0, groups=2)
+        normal, ones = nnx.initializers.normal, nnx.initializers.ones_init()
+        convolution = functools.partial(
+            nnx.Conv, kernel_init=normal(0.01), conv_general_dilated=conv_by_name(conv), rngs=rngs
+        )
+        in_two_groups = functools.partial(convolution, feature_group_count=2, bias_init=ones)
+        self.conv1 = convolution(image_shape[2], 96, (11, 11), strides=4, padding="VALID")
+        self.conv2 = in_two_groups(96, 256, (5, 5))
+        self.conv3 = convolution(256, 384, (3, 3))
+        self.conv4 = in_two_groups(384, 384, (3, 3))
+        self.conv5 = in_two_groups(384, 256, (3, 3))
         rows, columns = (pooled_size(pooled_size(pooled_size((size - 7) // 4))) for size in image_shape[:2])
         self.dropout = nnx.Dropout(dropout)
-        self.fc6 = dense(rows * columns * 256, 4096, 0.005, 1.0)
-        self.fc7 = dense(4096, 4096, 0.005, 1.0)
-        self.fc8 = dense(4096, num_classes, 0.01, 0.0)
+        dense = functools.partial(nnx.Linear, kernel_init=normal(0.005), bias_init=ones, rngs=rngs)
+        self.fc6 = dense(rows * columns * 256, 4096)
+        self.fc7 = dense(4096, 4096)
+        self.fc8 = nnx.Linear(4096, num_classes, kernel_init=normal(0.01), rngs=rngs)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         rngs = None if key is None else nnx.Rngs(dropout=key)  # both layers take the next of its keys

@@ -6,6 +6,8 @@ Gaussian fillers; biases start at 0. 145,578 parameters at 10 classes.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from flax import nnx
 
@@ -28,18 +30,14 @@ class Cifar10Quick(nnx.Module):
 
     def __init__(self, num_classes: int = 10, *, rngs: nnx.Rngs, conv: str = "auto"):
         num_classes = checked_classes(num_classes, 64)
-        convolve = conv_by_name(conv)
-
-        def convolution(features_in: int, features: int, std: float) -> nnx.Conv:
-            init = nnx.initializers.normal(std)
-            return nnx.Conv(features_in, features, (5, 5), kernel_init=init, conv_general_dilated=convolve, rngs=rngs)
-
-        def dense(features_in: int, features: int) -> nnx.Linear:
-            return nnx.Linear(features_in, features, kernel_init=nnx.initializers.normal(0.1), rngs=rngs)
-
-        self.conv1 = convolution(3, 32, 1e-4)
-        self.conv2 = convolution(32, 32, 1e-2)
-        self.conv3 = convolution(32, 64, 1e-2)
+        normal = nnx.initializers.normal
+        convolution = functools.partial(
+            nnx.Conv, kernel_size=(5, 5), conv_general_dilated=conv_by_name(conv), rngs=rngs
+        )
+        dense = functools.partial(nnx.Linear, kernel_init=normal(0.1), rngs=rngs)
+        self.conv1 = convolution(3, 32, kernel_init=normal(1e-4))
+        self.conv2 = convolution(32, 32, kernel_init=normal(1e-2))
+        self.conv3 = convolution(32, 64, kernel_init=normal(1e-2))
         self.dense1 = dense(4 * 4 * 64, 64)
         self.dense2 = dense(64, num_classes)
 

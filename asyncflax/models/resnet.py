@@ -6,8 +6,9 @@ Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), section 4.2; in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -139,41 +140,27 @@ class Layers:
     ):
         image_sides(image_shape, 4, 4)
         _check.choice("statistics", statistics, ("batch", "frozen"))
-        self._classes = checked_classes(num_classes, 2048 if fan == "fan_out" else 256)
-        self._decay = _check.scalar("statistics_decay", statistics_decay, low=0.0, high=1.0)
-        self._frozen, self._rngs, self._convolve = statistics == "frozen", rngs, conv_by_name(conv)
-        self._he_normal = nnx.initializers.variance_scaling(2.0, fan, "normal")  # over the inputs or the outputs
+        classes = checked_classes(num_classes, 2048 if fan == "fan_out" else 256)
+        self._conv = functools.partial(
+            nnx.Conv,
+            use_bias=False,
+            kernel_init=nnx.initializers.variance_scaling(2.0, fan, "normal"),  # He's, over the inputs or the outputs
+            conv_general_dilated=conv_by_name(conv),
+            rngs=rngs,
+        )
+        self.norm = functools.partial(  # over images and pixels; called with `running_statistics(key)`
+            nnx.BatchNorm,
+            use_running_average=statistics == "frozen",
+            momentum=_check.scalar("statistics_decay", statistics_decay, low=0.0, high=1.0),
+            epsilon=1e-5,
+            use_fast_variance=False,  # E x² - (E x)² loses the variance where the mean is large
+            rngs=rngs,
+        )
+        self.dense = functools.partial(nnx.Linear, out_features=classes, rngs=rngs)  # the output layer
 
     def conv(self, features: int, out: int, *, size: int = 3, stride: int = 1) -> nnx.Conv:
         """A convolution without bias and with SAME-size output, divided by the stride and rounded up."""
-        convolve: Callable[..., Any] = self._convolve
-        return nnx.Conv(
-            features,
-            out,
-            (size, size),
-            strides=stride,
-            padding=size // 2,  # symmetric for every stride
-            use_bias=False,
-            kernel_init=self._he_normal,
-            conv_general_dilated=convolve,
-            rngs=self._rngs,
-        )
-
-    def norm(self, features: int, **options: Any) -> nnx.BatchNorm:
-        """A BatchNorm over images and pixels; called with `running_statistics(key)`."""
-        return nnx.BatchNorm(
-            features,
-            use_running_average=self._frozen,
-            momentum=self._decay,
-            epsilon=1e-5,
-            use_fast_variance=False,  # E x² - (E x)² loses the variance where the mean is large
-            rngs=self._rngs,
-            **options,
-        )
-
-    def dense(self, features: int, **options: Any) -> nnx.Linear:
-        """The output layer."""
-        return nnx.Linear(features, self._classes, rngs=self._rngs, **options)
+        return self._conv(features, out, (size, size), strides=stride, padding=size // 2)  # symmetric for every stride
 
 
 def running_statistics(key: jax.Array | None) -> bool | None:
