@@ -53,8 +53,7 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, kind: 
     """Writes or replaces an .npz file with a checksum, for `read_arrays`.
 
     Args:
-      path: of the file.
-      arrays: by name; object arrays are not allowed.
+      path, arrays: as for `numpy.savez`; object arrays are not allowed.
       kind: content and format version of the file, such as 'cells of a sweep, format 1'.
       run: identifier of the run that it belongs to, see `Workdir.began`.
     """
@@ -90,14 +89,9 @@ def read_arrays(path: pathlib.Path, *, kind: str, run: str = "") -> dict[str, np
 def cached(
     path: pathlib.Path, make: Callable[[], Mapping[str, np.ndarray]], *, kind: str, what: str, replace: bool = True
 ) -> Mapping[str, np.ndarray]:
-    """The arrays in a cache file, which is created from `make()` if it does not exist.
+    """The arrays in a cache file of `kind`, which is created from `make()` if it does not exist.
 
-    Args:
-      path: of the file.
-      make: computes the arrays.
-      kind: see `write_arrays`.
-      what: the content, for messages.
-      replace: whether a corrupted file is set aside and recreated instead of raising a ValueError.
+    If `replace`, a corrupted file is set aside and recreated, otherwise it raises a ValueError about `what`.
     """
     if path.exists():
         try:
@@ -114,7 +108,7 @@ def cached(
 
 
 def write_once(path: pathlib.Path, content: bytes) -> str:
-    """Writes a derived file unless it exists; a file with other content is set aside, which the returned note says."""
+    """Writes a derived file unless it exists; a file with other content is set aside. Returns a note about that."""
     note = ""
     if path.exists():
         if path.read_bytes() == content:

@@ -48,12 +48,7 @@ def main() -> None:
 
 
 def run(name: str, argv: Sequence[str]) -> None:
-    """Runs a command.
-
-    Args:
-      name: of the command.
-      argv: the program's name and the command's arguments.
-    """
+    """Runs a command; `argv` is the program's name and the arguments."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored, as in background jobs
         signal.signal(signal.SIGINT, _interrupted)  # while packages are imported
     sys.argv = [*argv]

@@ -49,9 +49,6 @@ class Records:
       classes: the labels to keep, renumbered 0, 1, ...; empty keeps all labels unchanged.
       labels: a cache file for the labels of all records, created if `classes` are given.
 
-    Raises:
-      ValueError: a record's label differs from the one in `labels`.
-
     Example:
       >>> from asyncflax.data.imagenet import Record, Records
       >>> source = [{"image": b"...", "label": i % 4, "file_name": b"%d.JPEG" % i} for i in range(12)]
@@ -119,8 +116,7 @@ def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Ite
 
     Raises:
       FileNotFoundError: the data set does not exist; the message says how to get it.
-      ValueError: it lacks a split or has another format, `classes` are not distinct labels, or the cached labels are
-        those of other records.
+      ValueError: it lacks a split or has another format, or the cached labels are those of other records.
 
     Source: O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115(3), 2015
       (arXiv:1409.0575).

@@ -24,9 +24,6 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice | Any, 
     Returns:
       int32 [len(events), batch_size]. The row of an event does not depend on the others.
 
-    Raises:
-      ValueError: the batch is larger than the training set, or an event is negative.
-
     Example:
       >>> import asyncflax
       >>> rows = asyncflax.data.batch_rows(10, 4, range(100))

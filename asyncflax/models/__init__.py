@@ -67,7 +67,7 @@ def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
 
 
 def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Array, ModelUpdate | None]], Any, Any]:
-    """Splits a model, with or without BatchNorm, into a pure function, its parameters and its running statistics.
+    """Splits a model, with or without BatchNorm, into a function, its parameters and its running statistics.
 
     In training the running statistics are zeros, which `flax.nnx.BatchNorm` replaces by (1 - m) b, the increment of a
     `ModelUpdate`. Layers created with use_running_average=True are frozen: training reads their statistics and does not
@@ -80,12 +80,11 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
 
     Returns:
       `apply(params, model_state, *args, key=None, **kwargs) -> (logits, update)`, where update is a `ModelUpdate` in
-      training, and None in evaluation or if there is nothing to update;
-      the parameters, a nested dict of arrays;
-      the running statistics, a nested dict of float32 arrays, or None.
+      training, and None in evaluation or if there is nothing to update; the parameters; and the running statistics,
+      float32, or None. Both are nested dicts of arrays.
 
     Raises:
-      ValueError: the model has other state; when called, model_state does not match the returned one.
+      ValueError: the model has other state.
 
     Example:
       >>> from flax import nnx
