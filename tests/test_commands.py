@@ -76,6 +76,7 @@ def test_everything_is_listed_and_described(monkeypatch, capsys):
     assert len(names) > 50 and all(f"  {name} " in listed for name in names)
     _, described, _ = program(monkeypatch, capsys, "describe", *names, *_catalogue.configs())
     assert all(f"\n{name}(" in f"\n{described}" for name in names)
+    assert "\nMlp(image_shape, num_classes=10, hidden=64, dropout=0.0)    [networks]\n" in described
     status, out, _ = program(monkeypatch, capsys, "describe", "dc_asgd(strength=1)")
     assert status == 0 and "strength=" in out and "Source:" in out and "\\lambda" in out
     assert out.count("decay_at='read'") == out.count("`decay_at`, 'read' or 'server'") == 1

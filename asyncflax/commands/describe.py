@@ -37,7 +37,8 @@ def show(names: list[str]) -> None:
 def _options(made: object) -> str:
     """Options of a function or class, formatted as a call."""
     hidden = ("self", "parent", "name", "figure", "results", "rngs", "folder", "rows", "config")
-    parameters = [p for p in inspect.signature(made).parameters.values() if p.name not in hidden]  # pyright: ignore
+    function = made.__init__ if inspect.isclass(made) else made
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in hidden]  # pyright: ignore
     shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
     return f"({', '.join(shown)})"
 
