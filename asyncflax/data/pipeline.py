@@ -42,7 +42,7 @@ def event_batches(
     records: Records | Sequence[Record],
     *,
     batch_size: int,
-    num_events: int,
+    num_events: int | Sequence[int] | np.ndarray,
     image_size: int,
     seed: int = 0,
     area: tuple[float, float] = (0.08, 1.0),
@@ -56,7 +56,7 @@ def event_batches(
     Args:
       records: the training records, also a list of `Record`.
       batch_size: images per batch, over all shards.
-      num_events: the number of batches.
+      num_events: the number of batches; or the tickets whose batches are needed, in order.
       image_size: side of the images in pixels.
       seed: determines the order of the records and the crops.
       area, flip: see `random_crop`.
@@ -80,7 +80,9 @@ def event_batches(
     if not 0 < low <= high <= 1:
         raise ValueError(f"area must be two fractions in (0, 1], the smaller first, got {area}.")
     make = _EventBatch(records, batch_size, image_size, on_corrupt, shard, seed=seed, area=area, flip=flip)
-    return Batches(make, _check.integer("num_events", num_events, 0), decode_processes=decode_processes)
+    if not np.ndim(num_events):
+        _check.integer("num_events", num_events, 0)
+    return Batches(make, num_events, decode_processes=decode_processes)
 
 
 def evaluation_batches(

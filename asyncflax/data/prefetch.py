@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,10 +26,11 @@ class Batches:
 
     Args:
       make: batch number -> the batch, a dict of arrays; pickled for the workers.
-      num_batches: the number of batches.
+      num_batches: the number of batches, 0, 1, ...; or their numbers, in the order in which they are needed.
       decode_processes: the number of worker processes; 0 uses threads.
 
     Attributes:
+      make: as given.
       decode_processes: as given; a change takes effect at the next start.
 
     Example:
@@ -46,9 +47,19 @@ class Batches:
              [ 7, 49]])}
     """
 
-    def __init__(self, make: Callable[[int], dict[str, np.ndarray]], num_batches: int, *, decode_processes: int = 0):
-        self._make, self._next, self._iterator = make, 0, None
-        self._num_batches = _check.integer("num_batches", num_batches, 0)
+    def __init__(
+        self,
+        make: Callable[[int], dict[str, np.ndarray]],
+        num_batches: int | Sequence[int] | np.ndarray,
+        *,
+        decode_processes: int = 0,
+    ):
+        self.make, self._next, self._iterator = make, 0, None
+        if np.ndim(num_batches):
+            self._numbers = _check.integers("num_batches", num_batches, 0)
+        else:
+            self._numbers = range(_check.integer("num_batches", num_batches, 0))
+        self._num_batches = len(self._numbers)
         self.decode_processes = _check.integer("decode_processes", decode_processes, 0)
 
     def __iter__(self) -> Batches:
@@ -123,7 +134,7 @@ class Batches:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags when it starts workers
             flags.FLAGS.mark_as_parsed()
         threads = 0 if self.decode_processes else min(_THREADS, os.cpu_count() or 1)
-        dataset = grain.MapDataset.range(self._next, self._num_batches).map(self._make)
+        dataset = grain.MapDataset.source(self._numbers[self._next :]).map(self.make)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         workers = min(self.decode_processes, self._num_batches - self._next)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)

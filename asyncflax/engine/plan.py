@@ -191,6 +191,12 @@ class Plan:
         end = int(self.chunks.total_events[0])
         return range(end - self.num_events, end)
 
+    @property
+    def tickets(self) -> np.ndarray:
+        """int32 [num_events]: the tickets of the events of the plan."""
+        chunks = self.chunks
+        return chunks.ticket[np.arange(chunks.ticket.shape[-1]) < chunks.num_events[:, None]]
+
     def __len__(self) -> int:
         """The number of chunks."""
         return len(self.chunks.num_events)

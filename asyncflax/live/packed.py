@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from asyncflax import _check
+
 __all__ = ["Packed", "pack"]
 
 _LARGE = 2**16  # bytes of an array that has a buffer of its own
@@ -36,16 +38,18 @@ _layout = functools.lru_cache(maxsize=256)(_Layout)
 class Packed:
     """A PyTree of arrays with one buffer for the small ones of each dtype; a PyTree itself.
 
-    Attributes:
-      buffers: tuple of arrays [n].
-      layout: how `unpack` finds the leaves.
+        Attributes:
+          buffers: tuple of arrays [n].
+          layout: how `unpack` finds the leaves.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from asyncflax.live.packed import pack
-      >>> packed = pack({"w": jnp.ones((2, 2)), "b": jnp.zeros(3), "count": jnp.array(7)})
-      >>> [buffer.shape for buffer in packed.buffers], packed.unpack()["count"].item()
-      ([(7,), (1,)], 7)
+        Example:
+          >>> import jax.numpy as jnp
+
+    from asyncflax import _check
+          >>> from asyncflax.live.packed import pack
+          >>> packed = pack({"w": jnp.ones((2, 2)), "b": jnp.zeros(3), "count": jnp.array(7)})
+          >>> [buffer.shape for buffer in packed.buffers], packed.unpack()["count"].item()
+          ([(7,), (1,)], 7)
     """
 
     buffers: tuple[jax.Array, ...]
@@ -65,7 +69,7 @@ def pack(tree: Any) -> Packed:
     """Packs a PyTree; inside a compiled program what made its leaves stays a program of its own."""
     leaves, structure = jax.tree.flatten(tree)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(map(_check.is_traced, leaves)):
         leaves = jax.lax.optimization_barrier(leaves)
     parts: dict[Any, list[jax.Array]] = {}
     names = [leaf.dtype if leaf.nbytes < _LARGE else number for number, leaf in enumerate(leaves)]

@@ -70,7 +70,7 @@ class Threads:
         *,
         key: jax.Array,
         cuts: Iterable[int] = (),
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
         service_time: ServiceTime | None = None,
         seed: int = 0,
     ):
@@ -171,7 +171,7 @@ def run_threads(
     num_updates: int,
     key: jax.Array | None = None,
     model_state: Any = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
     service_time: ServiceTime | None = None,
     seed: int = 0,
 ) -> tuple[RunResult, Trace]:

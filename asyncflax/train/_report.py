@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from asyncflax import _style, plots
-from asyncflax.engine.execute import RunOutput
 from asyncflax.errors import RunError
 from asyncflax.theory.meter import MomentumMeter
 from asyncflax.train import progress
@@ -20,6 +19,7 @@ from asyncflax.train.columns import event_means
 from asyncflax.train.experiment import Experiment
 from asyncflax.train.method import explicit_momentum
 from asyncflax.train.records import Records
+from asyncflax.train.runs import Step
 
 _SHOWN = {
     "train_loss": "train loss {:.4f}",
@@ -33,7 +33,7 @@ _SHOWN = {
 
 
 class Reporter:
-    """Turns the output of a chunk into a row of metrics, a line and a step of the progress bar."""
+    """Turns the output of a step into a row of metrics, a line and a step of the progress bar."""
 
     def __init__(
         self,
@@ -55,16 +55,14 @@ class Reporter:
         clock = {} if self._experiment.trace.time is None else {"simulated_time": 0.0}
         self._write({"update": 0, **clock}, evaluation)
 
-    def report(
-        self, events: slice, out: RunOutput, evaluation: Mapping[str, jax.Array], momentum: jax.Array | None
-    ) -> dict[str, float]:
-        """Waits for a chunk and records its means; returns the evaluation as floats.
+    def report(self, step: Step, evaluation: Mapping[str, jax.Array], momentum: jax.Array | None) -> dict[str, float]:
+        """Waits for a step and records its means; returns the evaluation as floats.
 
         Raises:
           RunError: a loss is not finite.
         """
-        count, trace = events.stop - events.start, self._experiment.trace
-        out = jax.tree.map(lambda x: np.asarray(x)[:count], out)
+        events, trace = step.events, step.trace
+        out = jax.tree.map(lambda x: np.asarray(x)[: events.stop - events.start], step.out)
         for what, values in (("loss", out.losses), ("gap", out.gap)):
             for i in np.flatnonzero(~np.isfinite(values))[:1]:
                 event = events.start + int(i)

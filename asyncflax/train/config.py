@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from asyncflax import _check, algorithms, data
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.placement import SERVERS, STORES, make_mesh
-from asyncflax.train import asynchrony, schedules
+from asyncflax.train import asynchrony, execution, schedules
 from asyncflax.train.options import Spec, makers, plain_call, read, typed
 from asyncflax.train.precision import PRECISIONS
 from asyncflax.train.writers import read_writers
@@ -56,6 +56,10 @@ class Named:
         return self._read("asynchrony", kinds, _RUN, (asynchrony.Asynchrony,))
 
     @functools.cached_property
+    def execution(self) -> Spec:
+        return self._read("execution", makers(execution, execution.Execution), ("seed",))
+
+    @functools.cached_property
     def algorithm(self) -> Spec:
         kinds = (AsyncAlgorithm, optax.GradientTransformation)
         return self._read("algorithm", _METHODS, (*GIVEN, "num_workers"), kinds, given_imported=("learning_rate",))
@@ -90,7 +94,15 @@ class Named:
 
     def without_model(self) -> list[Spec]:
         """All specs but those of the network, whose package loads Flax, and the writers."""
-        named = (self.dataset, self.asynchrony, self.algorithm, self.schedule, self.mesh, self.start_from)
+        named = (
+            self.dataset,
+            self.asynchrony,
+            self.execution,
+            self.algorithm,
+            self.schedule,
+            self.mesh,
+            self.start_from,
+        )
         return [spec for spec in named if spec is not None]
 
     def sources(self) -> dict[str, str]:
@@ -146,6 +158,8 @@ class TrainConfig:
     # 'queue(service_time=gamma(cv=0.1), max_staleness=16, policy=discard)', 'barrier(service_time=...)',
     # 'law(distribution=geometric(mean=7.0), assign=round_robin)' or 'recorded(path=...)'
     asynchrony: str = dataclasses.field(default="queue", metadata=_CALL)
+    # emulated, or live: 'threads(service_time=exponential(mean=0.05))', where asynchrony is what happens, not the above
+    execution: str = dataclasses.field(default="emulated", metadata=_CALL)
 
     # The method: one of asyncflax.algorithms such as 'dc_asgd(strength=0.04)', of Optax, or your own.
     algorithm: str = dataclasses.field(default="momentum_asgd", metadata=_CALL)
@@ -181,6 +195,11 @@ class TrainConfig:
     keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
     # Where metrics are written besides metrics.jsonl and metrics.csv: 'tensorboard, wandb(project=mine)', or your own.
     writers: str = dataclasses.field(default="tensorboard", metadata=_FREE)
+
+    @property
+    def live(self) -> bool:
+        """Whether workers really run at the same time."""
+        return self.named.execution.name != "emulated"
 
     @property
     def cited(self) -> list[Any]:
@@ -241,6 +260,8 @@ class TrainConfig:
             named.start_from.arguments(config=self)
         self._check_images(named.dataset)
         _ = named.writers
+        if self.live:
+            self._check_live()
         if named.algorithm.name == "ssgd" and named.asynchrony.name != "barrier":
             raise ValueError(
                 "config.algorithm='ssgd' steps once a round of all workers; set config.asynchrony='barrier'."
@@ -250,6 +271,21 @@ class TrainConfig:
                 f"config.bias_multiplier={self.bias_multiplier} is for methods that are linear in the gradient, "
                 "which dc_asgd is not; set it to 1."
             )
+
+    def _check_live(self) -> None:
+        """Raises on fields that do not apply to live workers."""
+        if self.named.algorithm.name == "ssgd":
+            raise ValueError(
+                f"config.algorithm='ssgd' steps once a round of all workers, config.execution={self.execution!r} has "
+                "no rounds; leave it at 'emulated'."
+            )
+        for name in ("mesh", "server", "store", "extend"):
+            value, default = getattr(self, name), getattr(TrainConfig, name)
+            if value != default:
+                raise ValueError(
+                    f"config.{name}={value!r} is for emulated runs, config.execution={self.execution!r} is live; leave "
+                    f"it at {default!r}."
+                )
 
     def _check_images(self, dataset: Spec) -> None:
         """Raises on fields that do not apply to the data set, and on invalid values of those of ImageNet."""

@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from asyncflax import _check, _memory, data, models
+from asyncflax import _check, _memory, data, models, queues
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.execute import init_run, need_memory, run_chunk
 from asyncflax.engine.placement import make_mesh
@@ -84,7 +84,7 @@ class Experiment(NamedTuple):
       config: `TrainConfig`, checked.
       data: `ImageData`, or `ImageRecords`.
       feed: `Feed`, the batches of events and the test data.
-      trace: the asynchrony.
+      trace: the asynchrony; of a live run a stand-in until it has happened.
       law: the theoretical `StalenessLaw` of its staleness, or None.
       plan: `Plan`, cut where the run is logged, evaluated and saved.
       algorithm: the method.
@@ -132,7 +132,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     config = config.check()
     named = config.named
     run = {"num_workers": config.num_workers, "num_updates": config.num_updates, "seed": config.seed}
-    trace, law = named.asynchrony.make(**run)
+    trace, law = _stand_in(config) if config.live else named.asynchrony.make(**run)
     if len(trace) != config.num_updates or trace.num_workers != config.num_workers:
         raise ValueError(
             f"{named.asynchrony.field}: {named.asynchrony.name} made a trace of {len(trace)} events and "
@@ -168,6 +168,13 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     evaluate = Evaluation(sums, lambda: map(spread, feed.test_batches()))
     no_meter = why_no_meter(config, trace)
     return Experiment(config, images, feed, trace, law, plan, algorithm, schedule, *placed, evaluate, no_meter)
+
+
+def _stand_in(config: TrainConfig) -> tuple[Trace, None]:
+    """A trace that stands for one that has not happened yet: workers that take turns."""
+    takes_turns = queues.deterministic()
+    made = queues.simulate(num_workers=config.num_workers, num_updates=config.num_updates, service_time=takes_turns)
+    return made, None
 
 
 def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, first_event: int = 0) -> Plan:

@@ -80,6 +80,10 @@ class Feed(Protocol):
         """PyTree [E, ...] of NumPy arrays: the batches of the events of a chunk."""
         ...
 
+    def batch(self, ticket: int) -> Any:
+        """PyTree of NumPy arrays: the batch of a ticket; may be called by several threads."""
+        ...
+
     def test_batches(self) -> Iterator[Any]:
         """PyTrees [k, ...] of NumPy arrays: the test data, k batches at a time."""
         ...
@@ -136,7 +140,12 @@ class ArrayFeed(Feed):
     def batches(self, chunk: Chunk) -> np.ndarray:
         """int32 [E, B]: the rows of the data set on which the events of a chunk compute."""
         config = self._config
-        return chunk.pad(data.batch_rows(self._count, config.batch_size, chunk.events, seed=config.seed))
+        return chunk.pad(data.batch_rows(self._count, config.batch_size, chunk.tickets, seed=config.seed))
+
+    def batch(self, ticket: int) -> np.ndarray:
+        """int32 [B]: the rows of a ticket."""
+        config = self._config
+        return data.batch_rows(self._count, config.batch_size, range(ticket, ticket + 1), seed=config.seed)[0]
 
     def test_batches(self) -> Iterator[np.ndarray]:
         """int32 [k, eval_batch_size], once: indices of all test images; -1 is padding."""
@@ -179,7 +188,7 @@ class RecordFeed(Feed):
         self._stream = event_batches(
             source.train,
             batch_size=rows,
-            num_events=config.num_updates + sum(config.extend),
+            num_events=np.append(plan.tickets, np.arange(sum(config.extend)) + config.num_updates),
             image_size=size,
             seed=config.seed,
             area=(config.crop_area[0], config.crop_area[1]),
@@ -203,6 +212,15 @@ class RecordFeed(Feed):
             )
         del batch["corrupt"]
         return chunk.pad(batch)
+
+    def batch(self, ticket: int) -> dict[str, np.ndarray]:
+        """uint8 [B, size, size, 3] and int32 [B]: images and labels of a ticket, decoded in the calling thread."""
+        with _in_one_sentence():
+            batch = self._stream.make(ticket)
+        for number in batch.pop("corrupt").tolist():
+            if number >= 0:
+                _note(f"training record {number}, {self._source.train[number].name}, is corrupted; another one is used")
+        return batch
 
     def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
         """Images and labels [1, b, ...], central crops; label -1 is padding. Small test sets are cached."""

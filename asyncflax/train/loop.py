@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from asyncflax.engine.execute import RunState, init_run, run_chunk
+from asyncflax.engine.execute import RunState
 from asyncflax.engine.plan import Plan
 from asyncflax.errors import RunError, of_system
+from asyncflax.trace import Trace
 from asyncflax.train import distributed, progress
 from asyncflax.train._invariants import broken_leaf, check_run
 from asyncflax.train._report import Reporter, draw, table
@@ -38,6 +39,7 @@ from asyncflax.train.experiment import Experiment, make_experiment, make_meter
 from asyncflax.train.extension import extend, refuse_other_ends
 from asyncflax.train.method import averaged, steered_momentum
 from asyncflax.train.records import Records
+from asyncflax.train.runs import make_run
 from asyncflax.train.workdir import Workdir
 
 __all__ = ["RunError", "RunInterruptedError", "Summary", "train_and_evaluate"]
@@ -108,8 +110,9 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
         raise RunError(str(error)) from error
     try:
         with folder.owned(), contextlib.closing(experiment.feed):
-            state, records = _train(experiment, plans, folder)
-            checked = check_run(experiment.trace, state, records.rows, _bound(experiment))
+            state, records, trace = _train(experiment, plans, folder)
+            experiment = experiment._replace(trace=trace)
+            checked = check_run(trace, state, records.rows, _bound(experiment))
             figure = folder.path / "training.png"
             if distributed.is_primary() and not figure.exists():
                 draw(experiment, records, figure)
@@ -146,91 +149,81 @@ def _shared(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, A
     return {"workdir": os.fspath(workdir), **{f"config.{name}": value for name, value in fields.items()}}
 
 
-def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[RunState, Records]:
-    """Runs the chunks, and records, evaluates and saves in between."""
-    config, trace, algorithm = experiment.config, experiment.trace, experiment.algorithm
+def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[RunState, Records, Trace]:
+    """Runs, and records, evaluates and saves at each step."""
+    config = experiment.config
 
     def like(update: int, saved: dict[str, Any]) -> RunState:
         refuse_other_ends(saved, update, config)
-        return _begun(experiment, next(plan for plan in plans if update <= plan.events.stop))
+        return run.state(update)
 
     try:
+        run = make_run(experiment, plans)
         about_run = {"inputs": inputs(config.named.asynchrony), "sources": config.named.sources()}
-        folder.begin(trace.prefix(config.num_updates), **about_run)
+        folder.begin(None if config.live else experiment.trace.prefix(config.num_updates), **about_run)
         options: dict[str, Any] = {"keep": config.keep_checkpoints, "run": folder.began["sha256"], "warn": progress.say}
         checkpoints = Checkpoints(folder.path / "checkpoints", **options)
         checkpoint = checkpoints.latest(like=like)
         start = 0 if checkpoint is None else checkpoint.update
         if config.extend:
-            folder.save_extended(trace)
+            folder.save_trace(experiment.trace)
         rows = () if checkpoint is None else checkpoint.rows
         records = Records(folder.path, rows=rows, writers=config.named.writers, config=dataclasses.asdict(config))
     except (TypeError, ValueError, OSError) as error:
         raise RunError(str(error)) from error
-    if checkpoint is None:
-        state = _begun(experiment, plans[0])
-    else:
-        state = checkpoint.state
-        progress.say(f"{'resumes' if start < len(trace) else 'is complete'} at update {start:,}")
+    state, saved = (run.state(), {}) if checkpoint is None else (checkpoint.state, checkpoint.extra)
+    run.begin(state, saved)
+    if checkpoint is not None:
+        progress.say(f"{'resumes' if start < run.num_updates else 'is complete'} at update {start:,}")
         for change in folder.changes():
             progress.say(f"note: {change}")
     gradient_fn, meter = experiment.gradient_fn, None
-    if not experiment.no_meter and start < config.num_updates:
+    # A live run that was resumed has read some versions twice, which the meter cannot take.
+    if not experiment.no_meter and start < config.num_updates and not (config.live and start):
         gradient_fn, meter = make_meter(experiment)
         if checkpoint is not None:
             meter.restore(checkpoint.extra)
     if config.extend:
-        first, last = (experiment.schedule(update) for update in (config.num_updates, len(trace) - 1))
+        first, last = (experiment.schedule(update) for update in (config.num_updates, run.num_updates - 1))
         progress.say(
             f"note: config.extend={config.extend}: after the {config.num_updates:,} updates of the schedule the "
             f"learning rate is {float(first):g}, at the end {float(last):g}; the workers restart from the server's "
             "parameters"
         )
 
-    with records, noted() as signals, progress.bar(len(trace), start) as bar:
+    with contextlib.ExitStack() as stack, records, noted() as signals, progress.bar(run.num_updates, start) as bar:
         reporter = Reporter(experiment, records, checkpoints, meter, bar)
         if checkpoint is None:
             reporter.report_start(_evaluated(experiment, state))
-        waiting = None  # a chunk's metrics are read when the next one has been dispatched
-        for plan, chunk in ((each, chunk) for each in plans for chunk in each):
-            begin, update = chunk.events.start, chunk.events.stop
-            if begin < start:
-                continue
-            if begin > 0 and begin == plan.events.start:
-                state, gradient_fn = _begun(experiment, plan, state), experiment.gradient_fn
+        waiting = None  # a step's metrics are read when the next one has been dispatched
+        steps = stack.enter_context(contextlib.closing(run.steps(gradient_fn)))
+        for step in steps:
+            state, update = step.state, step.events.stop
+            if step.restarts:
                 reporter.meter = meter = None  # versions of two traces follow each other
                 if distributed.is_primary():
                     (folder.path / "training.png").unlink(missing_ok=True)
-            state, out = run_chunk(algorithm, gradient_fn, state, chunk, experiment.batches(chunk))
             if waiting is not None:
                 reporter.report(*waiting)
-            is_last = update == plan.events.stop
-            evaluation = _evaluated(experiment, state) if update % config.eval_every == 0 or is_last else {}
-            waiting = (chunk.events, out, evaluation, steered_momentum(state.algorithm))
+            evaluation = _evaluated(experiment, state) if update % config.eval_every == 0 or step.is_last else {}
+            waiting = (step, evaluation, steered_momentum(state.algorithm))
             stopped_by = signals.stopped_by()
-            if update % config.checkpoint_every == 0 or is_last or stopped_by:
+            if update % config.checkpoint_every == 0 or step.is_last or stopped_by:
                 metrics = reporter.report(*waiting)
                 waiting = None
                 _refuse_broken(reporter, state, update)
                 records.sync()
-                extra = meter.arrays() if meter is not None else {}
+                extra = run.arrays() | (meter.arrays() if meter is not None else {})
                 about: dict[str, Any] = {"config": dataclasses.asdict(config), "metrics": metrics}
                 checkpoints.save(update, state, **about, extra=extra, rows=records.rows)
-                if stopped_by and update < len(trace):
+                if config.live:
+                    folder.save_trace(step.trace)
+                if stopped_by and update < run.num_updates:
                     raise RunInterruptedError(
                         f"stopped by {stopped_by.name} after update {update:,} and saved; the same command resumes",
                         stopped_by,
                     )
-    return state, records
-
-
-def _begun(experiment: Experiment, plan: Plan, state: RunState | None = None) -> RunState:
-    """The state before the first event of a plan: the initial one, or the end of the previous plan."""
-    if state is None:
-        begin = {"key": experiment.key, "model_state": experiment.model_state}
-        return init_run(experiment.algorithm, experiment.params, plan, **begin)
-    begin = {"key": state.key, "model_state": state.model_state, "algorithm_state": state.algorithm}
-    return init_run(experiment.algorithm, state.params, plan, **begin)
+    return state, records, run.trace
 
 
 def _refuse_broken(reporter: Reporter, state: RunState, update: int) -> None:

@@ -174,7 +174,7 @@ workdir, or the old config to resume.
         self._notes.append(f"{self._trace} was {what}; the original trace has been saved again")
         trace.save(self._trace)
 
-    def save_extended(self, trace: Trace) -> None:
+    def save_trace(self, trace: Trace) -> None:
         """Replaces the trace file by that of an extended run, which begins with the trace of `begin`."""
         if is_primary():
             trace.save(self._trace, overwrite=True)

@@ -1,0 +1,174 @@
+"""Runs of a training: emulated, or live. Both yield a `Step` wherever the loop logs, evaluates or saves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from asyncflax import live
+from asyncflax.engine.execute import RunState, init_run, run_chunk
+from asyncflax.engine.plan import Plan
+from asyncflax.engine.step import RunOutput
+from asyncflax.trace import Trace
+from asyncflax.train import progress
+from asyncflax.train.experiment import Experiment
+
+__all__ = ["Emulation", "LiveRun", "Run", "Step", "make_run"]
+
+_LOG = "live_"  # prefix of the server's log in a checkpoint
+
+
+class Step(NamedTuple):
+    """The events of a run up to a place where it is logged, evaluated or saved.
+
+    Attributes:
+      events: slice, since the last step.
+      out: `RunOutput` of these events; padded.
+      state: `RunState` after them.
+      trace: of the run, at least up to them.
+      restarts: whether all workers have begun anew at the first of them, as in an extension.
+      is_last: whether a plan ends with them.
+    """
+
+    events: slice
+    out: RunOutput
+    state: RunState
+    trace: Trace
+    restarts: bool
+    is_last: bool
+
+
+class Run(Protocol):
+    """What the loop of a training needs.
+
+    Attributes:
+      num_updates: of the whole run.
+      trace: of the run; of a live one, of the updates made so far.
+    """
+
+    num_updates: int
+
+    @property
+    def trace(self) -> Trace: ...
+
+    def state(self, update: int = 0) -> RunState:
+        """The initial state; for an update > 0 one like that of its checkpoint."""
+        ...
+
+    def begin(self, state: RunState, saved: Mapping[str, np.ndarray]) -> None:
+        """Takes the initial state, or that of a checkpoint with what `arrays` returned then."""
+        ...
+
+    def steps(self, gradient_fn: Callable[..., Any]) -> Generator[Step, None, None]:
+        """Runs from the state of `begin`, whose memory is reused."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint needs besides the state of the last step."""
+        ...
+
+
+def make_run(experiment: Experiment, plans: Sequence[Plan]) -> Run:
+    """The run of an experiment by its config's execution.
+
+    Args:
+      experiment: its trace is that of all plans.
+      plans: of the training and of its extensions.
+    """
+    execution = experiment.config.named.execution.make(seed=experiment.config.seed)
+    if execution.workers is None:
+        return Emulation(experiment, plans)
+    return LiveRun(experiment, execution.workers)
+
+
+class Emulation:
+    """A run by the engine, see `Run`."""
+
+    def __init__(self, experiment: Experiment, plans: Sequence[Plan]):
+        self._experiment, self._plans, self._states = experiment, plans, []
+        self.trace, self.num_updates = experiment.trace, len(experiment.trace)
+
+    def state(self, update: int = 0) -> RunState:
+        return self._begin(next(plan for plan in self._plans if update <= plan.events.stop))
+
+    def begin(self, state: RunState, saved: Mapping[str, np.ndarray]) -> None:
+        del saved
+        self._states = [state]
+
+    def steps(self, gradient_fn: Callable[..., Any]) -> Generator[Step, None, None]:
+        state, made = self._states.pop(), self._experiment
+        begin = int(state.event)
+        for plan, chunk in ((each, chunk) for each in self._plans for chunk in each):
+            events = chunk.events
+            if events.start < begin:
+                continue
+            restarts = 0 < events.start == plan.events.start
+            if restarts:
+                state, gradient_fn = self._begin(plan, state), made.gradient_fn
+            state, out = run_chunk(made.algorithm, gradient_fn, state, chunk, made.batches(chunk))
+            yield Step(events, out, state, self.trace, restarts, events.stop == plan.events.stop)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _begin(self, plan: Plan, state: RunState | None = None) -> RunState:
+        """The state before the first event of a plan: the initial one, or the end of the previous plan."""
+        made = self._experiment
+        if state is None:
+            begin = {"key": made.key, "model_state": made.model_state}
+            return init_run(made.algorithm, made.params, plan, **begin)
+        begin = {"key": state.key, "model_state": state.model_state, "algorithm_state": state.algorithm}
+        return init_run(made.algorithm, state.params, plan, **begin)
+
+
+class LiveRun:
+    """A run by live workers, see `Run`; the state of a step has no slots, since versions are with the workers."""
+
+    def __init__(self, experiment: Experiment, workers: Callable[..., Any]):
+        config = experiment.config
+        self._experiment, self._workers, self.num_updates = experiment, workers, config.num_updates
+        self._server = live.Server(
+            experiment.algorithm,
+            experiment.params,
+            num_workers=config.num_workers,
+            num_updates=config.num_updates,
+            model_state=experiment.model_state,
+            warn=progress.say,
+        )
+        self._snapshot = self._server.state()
+
+    @property
+    def trace(self) -> Trace:
+        """Of the updates up to the last step."""
+        return Trace(**self._snapshot.log, num_workers=self._experiment.config.num_workers)
+
+    def state(self, update: int = 0) -> RunState:
+        del update
+        snapshot = self._snapshot
+        event: Any = np.int32(len(snapshot.log["time"]))
+        return RunState(snapshot.params, snapshot.algorithm, (), snapshot.model_state, self._experiment.key, event)
+
+    def begin(self, state: RunState, saved: Mapping[str, np.ndarray]) -> None:
+        log = {name.removeprefix(_LOG): x for name, x in saved.items() if name.startswith(_LOG)}
+        if log:
+            open_tickets = log.pop("open_tickets")
+            self._snapshot = live.Snapshot(state.params, state.algorithm, state.model_state, log, open_tickets)
+            self._server.restore(self._snapshot)
+
+    def steps(self, gradient_fn: Callable[..., Any]) -> Generator[Step, None, None]:
+        made = self._experiment
+        if self._server.num_applied == self.num_updates:
+            return
+        cuts = [chunk.events.stop for chunk in made.plan]
+        segments = self._workers(self._server, gradient_fn, made.feed.batch, key=made.key, cuts=cuts)
+        with contextlib.closing(iter(segments)) as segments:
+            for segment in segments:
+                self._snapshot, stop = segment.snapshot, segment.events.stop
+                yield Step(segment.events, segment.out, self.state(), self.trace, False, stop == self.num_updates)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        log = {f"{_LOG}{name}": x for name, x in self._snapshot.log.items()}
+        return log | {f"{_LOG}open_tickets": self._snapshot.open_tickets}
