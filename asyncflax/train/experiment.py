@@ -172,6 +172,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
 
 def _stand_in(config: TrainConfig) -> tuple[Trace, None]:
     """A trace that stands for one that has not happened yet: workers that take turns."""
+    config.named.execution.make(seed=config.seed)  # fails here if it does not fit the machine
     takes_turns = queues.deterministic()
     made = queues.simulate(num_workers=config.num_workers, num_updates=config.num_updates, service_time=takes_turns)
     return made, None

@@ -1,0 +1,116 @@
+"""Live trainings: the folder of a run is as that of an emulated one, and its trace replays to the same table."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from asyncflax.engine.execute import RunState
+from asyncflax.errors import RunError
+from asyncflax.trace import Trace
+from asyncflax.train import TrainConfig, train_and_evaluate
+from asyncflax.train import loop as train_loop
+
+FIELDS = {
+    "num_workers": 2,
+    "num_updates": 60,
+    "learning_rate": 0.1,
+    "momentum": 0.3,
+    "log_every": 10,
+    "eval_every": 30,
+    "checkpoint_every": 20,
+    "crop_pad": 1,
+    "flip": True,
+    "model": "Mlp(dropout=0.2)",
+    "execution": "threads(service_time=exponential(mean=0.003))",
+    "writers": "",
+}
+
+
+def replayed(workdir: pathlib.Path, **fields):
+    """The replay of a live run: its rows and state."""
+    emulated = {"execution": "emulated", "asynchrony": f"recorded(path='{workdir / 'trace.npz'}')"}
+    return train_and_evaluate(TrainConfig(**{**FIELDS, **fields, **emulated}), workdir.with_name("replay"))
+
+
+def assert_same(live, replay):
+    clocks = {"wall_seconds", "updates_per_second"}
+    assert len(live.rows) == len(replay.rows)
+    for row, again in zip(live.rows, replay.rows, strict=True):
+        assert row.keys() == again.keys()
+        for name in row.keys() - clocks:
+            np.testing.assert_allclose(row[name], again[name], rtol=1e-5, atol=1e-7, err_msg=name)
+    own = lambda state: jax.tree.leaves((state.params, state.algorithm, state.model_state))
+    for a, b in zip(own(live.state), own(replay.state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        pytest.param({"model": "ResNet20", "num_updates": 8, "batch_size": 8, "momentum": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"algorithm": "dana_zero", "schedule": "cosine", "clip_norm": 1.0}, marks=pytest.mark.slow),
+        pytest.param({"algorithm": "closed_loop_momentum", "ema_decay": 0.9}, marks=pytest.mark.slow),
+    ],
+    ids=["dropout_and_augmentation", "batch_norm", "view", "closed_loop"],
+)
+def test_the_table_of_a_live_run_is_that_of_its_replay(fields, tmp_path):
+    live = train_and_evaluate(TrainConfig(**{**FIELDS, **fields}), tmp_path / "live")
+    assert (tmp_path / "live" / "training.png").exists() and isinstance(live.state, RunState)
+    trace = Trace.load(tmp_path / "live" / "trace.npz")
+    assert len(trace) == live.rows[-1]["update"] and trace.staleness.max() > 0
+    assert live.rows[-1]["simulated_time"] == trace.time[-1]
+    assert_same(live, replayed(tmp_path / "live", **fields))
+
+
+def test_a_live_run_that_stopped_resumes_and_replays(tmp_path, monkeypatch):
+    """Stopped in the middle, by an error that is not the training's; open tickets are handed out again."""
+    workdir, saved = tmp_path / "live", []
+    save = train_loop.Checkpoints.save
+
+    def fail_at_the_second(self, update, *args, **kwargs):
+        if saved:
+            raise KeyboardInterrupt
+        save(self, update, *args, **kwargs)
+        saved.append(update)
+
+    monkeypatch.setattr(train_loop.Checkpoints, "save", fail_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(TrainConfig(**FIELDS), workdir)
+    monkeypatch.setattr(train_loop.Checkpoints, "save", save)
+    assert saved == [20] and len(Trace.load(workdir / "trace.npz")) == 20
+    live = train_and_evaluate(TrainConfig(**FIELDS), workdir)
+    assert [row["update"] for row in live.rows] == [0, 10, 20, 30, 40, 50, 60]
+    assert_same(live, replayed(workdir))
+    again = train_and_evaluate(TrainConfig(**FIELDS), workdir)  # complete: its results
+    assert again.rows == live.rows
+
+
+def test_the_execution_is_a_part_of_the_identity(tmp_path):
+    short = {**FIELDS, "num_updates": 10, "crop_pad": 0, "flip": False, "model": "Mlp"}
+    train_and_evaluate(TrainConfig(**short), tmp_path / "live")
+    began = json.loads((tmp_path / "live" / "run.json").read_text())
+    assert began["trace"] is None and began["config"]["execution"] == FIELDS["execution"]
+    with pytest.raises(RunError, match=r"config.execution was 'threads\(.*, now it is 'emulated'"):
+        train_and_evaluate(TrainConfig(**{**short, "execution": "emulated"}), tmp_path / "live")
+
+
+BAD = {
+    "workers": ({"execution": "threads(workers=0)"}, "threads has no option 'workers'"),
+    "num_workers": ({"num_workers": 0}, "config.num_workers must be an integer >= 1"),
+    "devices": ({"execution": "threads(devices=99)"}, "devices must be"),
+    "mesh": ({"mesh": "mesh(device_groups=2)"}, "is for emulated runs"),
+    "store": ({"store": "host"}, "config.store='host' is for emulated runs"),
+    "extend": ({"extend": (10,)}, r"config.extend=\(10,\) is for emulated runs"),
+    "ssgd": ({"algorithm": "ssgd"}, "has no rounds; leave it at 'emulated'"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_clear_error(fields, message, tmp_path):
+    with pytest.raises(RunError, match=message) as raised:
+        train_and_evaluate(TrainConfig(**{**FIELDS, **fields}), tmp_path / "run")
+    assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()
