@@ -392,6 +392,7 @@ EXCEPTIONS: dict[tuple[str, str], tuple[tuple[Any, ...], str]] = {
     ("lab.claims.Claim", "confidence"): ((1.0,), "of what was looked at in all cases"),
     ("lab.sweep.run_sweep", "stop_after_minutes"): ((INF,), "the default"),
     ("lab.compare.run_comparison", "stop_after_minutes"): ((INF,), "the default"),
+    ("theory.problems.NoisyQuadratic.ensemble", "start"): ((None,), "1"),
     ("theory.problems.StreamingPca.ensemble", "start"): ((None,), "the saddle"),
     ("lab.sweep.run_sweep", "workdir"): (KINDS["path"].refused, "pathlib says it"),
     ("lab.compare.run_comparison", "workdir"): (KINDS["path"].refused, "pathlib says it"),

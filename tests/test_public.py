@@ -29,21 +29,35 @@ def public_names():
                 yield f"{module.__name__}.{name}", value
 
 
+def around(value):
+    """The module that defines something, and the packages it is in."""
+    parts = value.__module__.split(".")
+    return [sys.modules[".".join(parts[:n])] for n in range(2, len(parts) + 1)]
+
+
 def faults(name, value):
+    """What is missing.
+
+    An example may be that of a neighbour in the module, or of the package; arguments that several functions share may
+    be described in the docstring of the module or the package. Records and exceptions need no example.
+    """
     text = inspect.getdoc(value) or ""
+    pages = "\n".join(inspect.getdoc(module) or "" for module in around(value))
+    sources = "\n".join(map(inspect.getsource, around(value)))
+    shown = re.compile(rf"^ *(>>>|\.\.\.) .*\b{value.__name__}\b", re.MULTILINE)
     if len(text.splitlines()) < 2:
         yield f"{name} needs a docstring"
-    is_record = inspect.isclass(value) and hasattr(value, "_fields")  # shown where a function returns it
-    if not (is_record or ">>>" in text or "Example: see" in text):
+    is_record = inspect.isclass(value) and hasattr(value, "_fields")
+    is_error = inspect.isclass(value) and issubclass(value, Exception)
+    if not (is_record or is_error or ">>>" in text or "Example: see" in text or shown.search(sources)):
         yield f"{name} needs an example"
     if is_record:
-        parts, kind = [rf"^\s*{field}[:,]" for field in value._fields], "field"
+        missing = [field for field in value._fields if not re.search(rf"^\s*(\w+, )*{field}[:,]", text, re.MULTILINE)]
     else:
         parameters = inspect.signature(value).parameters if inspect.isfunction(value) else ()
-        parts, kind = [rf"\b{name}\b" for name in parameters if name not in WeightDecay.__annotations__], "argument"
-    for part in parts:
-        if not re.search(part, text, re.MULTILINE):
-            yield f"{kind} {part} of {name} is not described"
+        missing = [p for p in parameters if not (re.search(rf"\b{p}\b", text) or f"`{p}`" in pages)]
+    for part in missing:
+        yield f"{part} of {name} is not described"
 
 
 def test_public_names_are_documented_with_an_example():

@@ -1,4 +1,4 @@
-"""BibTeX for what a run used: the papers that docstrings name as their source."""
+"""BibTeX entries of the papers that docstrings cite as their source."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from asyncflax.base import AsyncAlgorithm
 
 
 def citation(*used: Any) -> str:
-    """BibTeX entries of the papers that methods and other functions of this library come from.
+    """BibTeX entries of the papers behind methods and other functions of this library.
 
     Args:
-      used: names of methods, functions or classes of this library, configs of trainings, or configs of comparisons,
-        which stand for all their methods. An `AsyncAlgorithm` that a method has made stands for that method, behind
-        `transform_gradients` as well.
+      used: names of methods, functions or classes of this library, the result of a method (also inside of
+        `transform_gradients`), or configs of trainings and comparisons.
 
     Returns:
-      the entries, each once, in the order of the papers' first mention; that of Mitliagkas et al. is always there.
+      The entries in the order of first mention, beginning with Mitliagkas et al.
 
     Raises:
-      ValueError: a name is none of a method, or the methods of a comparison cannot be read.
-      TypeError: something has no docstring to look into.
+      ValueError: unknown method, or the methods of a comparison cannot be read.
+      TypeError: an argument has no docstring.
 
     Example:
       >>> import asyncflax
@@ -35,22 +34,17 @@ def citation(*used: Any) -> str:
     """
     found = ["1605.09774"]
     for one in used:
-        for source in map(_documentation, _methods(one)):
+        for source in map(_documentation, getattr(one, "cited", [one])):  # a config has `cited`
             found += re.findall(r"(?:arXiv|doi):\s*([^\s),;]+[0-9])", source)
     entries = _entries()
     return "\n\n".join(entries[paper] for paper in dict.fromkeys(found) if paper in entries)
 
 
-def _methods(used: Any) -> list[Any]:
-    """The names of the methods that a config cites; anything else as it is."""
-    return list(getattr(used, "cited", [used]))
-
-
 def _documentation(used: Any) -> str:
-    """The docstring of something, or of a method by its name."""
+    """The docstring of a function, a class, a method by its name, or the factory of an algorithm."""
     if isinstance(used, str):
         if used not in algorithms.__all__:
-            raise ValueError(f"citation: {used!r} is no method; there are {', '.join(algorithms.__all__)}.")
+            raise ValueError(f"citation: {used!r} is not a method; there are {', '.join(algorithms.__all__)}.")
         used = getattr(algorithms, used)
     while behind := [x for x in getattr(_update(used), "args", ()) if isinstance(x, AsyncAlgorithm)]:
         used = behind[0]  # of `transform_gradients`

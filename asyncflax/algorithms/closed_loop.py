@@ -1,17 +1,17 @@
-r"""Closed-loop momentum: the momentum of asynchrony is measured, and the explicit one makes up the rest.
+r"""Closed-loop momentum: implicit momentum is measured, and explicit momentum supplies the rest.
 
-In a queue of M workers with exponential work the gradient that arrives next is one of the M under way, each with the
-same probability. So their mean moves towards the gradient at the newest version by 1/M of the way, which for the
-gradients G_v and G_{v-1} that arrived at updates v and v - 1, and the gradient g_v at version v, means
+In a queue of M workers with exponential work the next gradient is one of the M in flight, each with the same
+probability. So the mean of those in flight moves 1/M of the way to the gradient at the newest version. For the
+gradients G_v and G_{v-1} that arrived at updates v and v - 1, and the gradient g_v at version v, this means
 
     E (g_v - G_v) = mu_S E (g_v - G_{v-1}),        mu_S = 1 - 1/M
 
-whatever the explicit momentum and the learning rate did meanwhile. g_v arrives tau updates after version v was made;
-by then both others are known. All are noisy, so mu_S is a ratio of products with an *instrument*, something that
-predicts g_v - G_{v-1} and has its noise from elsewhere: the running average of what arrived until update v - 2. A few
-dozen coordinates do.
+whatever explicit momentum and learning rate were meanwhile. When g_v arrives, tau updates after version v was made,
+both others are known. All are noisy, so mu_S is estimated as a ratio of products with an *instrument*, which predicts
+g_v - G_{v-1} and has independent noise: the running average of the gradients up to update v - 2. A few dozen
+coordinates suffice.
 
-mu_S is that of Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5; the estimator is derived here.
+Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5, for mu_S; the estimator is derived.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from asyncflax.transforms._dtypes import wide_dtype, with_promotion
 from asyncflax.transforms._trees import given
 
 _MEMORY = 8  # updates over which the instrument averages
-_WARM_UP = 10  # how many memories and numbers of workers pass before the loop is closed
+_WARM_UP = 10  # the loop closes after this many times (memory + workers) updates
 
 
 class ClosedLoopState(NamedTuple):
     """State of closed-loop momentum.
 
     Attributes:
-      updates: int32 [], t, how many gradients have arrived.
-      explicit_momentum: float [], mu_L, of the next update.
+      updates: int32 [], t.
+      explicit_momentum: float [], mu_L of the next update.
       implicit_momentum: float [], the estimate of mu_S; 0 until there is one.
-      arrived: float [rows, coordinates], of the newest gradients; that of update k is in row k mod rows.
-      averages: float [rows, coordinates], the running average after each of them.
-      with_later: float [], the sum of instrument times (g_v - G_v), which forgets.
-      with_earlier: float [], that of instrument times (g_v - G_{v-1}).
+      arrived: float [rows, coordinates], the newest gradients; that of update k is in row k mod rows.
+      averages: float [rows, coordinates], their running average.
+      with_later: float [], decaying sum of instrument times (g_v - G_v).
+      with_earlier: float [], decaying sum of instrument times (g_v - G_{v-1}).
+      velocity: PyTree like params, u.
     """
 
     updates: jax.Array
@@ -53,17 +54,6 @@ class ClosedLoopState(NamedTuple):
     averages: jax.Array
     with_later: jax.Array
     with_earlier: jax.Array
-
-
-class ClosedLoopMomentumState(NamedTuple):
-    """The loop, and the velocity that it steers.
-
-    Attributes:
-      loop: `ClosedLoopState`.
-      velocity: PyTree like params.
-    """
-
-    loop: ClosedLoopState
     velocity: Any
 
 
@@ -81,45 +71,39 @@ def closed_loop_momentum(
     form: str = "inside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Heavy ball whose explicit momentum goes to where explicit plus implicit momentum is the target.
+    r"""Heavy ball whose explicit momentum is controlled so that explicit plus implicit momentum is the target.
 
     .. math:: \mu_L \leftarrow \mu_L + \kappa (\mu^* - (\mu_L + \hat\mu_S)), \qquad
         u \leftarrow \mu_L u + \alpha g, \qquad w \leftarrow w - u
 
-    It begins with mu_L = 0 and leaves it there for 10 (M + 8) updates, until enough gradients have arrived for an
-    estimate: a training that is shorter is asynchronous SGD. Where the momentum of asynchrony alone is more than the
-    target, mu_L becomes negative. The sum is the first-order reading of total
-    momentum (see `theory.implicit_momentum`).
+    mu_L is 0 for the first 10 (M + 8) updates, until there are enough gradients for an estimate; shorter trainings are
+    asynchronous SGD. It becomes negative where implicit momentum alone exceeds the target. The sum is total momentum to
+    first order (see `theory.total_momentum_operator`).
 
-    The server keeps one velocity and some thousand numbers. They are in the state: `optax.tree.get(state,
-    'explicit_momentum')` says where the loop is, and a training logs it.
+    The server keeps one velocity and some thousand numbers. `optax.tree.get(state, 'explicit_momentum')` is the present
+    mu_L; trainings log it.
 
-    The estimate needs gradients that change slowly over `window` updates: in short trainings, with few workers or with
-    steps near the largest stable one it can be far off (2 workers on digits, 800 updates: mu_L anywhere from 0 to 0.7
-    for a target of 0.9).
-
-    mu_S is exact for queues with exponential work and for geometric staleness; under other laws the estimate is a best
-    fit. Workers must read the server's own parameters, as they do here.
+    The estimate needs gradients that change slowly over `window` updates: in short trainings, with few workers or near
+    the largest stable step size it can be far off (2 workers on digits, 800 updates: mu_L anywhere from 0 to 0.7 for a
+    target of 0.9). mu_S is exact for queues with exponential work and for geometric staleness; under other
+    distributions the estimate is a best fit.
 
     Args:
-      learning_rate: alpha >= 0 or a schedule.
-      momentum: mu^* in [-1, 1], the target for the total.
-      num_workers: M >= 1; a gradient that is stale by 10 M + 8 updates or more is not measured with (in a queue with
-        exponential work fewer than one of 20,000).
-      gain: kappa in (0, 1], the share of the error that an update removes.
+      momentum: mu^*, the target for the total.
+      num_workers: M; gradients with a staleness of 10 M + 8 or more do not enter the estimate (in a queue with
+        exponential work fewer than one in 20,000).
+      gain: kappa in (0, 1], the share of the error that one update removes.
       limit: the largest |mu_L|, in [0, 1].
-      window: over how many updates the estimate averages, at least 20.
-      coordinates: how many of the gradient are measured with, at least 1.
-      reads: 'once' if every version is read by one worker, as in a queue, or 'independent' if the staleness is drawn
-        from a law. There a fresh gradient says nothing and is left out, since it is g_v and G_v at once; in a queue
-        that is one of the M workers under way.
-      form: 'inside' or 'outside', see `momentum_asgd`.
+      window: the number of updates over which the estimate averages, at least 20.
+      coordinates: the number of gradient coordinates used, at least 1.
+      reads: 'once' if every version is read by one worker, as in a queue, or 'independent' if staleness is drawn from a
+        distribution. There a fresh gradient carries no information, since it is g_v and G_v at once, and is left out.
 
     Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), closed-loop YellowFin (Appendix G, Algorithm 5), for the rule
-      and its gain of 0.01. Their estimator of the total, eq. 35, is a median over all coordinates of ratios of past
-      parameters and the gradient there, for a delay of exactly tau; this one needs neither.
+    and its gain of 0.01. Their estimator of the total, eq. 35, is a median over all coordinates of ratios of past
+    parameters and the gradient there, for a delay of exactly tau; this one needs neither.
 
-    Example: 8 workers on a noisy quadratic; their own momentum is 7/8, the target 0.6.
+    Example: 8 workers on a noisy quadratic; implicit momentum is 7/8, the target 0.6.
       >>> import asyncflax, jax, jax.numpy as jnp, optax
       >>> q = asyncflax.queues
       >>> trace = q.simulate(num_workers=8, num_updates=4000, service_time=q.exponential())
@@ -140,22 +124,26 @@ def closed_loop_momentum(
     rows = 10 * (num_workers + 1)
     warm_up = _WARM_UP * (_MEMORY + num_workers)
 
-    def init_loop(params):
+    def init_fn(params):
+        _check.real("closed_loop_momentum", params)
         count = sum(map(len, _coordinates.draw(params, coordinates, seed=0)))
         dtype = wide_dtype(*jax.tree.leaves(params))
         _memory.need_rows("num_workers", num_workers, 2 * rows * count, jax.ShapeDtypeStruct((), dtype))
         zero, store = lambda: jnp.zeros((), dtype), lambda: jnp.zeros((rows, count), dtype)
-        return ClosedLoopState(jnp.zeros((), jnp.int32), zero(), zero(), store(), store(), zero(), zero())
+        velocity = jax.tree.map(jnp.zeros_like, params)
+        return ClosedLoopState(jnp.zeros((), jnp.int32), zero(), zero(), store(), store(), zero(), zero(), velocity)
 
-    def measure(loop, grads, staleness):
-        """The loop after the gradient of update t."""
-        loop = jax.tree.map(jnp.asarray, loop)  # a restored one may be of NumPy
-        t, dtype = loop.updates, loop.arrived.dtype
+    @with_promotion
+    def update_fn(updates, state, params=None, *, grads, staleness=None, **extra):
+        given("closed_loop_momentum", "staleness", staleness)
+        state = jax.tree.map(jnp.asarray, state)  # a restored one may be of NumPy
+        mu, t, dtype = state.explicit_momentum, state.updates, state.arrived.dtype
+        velocity = jax.tree.map(lambda u, v: (mu * v + u).astype(v.dtype), updates, state.velocity)
+
         g = _coordinates.flat(_coordinates.take(grads, _coordinates.draw(grads, coordinates, seed=0))).astype(dtype)
-        last = loop.averages[(t - 1) % rows]
-        arrived = loop.arrived.at[t % rows].set(g)
-        averages = loop.averages.at[t % rows].set(last + (g - last) / _MEMORY)
-
+        last = state.averages[(t - 1) % rows]
+        arrived = state.arrived.at[t % rows].set(g)
+        averages = state.averages.at[t % rows].set(last + (g - last) / _MEMORY)
         v = t - staleness
         is_known = (v >= 2) & (staleness + 2 < rows)
         if reads == "independent":
@@ -164,28 +152,15 @@ def closed_loop_momentum(
         instrument = row(averages, v - 2)
         products = [jnp.sum(instrument * (g - row(arrived, update))) for update in (v, v - 1)]
         add = lambda total, product: (1.0 - 1.0 / window) * total + jnp.where(is_known, product, 0.0)
-        with_later, with_earlier = add(loop.with_later, products[0]), add(loop.with_earlier, products[1])
+        with_later, with_earlier = add(state.with_later, products[0]), add(state.with_earlier, products[1])
 
         is_warm = (t >= warm_up) & (with_earlier != 0.0)
         ratio = with_later / jnp.where(with_earlier == 0.0, 1.0, with_earlier)
         implicit = jnp.where(is_warm, jnp.clip(ratio, -1.0, 1.0), 0.0)
-        error = momentum - (loop.explicit_momentum + implicit)
-        explicit = loop.explicit_momentum + jnp.where(is_warm, gain * error, 0.0)
+        error = momentum - (mu + implicit)
+        explicit = mu + jnp.where(is_warm, gain * error, 0.0)
         numbers = (jnp.clip(explicit, -limit, limit), implicit, arrived, averages, with_later, with_earlier)
-        return ClosedLoopState(t + 1, *(x.astype(dtype) for x in numbers))
-
-    def init_fn(params):
-        _check.real("closed_loop_momentum", params)
-        return ClosedLoopMomentumState(init_loop(params), jax.tree.map(jnp.zeros_like, params))
-
-    @with_promotion
-    def update_fn(updates, state, params=None, *, grads, staleness=None, **extra):
-        del params, extra
-        given("closed_loop_momentum", "staleness", staleness)
-        mu = state.loop.explicit_momentum
-        velocity = jax.tree.map(lambda u, v: (mu * v + u).astype(v.dtype), updates, state.velocity)
-        loop = measure(state.loop, grads, staleness)
-        return velocity, ClosedLoopMomentumState(loop, velocity)
+        return velocity, ClosedLoopState(t + 1, *(x.astype(dtype) for x in numbers), velocity)
 
     first = optax.with_extra_args_support(decayed(**decay))
     steered = optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -25,38 +25,24 @@ def dc_asgd(
     form: str = "inside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Adds what a diagonal Hessian says about the way from the parameters read to the server's.
+    r"""Asynchronous SGD that corrects stale gradients to first order, with a diagonal estimate of the Hessian.
 
     .. math:: \hat g = g + \lambda \, g \odot g \odot (w_t - w_{read}), \qquad w_{t+1} = w_t - \alpha \hat g
 
-    The engine knows what each worker read, so the method keeps no backup of its own (a real server keeps M of them).
-    With an adaptive strength, DC-ASGD-a, lambda is divided by the root of a running mean of g * g, d numbers or M d.
+    The engine provides the parameters read, so the state has no backups (a real server keeps M of them). With an
+    adaptive strength, DC-ASGD-a, lambda is divided by the root of a running mean of g * g, d or M d numbers.
 
     Args:
-      learning_rate: alpha >= 0 or a schedule.
-      momentum: mu in [-1, 1], one velocity at the server.
-      strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
+      strength: lambda >= 0; 0.04 is said to be that of DC-ASGD-c (not checked against the paper).
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
-      mean_square: 'none' keeps lambda as it is; 'shared' adapts it with one running mean of g * g at the server,
-        'per_worker' with one for each worker, as the authors' code does. Two is then said to be a good strength.
+      mean_square: 'none' has a constant lambda; 'shared' adapts it with one running mean of g * g at the server,
+        'per_worker' with one per worker, as the authors' code does. Two is then said to be a good strength.
       mean_square_decay: of that mean, in [0, 1); 0.95 is not checked against the paper.
-      epsilon: > 0, beside that mean below the root, see `transforms.compensate_delay`; the authors' code has 1e-7.
-      num_workers: M >= 1; 'per_worker' needs it.
-      form: 'inside' or 'outside', see `momentum_asgd`.
+      epsilon: > 0, added to that mean, see `transforms.compensate_delay`; the authors' code has 1e-7.
+      num_workers: needed by 'per_worker'.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326).
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.dc_asgd(0.1, strength=0.04)
     """
-    compensate = compensation(
-        strength,
-        curvature=curvature,
-        mean_square=mean_square,
-        mean_square_decay=mean_square_decay,
-        epsilon=epsilon,
-        num_workers=num_workers,
-    )
+    compensate = compensation(strength, curvature, mean_square, mean_square_decay, num_workers, epsilon)
     steps = with_step(learning_rate, explicit_momentum(momentum), form)
     return from_optax(optax.chain(decayed(**decay), compensate, steps), num_workers=num_workers)

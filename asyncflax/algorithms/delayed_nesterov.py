@@ -2,50 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from asyncflax import _check
+from asyncflax.algorithms._cycle import begin, gather
 from asyncflax.algorithms.parts import LearningRate, decayed, with_step
 from asyncflax.base import AsyncAlgorithm, WeightDecay, from_optax, method
-
-
-class DelayedNesterovState(NamedTuple):
-    """State of Delayed Nesterov.
-
-    Attributes:
-      arrived: int32 [], how many gradients since momentum was renewed.
-      momentum: PyTree like params, m.
-      gathered: PyTree like params, Delta, the sum of the gradients since then.
-    """
-
-    arrived: jax.Array
-    momentum: Any
-    gathered: Any
-
-
-def _delayed_nesterov(beta: float | jax.Array, period: int, c: float | jax.Array):
-    """The rule of `delayed_nesterov` without its step size."""
-
-    def init_fn(params):
-        zeros = lambda: jax.tree.map(jnp.zeros_like, params)
-        return DelayedNesterovState(jnp.zeros((), jnp.int32), zeros(), zeros())
-
-    def update_fn(updates, state, params=None):
-        del params
-        complete = state.arrived == period - 1
-        gathered = jax.tree.map(lambda g, s: (s + g).astype(s.dtype), updates, state.gathered)
-        renewed = lambda m, s: jnp.where(complete, beta * m + s / period, m).astype(m.dtype)
-        momentum = jax.tree.map(renewed, state.momentum, gathered)
-        share = jnp.where(complete, 1.0 - c * period + c, c)
-        changes = jax.tree.map(lambda g, m: (share * beta * m + g / period).astype(m.dtype), updates, momentum)
-        gathered = jax.tree.map(lambda s: jnp.where(complete, jnp.zeros_like(s), s), gathered)
-        return changes, DelayedNesterovState((state.arrived + 1) % period, momentum, gathered)
-
-    return optax.GradientTransformation(init_fn, update_fn)
 
 
 @method
@@ -58,7 +24,7 @@ def delayed_nesterov(
     form: str = "outside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Plain steps of size eta / N, and every N gradients a step of momentum, which is renewed with their mean.
+    r"""Plain steps of size eta / N, and every N gradients a momentum step; their mean renews the momentum.
 
     .. math::
         \text{gradients } 1, ..., N-1: \quad \Delta \leftarrow \Delta + g, \qquad
@@ -66,26 +32,27 @@ def delayed_nesterov(
         \text{gradient } N: \quad \Delta \leftarrow \Delta + g, \quad m \leftarrow \beta m + \Delta / N, \quad
         \theta \leftarrow \theta - \eta ((1 - c N + c) \beta m + g / N), \quad \Delta \leftarrow 0
 
-    With c = 0 the N steps are together one Nesterov step with the mean of the gradients. The server keeps m and Delta,
-    2 d numbers. It was made for local SGD (see `local_sgd`), whose pseudo-gradients it takes.
+    With c = 0 the N steps together are one Nesterov step with the mean of the gradients. The server keeps m and Delta,
+    2 d numbers. It was designed for the pseudo-gradients of local SGD, see `local.local_sgd`.
 
     Args:
-      learning_rate: eta >= 0 or a schedule.
-      momentum: beta in [-1, 1].
-      num_workers: N >= 1, after how many gradients momentum is renewed.
-      activation: c in [0, 1/N], how much of the momentum acts in between.
-      form: 'outside' (that of HALoS's code, from which the rule is) or 'inside', see `momentum_asgd`.
+      num_workers: N, the number of gradients between two momentum steps.
+      activation: c in [0, 1/N], the share of the momentum in the other steps.
+      form: 'outside', as in HALoS's code, the source of the rule, or 'inside'.
 
     Source: Liu et al. 2024, Asynchronous Local-SGD Training for Language Modeling (arXiv:2401.09135), Delayed Nesterov;
     the rule is that of utnslab/halos, the code of HALoS.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.delayed_nesterov(0.7, 0.9, num_workers=4)
     """
     _check.momentum(momentum)
     period = _check.integer("num_workers", num_workers, 1)
     _check.number("activation", activation, low=0.0, high=1.0 / period)
-    rule = _delayed_nesterov(momentum, period, activation)
-    tx = optax.chain(decayed(**decay), with_step(learning_rate, rule, form))
+
+    def update_fn(updates, state, params=None):
+        complete, state = gather(state, updates, momentum, period)
+        share = jnp.where(complete, 1.0 - activation * period + activation, activation)
+        change = lambda g, m: (share * momentum * m + g / period).astype(m.dtype)
+        return jax.tree.map(change, updates, state.momentum), state
+
+    nesterov = optax.GradientTransformation(begin, update_fn)
+    tx = optax.chain(decayed(**decay), with_step(learning_rate, nesterov, form))
     return from_optax(tx, num_workers=period)

@@ -1,4 +1,4 @@
-"""Gap-aware asynchronous SGD: gradients count less the further the server has moved."""
+"""Gap-aware asynchronous SGD: the further the server has moved, the smaller the step."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class StepSizeState(NamedTuple):
     """State of the penalty: the average step of the server so far.
 
     Attributes:
-      updates: int32 [], how many steps there were.
-      average: PyTree, like params or with one number for each leaf or for all: the running average of |step|.
-      momentum: the state of what makes steps of gradients.
+      updates: int32 [], t.
+      average: the running average of |step|; PyTree like params, or with one number for each leaf or for all.
+      momentum: state of the velocity.
     """
 
     updates: jax.Array
@@ -31,7 +31,7 @@ class StepSizeState(NamedTuple):
 
 
 def _sizes(tree: Any, granularity: str) -> Any:
-    """The size of a step or a gap: of each number, of each array, or of all together (then on every leaf)."""
+    """The size of a step or a gap: of each number, of each array, or of the whole (then on every leaf)."""
     if granularity == "parameter":
         return jax.tree.map(lambda x: jnp.abs(wide(x)), tree)
     squares = jax.tree.map(lambda x: jnp.sum(jnp.square(wide(x))), tree)
@@ -51,29 +51,23 @@ def gap_aware_asgd(
     average_decay: float = 0.99,
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Divides a gradient by how many average steps the server has moved since it was asked for.
+    r"""Divides each gradient by the number of average steps that the server has moved since it was requested.
 
     .. math:: \Phi = 1 + |\theta - \theta^i| / C, \qquad u \leftarrow \mu u + \eta g / \Phi, \qquad
         \theta \leftarrow \theta - u
 
-    C is the running average of the server's steps |theta_{s+1} - theta_s| before this one. With a fresh gradient the
-    penalty Phi is 1. The server keeps C and u, 2 d numbers ('parameter'). We know the paper at second hand, so what is
-    uncertain is an option.
+    C is the running average of the server's steps |theta_{s+1} - theta_s| before this one; the penalty Phi of a fresh
+    gradient is 1. The server keeps C and u, 2 d numbers ('parameter').
 
     Args:
-      learning_rate: eta >= 0 or a schedule.
-      momentum: mu in [-1, 1], one velocity at the server.
-      granularity: of what sizes are taken: 'parameter', each number on its own, as in "elementwise", our second-hand
-        description of the rule; 'leaf', the norm of each array; 'global', the norm of all.
-      average: 'cumulative', the mean of all steps, which has no constant to choose, or 'ema', an exponential one
-        without the bias of its start, which follows steps that shrink.
+      granularity: of sizes: 'parameter', each number on its own ("elementwise" in our second-hand description of the
+        rule), 'leaf', the norm of each array, or 'global', the norm of all.
+      average: 'cumulative', the mean of all steps, which has no constant to choose, or 'ema', a bias-corrected
+        exponential average, which follows shrinking steps.
       average_decay: of 'ema', in [0, 1).
 
-    Source: Barkai, Hakimi and Schuster 2020, Gap-Aware Mitigation of Gradient Staleness (arXiv:1909.10802).
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.gap_aware_asgd(0.1, granularity="global")
+    Source: Barkai, Hakimi and Schuster 2020, Gap-Aware Mitigation of Gradient Staleness (arXiv:1909.10802),
+    second-hand; what is uncertain is an option.
     """
     _check.choice("granularity", granularity, ("parameter", "leaf", "global"))
     _check.choice("average", average, ("cumulative", "ema"))
@@ -87,7 +81,6 @@ def gap_aware_asgd(
 
     @with_promotion
     def update_fn(updates, state, params=None, *, read_params=None, **extra):
-        del extra
         params = matching("gap_aware_asgd", "params", params, updates)
         read_params = matching("gap_aware_asgd", "read_params", read_params, updates)
         gap = jax.tree.map(lambda now, read: wide(now) - read, params, read_params)

@@ -1,4 +1,4 @@
-"""Linear weight prediction: workers compute where the velocity will have taken the server."""
+"""Linear weight prediction: workers compute at the parameters to which the velocity will have moved the server."""
 
 from __future__ import annotations
 
@@ -21,27 +21,17 @@ def lwp(
     lag: float | None = None,
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""One velocity at the server, and a prediction that goes as many of the present steps ahead as the lag is long.
+    r"""One velocity at the server; workers compute at a prediction that is a lag of constant velocity ahead.
 
     .. math:: u \leftarrow \gamma u + \eta g, \qquad \theta \leftarrow \theta - u, \qquad \text{send } \theta - \tau u
 
-    The prediction takes the velocity for constant: it goes tau steps, where Nesterov's look-ahead goes gamma of one.
-    The server keeps one velocity, d numbers.
+    The prediction is tau steps ahead, where Nesterov's look-ahead is gamma of one.
 
     Args:
-      learning_rate: eta >= 0 or a schedule.
-      momentum: gamma in [-1, 1].
-      num_workers: N >= 1.
       lag: tau >= 0, in updates; default N, said to be the paper's. (The mean staleness of a queue is N - 1.)
-
-    The step size is inside the velocity, so that the prediction is right when the learning rate changes.
 
     Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; Kosson et al. 2020
     (arXiv:2003.11666) for pipelines.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.lwp(0.1, 0.9, num_workers=8)
     """
     num_workers = _check.integer("num_workers", num_workers, 1)
     if lag is not None:

@@ -1,4 +1,4 @@
-"""Momentum in asynchronous training: shared by all workers, with a look-ahead, or one velocity a worker."""
+"""Momentum in asynchronous training: one velocity for all workers, with or without a look-ahead, or one per worker."""
 
 from __future__ import annotations
 
@@ -21,23 +21,16 @@ def momentum_asgd(
     form: str = "inside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Naive momentum: one velocity at the server, fed with stale gradients. Negative momentum is welcome.
+    r"""Naive momentum: one velocity at the server, updated with stale gradients. Negative momentum is welcome.
 
     .. math:: u_{t+1} = \mu_L u_t + \alpha_t \nabla f(w_{t - \tau_t}), \qquad w_{t+1} = w_t - u_{t+1}
 
     Args:
-      learning_rate: alpha >= 0 or a schedule.
-      momentum: mu_L in [-1, 1], a number or a schedule of the number of server updates; on top of it M asynchronous
-        workers have about 1 - 1/M of implicit momentum.
-      form: 'inside' has the step size in the velocity (eq. 3, Caffe); 'outside' has v = mu v + g, w -= alpha v
-        (`optax.sgd`, PyTorch). They differ when the learning rate changes.
+      momentum: mu_L, a number or a schedule of the number of server updates; M asynchronous workers add about 1 - 1/M
+        of implicit momentum.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3 with the stale gradient of eq. 6; section 4 and, in the
-      Allerton version, Figure 8 for mu_L < 0.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.momentum_asgd(0.1, momentum=-0.09)
+    Allerton version, Figure 8 for mu_L < 0.
     """
     return from_optax(optax.chain(decayed(**decay), with_step(learning_rate, explicit_momentum(momentum), form)))
 
@@ -51,20 +44,12 @@ def nag_asgd(
     .. math:: u \leftarrow \mu u + \alpha g, \qquad w \leftarrow w - u, \qquad \text{send } w - \mu u
 
     Args:
-      learning_rate: alpha >= 0 or a schedule.
-      momentum: mu in [-1, 1].
-      variant: 'lookahead' keeps w and sends w - mu u; w is evaluated, and the gap is counted from it, as for the other
-        methods that look ahead. 'shifted' keeps and sends the look-ahead itself, w <- w - (mu u_new + alpha g), as
-        PyTorch and `optax.sgd(nesterov=True)` do. At constant mu and with decay at 'read' their gradients are the same;
-        the parameters that you evaluate are not.
-
-    The step size is inside the velocity, so that the look-ahead is right when the learning rate changes.
+      variant: 'lookahead' keeps w, which is evaluated, and sends w - mu u, as the other methods with a look-ahead do.
+        'shifted' keeps and sends the look-ahead itself, w <- w - (mu u_new + alpha g), as PyTorch and
+        `optax.sgd(nesterov=True)` do. With constant mu and decay at 'read', gradients are the same; the parameters that
+        you evaluate are not.
 
     Source: the baseline NAG-ASGD of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; its variant is not known.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.nag_asgd(0.1, 0.9)
     """
     _check.choice("variant", variant, ("lookahead", "shifted"))
     _check.momentum(momentum)
@@ -86,22 +71,15 @@ def multi_asgd(
     nesterov: bool = False,
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""One velocity a worker, so that a velocity sees the gradients of one worker only.
+    r"""One velocity per worker, which receives the gradients of that worker only.
 
     .. math:: u^i \leftarrow \mu u^i + \alpha g^i, \qquad w \leftarrow w - u^i
 
     Args:
-      learning_rate: alpha >= 0 or a schedule.
-      momentum: mu in [-1, 1].
-      num_workers: M >= 1; the state has M velocities.
-      form: 'inside' or 'outside', see `momentum_asgd`.
+      num_workers: M; the state has M velocities.
       nesterov: apply mu u^i + alpha g^i instead of u^i.
 
     Source: the baseline Multi-ASGD of Hakimi et al. 2019 (arXiv:1907.11612), second-hand.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.multi_asgd(0.1, 0.9, num_workers=8)
     """
     velocities = per_worker(explicit_momentum(momentum, nesterov=nesterov), num_workers)
     tx = optax.chain(decayed(**decay), with_step(learning_rate, velocities, form))

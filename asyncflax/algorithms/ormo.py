@@ -1,11 +1,11 @@
-r"""OrMo: gradients find their place in the momentum by the order in which they were asked for, not in which they came.
+r"""OrMo: gradients enter the momentum in the order in which they were requested, not in which they arrive.
 
-Gradients are sorted into buckets of K by the version on which they were computed. Whatever has arrived, in whatever
-order, u is the momentum of synchronous training over the buckets: a gradient D buckets late enters it with beta^D, and
-the parameters make up for the momentum steps it has missed.
+Gradients are sorted into buckets of K by the version on which they were computed. For every order of arrivals, u is the
+momentum of synchronous training over the buckets: a gradient that is D buckets late enters it with beta^D, and the
+parameters catch up on the momentum steps that it has missed.
 
-Source: Shi, Yang and Li 2024, Ordered Momentum for Asynchronous SGD (arXiv:2407.19234). We have read its abstract; the
-rules are second-hand, and have the properties that they should have.
+Source: Shi, Yang and Li 2024, Ordered Momentum for Asynchronous SGD (arXiv:2407.19234). We know the abstract only; the
+rules are second-hand, and have the properties that the paper states.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OrderedMomentumState(NamedTuple):
     """State of OrMo.
 
     Attributes:
-      updates: int32 [], t, how many gradients have arrived.
+      updates: int32 [], t.
       velocity: PyTree like params, -u_t.
     """
 
@@ -37,7 +37,7 @@ class OrderedMomentumState(NamedTuple):
 
 
 def _ordered_momentum(momentum: float | jax.Array, num_workers: int, late_step: str, bucket: str):
-    """The rule of `ormo`, for updates -eta g; it puts out the change of the parameters."""
+    """The rule of `ormo`, for updates -eta g."""
     _check.momentum(momentum)
     _check.choice("late_step", late_step, ("catch_up", "vanilla"))
     _check.choice("bucket", bucket, ("ceil", "floor"))
@@ -49,14 +49,13 @@ def _ordered_momentum(momentum: float | jax.Array, num_workers: int, late_step: 
 
     @with_promotion
     def update_fn(updates, state, params=None, *, staleness=None, **extra):
-        del params, extra
         given("ormo", "staleness", staleness)
         t = state.updates
         opens = (t > 0) & (bucket_of(t) > bucket_of(t - 1))
         late = bucket_of(t) - bucket_of(t - staleness)  # D
         beta = jnp.asarray(momentum, jnp.result_type(float))
         weight = beta**late
-        # 1 + beta + ... + beta^D, by its closed form where that can be divided
+        # 1 + beta + ... + beta^D, by its closed form unless beta is 1
         is_one = beta == 1.0
         series = (1.0 - beta ** (late + 1)) / jnp.where(is_one, 1.0, 1.0 - beta)
         factor = jnp.where(is_one, late + 1.0, series) if late_step == "catch_up" else 1.0
@@ -90,25 +89,16 @@ def ormo(
         D = \lceil t/K \rceil - \lceil s/K \rceil, \qquad u \leftarrow u + \beta^D \eta g, \qquad
         w \leftarrow w - \frac{1 - \beta^{D+1}}{1 - \beta} \eta g
 
-    With one worker it is heavy-ball momentum, with beta = 0 asynchronous SGD. The server keeps u, d numbers; s is the
-    version that the worker read, of which a real server keeps K integers.
+    With one worker it is heavy-ball momentum, with beta = 0 asynchronous SGD.
 
     Args:
-      learning_rate: eta >= 0 or a schedule.
-      momentum: beta in [-1, 1].
-      num_workers: K >= 1.
-      late_step: what a gradient that comes D buckets late does to the parameters: 'catch_up' makes up for the D
-        momentum steps that it has missed, without which the result would depend on the order of arrivals; 'vanilla' is
-        the plain step eta g. They differ for D > 0 only.
+      late_step: the step of a gradient that is D > 0 buckets late: 'catch_up' includes the D momentum steps that it has
+        missed, without which the result would depend on the order of arrivals; 'vanilla' is the plain step eta g.
       bucket: 'ceil' or 'floor', for t and s alike. In a synchronous order 'floor' is SSGD with heavy-ball momentum and
-        'ceil' is SSGD at Nesterov's look-ahead, both with K times the step. (A floor for t alone, with which some of
-        what is said of the paper fits, would give D = -1 under asynchrony.)
+        'ceil' is SSGD at Nesterov's look-ahead, both with K times the step. (A floor for t alone, which fits some
+        second-hand descriptions, would give D = -1 under asynchrony.)
 
     Source: Shi et al. 2024 (arXiv:2407.19234), OrMo.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.ormo(0.1, 0.9, num_workers=8)
     """
     ordered = _ordered_momentum(momentum, num_workers, late_step, bucket)
     tx = optax.chain(decayed(**decay), step(learning_rate), ordered)
@@ -133,19 +123,12 @@ def ormo_da(
         \eta_t = \eta \text{ if } \tau_t \le 2 K \text{ else } \min(\eta, 1 / (4 L \tau_t)) \quad \text{('bound')}
 
     Args:
-      learning_rate: eta >= 0 or a schedule.
-      momentum: beta in [-1, 1].
-      num_workers: K >= 1.
-      rule: 'ratio', for practice (its constant is not known to us), or 'bound', that of the theory; both second-hand.
+      rule: 'ratio', for practice (we do not know its constant), or 'bound', that of the theory; both second-hand.
       scale: c > 0 of 'ratio'.
       smoothness: L > 0 of 'bound', the Lipschitz constant of the gradient.
       late_step: see `ormo`.
 
     Source: Shi et al. 2024 (arXiv:2407.19234), OrMo-DA.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.ormo_da(0.1, 0.9, num_workers=8)
     """
     _check.choice("rule", rule, ("ratio", "bound"))
     _check.number("scale", scale, low=0.0, exclusive_low=True)
@@ -153,10 +136,8 @@ def ormo_da(
     k = _check.integer("num_workers", num_workers, 1)
     ordered = _ordered_momentum(momentum, k, late_step, "ceil")
     if rule == "ratio":
-        adapt = scale_by_staleness(
-            lambda tau: jnp.where(tau > 0, jnp.minimum(1.0, scale * k / jnp.maximum(tau, 1.0)), 1.0)
-        )
-        steps = optax.chain(adapt, step(learning_rate))
+        shrink = lambda tau: jnp.where(tau > 0, jnp.minimum(1.0, scale * k / jnp.maximum(tau, 1.0)), 1.0)
+        steps = optax.chain(scale_by_staleness(shrink), step(learning_rate))
     else:
         steps = _bounded_step(learning_rate, lambda tau: jnp.where(tau <= 2 * k, jnp.inf, 1 / (4 * smoothness * tau)))
     tx = optax.chain(decayed(**decay), steps, ordered)
@@ -164,16 +145,14 @@ def ormo_da(
 
 
 def _bounded_step(learning_rate: LearningRate, bound: Any) -> optax.GradientTransformationExtraArgs:
-    """Minus the smaller of the learning rate and a bound that depends on the staleness."""
+    """Scales updates by minus the learning rate, or minus a bound that depends on staleness if that is smaller."""
     _check.learning_rate(learning_rate)
 
     def init_fn(params):
-        del params
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
 
     @with_promotion
     def update_fn(updates, state, params=None, *, staleness=None, **extra):
-        del params, extra
         given("ormo_da", "staleness", staleness)
         eta = learning_rate(state.count) if callable(learning_rate) else learning_rate
         eta = jnp.minimum(eta, bound(jnp.asarray(staleness, jnp.result_type(float))))

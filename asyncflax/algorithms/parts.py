@@ -1,7 +1,6 @@
-"""What methods are made of, beside `asyncflax.transforms`: decay, step sizes, compensation, look-aheads.
+"""Parts of methods beside `asyncflax.transforms`, for your own as well: decay, step sizes, compensation, look-aheads.
 
-They serve your own methods as well (CONTRIBUTING.md). Each checks its arguments: a number that is not finite or out of
-its range, or an unknown option, raises a `ValueError` that names it.
+Each checks its arguments as methods do, see `asyncflax.algorithms`.
 """
 
 from __future__ import annotations
@@ -21,11 +20,7 @@ LearningRate = float | jax.Array | Callable[[Any], Any]
 
 
 def decayed(weight_decay: float, decay_at: str) -> optax.GradientTransformation:
-    """Weight decay, the first link of every method; the identity where it is a concrete 0.
-
-    Args:
-      weight_decay: a number >= 0.
-      decay_at: 'read' or 'server', see `transforms.decay_weights`.
+    """Weight decay, the first link of every method; the identity if it is a concrete 0.
 
     Example:
       >>> from asyncflax.algorithms import parts
@@ -43,9 +38,6 @@ def decayed(weight_decay: float, decay_at: str) -> optax.GradientTransformation:
 def step(learning_rate: LearningRate) -> optax.GradientTransformation:
     """Scales updates by the negative learning rate.
 
-    Args:
-      learning_rate: a number >= 0, or a schedule of the number of server updates.
-
     Example:
       >>> from asyncflax.algorithms import parts
       >>> tx = parts.step(0.5)
@@ -59,12 +51,7 @@ def step(learning_rate: LearningRate) -> optax.GradientTransformation:
 def with_step(
     learning_rate: LearningRate, velocity: optax.GradientTransformation, form: str
 ) -> optax.GradientTransformation:
-    """A velocity and the learning rate, in one of two orders.
-
-    Args:
-      learning_rate: see `step`.
-      velocity: what gathers updates, such as `transforms.explicit_momentum`.
-      form: 'inside' has the step size in the velocity (u = mu u + alpha g), 'outside' behind it (w -= alpha v).
+    """Chains a velocity, such as `transforms.explicit_momentum`, with the learning rate in the order of `form`.
 
     Example:
       >>> from asyncflax import transforms
@@ -79,55 +66,46 @@ def with_step(
 
 def compensation(
     strength: float | jax.Array,
-    *,
     curvature: str,
     mean_square: str,
     mean_square_decay: float,
     num_workers: int | None,
     epsilon: float | jax.Array = 1e-10,
 ) -> optax.GradientTransformationExtraArgs:
-    """Delay compensation with a strength that is constant, or adapted to one mean square or to one a worker.
+    """Delay compensation with a constant strength, or one adapted to a mean square, shared or per worker.
 
     Args:
-      strength: lambda >= 0.
-      curvature: see `transforms.compensate_delay`.
-      mean_square: 'none', 'shared' or 'per_worker', see `dc_asgd`.
-      mean_square_decay: of that mean, in [0, 1).
-      num_workers: M >= 1; 'per_worker' needs it.
-      epsilon: see `transforms.compensate_delay`.
+      strength, curvature, mean_square, mean_square_decay, num_workers, epsilon: see `dc_asgd`.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326).
 
     Example:
       >>> from asyncflax.algorithms import parts
-      >>> options = {"curvature": "squared", "mean_square_decay": 0.95, "num_workers": None}
-      >>> parts.compensation(2.0, mean_square="per_worker", **options)
+      >>> parts.compensation(2.0, "squared", "per_worker", mean_square_decay=0.95, num_workers=None)
       Traceback (most recent call last):
         ...
       ValueError: mean_square='per_worker' needs num_workers, got num_workers=None.
     """
     _check.choice("mean_square", mean_square, ("none", "shared", "per_worker"))
     _check.number("mean_square_decay", mean_square_decay, low=0.0, high=1.0, exclusive_high=True)
-    # It checks its numbers, also where it is not used.
-    adapted = compensate_delay(strength, curvature=curvature, mean_square_decay=mean_square_decay, epsilon=epsilon)
     if num_workers is not None:
         num_workers = _check.integer("num_workers", num_workers, 1)
-    if mean_square == "none":
-        return compensate_delay(strength, curvature=curvature)
-    if mean_square == "shared":
-        return adapted
+    rho = None if mean_square == "none" else mean_square_decay
+    compensate = compensate_delay(strength, curvature=curvature, mean_square_decay=rho, epsilon=epsilon)
+    if mean_square != "per_worker":
+        return compensate
     if num_workers is None:
         raise ValueError("mean_square='per_worker' needs num_workers, got num_workers=None.")
-    return per_worker(adapted, num_workers)
+    return per_worker(compensate, num_workers)
 
 
 def ahead(params: Any, updates: Any, steps: float | jax.Array) -> Any:
-    """The parameters after so many times the updates, in their own dtypes: what look-aheads and predictions send.
+    """params + steps * updates in the dtypes of params, for look-aheads and predictions.
 
     Args:
       params: PyTree of arrays.
-      updates: the same structure; what is added, so minus a velocity of the papers.
-      steps: how many times.
+      updates: like params, in the sign of Optax: minus a velocity of the papers.
+      steps: a number.
 
     Example:
       >>> import jax.numpy as jnp

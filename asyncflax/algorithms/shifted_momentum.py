@@ -18,7 +18,7 @@ from asyncflax.transforms._trees import given
 
 
 class PastVelocitiesState(NamedTuple):
-    """State of shifted momentum that keeps the velocities of versions.
+    """State of shifted momentum with the velocities of versions.
 
     Attributes:
       version: int32 [], t, the newest version.
@@ -30,18 +30,16 @@ class PastVelocitiesState(NamedTuple):
 
 
 def _velocity_of_version(momentum: float | jax.Array, max_staleness: int):
-    """Heavy ball on the velocity that the server had at the version which was read."""
+    """Heavy ball on the velocity that the server had at the version read."""
     _check.momentum(momentum)
     rows = _check.integer("max_staleness", max_staleness, 0) + 1
 
     def init_fn(params):
-        return PastVelocitiesState(
-            jnp.zeros((), jnp.int32), fill_rows(jax.tree.map(jnp.zeros_like, params), rows, "max_staleness")
-        )
+        velocities = fill_rows(jax.tree.map(jnp.zeros_like, params), rows, "max_staleness")
+        return PastVelocitiesState(jnp.zeros((), jnp.int32), velocities)
 
     @with_promotion
     def update_fn(updates, state, params=None, *, staleness=None, **extra):
-        del params, extra
         staleness = given("shifted_momentum", "staleness", staleness)
         old = take_row(state.velocities, jnp.maximum(state.version - staleness, 0) % rows)
         held = staleness < rows
@@ -64,28 +62,20 @@ def shifted_momentum(
     form: str = "inside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Momentum SGD as a whole, delayed: not only the gradient is old, but also the velocity that it is added to.
+    r"""Delayed momentum SGD: not only the gradient is stale, but also the velocity to which it is added.
 
     .. math:: v_{t+1} = \mu v_{t-\tau_t} - \eta (1 - d) \nabla f(w_{t-\tau_t}), \qquad w_{t+1} = w_t + v_{t+1}
 
     Args:
-      learning_rate: eta >= 0 or a schedule.
-      momentum: mu in [-1, 1].
-      num_workers: M >= 1.
-      velocity: 'worker' keeps M velocities, one for each worker, as the authors' code does, which makes it `multi_asgd`
-        with dampening; in a queue that is the equation, because a worker reads the version that its own update has
-        made. 'version' keeps those of the newest versions, which is the equation for every trace.
-      max_staleness: the largest staleness for which 'version' has room, (max_staleness + 1) d numbers; a staler
-        gradient gives NaN, which ends a training. Needed with 'version', and only there.
+      velocity: 'worker' keeps one velocity per worker, as the authors' code does: `multi_asgd` with dampening. In a
+        queue this is the equation, since a worker reads the version that its own update has made. 'version' keeps those
+        of the newest versions, which is the equation for every trace.
+      max_staleness: the largest staleness, required for 'version' only; the state has (max_staleness + 1) d numbers. A
+        staler gradient gives NaN, which ends a training.
       dampening: d in [0, 1]; the regime 'async2' of the authors' code has d = mu = 0.9.
-      form: 'inside' or 'outside', see `momentum_asgd`.
 
     Source: Giladi, Nacson, Hoffer and Soudry 2020, At Stability's Edge (arXiv:1909.12340), whose equation is
     second-hand; the authors' code is paper-submissions/delay_stability, which has workers take turns.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.shifted_momentum(0.1, 0.9, num_workers=8)
     """
     _check.choice("velocity", velocity, ("worker", "version"))
     _check.number("dampening", dampening, low=0.0, high=1.0)

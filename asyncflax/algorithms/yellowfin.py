@@ -1,4 +1,4 @@
-"""YellowFin: learning rate and momentum from what the gradients look like; the open loop."""
+"""YellowFin: learning rate and momentum are tuned from statistics of the gradients; the open loop."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ _EPSILON = 1e-6
 
 
 class YellowFinState(NamedTuple):
-    """State of YellowFin: the tuned numbers and the running averages (biased towards their start at 0) behind them.
+    """State of YellowFin; averages are running ones from 0, not bias-corrected.
 
     Attributes:
-      updates: int32 [], t, how many gradients have arrived.
+      updates: int32 [], t.
       learning_rate: float [], the smoothed learning rate, without the factor.
       explicit_momentum: float [], the smoothed momentum, without delta_momentum.
       window: float [window], log ||g||^2 of the newest gradients.
-      log_extremes: float [2], of the least and the largest number in the window.
-      grads: PyTree like params, of g, in float32 at least.
-      square: float [], of ||g||^2.
-      norm: float [], of ||g||.
-      distance: float [], of the estimated distance to the optimum.
+      log_extremes: float [2], averages of the smallest and the largest value in the window.
+      grads: PyTree like params, in float32 at least: the average of g.
+      square, norm, distance: float [], averages of ||g||^2, ||g|| and the estimated distance to the optimum.
       velocity: PyTree like params, v.
     """
 
@@ -47,9 +45,8 @@ class YellowFinState(NamedTuple):
 def _cubic_root(p: jax.Array) -> jax.Array:
     """x in [0, 1] with x p = (1 - x)^3, which minimises x^2 D^2 + (1 - x)^4 C / h_min^2 for p = D^2 h_min^2 / (2 C).
 
-    With y = x - 1 that is y^3 + p y + p = 0. Vieta's substitution y = w - p / (3 w) makes it quadratic in w^3; it is
-    written with the root of larger size, so that nothing cancels, and three steps of Newton's method mend what
-    rounding does for large p.
+    With y = x - 1 that is y^3 + p y + p = 0. Vieta's substitution y = w - p / (3 w) makes it quadratic in w^3, of which
+    the larger root has no cancellation; three Newton steps remove the rounding errors of large p.
     """
     cube = -(p + p * jnp.sqrt(1.0 + 4.0 / 27.0 * p)) / 2.0  # w^3 < 0
     w = jnp.cbrt(cube)
@@ -71,9 +68,9 @@ def yellowfin(
     average_decay: float = 0.999,
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Heavy-ball momentum whose two numbers are tuned at each update.
+    r"""Heavy-ball momentum whose learning rate and momentum are tuned at each update.
 
-    From running averages (decay 0.999, without the bias of their start) of the gradients that arrive:
+    From bias-corrected running averages (decay 0.999) of the gradients:
 
     .. math::
         h_{min}, h_{max} &= \text{the extremes of } \|g\|^2 \text{ in a window, averaged as logarithms} \\
@@ -82,30 +79,25 @@ def yellowfin(
         \mu_t = \max\left(x^2, \left(\frac{r - 1}{r + 1}\right)^2\right) \\
         \eta_t &= \frac{(1 - \sqrt{\mu_t})^2}{h_{min}} \min\left(1, \frac{t + 1}{10 \cdot window}\right)
 
-    Learning rate and momentum are averages of eta_t and mu_t with the same decay, from their initial values on, and
-    from the second gradient on. A gradient is clipped to the norm sqrt(100 h_max) before it enters the statistics (from
-    the third on) and to sqrt(h_max) afterwards (from the second on), with the h_max of the gradients before it. Then
+    From the second gradient on, learning rate and momentum are averages of eta_t and mu_t with the same decay, starting
+    at their initial values. A gradient is clipped to the norm sqrt(100 h_max) before it enters the statistics (from the
+    third on) and to sqrt(h_max) afterwards (from the second on), with the h_max of the gradients before it. Then
     v <- mu v + g and w <- w - eta v, with the step size outside. The server keeps v and the average gradient, 2 d
-    numbers. (Later versions of the authors' code leave out the second averaging, and cap eta ||g||.)
+    numbers. (Later versions of the authors' code omit the second averaging, and cap eta ||g||.)
 
-    It knows nothing of staleness; `delta_momentum` is its authors' hook for what asynchrony adds, such as -(1 - 1/M),
-    and `closed_loop_momentum` closes the loop.
+    It ignores staleness; `delta_momentum` is the authors' hook for implicit momentum, for example -(1 - 1/M), and
+    `closed_loop_momentum` closes the loop.
 
     Args:
-      learning_rate: what the tuned learning rate is multiplied by, >= 0, a number or a schedule of the number of
-        server updates.
+      learning_rate: factor of the tuned learning rate.
       initial_learning_rate: > 0; 1e-4 is that of the code and of the paper's Algorithm 5.
       initial_momentum: in [-1, 1].
-      delta_momentum: added to the tuned momentum; the sum is kept in [-1, 1].
-      window: over how many gradients extremes are taken.
+      delta_momentum: added to the tuned momentum; the sum is clipped to [-1, 1].
+      window: the number of gradients whose extremes are taken.
       average_decay: in [0, 1).
 
     Source: Zhang and Mitliagkas 2017, YellowFin and the Art of Momentum Tuning (arXiv:1706.03471), Algorithms 1 to 4;
     details from the authors' code, JianGoForIt/YellowFin_Pytorch.
-
-    Example:
-      >>> import asyncflax
-      >>> algorithm = asyncflax.algorithms.yellowfin(delta_momentum=-0.5)
     """
     _check.learning_rate(learning_rate)
     _check.number("initial_learning_rate", initial_learning_rate, low=0.0, exclusive_low=True)
@@ -135,13 +127,11 @@ def yellowfin(
 
     @with_promotion
     def update_fn(updates, state, params=None):
-        del params
         t, dtype = state.updates, state.square.dtype
         steps = t.astype(dtype)
         debias = 1.0 - rho ** (steps + 1.0)
         average = lambda old, new: rho * old + (1.0 - rho) * new
 
-        # What arrives, clipped to what came before.
         h_before = jnp.exp(state.log_extremes[1] / jnp.where(t > 0, 1.0 - rho**steps, 1.0))  # h_max, without this one
         updates = _clip(updates, jnp.sqrt(100.0 * h_before), where=t > 1)
         square = _square(updates)

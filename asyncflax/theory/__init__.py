@@ -1,10 +1,33 @@
-"""What asynchrony does, in closed form: implicit momentum, exact recursions on quadratics, and a way to measure it.
+r"""What asynchrony does, in closed form: implicit momentum, exact recursions on quadratics, and their measurement.
 
-`momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on
-(lambda/2) x^2, their stability limits and best hyper-parameters (the model is described in `_model`); `estimate` the
-momentum of a recorded trajectory; `streaming_pca` the limits of streaming PCA: NumPy only. Loaded when first used:
-`meter`, the momentum of a run while it goes on; `problems`, small ones with a theory; `planner`, what to set for so
-many workers.
+`momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on a
+quadratic, stability limits and best hyperparameters; `estimate` the momentum of a recorded trajectory; `streaming_pca`
+the limits of streaming PCA. Loaded on first use: `meter`, the momentum of a run in progress; `problems`, small ones
+with a theory; `planner`, hyperparameters for a number of workers.
+
+The quadratic is :math:`(\lambda/2) x^2`. With explicit momentum :math:`\mu_L` and noise n of variance 1,
+
+.. math:: x_{t+1} = x_t + \mu_L (x_t - x_{t-1}) - h (x_{t-\tau_t} + \sigma n_t), \qquad x_0 = 1
+
+This is linear, so means and mean squares obey exact recursions. With the generating function
+:math:`Q(z) = \sum_l q_l z^{-l}` of the staleness, the growth factors z of the mean are the roots of
+
+.. math:: (z - 1)(z - \mu_L) + h z Q(z) = 0
+
+Arguments:
+
+- `staleness`: an integer, constant, as in a round robin of staleness + 1 equal workers; or a distribution of
+  `asyncflax.staleness`, drawn independently for each update (Mitliagkas et al. 2016, eq. 5); or `ExponentialQueue(M)`,
+  M workers with exponential work, where a version is read by the worker that made it. Its staleness is geometric with
+  mean M - 1 and so are its mean dynamics, its mean squares are not.
+- `h`: alpha lambda, step size times curvature, at least 0.
+- `momentum`: mu_L, the explicit momentum in [-1, 1]; in (-1, 1) for limits and optima.
+- `sigma`: standard deviation of a gradient's noise divided by the curvature.
+- `num_updates`: T.
+- `form`: 'heavy_ball', as above, or 'shifted', see `mean_radius`.
+
+A value out of range, an unknown option, or a table of staleness that is too long for the roots of its polynomial raises
+a `ValueError`, an unsupported type a `TypeError`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,21 +1,4 @@
-r"""Exact dynamics of asynchronous SGD with momentum on the quadratic :math:`(\lambda/2) x^2`.
-
-With :math:`h = \alpha \lambda`, explicit momentum :math:`\mu_L` and noise n of variance 1 in each gradient,
-
-.. math:: x_{t+1} = x_t + \mu_L (x_t - x_{t-1}) - h (x_{t-\tau_t} + \sigma n_t), \qquad x_0 = 1,
-
-so sigma is the standard deviation of the gradient's noise divided by the curvature. Everything here is linear: means
-and mean squares obey recursions without approximation. What the staleness may be, in every function:
-
-- an integer: always that stale, as in a round robin of staleness + 1 equal workers;
-- a law of `asyncflax.staleness`: drawn anew for each update, independently of all else (Mitliagkas et al. 2016, eq. 5);
-- `ExponentialQueue(M)`: M workers with exponential work, where a version is read by the worker that made it. Its
-  staleness has the geometric law of mean M - 1, its mean dynamics are those of that law, its mean squares are not.
-
-A law is known by the generating function of its table, :math:`Q(z) = \sum_l q_l z^{-l}`; the geometric one by its
-closed form :math:`(1 - \mu_S) z / (z - \mu_S)`. Growth factors z of the mean are the roots of
-
-.. math:: (z - 1)(z - \mu_L) + h z Q(z) = 0
+"""The model of `asyncflax.theory`: staleness, its generating function, characteristic polynomials.
 
 Source: derived; Mitliagkas et al. 2016 (arXiv:1605.09774) for the model and its mean, Giladi et al. 2020
 (arXiv:1909.12340) for shifted momentum, second-hand.
@@ -31,18 +14,15 @@ from asyncflax import _check
 from asyncflax.staleness import StalenessLaw, constant
 
 FORMS = ("heavy_ball", "shifted")
-_LARGEST_TABLE = 2048  # of a law other than the geometric, whose polynomials have a root for each entry
+_LARGEST_TABLE = 2048  # of a distribution that is not geometric: its polynomials have a root for each entry
 
 
 @dataclasses.dataclass(frozen=True)
 class ExponentialQueue:
-    """M workers, one gradient in flight each, exponential work of equal mean: who delivers next is a fair draw.
+    """M workers with one gradient in flight each and exponential work of equal mean.
 
     Attributes:
       num_workers: M.
-
-    Raises:
-      ValueError: num_workers is below 1.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1, assumptions A2 and A3.
 
@@ -97,14 +77,14 @@ def queue_update(num_workers: int, h: float, momentum: float) -> tuple[np.ndarra
 
 
 def is_fixed(staleness: Staleness) -> bool:
-    """Whether nothing about the staleness is random."""
+    """Whether the staleness is constant."""
     if isinstance(staleness, ExponentialQueue):
         return staleness.num_workers == 1
     return bool(np.count_nonzero(as_law(staleness).table) == 1)
 
 
 def as_law(staleness: Staleness) -> StalenessLaw:
-    """The law of a staleness that is none of a queue, or the queue of one worker."""
+    """The distribution of a staleness; of queues only that of one worker."""
     if isinstance(staleness, StalenessLaw):
         return staleness
     if isinstance(staleness, ExponentialQueue):
@@ -117,8 +97,4 @@ def checked_step(h: float, *, positive: bool = False) -> float:
 
 
 def checked_momentum(momentum: float, *, inside: bool = False) -> float:
-    _check.momentum(momentum)
-    momentum = _check.scalar("momentum", momentum)
-    if inside and abs(momentum) == 1.0:
-        raise ValueError(f"momentum must be in (-1, 1), got {momentum=}: at its ends nothing is stable.")
-    return momentum
+    return _check.scalar("momentum", momentum, low=-1.0, high=1.0, exclusive_low=inside, exclusive_high=inside)

@@ -1,9 +1,8 @@
-"""Roots of characteristic polynomials, means over circles, zeros. Coefficients stand from the highest power down."""
+"""Roots of characteristic polynomials, means over circles. Coefficients are in descending order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ def crossings(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     powers = radius ** np.arange(degree, -1.0, -1.0)
     a, b = a * powers, b * powers
     # At z = e^(i theta), Im(a conj(b)) = sum_k sine[k] sin(k theta), and h = -a / b is real where that is zero: at
-    # theta = 0 and pi, and where it is zero after a division by sin(theta), of which all signs are looked at.
+    # theta = 0 and pi, and at the sign changes of the sum divided by sin(theta).
     lags = np.correlate(a, b, mode="full")
     sine = lags[:degree][::-1] - lags[degree + 1 :]
     k = np.arange(1, degree + 1)
@@ -43,7 +42,7 @@ def crossings(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
 
 
 def gains(numerator: np.ndarray, denominator: np.ndarray, h: float, momentum: float, rho: float) -> tuple[float, float]:
-    """||G||^2 and Q(rho) ||G||^2 - ||Q G||^2 on the circle |z|^2 = rho, with twice the points until they settle."""
+    """||G||^2 and Q(rho) ||G||^2 - ||Q G||^2 on the circle |z|^2 = rho, with points doubled until convergence."""
     scale = np.sqrt(rho)
     on_circle = lambda p: p * scale ** np.arange(len(p) - 1, -1.0, -1.0)
     total = np.convolve(np.poly([1.0, momentum]), denominator) + h * np.concatenate([[0.0], numerator, [0.0]])
@@ -57,12 +56,12 @@ def gains(numerator: np.ndarray, denominator: np.ndarray, h: float, momentum: fl
         weights[-1] /= 2
         response, feedback = weights @ fresh_square, weights @ (at_rho * fresh_square - read_square)
         if abs(response - before) <= 1e-13 * response or size >= 2**18:
-            return float(response), max(float(feedback), 1e-300)  # it is positive; rounding may not be
+            return float(response), max(float(feedback), 1e-300)  # positive, up to rounding
         before, size = response, 2 * size
 
 
 def powers(matrix: np.ndarray, start: np.ndarray, steps: int, constant: np.ndarray | float = 0.0) -> np.ndarray:
-    """The first entry of start, and of what `steps` applications of y -> matrix y + constant make of it."""
+    """The first entry of y, from `start` through `steps` applications of y <- matrix y + constant."""
     path, y = [start[0]], start
     for _ in range(steps):
         y = matrix @ y + constant
@@ -78,5 +77,4 @@ def zero(function: Callable[[float], float], low: float, high: float) -> float:
     """Where a function changes sign between two points, to 12 digits."""
     from scipy import optimize
 
-    options: dict[str, Any] = {"xtol": 1e-300, "rtol": 1e-12}
-    return optimize.root_scalar(function, bracket=(low, high), **options).root
+    return optimize.brentq(function, low, high, xtol=1e-300, rtol=1e-12)

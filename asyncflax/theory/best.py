@@ -1,4 +1,4 @@
-"""The step size and explicit momentum that are best for the mean over a range of curvatures, by exact recursion."""
+"""The step size and explicit momentum that are best for the mean over a range of curvatures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ __all__ = ["BestHyperParameters", "best_hyper_parameters"]
 
 
 class BestHyperParameters(NamedTuple):
-    r"""What makes E x shrink fastest in the slowest direction of a quadratic.
+    """The result of `best_hyper_parameters`.
 
     Attributes:
-      momentum: float, mu_L, the explicit momentum.
+      momentum: float, mu_L.
       step_size: float, alpha L: the step size times the largest curvature.
-      radius: float, the factor per update by which E x shrinks, for the worst curvature.
-
-    Example: see `best_hyper_parameters`.
+      radius: float, the factor per update by which E x shrinks at the worst curvature.
     """
 
     momentum: float
@@ -33,30 +31,23 @@ class BestHyperParameters(NamedTuple):
 def best_hyper_parameters(
     staleness: Staleness, condition_number: float, *, momentum: float | None = None, form: str = "heavy_ball"
 ) -> BestHyperParameters:
-    r"""The step size and explicit momentum that minimise the spectral radius of the mean over all curvatures.
+    r"""The step size and explicit momentum that minimise `mean_radius` over a range of curvatures.
 
     .. math:: \min_{\mu_L, \alpha} \max_{\lambda \in [L / \kappa, L]} \rho(\alpha \lambda, \mu_L)
 
-    Exact in alpha and lambda: a radius r is within reach at a given momentum if an interval of h in which all roots of
-    the characteristic polynomial have modulus at most r spans a factor of kappa. The smallest such r comes from
+    Exact in alpha and lambda: with a given momentum a radius r is attainable if an interval of h, in which all roots of
+    the characteristic polynomial have modulus at most r, spans a factor of kappa. The smallest such r comes from
     bisection to 1e-10, the momentum from a grid of step 0.04 and Brent's method around its best point.
 
-    The best step is often far above `mean_square_limit`, where the mean converges and trajectories blow up: this is
-    the answer for E x, not a recipe for training.
+    The best step is often far above `mean_square_limit`, where the mean converges and trajectories diverge: this is the
+    optimum for E x, not a recipe for training.
 
     Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
       condition_number: kappa, the largest curvature over the smallest, at least 1.
-      momentum: fixes mu_L in (-1, 1) instead of searching it.
-      form: 'heavy_ball' or 'shifted', see `mean_radius`.
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range, an unknown form, or a table too long for the roots of its polynomial.
+      momentum: fixes mu_L instead of searching for it.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorems 6 and 7 of the Allerton version for the recurrence; its
-    Figure 6 has the best momenta for condition numbers 5 and 20, 20 points of which none is further than 0.011 from
-    what comes out here. The search is derived.
+    Figure 6 has 20 best momenta for condition numbers 5 and 20, all within 0.011 of these. The search is derived.
 
     Example: synchronous heavy ball, mu* = ((sqrt(kappa) - 1) / (sqrt(kappa) + 1))^2, and with 8 workers.
       >>> from asyncflax import theory
@@ -68,7 +59,7 @@ def best_hyper_parameters(
     from scipy import optimize
 
     kappa = _check.scalar("condition_number", condition_number, low=1.0)
-    characteristic(staleness, 0.0, form)  # refuses what is wrong before the search
+    characteristic(staleness, 0.0, form)  # checks before the search
     if momentum is not None:
         momentum = checked_momentum(momentum, inside=True)
         return _best_step(staleness, kappa, momentum, form)

@@ -1,4 +1,4 @@
-"""How E x moves under asynchrony: exact recursions, growth factors and stability limits. The model is in `_model`."""
+"""The dynamics of E x under asynchrony: exact recursions, growth factors and stability limits."""
 
 from __future__ import annotations
 
@@ -29,27 +29,15 @@ def mean_iterates(
     momentum: float = 0.0,
     before_start: str = "clamp",
 ) -> np.ndarray:
-    r"""E x_0, ..., E x_T, from x_0 = 1 and no velocity.
+    r"""E x_0, ..., E x_T as float64 [T + 1], from x_0 = 1 and velocity 0.
 
     .. math:: E x_{t+1} = E x_t + \mu_L E(x_t - x_{t-1}) - h \sum_l q_l E x_{t-l}
 
-    and in the queue, with m the mean of the workers' snapshots,
-    :math:`E x' = E x + \mu_L E(x - x^-) - h E m`, :math:`E m' = (1 - 1/M) E m + E x' / M`.
+    For queues see `queue_mean_matrix`.
 
     Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
-      h: step size times curvature, at least 0.
-      num_updates: T.
-      momentum: mu_L, the explicit momentum in [-1, 1].
-      before_start: what happens when tau > t. 'clamp' reads x_0. 'drop' makes no update at that tick, the velocity
-        included, and t counts ticks. A queue has nothing to drop.
-
-    Returns:
-      float64 [T + 1].
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range, an unknown before_start, or 'drop' for a queue.
+      before_start: while tau > t, 'clamp' reads x_0; 'drop' makes no update at that tick, the velocity included, and t
+        counts ticks. A queue has nothing to drop.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 5 and 6; Theorem 5 for the queue.
 
@@ -66,7 +54,7 @@ def mean_iterates(
     _memory.need("num_updates", num_updates, 50 * num_updates, "the iterates")
     if isinstance(staleness, ExponentialQueue):
         if before_start == "drop":
-            raise ValueError("before_start='drop' needs a law: every worker of a queue starts with x_0.")
+            raise ValueError("before_start='drop' needs a distribution: every worker of a queue starts with x_0.")
         return powers(queue_mean_matrix(staleness.num_workers, h, momentum), np.array([1.0, 0.0, 1.0]), num_updates)
     q = as_law(staleness).table
     x, velocity = np.ones(num_updates + 1), 0.0
@@ -82,21 +70,12 @@ def mean_iterates(
 
 
 def queue_mean_matrix(num_workers: int, h: float, momentum: float = 0.0) -> np.ndarray:
-    r"""The exponential queue's map of (E x, E v, E m): server, velocity x - x^-, mean of the M snapshots.
+    r"""The map of (E x, E v, E m) in the exponential queue: server, velocity x - x^-, mean of the M snapshots.
 
     .. math::
         v' = \mu_L v - h m, \qquad x' = x + v', \qquad m' = (1 - 1/M) m + x' / M
 
-    Args:
-      num_workers: M.
-      h: step size times curvature, at least 0.
-      momentum: mu_L, the explicit momentum in [-1, 1].
-
-    Returns:
-      float64 [3, 3]. The start is (1, 0, 1).
-
-    Raises:
-      ValueError: a number is out of range.
+    It is float64 [3, 3]; the start is (1, 0, 1).
 
     Source: derived; E x follows Theorems 6 and 7 of Mitliagkas et al. 2016 (arXiv:1605.09774), Allerton version, and
     without momentum Theorem 5.
@@ -114,20 +93,12 @@ def queue_mean_matrix(num_workers: int, h: float, momentum: float = 0.0) -> np.n
 
 
 def mean_radius(staleness: Staleness, h: float, *, momentum: float = 0.0, form: str = "heavy_ball") -> float:
-    r"""The factor by which E x grows or shrinks per update in the long run: the spectral radius of its recursion.
+    r"""The asymptotic factor by which E x grows or shrinks per update: the spectral radius of its recursion.
 
     Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
-      h: step size times curvature, at least 0.
-      momentum: mu_L, the explicit momentum in [-1, 1].
-      form: 'heavy_ball' adds a fresh velocity to the stale gradient,
-        :math:`(z-1)(z-\mu_L) + h z Q(z) = 0`. 'shifted' takes the velocity from the version that was read too,
+      form: 'heavy_ball' adds a fresh velocity to the stale gradient. 'shifted' takes the velocity of the version read,
         :math:`v_{t+1} = \mu_L v_{t-\tau} - \alpha \nabla f(x_{t-\tau})`, hence
         :math:`(z-1) z - (\mu_L (z - 1) - h z) Q(z) = 0`.
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range, an unknown form, or a table too long for the roots of its polynomial.
 
     Source: derived; shifted momentum after Giladi et al. 2020 (arXiv:1909.12340), whose equation is second-hand.
 
@@ -145,22 +116,13 @@ def mean_radius(staleness: Staleness, h: float, *, momentum: float = 0.0, form: 
 def stability_limit(staleness: Staleness, momentum: float = 0.0, *, form: str = "heavy_ball") -> float:
     r"""The step size times curvature up to which E x is stable: for all h below it, :math:`E x_t \to 0`.
 
-    A constant staleness tau without momentum has the closed form
+    Without momentum, a constant staleness tau has the closed form
 
     .. math:: h_{max} = 2 \sin \frac{\pi}{2 (2 \tau + 1)}
 
-    the geometric law :math:`2 (1 + \mu_S) / (1 - \mu_S) = 2 (2 M - 1)`. In general it is the smallest h > 0 at which
-    the characteristic polynomial of `mean_radius` has a root on the unit circle; such h are found on it, where the
-    imaginary part of :math:`-(z-1)(z-\mu_L) / (z Q(z))` vanishes, with 16 points per oscillation and Newton steps.
-
-    Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
-      momentum: mu_L, the explicit momentum in (-1, 1).
-      form: 'heavy_ball' or 'shifted', see `mean_radius`.
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range, an unknown form, or a table too long for the roots of its polynomial.
+    and the geometric distribution :math:`2 (1 + \mu_S) / (1 - \mu_S) = 2 (2 M - 1)`. In general it is the smallest
+    h > 0 at which the characteristic polynomial has a root on the unit circle, found where the imaginary part of
+    :math:`-(z-1)(z-\mu_L) / (z Q(z))` vanishes on it, with 16 points per oscillation and Newton steps.
 
     Source: derived; Giladi et al. 2020 (arXiv:1909.12340) conclude that steps have to shrink like 1 / tau.
 

@@ -1,4 +1,4 @@
-"""How E x^2 moves under asynchrony: what a simulation sees, with and without noise. The model is in `_model`."""
+"""The dynamics of E x^2 under asynchrony, as in a simulation, with and without noise."""
 
 from __future__ import annotations
 
@@ -30,34 +30,20 @@ __all__ = [
 def mean_square_iterates(
     staleness: Staleness, h: float, num_updates: int, *, momentum: float = 0.0, sigma: float = 0.0
 ) -> np.ndarray:
-    r"""E x_0^2, ..., E x_T^2, from x_0 = 1 and no velocity; where tau > t, x_0 is read ('clamp').
+    r"""E x_0^2, ..., E x_T^2 as float64 [T + 1], from x_0 = 1 and velocity 0; x_0 is read while tau > t ('clamp').
 
-    Under a law, the staleness is a fresh draw and so its effect splits into a mean and a deviation that no other update
-    shares, like the noise of a gradient. With r_k the response to one such deviation after k updates,
+    With independent draws, the effect of staleness is a mean and a deviation that is independent between updates, like
+    the noise of a gradient. With r_k the response to one such deviation after k updates,
 
     .. math::
         E x_t^2 = (E x_t)^2 + \sum_{s<t} r_{t-s}^2 V_s, \qquad
         V_t = \sigma^2 + \sum_l q_l E x_{t-l}^2 - E \big(\sum_l q_l x_{t-l}\big)^2
 
-    In the queue the map is `queue_mean_square_matrix`.
-
-    Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
-      h: step size times curvature, at least 0.
-      num_updates: T; under a law the cost is of order T^2.
-      momentum: mu_L, the explicit momentum in [-1, 1].
-      sigma: standard deviation of a gradient's noise divided by the curvature.
-
-    Returns:
-      float64 [T + 1].
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range.
+    at a cost of order T^2. In the queue the map is `queue_mean_square_matrix`.
 
     Source: derived.
 
-    Example: the same law of staleness, drawn independently or in a queue.
+    Example: the same distribution of staleness, drawn independently or in a queue.
       >>> from asyncflax import staleness, theory
       >>> theory.mean_square_iterates(staleness.geometric(1.0), h=0.5, num_updates=4).round(4)
       array([1.    , 0.25  , 0.0312, 0.0508, 0.0903])
@@ -72,7 +58,7 @@ def mean_square_iterates(
         matrix, noise = _queue_mean_square(staleness.num_workers, h, momentum)
         start = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0])
         return powers(matrix, start, num_updates, sigma**2 * noise)
-    q = as_law(staleness).table[: num_updates + 1]  # what is older is x_0
+    q = as_law(staleness).table[: num_updates + 1]  # older versions are x_0
     mean = mean_iterates(staleness, h, num_updates, momentum=momentum)
     response = _response(q, h, num_updates, momentum)
     read_response = np.convolve(q, response)[: num_updates + 1]
@@ -89,24 +75,18 @@ def mean_square_iterates(
 
 
 def queue_mean_square_matrix(num_workers: int, h: float, momentum: float = 0.0) -> np.ndarray:
-    r"""The exponential queue's exact map of second moments.
+    r"""The exact map of second moments in the exponential queue, float64 [7, 7].
 
     They are, in this order, :math:`E x^2, E x v, E v^2, E x m, E v m, E \frac{1}{M} \sum_i s_i^2, E m^2` with x the
-    server, v its last step, s_i the workers' snapshots and m their mean. One uniformly drawn event i:
+    server, v its last step, s_i the workers' snapshots and m their mean; the start is (1, 0, 0, 1, 0, 1, 1). At the
+    event of a uniformly drawn worker i:
 
     .. math::
         v' = \mu_L v - h s_i, \qquad x' = x + v', \qquad s_i' = x', \qquad m' = m + (x' - s_i) / M
 
     Args:
-      num_workers: M, at least 2 (one worker is fresh: its snapshot is the server).
-      h: step size times curvature, at least 0.
-      momentum: mu_L, the explicit momentum in [-1, 1]. At 0 the moments without v are closed in themselves.
-
-    Returns:
-      float64 [7, 7]. The start is (1, 0, 0, 1, 0, 1, 1).
-
-    Raises:
-      ValueError: a number is out of range.
+      num_workers: M, at least 2 (the snapshot of a single worker is the server).
+      h, momentum: see `asyncflax.theory`. At momentum 0 the moments without v are a closed system.
 
     Source: derived.
 
@@ -119,29 +99,19 @@ def queue_mean_square_matrix(num_workers: int, h: float, momentum: float = 0.0) 
              [ 0.5   , -0.5   ,  0.625 ,  0.    ],
              [ 0.25  ,  0.25  ,  0.5625, -0.5   ]])
     """
-    return _queue_mean_square(
-        _check.integer("num_workers", num_workers, 2), checked_step(h), checked_momentum(momentum)
-    )[0]
+    num_workers = _check.integer("num_workers", num_workers, 2)
+    return _queue_mean_square(num_workers, checked_step(h), checked_momentum(momentum))[0]
 
 
 def mean_square_radius(staleness: Staleness, h: float, *, momentum: float = 0.0) -> float:
-    r"""The factor by which E x^2 grows or shrinks per update in the long run, without gradient noise.
+    r"""The asymptotic factor by which E x^2 grows or shrinks per update, without gradient noise.
 
-    Under a law it is the larger of `mean_radius` squared and the root rho of
+    With independent draws it is the larger of `mean_radius` squared and the root rho of
 
     .. math:: Q(\rho) \|G\|_\rho^2 - \|Q G\|_\rho^2 = 1, \qquad G(z) = \frac{h z}{(z - 1)(z - \mu_L) + h z Q(z)}
 
-    with the mean of squares over the circle :math:`|z|^2 = \rho` for a norm. A root closer than 1e-4 to `mean_radius`
-    squared is not told from it. In the queue it is the spectral radius of `queue_mean_square_matrix`.
-
-    Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
-      h: step size times curvature, at least 0.
-      momentum: mu_L, the explicit momentum in [-1, 1].
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range, or a table is too long for the roots of its polynomial.
+    where the norm is the mean of squares over the circle :math:`|z|^2 = \rho`. A root closer than 1e-4 to `mean_radius`
+    squared is not distinguished from it. In the queue it is the spectral radius of `queue_mean_square_matrix`.
 
     Source: derived.
 
@@ -173,25 +143,17 @@ def mean_square_radius(staleness: Staleness, h: float, *, momentum: float = 0.0)
 
 
 def mean_square_limit(staleness: Staleness, momentum: float = 0.0) -> float:
-    """The step size times curvature up to which E x^2 is stable: what a simulation sees.
+    """The step size times curvature up to which E x^2 is stable, as in a simulation.
 
-    It is never above `stability_limit`: random staleness makes trajectories blow up whose mean converges. It is
-    the first crossing in a search upwards in steps of 5 % from h = (1 - |mu_L|) / (20 (1 + E tau)).
-
-    Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
-      momentum: mu_L, the explicit momentum in (-1, 1).
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range, or a table is too long for the roots of its polynomial.
+    It never exceeds `stability_limit`: under random staleness trajectories diverge although their mean converges. It is
+    the first crossing in an upward search in steps of 5 % from h = (1 - |mu_L|) / (20 (1 + E tau)).
 
     Source: derived.
 
     Example: with the same mean, fixed staleness is the least stable, the queue the most.
       >>> from asyncflax import staleness, theory
-      >>> laws = 3, staleness.uniform(0, 6), staleness.geometric(3.0), theory.ExponentialQueue(4)
-      >>> [round(theory.mean_square_limit(law), 3) for law in laws]
+      >>> cases = 3, staleness.uniform(0, 6), staleness.geometric(3.0), theory.ExponentialQueue(4)
+      >>> [round(theory.mean_square_limit(case), 3) for case in cases]
       [0.445, 0.52, 0.743, 0.843]
     """
     momentum = checked_momentum(momentum, inside=True)
@@ -217,23 +179,13 @@ def mean_square_limit(staleness: Staleness, momentum: float = 0.0) -> float:
 
 
 def stationary_variance(staleness: Staleness, h: float, *, momentum: float = 0.0, sigma: float = 1.0) -> float:
-    r"""The variance of x in the long run when every gradient has noise; infinite beyond `mean_square_limit`.
+    r"""The stationary variance of x with noise in every gradient; infinite beyond `mean_square_limit`.
 
-    Under a law, with G and the norm of `mean_square_radius` at rho = 1,
+    With independent draws, G and the norm of `mean_square_radius` at rho = 1,
 
     .. math:: \mathrm{Var}\, x = \frac{\sigma^2 \|G\|^2}{1 - (\|G\|^2 - \|Q G\|^2)}
 
     In the queue it is the fixed point of `queue_mean_square_matrix` with the noise's second moments added.
-
-    Args:
-      staleness: an integer, a law or an `ExponentialQueue`.
-      h: step size times curvature, positive.
-      momentum: mu_L, the explicit momentum in (-1, 1).
-      sigma: standard deviation of a gradient's noise divided by the curvature.
-
-    Raises:
-      TypeError: staleness is nothing of the above.
-      ValueError: a number is out of range, or a table is too long for the roots of its polynomial.
 
     Source: derived.
 
@@ -255,34 +207,26 @@ def stationary_variance(staleness: Staleness, h: float, *, momentum: float = 0.0
     return float(sigma**2 * response / (1 - feedback)) if feedback < 1 else np.inf
 
 
-# The second moments of (x, v, s_i, m, n) for a worker i drawn at random, as numbers of the moments
-# E x^2, E x v, E v^2, E x m, E v m, mean s^2, E m^2, E n^2 and, where a factor n stands alone, of nothing.
-_MOMENT = np.array(
-    [
-        [0, 1, 3, 3, 8],
-        [1, 2, 4, 4, 8],
-        [3, 4, 5, 6, 8],
-        [3, 4, 6, 6, 8],
-        [8, 8, 8, 8, 7],
-    ]
-)
+# The second moments of (x, v, s_i, m, n) for a random worker i, as indices of the moments
+# E x^2, E x v, E v^2, E x m, E v m, mean s^2, E m^2, E n^2; 8 are those that vanish, with a single factor n.
+_MOMENT = np.array([[0, 1, 3, 3, 8], [1, 2, 4, 4, 8], [3, 4, 5, 6, 8], [3, 4, 6, 6, 8], [8, 8, 8, 8, 7]])
 
 
 def _queue_mean_square(num_workers: int, h: float, momentum: float) -> tuple[np.ndarray, np.ndarray]:
-    """The map of the seven moments, and what noise of variance 1 adds to them."""
+    """The map of the seven moments, and their increments due to noise of variance 1."""
     x, v, s, m = queue_update(num_workers, h, momentum)
 
     def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.bincount(_MOMENT.ravel(), weights=np.outer(a, b).ravel(), minlength=9)[:8]
 
-    others = (1 - 1 / num_workers) * np.eye(8)[5]  # the snapshots of those who did not deliver
+    others = (1 - 1 / num_workers) * np.eye(8)[5]  # snapshots of the workers that did not deliver
     snapshots = others + product(s, s) / num_workers
     rows = [product(x, x), product(x, v), product(v, v), product(x, m), product(v, m), snapshots, product(m, m)]
     return np.array(rows)[:, :7], np.array(rows)[:, 7]
 
 
 def _response(q: np.ndarray, h: float, num_updates: int, momentum: float) -> np.ndarray:
-    """How far x is from its course 0, 1, ..., T updates after a gradient was too small by 1 (times the curvature)."""
+    """The deviation of x, 0 to T updates after a gradient that is too small by 1 (times the curvature)."""
     response = np.zeros(num_updates + 1)
     response[1] = velocity = h
     for t in range(1, num_updates):

@@ -1,8 +1,26 @@
 """Building blocks in the style of Optax: each is an `optax.GradientTransformation`, and the chain is the language.
 
-A block that needs to know the event takes `worker`, `staleness` or `read_params` as keyword-only extra arguments, which
-the engine gives to every transformation that accepts them; leaving one out is an error that says so. In a loop without
-events `with_delay` gives them. A bad argument raises a `TypeError` or a `ValueError` that names it.
+A block that depends on the event takes `worker` (int32 []), `staleness` or `read_params` as keyword-only extra
+arguments. The engine passes them to every transformation that accepts them, `with_delay` does so in a loop without
+events, and a missing one raises an error. Invalid arguments raise a `TypeError` or a `ValueError` that names them.
+
+Arguments of `delay_gradients`, `with_delay` and `store_versions`:
+
+- `staleness`: an integer, a distribution of `asyncflax.staleness`, or a `Trace` (its staleness, step by step). For
+  `delay_gradients` and `store_versions` also one for each part of the parameters: a tree prefix of them, or with
+  `labels` a mapping or a tuple from labels to staleness. Parts draw independently: the k-th has seed + k.
+- `labels`: a tree prefix of labels, or a function of the parameters that returns one, as in `optax.partition`.
+- `max_staleness`: the memory is max_staleness + 1 gradients or versions. By default what the integer or the trace
+  needs, and for a distribution the smallest number beyond which it has at most 1e-6 of probability. A traced integer
+  (under `jax.vmap` or `optax.inject_hyperparams`) needs it.
+- `beyond`: 'error' rejects a distribution or trace that exceeds max_staleness; 'clip' uses the oldest entry instead,
+  warns of the probability that is cut off, and counts the steps in the state.
+- `seed`: of the draws of a distribution.
+- `memory`: 'device' or 'pinned_host', see `history.Ring`. Gradients and versions keep the dtype and the sharding of the
+  parameters.
+
+After the end of a trace they return NaN, so that a longer loop cannot pass unnoticed. All states consist of arrays, for
+any checkpoint format.
 """
 
 from asyncflax.transforms.averaging import ParamsAverageState, average_params

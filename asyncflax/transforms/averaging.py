@@ -1,4 +1,4 @@
-"""A moving average of the parameters, to be evaluated beside the last ones."""
+"""A moving average of the parameters."""
 
 from __future__ import annotations
 
@@ -17,13 +17,8 @@ class ParamsAverageState(NamedTuple):
     """State of `average_params`.
 
     Attributes:
-      updates: int32 [], t, how many there were.
-      params_average: PyTree like params, float32 or wider; the parameters themselves at first.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp
-      >>> asyncflax.transforms.average_params(0.99).init(jnp.ones(2)).params_average
-      Array([1., 1.], dtype=float32)
+      updates: int32 [], t.
+      params_average: PyTree like params, float32 or wider; initially the parameters.
     """
 
     updates: jax.Array
@@ -31,13 +26,12 @@ class ParamsAverageState(NamedTuple):
 
 
 def average_params(decay: float | jax.Array) -> optax.GradientTransformation:
-    r"""Averages what the parameters become; updates pass through. It stands at the end of a chain.
+    r"""Averages the updated parameters; updates pass unchanged. Put it at the end of a chain.
 
     .. math:: \bar w_{t+1} = \bar w_t + \max(1 - \beta, \tfrac{1}{t+1}) \, (w_{t+1} - \bar w_t)
 
-    This is the mean of all parameters after an update as long as there are less than 1 / (1 - beta) of them, and an
-    exponential moving average from then on, so that nothing has to be corrected for the start. With beta = 1 it is the
-    average of Polyak and Ruppert.
+    This is the mean over updates for the first 1 / (1 - beta) of them, and an exponential moving average from then on,
+    which needs no bias correction. With beta = 1 it is Polyak-Ruppert averaging.
 
     Args:
       decay: beta in [0, 1].

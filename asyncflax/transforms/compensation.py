@@ -1,4 +1,4 @@
-"""Delay compensation: a first-order guess of the gradient at the server's parameters."""
+"""Delay compensation: a first-order estimate of the gradient at the server's parameters."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ class MeanSquareState(NamedTuple):
 
     Attributes:
       mean_square: PyTree like params, the running average of g * g.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp
-      >>> asyncflax.transforms.compensate_delay(2.0, mean_square_decay=0.95).init(jnp.ones(2))
-      MeanSquareState(mean_square=Array([0., 0.], dtype=float32))
     """
 
     mean_square: Any
@@ -35,26 +30,24 @@ def compensate_delay(
     mean_square_decay: float | None = None,
     epsilon: float | jax.Array = 1e-10,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adds the change of the gradient between the parameters read and the server's parameters.
+    r"""Adds the estimated change of the gradient from the parameters read to the server's.
 
     .. math:: \hat g = g + \lambda \, c(g) \odot (\theta_t - \theta_{read})
 
-    c(g) stands for the diagonal of the Hessian.
+    c(g) estimates the diagonal of the Hessian. The update needs `params` and the extra argument `read_params`; an
+    optional one, `origin`, replaces the server's parameters.
 
     Args:
-      strength: lambda >= 0; 0.04 is what DC-ASGD-c is said to use (not checked against the paper).
+      strength: lambda >= 0; 0.04 is said to be that of DC-ASGD-c (not checked against the paper).
       curvature: 'squared', c(g) = g * g (the paper's form), or 'absolute', c(g) = |g| (in public copies of
         the authors' code, not in the code itself).
       mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + epsilon) with
         m <- rho m + (1 - rho) g * g, the present gradient included; None keeps it constant (DC-ASGD-c).
-      epsilon: > 0, below the root. The authors' code has 1e-7, which outweighs the squares of gradients below 3e-4, as
-        weights of a network often have, and so switches the adaptation off for them; 1e-10 only guards against zero.
-
-    The update needs `params` and the extra argument `read_params`; with a further one, `origin`, the way back begins
-    there instead of at the server's parameters.
+      epsilon: > 0. The authors' code has 1e-7, which outweighs the squares of gradients below 3e-4, common in networks,
+        and so disables the adaptation for them; 1e-10 only guards against zero.
 
     Raises:
-      TypeError: later, parameters are complex.
+      TypeError: parameters are complex (in init).
 
     Source: Zheng et al. 2017 (arXiv:1609.08326), DC-ASGD.
 
@@ -78,7 +71,6 @@ def compensate_delay(
 
     @with_promotion
     def update_fn(updates, state, params=None, *, read_params=None, origin=None, **extra):
-        del extra
         name, now = ("params", params) if origin is None else ("origin", origin)
         now = matching("compensate_delay", name, now, updates)
         read = matching("compensate_delay", "read_params", read_params, updates)

@@ -1,4 +1,4 @@
-"""Staleness for other people's loops: gradients that arrive late."""
+"""Staleness for your own loop: delayed gradients."""
 
 from __future__ import annotations
 
@@ -17,18 +17,12 @@ from asyncflax.transforms._trees import given
 
 
 class DelayState(NamedTuple):
-    """State of `delay_gradients`: arrays only, so that any checkpoint format takes it.
+    """State of `delay_gradients`.
 
     Attributes:
       ring: the newest gradients; `ring.pushed` is the number of steps.
-      clipped: int32 [], how many steps wanted a gradient that the ring had held, but holds no more.
-      staleness: int32 [], how old the gradient of the last step was; -1 after the end of a trace.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp
-      >>> state = asyncflax.transforms.delay_gradients(asyncflax.staleness.uniform(0, 7)).init(jnp.ones(3))
-      >>> state.ring.rows.shape, int(state.clipped), int(state.staleness)
-      ((8, 3), 0, 0)
+      clipped: int32 [], the number of steps whose gradient was no longer in the ring.
+      staleness: int32 [], of the last step; -1 after the end of a trace.
     """
 
     ring: RingState
@@ -52,31 +46,17 @@ def delay_gradients(
 
     .. math:: w_{t+1} = w_t - \alpha \, g_{t - \tau_t}, \qquad g_s = \nabla f(w_s; z_s)
 
-    *Which gradients are used.* A constant delay uses each gradient once. A law draws tau_t independently, so that a
-    gradient may be used never, once or often, as eq. 5 does with versions. A queue's trace uses each at most once,
-    except those of version 0, on which all workers start: that is the exactly-once form.
+    *How often a gradient is used.* Under a constant delay once. A distribution draws tau_t independently, so that a
+    gradient may be used never, once or often, as versions in eq. 5. The trace of a queue uses each at most once,
+    except those of version 0, at which all workers start: the exactly-once form.
 
-    *What a random law shares with eq. 6 and what not.* Eq. 6 evaluates a fresh sample at old parameters; this replays
-    an old gradient with its old sample. The mean dynamics on quadratics agree. The noise does not: reused samples are
-    correlated, and the stationary variance is larger. For eq. 6 itself read old parameters: `store_versions`,
-    `history.Ring`, or `asyncflax.run`.
+    *The difference from eq. 6.* Eq. 6 evaluates a fresh sample at old parameters; this replays an old gradient with its
+    old sample. The mean dynamics on quadratics agree. The noise does not: reused samples are correlated, and the
+    stationary variance is larger. For eq. 6 itself use `store_versions`, `history.Ring` or `asyncflax.run`.
 
     Args:
-      staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step). Or one for each
-        part of the parameters: a tree prefix of them, or with `labels` a mapping or a tuple from labels to staleness.
-        The parts draw independently: the k-th follows from seed + k.
-      labels: a tree prefix of labels, or a function of the parameters that makes one, as in `optax.partition`.
-      max_staleness: how old a gradient can be kept: the memory is max_staleness + 1 gradients. By default what the
-        integer or the trace needs, and for a law the smallest number beyond which it has at most 1e-6 of probability.
-      beyond: what happens to a staleness beyond max_staleness. 'error' refuses such a law or trace now; 'clip' takes
-        the oldest gradient instead, warns now of the mass that is cut off, and counts the steps in the state.
-      before_start: what happens while tau_t > t. 'clamp' uses the first gradient; 'drop' makes a zero update.
-      seed: what the draws of a law follow from.
-      memory: of the gradients, 'device' or 'pinned_host', see `history.Ring`.
-
-    Gradients are kept in the dtype and the sharding of the parameters. A traced integer (under `jax.vmap` or
-    `optax.inject_hyperparams`) needs max_staleness. Steps after the end of a trace have no staleness: their updates are
-    NaN, so that a longer loop cannot pass unnoticed.
+      before_start: while tau_t > t, 'clamp' uses the first gradient, 'drop' returns a zero update.
+      staleness, labels, max_staleness, beyond, seed, memory: see `asyncflax.transforms`.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4 to 6.
 
@@ -106,7 +86,6 @@ def delay_gradients(
         return DelayState(ring.empty(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def update_fn(updates, state, params=None):
-        del params
         held = ring.push(state.ring, updates)
         turn = draws.turn(state.ring.pushed)
         updates = read_ring(held, turn.staleness)
@@ -118,21 +97,12 @@ def delay_gradients(
 
 
 class WithDelayState(NamedTuple):
-    """State of `with_delay`: arrays only beside the inner state.
+    """State of `with_delay`.
 
     Attributes:
-      ring: the newest pairs of gradients and of the parameters at which each was computed; `ring.pushed` is the number
-        of steps.
-      clipped: int32 [], how many steps wanted a pair that the ring had held, but holds no more.
-      staleness: int32 [], how old the gradient of the last step was; -1 after the end of a trace.
+      ring: the newest pairs of gradients and the parameters at which they were computed.
+      clipped, staleness: as in `DelayState`.
       inner_state: of the inner transformation.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp, optax
-      >>> state = asyncflax.transforms.with_delay(3, optax.sgd(0.1)).init(jnp.ones(2))
-      >>> gradients, params = state.ring.rows
-      >>> gradients.shape, params.shape
-      ((4, 2), (4, 2))
     """
 
     ring: RingState
@@ -151,29 +121,28 @@ def with_delay(
     seed: int = 0,
     memory: str = "device",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""An optimizer whose gradients are stale and which is told so, for loops that know nothing of events.
+    r"""An optimizer with stale gradients and the extra arguments of an event, for loops without events.
 
-    Loops such as Flax's `TrainState`, Keras or NumPyro call `update(gradients, state, params)` and no more. Step t
-    gives the inner transformation the gradient of step t - tau_t, as `delay_gradients` does, and the event as extra
-    arguments, so that a method for asynchronous training, such as `compensate_delay`, works in such a loop:
+    Loops such as Flax's `TrainState`, Keras or NumPyro call `update(gradients, state, params)` only. At step t the
+    inner transformation receives the gradient of step t - tau_t, as with `delay_gradients`, and the extra arguments on
+    which methods of asynchronous training such as `compensate_delay` depend:
 
     - `staleness`, int32 [], the one in effect;
     - `read_params`, the parameters at which that gradient was computed;
-    - `worker`, int32 [], where something says who delivers: a `Trace`, or a constant delay, whose tau + 1 workers take
-      turns (t mod (tau + 1)). A random law names no workers.
+    - `worker`, int32 [], under a `Trace`, or a constant delay, whose tau + 1 workers take turns (t mod (tau + 1)). A
+      random distribution has no workers.
 
     The loop still computes at its present parameters: these are delayed gradients (eq. 4). Eq. 6, fresh samples at old
     parameters, needs a loop that reads them with `read_stale_params`.
 
     Args:
-      staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step).
       inner: the optimizer, any Optax transformation.
-      max_staleness, beyond, seed, memory: as in `delay_gradients`; kept are max_staleness + 1 gradients and as many
-        versions of the parameters.
-      before_start: what happens while tau_t > t. 'clamp' uses the first gradient; with 'drop' the step does nothing: a
-        zero update, and the inner state stays.
+      before_start: while tau_t > t, 'clamp' uses the first gradient; 'drop' returns a zero update and keeps the inner
+        state.
+      staleness, max_staleness, beyond, seed, memory: see `asyncflax.transforms`; the memory has as many versions of the
+        parameters as gradients.
 
-    The update needs `params`. After the end of a trace its updates are NaN.
+    The update needs `params`.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4.
 

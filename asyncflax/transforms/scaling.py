@@ -13,13 +13,11 @@ from asyncflax.transforms._dtypes import with_promotion
 from asyncflax.transforms._trees import given
 
 
-def scale_by_staleness(
-    fn: Callable[[jax.Array], jax.Array],
-) -> optax.GradientTransformationExtraArgs:
-    """Multiplies the updates by `fn(staleness)`.
+def scale_by_staleness(fn: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates by `fn(staleness)`.
 
     Args:
-      fn: float [] -> a number; tau = 0 is a fresh gradient. `lambda tau: 1 / (1 + tau)` is one staleness-aware rule.
+      fn: float [] -> a number; tau = 0 is a fresh gradient.
 
     The update needs the extra argument `staleness`.
 
@@ -39,7 +37,6 @@ def scale_by_staleness(
 
     @with_promotion
     def update_fn(updates, state, params=None, *, staleness=None, **extra):
-        del params, extra
         given("scale_by_staleness", "staleness", staleness)
         factor = fn(jnp.asarray(staleness, jnp.result_type(float)))
         return jax.tree.map(lambda u: (u * factor).astype(u.dtype), updates), state

@@ -1,4 +1,4 @@
-"""Where the state of an optimizer lies on a mesh, from where the parameters do."""
+"""Partition specs of optimizer states."""
 
 from __future__ import annotations
 
@@ -13,21 +13,17 @@ from asyncflax.transforms._trees import is_masked
 
 
 def partition_spec(tx: Any, params: Any, specs: Any) -> Any:
-    """The partition specs of an optimizer's state, rows in front of parameters included.
+    """The partition specs of an optimizer's state, PyTree like `tx.init(params)`; leading axes are replicated.
 
-    Rings and states for each worker have an axis more than the parameters, in front. `optax.tree.map_params` and
-    `flax.linen.get_partition_spec` give such a leaf the spec of its parameter as it is, one axis off, and JAX takes it
-    without a word. Here a leaf that ends with the shape of its parameter has its spec behind that many `None`, and
-    everything else is replicated.
+    Rings and states per worker have an additional leading axis. `optax.tree.map_params` and
+    `flax.linen.get_partition_spec` give such a leaf the spec of its parameter, one axis off, and JAX accepts it. Here a
+    leaf whose shape ends with that of its parameter has `None` for each leading axis; all other leaves are replicated.
 
     Args:
       tx: an Optax transformation, or a method (`AsyncAlgorithm`).
       params: PyTree of arrays or `jax.ShapeDtypeStruct`; nothing is allocated.
       specs: PyTree of `PartitionSpec` like params or a prefix of it, such as that of `flax.linen.get_partition_spec`;
         None is replicated.
-
-    Returns:
-      PyTree like `tx.init(params)`, of `PartitionSpec`.
 
     Raises:
       ValueError: specs are not like params.

@@ -1,4 +1,4 @@
-"""Old parameters for people who own their loop: eq. 6 itself, from the optimizer's state."""
+"""Old parameters for your own loop: eq. 6 itself, from the optimizer's state."""
 
 from __future__ import annotations
 
@@ -16,21 +16,14 @@ from asyncflax.transforms._trees import given, is_masked
 
 
 class StoredVersions(NamedTuple):
-    """State of `store_versions`: arrays only, so that any checkpoint format takes it.
+    """State of `store_versions`.
 
     Attributes:
       ring: the parameters before the newest updates.
-      stale: PyTree like params, those of them that the next gradient has to read, unless its staleness is 0. They are
-        taken out by the update, right after the newest have come in: a step that read the ring before it writes there
-        would make XLA copy the whole of it.
-      staleness: int32 [], how old the parameters are that the next gradient has to read; -1 after the end of a trace.
-      clipped: int32 [], how many steps wanted a version that the ring had held, but holds no more.
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp
-      >>> state = asyncflax.transforms.store_versions(asyncflax.staleness.uniform(0, 7)).init(jnp.ones(3))
-      >>> state.ring.rows.shape, int(state.staleness)
-      ((7, 3), 0)
+      stale: PyTree like params, the version for the next gradient, unless its staleness is 0. The update reads it right
+        after writing the newest one: a step that reads the ring before it writes makes XLA copy all of it.
+      staleness: int32 [], of the next gradient; -1 after the end of a trace.
+      clipped: int32 [], the number of steps whose version was no longer in the ring.
     """
 
     ring: RingState
@@ -48,22 +41,14 @@ def store_versions(
     seed: int = 0,
     memory: str = "device",
 ) -> optax.GradientTransformation:
-    r"""Keeps past parameters in the optimizer's state, for `read_stale_params`; the updates pass unchanged.
+    r"""Keeps past parameters in the optimizer's state, for `read_stale_params`; updates pass unchanged.
 
-    With it a loop of one's own is eq. 6: a fresh sample, evaluated at old parameters.
+    With it your own loop is eq. 6: a fresh sample, evaluated at old parameters.
 
     .. math:: w_{t+1} = w_t - \alpha \nabla f(w_{t - \tau_t}; z_t)
 
-    Args:
-      staleness: an integer, a law of `asyncflax.staleness`, or a `Trace` (its staleness, step by step); or one for each
-        part of the parameters, see `delay_gradients`.
-      labels, max_staleness, beyond, seed: as in `delay_gradients`; the memory is max_staleness + 1 versions.
-      memory: 'device' or 'pinned_host', see `history.Ring`.
-
-    Versions are kept in the dtype and the sharding of the parameters. After the end of a trace the parameters read are
-    NaN, so that a longer loop cannot pass unnoticed.
-
-    Before enough versions exist the initial parameters are read (tau is clamped to t). The update needs `params`.
+    Before enough versions exist the initial parameters are read (tau is clamped to t). The update needs `params`. For
+    the arguments see `asyncflax.transforms`.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 6.
 
@@ -73,7 +58,7 @@ def store_versions(
       >>> params = jnp.ones(())
       >>> state = tx.init(params)
       >>> for _ in range(3):
-      ...     read = asyncflax.transforms.read_stale_params(state, params)  # the one line that is new in the loop
+      ...     read = asyncflax.transforms.read_stale_params(state, params)  # the only new line of the loop
       ...     updates, state = tx.update(jax.grad(lambda w: w**2)(read), state, params)
       ...     params = optax.apply_updates(params, updates)
       ...     print(params)
@@ -103,23 +88,18 @@ def store_versions(
 
 
 def read_stale_params(opt_state: Any, params: Any) -> Any:
-    """The parameters at which the next gradient is to be computed.
+    """The parameters at which to compute the next gradient; PyTree like `params`.
 
     Args:
-      opt_state: the state of an optimizer that has `store_versions` in it, anywhere; also one whose arrays are wrapped,
-        such as that of Flax's `nnx.Optimizer`. What a mask keeps from `store_versions` is read fresh. Several states
-        (one for each part of the parameters) must hold each leaf once between them.
+      opt_state: state of an optimizer with `store_versions` anywhere in it; its arrays may be wrapped, as by Flax's
+        `nnx.Optimizer`. Masked parameters are read fresh. Of several states (one per part of the parameters) exactly
+        one must hold each leaf.
       params: the newest parameters, PyTree of arrays; of a module, `nnx.state(model, nnx.Param)`.
 
-    Returns:
-      PyTree like `params`.
-
     Raises:
-      ValueError: there is no `store_versions` in the optimizer, a leaf has another shape or dtype than its versions, or
-        of several states none or more than one holds it.
-      TypeError: `params` has leaves that are no arrays.
-
-    Example: see `store_versions`.
+      ValueError: no `store_versions` in the state, a leaf differs from its versions in shape or dtype, or not exactly
+        one of several states holds it.
+      TypeError: a leaf of `params` is not an array.
     """
     _check.arrays("params", params)
     is_stored = lambda x: isinstance(x, StoredVersions)
@@ -143,7 +123,7 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
 
 def _read_leaves(state: StoredVersions, params: Any) -> list[Any]:
     """For each leaf of the parameters its stale version and the staleness, or a masked node."""
-    (staleness,) = jax.tree.leaves(state.staleness)  # which a library may have wrapped
+    (staleness,) = jax.tree.leaves(state.staleness)  # a library may have wrapped it
     held, structure = jax.tree.flatten(state.stale, is_leaf=is_masked)
     try:  # what a mask has taken out may be a whole subtree
         parts = structure.flatten_up_to(params)

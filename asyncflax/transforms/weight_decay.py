@@ -1,4 +1,4 @@
-"""Weight decay, as part of the stale gradient or at the server."""
+"""Weight decay, in the stale gradient or at the server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
 
     Args:
       weight_decay: a number >= 0.
-      at: 'read', the parameters at which the gradient was computed: the gradient of a loss with an L2 term, as stale as
-        the rest, which keeps the theorems about asynchrony true; or 'server', the parameters at the moment of applying,
-        as the codes of SMEGA2, of shifted momentum and of MXNet's DCASGD do.
+      at: 'read', the parameters at which the gradient was computed: the gradient of a loss with an L2 term, for which
+        the theorems about asynchrony hold; or 'server', the parameters before the update, as in the codes of SMEGA2,
+        shifted momentum and MXNet's DCASGD.
 
     The update needs the extra argument `read_params` ('read') or `params` ('server').
 
@@ -35,7 +35,6 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
 
     @with_promotion
     def update_fn(updates, state, params=None, *, read_params=None, **extra):
-        del extra
         name, weights = ("read_params", read_params) if at == "read" else ("params", params)
         weights = matching(f"decay_weights(at={at!r})", name, weights, updates)
         return jax.tree.map(lambda g, w: (g + weight_decay * w).astype(g.dtype), updates, weights), state

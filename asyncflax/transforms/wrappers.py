@@ -1,4 +1,4 @@
-"""One optimizer state a worker."""
+"""One optimizer state per worker."""
 
 from __future__ import annotations
 
@@ -16,29 +16,24 @@ class PerWorkerState(NamedTuple):
     """State of `per_worker`.
 
     Attributes:
-      workers: the inner state, each leaf with a leading axis [num_workers].
-
-    Example:
-      >>> import asyncflax, jax.numpy as jnp, optax
-      >>> asyncflax.transforms.per_worker(optax.trace(0.9), num_workers=4).init(jnp.ones(2)).workers.trace.shape
-      (4, 2)
+      workers: the inner state with a leading axis [num_workers].
     """
 
     workers: Any
 
 
 def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.GradientTransformationExtraArgs:
-    """Keeps the state of `tx` for each worker; an event reads and writes that of the worker who delivers.
+    """Keeps one state of `tx` per worker; an event reads and writes that of the worker who delivers.
 
     A schedule inside `tx` counts that worker's updates; a learning rate belongs outside. An event costs one row,
-    whatever the number of workers. A traced worker id beyond `num_workers` cannot be seen here (`asyncflax.run` refuses
-    such a trace).
+    whatever the number of workers. A traced worker id beyond `num_workers` is not detected here (`asyncflax.run`
+    rejects such a trace).
 
     Args:
       tx: any transformation.
-      num_workers: the number of workers, at least 1.
+      num_workers: at least 1.
 
-    The update needs the extra argument `worker`, int32 [].
+    The update needs the extra argument `worker`.
 
     Source: the per-worker momenta of Multi-ASGD in Hakimi et al. 2019 (arXiv:1907.11612).
 

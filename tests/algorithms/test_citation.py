@@ -64,7 +64,7 @@ def test_linear_weight_prediction_has_both_of_its_papers():
 
 
 def test_what_is_unknown_is_refused():
-    with pytest.raises(ValueError, match="citation: 'adam' is no method; there are asgd, "):
+    with pytest.raises(ValueError, match="citation: 'adam' is not a method; there are asgd, "):
         asyncflax.citation("adam")
     with pytest.raises(TypeError, match="citation takes names of methods, functions, classes and configs, got 3"):
         asyncflax.citation(3)

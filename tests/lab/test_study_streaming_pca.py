@@ -100,8 +100,8 @@ def test_errors_at_the_optima_and_at_the_saddles():
 
 
 BAD = {
-    "order": (lambda: StreamingPca((1.0, 2.0)), ValueError, "from the largest down"),
-    "no gap": (lambda: StreamingPca((2.0, 2.0, 1.0)), ValueError, "the first alone the largest"),
+    "order": (lambda: StreamingPca((1.0, 2.0)), ValueError, "must be at least two and descend"),
+    "no gap": (lambda: StreamingPca((2.0, 2.0, 1.0)), ValueError, "the first strictly"),
     "one": (lambda: StreamingPca((2.0,)), ValueError, "at least two"),
     "negative": (lambda: StreamingPca((2.0, -1.0)), ValueError, "eigenvalues must be finite"),
     "array": (lambda: StreamingPca(EIGENVALUES), TypeError, "eigenvalues must be a tuple"),
@@ -122,7 +122,7 @@ BAD = {
     "h": (lambda: streaming_pca.delay_margin(0.5, 0.0), ValueError, "h must be finite"),
     "accuracy": (lambda: streaming_pca.phases(EIGENVALUES, 0.1, accuracy=0.5), ValueError, "accuracy must be"),
     "eigenvalues": (lambda: streaming_pca.sde([1.0]), ValueError, "at least two numbers"),
-    "phases": (lambda: streaming_pca.phases([1.0, 1.0], 0.1, accuracy=0.01), ValueError, "the first alone"),
+    "phases": (lambda: streaming_pca.phases([1.0, 1.0], 0.1, accuracy=0.01), ValueError, "the first strictly"),
 }
 
 

@@ -436,7 +436,11 @@ def test_the_best_synchronous_hyper_parameters(kappa):
         (lambda: theory.ExponentialQueue(0), ValueError, "num_workers must be an integer >= 1, got num_workers=0"),
         (lambda: theory.stability_limit(-1), ValueError, "staleness must be an integer >= 0, got staleness=-1"),
         (lambda: theory.stability_limit("geometric"), TypeError, "staleness must be a concrete integer"),
-        (lambda: theory.stability_limit(1, 1.0), ValueError, r"momentum must be in \(-1, 1\), got momentum=1.0"),
+        (
+            lambda: theory.stability_limit(1, 1.0),
+            ValueError,
+            r"momentum must be .* in \(-1, 1\), got momentum=1.0",
+        ),
         (lambda: theory.stability_limit(1, 1.5), ValueError, "momentum must be finite and in"),
         (lambda: theory.stability_limit(1, form="nesterov"), ValueError, "form must be one of 'heavy_ball', 'shifted'"),
         (lambda: theory.stability_limit(3000, 0.5), ValueError, "staleness must reach at most 2047, or be geometric"),
@@ -447,7 +451,7 @@ def test_the_best_synchronous_hyper_parameters(kappa):
         (
             lambda: theory.mean_iterates(theory.ExponentialQueue(2), 0.1, 5, before_start="drop"),
             ValueError,
-            "before_start='drop' needs a law",
+            "before_start='drop' needs a distribution",
         ),
         (lambda: theory.mean_radius(1, [0.1, 0.2]), TypeError, "h must be a single concrete number"),
         (lambda: theory.mean_square_iterates(1, 0.1, 5, sigma=-1.0), ValueError, "sigma must be finite and in"),

@@ -1,8 +1,7 @@
-"""Small problems with a theory, for the engine and as ensembles of thousands of trajectories in one program.
+"""Small problems with a theory: a noisy quadratic and the first principal component of a stream.
 
-`quadratic` is (lambda/2) x^2 with noisy gradients, `streaming_pca` the first principal component of a stream. Each has
-a gradient function for `asyncflax.run`, and `ensemble`, in which every trajectory has a trace and a stream of its own;
-any of them can be replayed through the engine. What theory says about them is in `asyncflax.theory`.
+Each has a gradient function for `asyncflax.run`, and `ensemble`: thousands of trajectories in one program, each with
+its own trace and stream; any of them can be replayed through the engine. For the theory see `asyncflax.theory`.
 """
 
 from asyncflax.theory.problems.ensemble import Ensemble

@@ -1,7 +1,7 @@
-"""Streams of independent numbers of mean 0 and variance 1, many beside each other and cheap.
+"""Cheap parallel streams of independent numbers of mean 0 and variance 1.
 
-A stream is drawn in blocks, since a random word of 32 bits holds the signs of several updates. Block b of a stream
-depends on its key and on b alone. Arrays have the trajectories last: their numbers are vectors for the processor.
+A stream is drawn in blocks, since a random word of 32 bits holds the signs of several updates. Block b depends on the
+key and on b only. Trajectories are the last axis, so that the processor can vectorise over them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ LAWS = ("signs", "gaussian")  # -1 or 1 with equal probability; normal
 
 
 def updates_per_block(law: str, size: int) -> int:
-    """How many updates, of `size` numbers each, a block serves."""
+    """The number of updates, of `size` numbers each, per block."""
     return max(32 // size, 1) if law == "signs" else 1
 
 
@@ -26,7 +26,7 @@ def draw(law: str, key: jax.Array, block: jax.Array, size: int, trajectories: in
 
 
 def numbers(law: str, block: jax.Array, place: jax.Array, size: int) -> jax.Array:
-    """The numbers [size, R] of the update that is the `place`-th of the block."""
+    """The numbers [size, R] of update `place` of the block."""
     if law == "gaussian":
         return block
     position = jnp.arange(size, dtype=jnp.uint32)

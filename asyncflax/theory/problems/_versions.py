@@ -1,7 +1,7 @@
-"""Past versions of many trajectories: what each of them reads, under every kind of staleness.
+"""Past versions of many trajectories, for every kind of staleness.
 
-A store has the shape [slots, ..., R], the trajectories last. It starts full of version 0, so that what is asked for
-from before the start is version 0 (the 'clamp' of `StalenessLaw.trace`).
+A store has the shape [slots, ..., R], the trajectories last. Initially all slots hold version 0, which is read before
+enough versions exist (the 'clamp' of `StalenessLaw.trace`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asyncflax.theory._model import Staleness
 
 
 def num_slots(staleness: Staleness) -> int:
-    """A slot for each worker, or for each version that may be asked for: a power of two, so that programs are few."""
+    """A slot per worker, or per version that may be read: a power of two, for few programs."""
     if isinstance(staleness, ExponentialQueue):
         return staleness.num_workers
     oldest = staleness.maximum if isinstance(staleness, StalenessLaw) else staleness
@@ -24,7 +24,7 @@ def num_slots(staleness: Staleness) -> int:
 
 
 def draw(staleness: Staleness, key: jax.Array, event: jax.Array, trajectories: int) -> jax.Array:
-    """int32 [R], the staleness of each trajectory or the worker that delivers; [] where nothing is random."""
+    """int32 [R], the staleness of each trajectory or the worker that delivers; [] if constant."""
     if not isinstance(staleness, StalenessLaw | ExponentialQueue):
         return jnp.asarray(staleness, jnp.int32)
     key = jax.random.fold_in(key, event)
@@ -34,7 +34,7 @@ def draw(staleness: Staleness, key: jax.Array, event: jax.Array, trajectories: i
 
 
 def read(staleness: Staleness, store: jax.Array, event: jax.Array, drawn: jax.Array) -> jax.Array:
-    """What each trajectory reads, [..., R]."""
+    """The version that each trajectory reads, [..., R]."""
     slot = drawn if isinstance(staleness, ExponentialQueue) else (event - drawn) % store.shape[0]
     if jnp.ndim(slot) == 0:
         return jax.lax.dynamic_index_in_dim(store, slot, keepdims=False)
@@ -42,11 +42,10 @@ def read(staleness: Staleness, store: jax.Array, event: jax.Array, drawn: jax.Ar
 
 
 def write(staleness: Staleness, store: jax.Array, event: jax.Array, drawn: jax.Array, new: jax.Array) -> jax.Array:
-    """The store with the version that the event has made."""
+    """The store with the version that the event created."""
     if isinstance(staleness, ExponentialQueue):  # the worker that delivered downloads it
-        return jnp.put_along_axis(
-            store, _rows(store, drawn), new[None], axis=0, inplace=False, mode="promise_in_bounds"
-        )
+        rows = _rows(store, drawn)
+        return jnp.put_along_axis(store, rows, new[None], axis=0, inplace=False, mode="promise_in_bounds")
     return jax.lax.dynamic_update_index_in_dim(store, new, (event + 1) % store.shape[0], 0)
 
 
@@ -56,7 +55,7 @@ def _rows(store: jax.Array, slot: jax.Array) -> jax.Array:
 
 
 def events(staleness: Staleness, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Worker and read version of every event of one trajectory, from what it drew."""
+    """Worker and read version of every event of one trajectory, from its draws."""
     if not isinstance(staleness, ExponentialQueue):
         return np.zeros(len(drawn), int), np.maximum(np.arange(len(drawn)) - drawn, 0)
     read_version, newest = [], np.zeros(staleness.num_workers, int)

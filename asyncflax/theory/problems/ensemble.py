@@ -1,18 +1,18 @@
-"""Thousands of independent trajectories of a small problem in one program, recorded every so many updates.
+"""Thousands of independent trajectories of a small problem in one program.
 
 A trajectory is momentum SGD on its own stream of samples under its own asynchrony,
 
     w_{t+1} = w_t + mu (w_t - w_{t-1}) - alpha grad f(w_{t - tau_t}; z_t)
 
-which is `algorithms.momentum_asgd` in the engine: `Ensemble.replay` gives the trace and the samples with which
-`asyncflax.run` makes the same one. The update is written for one trajectory and vmapped.
+as with `algorithms.momentum_asgd`: `Ensemble.replay` returns the trace and the samples with which `asyncflax.run`
+reproduces it. The update is written for one trajectory and vmapped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +28,77 @@ from asyncflax.trace import Trace
 __all__ = ["Ensemble"]
 
 
-class Problem(Protocol):
-    """What can be simulated: a PyTree whose numbers are its leaves."""
+class Problem:
+    """What can be simulated: a PyTree whose leaves are its numbers, with a `stream` of `_streams`."""
+
+    stream: str
 
     @property
-    def stream(self) -> str:
-        """A law of `_streams`."""
-        ...
+    def start(self) -> np.ndarray:
+        """The default w_0, float64 in the shape of the parameters and of the samples."""
+        raise NotImplementedError
 
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """The shape of the samples, and of the parameters."""
-        ...
-
-    def sample(self, numbers: jax.Array) -> jax.Array:
-        """The sample z of one event, made of independent numbers of mean 0 and variance 1."""
-        ...
+    def sample(self, numbers: Any) -> Any:
+        """The sample z of one event, from independent numbers of mean 0 and variance 1."""
+        raise NotImplementedError
 
     def gradient(self, params: Any, sample: Any) -> tuple[jax.Array, jax.Array]:
         """The loss and its gradient, for one trajectory and one sample."""
-        ...
+        raise NotImplementedError
+
+    def ensemble(
+        self,
+        staleness: Staleness,
+        *,
+        learning_rate: float,
+        num_updates: int,
+        num_trajectories: int,
+        momentum: float = 0.0,
+        start: Any = None,
+        every: int | None = None,
+        seed: int = 0,
+    ) -> Ensemble:
+        """Independent trajectories in one program, each with its own trace and its own stream.
+
+        Args:
+          staleness: see `asyncflax.theory`.
+          learning_rate: alpha >= 0.
+          num_updates: T.
+          num_trajectories: R.
+          momentum: mu in [-1, 1], explicit.
+          start: w_0; by default 1 on the quadratic, and in streaming PCA the saddle e_2.
+          every: the number of updates between two records, a divisor of T; by default only the end is recorded.
+          seed: determines all that is random.
+
+        Raises:
+          TypeError, ValueError: an argument is invalid; the message names it.
+        """
+        if not isinstance(staleness, StalenessLaw | ExponentialQueue):
+            staleness = _check.integer("staleness", staleness, 0, 2**30 - 1)
+        _check.number("learning_rate", learning_rate, low=0.0)
+        _check.momentum(momentum)
+        num_updates = _check.integer("num_updates", num_updates, 1)
+        trajectories = _check.integer("num_trajectories", num_trajectories, 1)
+        every = _check.integer("every", num_updates if every is None else every, 1)
+        seed = _check.integer("seed", seed, 0, 2**32 - 1)  # JAX keeps 32 bits
+        if num_updates % every:
+            raise ValueError(f"every must divide num_updates, got {every=} and {num_updates=}.")
+        start = self.start if start is None else start
+        _check.number("start", start)
+        start = jnp.asarray(start, jnp.zeros(()).dtype)
+        if start.shape != self.start.shape:
+            raise ValueError(f"start must have the shape {self.start.shape}, got {start.shape}.")
+        sizes = {"slots": _versions.num_slots(staleness), "records": num_updates // every, "trajectories": trajectories}
+        kept, one = 2 * (sizes["records"] + 1), start.size * start.dtype.itemsize
+        for name, value, count in (
+            ("staleness", staleness, sizes["slots"]),
+            ("num_updates", num_updates, kept),
+            ("num_trajectories", trajectories, trajectories * (sizes["slots"] + kept + 4)),
+        ):
+            _memory.need(name, value, count * one, "the ensemble", there_are=_memory.on_devices())
+        delay, law = _number_or_law(staleness)
+        paths = _simulate(self, start, learning_rate, momentum, seed, every, delay, law=law, **sizes)
+        return Ensemble(np.arange(0, num_updates + 1, every), np.asarray(paths), self, staleness, seed)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,11 +106,9 @@ class Ensemble:
     """R independent trajectories.
 
     Attributes:
-      updates: int [K + 1], after how many updates the trajectories were recorded: 0, every, 2 every, ...
+      updates: int [K + 1], the updates after which parameters were recorded: 0, every, 2 every, ...
       paths: float [K + 1, R, ...], the server's parameters of each trajectory then.
-      problem: what was simulated.
-      staleness: under which asynchrony.
-      seed: from which all that is random follows.
+      problem, staleness, seed: as simulated.
 
     Example:
       >>> from asyncflax.theory import problems
@@ -79,14 +128,7 @@ class Ensemble:
     seed: int
 
     def replay(self, trajectory: int) -> tuple[Trace, np.ndarray]:
-        """The trace and the samples [T, ...] of one trajectory, for `asyncflax.run`.
-
-        Args:
-          trajectory: which one, in 0..R-1.
-
-        Raises:
-          ValueError: there is no such trajectory.
-        """
+        """The trace and the samples [T, ...] of one trajectory, 0 to R - 1, for `asyncflax.run`."""
         count, total = self.paths.shape[1], int(self.updates[-1])
         trajectory = _check.integer("trajectory", trajectory, 0, count - 1)
         delay, law = _number_or_law(self.staleness)
@@ -97,60 +139,8 @@ class Ensemble:
         return Trace(worker, read_version, num_workers=workers), samples
 
 
-def simulate(
-    problem: Problem,
-    start: Any,
-    staleness: Staleness,
-    *,
-    learning_rate: float,
-    momentum: float,
-    num_updates: int,
-    num_trajectories: int,
-    every: int | None,
-    seed: int,
-) -> Ensemble:
-    """Runs an ensemble; see `NoisyQuadratic.ensemble`."""
-    if not isinstance(staleness, StalenessLaw | ExponentialQueue):
-        staleness = _check.integer("staleness", staleness, 0, 2**30 - 1)
-    _check.number("learning_rate", learning_rate, low=0.0)
-    _check.momentum(momentum)
-    num_updates = _check.integer("num_updates", num_updates, 1)
-    num_trajectories = _check.integer("num_trajectories", num_trajectories, 1)
-    every = _check.integer("every", num_updates if every is None else every, 1)
-    seed = _check.integer("seed", seed, 0, 2**32 - 1)  # JAX keeps 32 bits
-    if num_updates % every:
-        raise ValueError(f"every must divide num_updates, got {every=} and {num_updates=}.")
-    _check.number("start", start)
-    start = jnp.asarray(start, jnp.zeros(()).dtype)
-    if start.shape != problem.sample_shape:
-        raise ValueError(f"start must have the shape {problem.sample_shape}, got {start.shape}.")
-    slots, records = _versions.num_slots(staleness), num_updates // every
-    one = start.size * start.dtype.itemsize
-    for name, value, size in (
-        ("staleness", staleness, slots * one),
-        ("num_updates", num_updates, 2 * (records + 1) * one),
-        ("num_trajectories", num_trajectories, num_trajectories * (slots + 2 * (records + 1) + 4) * one),
-    ):
-        _memory.need(name, value, size, "the ensemble", there_are=_memory.on_devices())
-    delay, law = _number_or_law(staleness)
-    paths = _simulate(
-        problem,
-        start,
-        learning_rate,
-        momentum,
-        seed,
-        every,
-        delay,
-        law=law,
-        slots=slots,
-        records=records,
-        trajectories=num_trajectories,
-    )
-    return Ensemble(np.arange(0, num_updates + 1, every), np.asarray(paths), problem, staleness, seed)
-
-
 def _number_or_law(staleness: Staleness) -> tuple[int | None, StalenessLaw | ExponentialQueue | None]:
-    """A constant delay is a number in the program: delays that need as many slots share one."""
+    """A constant delay is an argument of the program, so that delays with the same number of slots share it."""
     return (None, staleness) if isinstance(staleness, StalenessLaw | ExponentialQueue) else (staleness, None)
 
 
@@ -188,9 +178,8 @@ def _simulate(problem, start, learning_rate, momentum, seed, every, delay, *, la
 
 
 def _stream(problem: Problem, key: jax.Array, trajectories: int):
-    """`draw_block(b)`, `numbers_of(block, place)` with the trajectories last, and the updates that a block serves."""
-    shape = problem.sample_shape
-    size = int(np.prod(shape))
+    """`draw_block(b)`, `numbers_of(block, place)` with the trajectories last, and the number of updates per block."""
+    shape, size = problem.start.shape, problem.start.size
     draw_block = lambda b: _streams.draw(problem.stream, key, b, size, trajectories)
     numbers_of = lambda block, place: _streams.numbers(problem.stream, block, place, size).reshape(*shape, trajectories)
     return draw_block, numbers_of, _streams.updates_per_block(problem.stream, size)
@@ -198,7 +187,7 @@ def _stream(problem: Problem, key: jax.Array, trajectories: int):
 
 @functools.partial(jax.jit, static_argnames=("law", "total", "trajectories"))
 def _replayed(problem, seed, delay, trajectory, *, law, total, trajectories):
-    """What one trajectory drew: staleness or worker [T], samples [T, ...]."""
+    """The draws of one trajectory: staleness or worker [T], samples [T, ...]."""
     staleness = delay if law is None else law
     samples, asynchrony = jax.random.split(jax.random.key(seed))
     draw_block, numbers_of, per_block = _stream(problem, samples, trajectories)

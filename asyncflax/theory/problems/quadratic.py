@@ -3,7 +3,7 @@ r"""The noisy quadratic, on which theory is exact.
 .. math:: f(w; n) = \frac{\lambda}{2} w^2 + \lambda \sigma n w, \qquad \nabla f(w; n) = \lambda (w + \sigma n)
 
 with independent n of mean 0 and variance 1. With :math:`h = \alpha \lambda` this is the model of `asyncflax.theory`:
-`mean_iterates`, `mean_square_iterates` and `stationary_variance` say what an ensemble does.
+`mean_iterates`, `mean_square_iterates` and `stationary_variance` describe an ensemble.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import functools
 from typing import Any
 
 import jax
+import numpy as np
 
 from asyncflax import _check
-from asyncflax.theory._model import Staleness
 from asyncflax.theory.problems import _streams
-from asyncflax.theory.problems.ensemble import Ensemble, simulate
+from asyncflax.theory.problems.ensemble import Problem
 
 __all__ = ["NoisyQuadratic"]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["curvature", "noise"], meta_fields=["stream"])
 @dataclasses.dataclass(frozen=True)
-class NoisyQuadratic:
+class NoisyQuadratic(Problem):
     r"""(lambda/2) w^2 with noisy gradients.
 
     Attributes:
       curvature: lambda > 0.
       noise: sigma >= 0, the standard deviation of a gradient's noise divided by the curvature.
-      stream: the law of n. 'signs' is -1 or 1, thirty-two a random word; 'gaussian' is normal. Means and mean squares
+      stream: the distribution of n: 'signs', -1 or 1, thirty-two per random word, or 'gaussian'. Means and mean squares
         of the iterates do not depend on it.
 
     Raises:
@@ -61,20 +61,16 @@ class NoisyQuadratic:
         _check.choice("stream", self.stream, _streams.LAWS)
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """(): a sample n is a number, as w is."""
-        return ()
+    def start(self) -> np.ndarray:
+        """1: w and a sample n are numbers."""
+        return np.ones(())
 
     def sample(self, numbers: Any) -> Any:
         """n, the noise of one event."""
         return numbers
 
     def gradient(self, params: Any, sample: Any) -> tuple[jax.Array, jax.Array]:
-        """The loss and its gradient at w with noise n: a gradient function for `asyncflax.run`.
-
-        Args:
-          params: float [], w.
-          sample: float [], n.
+        """The loss and its gradient at w with noise n, for `asyncflax.run`.
 
         Example:
           >>> import asyncflax, jax
@@ -86,44 +82,3 @@ class NoisyQuadratic:
         """
         noise = self.noise * sample
         return self.curvature * params * (params / 2 + noise), self.curvature * (params + noise)
-
-    def ensemble(
-        self,
-        staleness: Staleness,
-        *,
-        learning_rate: float,
-        num_updates: int,
-        num_trajectories: int,
-        momentum: float = 0.0,
-        start: float = 1.0,
-        every: int | None = None,
-        seed: int = 0,
-    ) -> Ensemble:
-        """Independent trajectories in one program, each with its own trace and its own noise.
-
-        Args:
-          staleness: an integer, a law of `asyncflax.staleness` or `theory.ExponentialQueue`, as in `asyncflax.theory`.
-          learning_rate: alpha >= 0.
-          num_updates: T.
-          num_trajectories: R.
-          momentum: mu in [-1, 1], explicit.
-          start: w_0.
-          every: how many updates lie between two records, a divisor of T; by default the end alone is recorded.
-          seed: everything random follows from it.
-
-        Raises:
-          TypeError, ValueError: an argument is not what it should be; the message names it.
-
-        Example: see `NoisyQuadratic`.
-        """
-        return simulate(
-            self,
-            start,
-            staleness,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            num_updates=num_updates,
-            num_trajectories=num_trajectories,
-            every=every,
-            seed=seed,
-        )

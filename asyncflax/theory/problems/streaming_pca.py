@@ -1,8 +1,8 @@
-r"""Streaming PCA: the direction of largest variance of a stream, one sample at a time, by Oja's rule with momentum.
+r"""Streaming PCA: the direction of largest variance of a stream, by Oja's rule with momentum.
 
 .. math:: \max_v \; v^T \Sigma v \quad \text{with } |v| = 1, \qquad \Sigma = E X X^T
 
-Asynchronous momentum SGD (Async-MSGD) on it, heavy ball fresh and Oja's gradient stale, without any projection:
+Asynchronous momentum SGD (Async-MSGD), with a fresh velocity and Oja's gradient stale, without projection:
 
 .. math:: v_{k+1} = v_k + \mu (v_k - v_{k-1}) + \eta (I - u u^T) X_k X_k^T u, \qquad u = v_{k - \tau_k}
 
@@ -10,7 +10,7 @@ Oja's gradient is *added*: the variance is maximised. `StreamingPca.gradient` is
 `algorithms.momentum_asgd(eta, mu)` as it stands. Optima are v = e_1 and -e_1, all other e_i are saddles (the last one a
 minimum on the sphere).
 
-Source: Liu, Li, Shi, Zhou and Zhao 2018 (arXiv:1806.01660). We have read its abstract; the rule is second-hand.
+Source: Liu, Li, Shi, Zhou and Zhao 2018 (arXiv:1806.01660). We know the abstract only; the rule is second-hand.
 """
 
 from __future__ import annotations
@@ -24,29 +24,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyncflax import _check
-from asyncflax.theory._model import Staleness
 from asyncflax.theory.problems import _streams
-from asyncflax.theory.problems.ensemble import Ensemble, simulate
+from asyncflax.theory.problems.ensemble import Problem
 
 __all__ = ["StreamingPca"]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["eigenvalues"], meta_fields=["stream"])
 @dataclasses.dataclass(frozen=True)
-class StreamingPca:
-    r"""A stream with covariance diag(lambda_1, ..., lambda_d), and the search for its first principal component.
+class StreamingPca(Problem):
+    r"""The first principal component of a stream with covariance diag(lambda_1, ..., lambda_d).
 
-    The coordinates are those of the eigenvectors, which is no restriction: Async-MSGD commutes with rotations.
+    The coordinates are those of the eigenvectors, without loss of generality: Async-MSGD commutes with rotations.
 
     Attributes:
       eigenvalues: lambda_1 > lambda_2 >= ... >= lambda_d > 0, d >= 2.
-      stream: the law of :math:`X_i / \sqrt{\lambda_i}`, independent. 'signs' is -1 or 1: a bounded stream, several
-        updates of which fit a random word; 'gaussian' is normal. Both have
-        :math:`E X_i^2 X_j^2 = \lambda_i \lambda_j` for different i and j, which is all that the diffusion limits see of
-        the directions; along v itself the norm of v is noisier under 'gaussian'.
+      stream: the distribution of the independent :math:`X_i / \sqrt{\lambda_i}`: 'signs', -1 or 1, several updates per
+        random word, or 'gaussian'. Both have :math:`E X_i^2 X_j^2 = \lambda_i \lambda_j` for different i and j, which
+        determines the diffusion limits; the length of v is noisier under 'gaussian'.
 
     Raises:
-      TypeError, ValueError: eigenvalues are not positive or do not fall, or an unknown stream.
+      TypeError, ValueError: eigenvalues are not positive or not in descending order, or an unknown stream.
 
     Source: Liu et al. 2018 (arXiv:1806.01660); diag(4, 3, 2, 1) is said to be their example (second-hand).
 
@@ -69,25 +67,20 @@ class StreamingPca:
         if isinstance(values, np.ndarray) or not (isinstance(values, tuple) or _check.is_leaf(values)):
             raise TypeError(f"eigenvalues must be a tuple of numbers, got {_check.shown(values)}.")
         if isinstance(values, tuple) and not any(map(_check.is_leaf, values)):  # which JAX may put there
-            _check.number("eigenvalues", self.eigenvalues, low=0.0, exclusive_low=True)
-            if (
-                len(self.eigenvalues) < 2
-                or any(np.diff(self.eigenvalues) > 0)
-                or self.eigenvalues[0] == self.eigenvalues[1]
-            ):
+            _check.number("eigenvalues", values, low=0.0, exclusive_low=True)
+            if len(values) < 2 or any(np.diff(values) > 0) or values[0] == values[1]:
                 raise ValueError(
-                    f"eigenvalues must be at least two, from the largest down, the first alone the largest, "
-                    f"got {self.eigenvalues}."
+                    f"eigenvalues must be at least two and descend, the first strictly, got {values}."
                 )
         _check.choice("stream", self.stream, _streams.LAWS)
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """(d,): a sample X is a vector, as v is."""
-        return (len(self.eigenvalues),)
+    def start(self) -> np.ndarray:
+        """The saddle e_2."""
+        return self.axis(1)
 
     def sample(self, numbers: Any) -> jax.Array:
-        """X, made of independent numbers [d] of mean 0 and variance 1.
+        """X, from independent numbers [d] of mean 0 and variance 1.
 
         >>> import jax.numpy as jnp
         >>> from asyncflax.theory import problems
@@ -97,13 +90,7 @@ class StreamingPca:
         return jnp.sqrt(jnp.asarray(self.eigenvalues)).astype(jnp.result_type(numbers)) * numbers
 
     def axis(self, index: int) -> np.ndarray:
-        """e_index as float64 [d]: 0 is the optimum, 1 the saddle from which it is hardest to leave.
-
-        Args:
-          index: counts from 0.
-
-        Raises:
-          ValueError: there is no such axis.
+        """The eigenvector with the given index as float64 [d]: 0 is the optimum, 1 the saddle hardest to escape.
 
         >>> from asyncflax.theory import problems
         >>> problems.StreamingPca().axis(1)
@@ -113,13 +100,9 @@ class StreamingPca:
         return np.eye(d)[_check.integer("index", index, 0, d - 1)]
 
     def gradient(self, params: Any, sample: Any) -> tuple[jax.Array, jax.Array]:
-        r"""The loss and the *negative* of Oja's gradient at v: a gradient function for `asyncflax.run`.
+        r"""The loss and the *negative* of Oja's gradient at v with sample X, for `asyncflax.run`.
 
         .. math:: -\tfrac12 (X^T v)^2, \qquad -(I - v v^T) X X^T v
-
-        Args:
-          params: float [d], v.
-          sample: float [d], X.
 
         Example: Async-MSGD in the engine, with 4 asynchronous workers.
           >>> import asyncflax, jax
@@ -136,14 +119,9 @@ class StreamingPca:
         return -(along**2) / 2, along * (along * params - sample)
 
     def error(self, params: Any) -> Any:
-        r"""The squared distance to the nearer optimum, float [...]; 2 at a saddle.
+        r"""The squared distance of v, float [..., d], to the nearer optimum, its length included; 2 at a saddle.
 
         .. math:: \min(|v - e_1|^2, |v + e_1|^2) = (1 - |v_1|)^2 + v_2^2 + ... + v_d^2
-
-        Nothing projects v, so its length counts too.
-
-        Args:
-          params: float [..., d], v; NumPy or JAX.
 
         >>> import numpy as np
         >>> from asyncflax.theory import problems
@@ -151,44 +129,3 @@ class StreamingPca:
         array([0., 2.])
         """
         return (params**2).sum(axis=-1) + 1 - 2 * abs(params[..., 0])
-
-    def ensemble(
-        self,
-        staleness: Staleness,
-        *,
-        learning_rate: float,
-        num_updates: int,
-        num_trajectories: int,
-        momentum: float = 0.0,
-        start: Any = None,
-        every: int | None = None,
-        seed: int = 0,
-    ) -> Ensemble:
-        """Independent trajectories of Async-MSGD in one program, each with its own trace and its own stream.
-
-        Args:
-          staleness: an integer, a law of `asyncflax.staleness` or `theory.ExponentialQueue`.
-          learning_rate: eta >= 0.
-          num_updates: T.
-          num_trajectories: R.
-          momentum: mu in [-1, 1], explicit.
-          start: float [d], v_0; by default the saddle e_2, `axis(1)`.
-          every: how many updates lie between two records, a divisor of T; by default the end alone is recorded.
-          seed: everything random follows from it.
-
-        Raises:
-          TypeError, ValueError: an argument is not what it should be; the message names it.
-
-        Example: see `StreamingPca`.
-        """
-        return simulate(
-            self,
-            self.axis(1) if start is None else start,
-            staleness,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            num_updates=num_updates,
-            num_trajectories=num_trajectories,
-            every=every,
-            seed=seed,
-        )
