@@ -1,8 +1,7 @@
 """Local SGD: workers take several local steps before they deliver.
 
-For the server, a worker that takes H local steps is just another gradient function: it delivers a pseudo-gradient, its
-initial minus its final parameters. With any method as the outer optimizer this is asynchronous local SGD;
-`algorithms.delayed_nesterov` was designed for it.
+For the server, a worker with H local steps is another gradient function, which returns a pseudo-gradient: initial minus
+final parameters. Any method can be the outer optimizer; `algorithms.delayed_nesterov` was designed for it.
 
 Source: Liu et al. 2024, Asynchronous Local-SGD Training for Language Modeling (arXiv:2401.09135).
 """
@@ -29,16 +28,14 @@ __all__ = ["local_sgd", "steps_by_speed"]
 def local_sgd(
     gradient_fn: Callable[..., Any], optimizer: optax.GradientTransformation, steps: int | Sequence[int]
 ) -> Callable[..., GradientResult]:
-    r"""The gradient function of a worker that takes H local steps and delivers their sum.
+    r"""The gradient function of a worker that takes H local steps.
 
     .. math:: x_0 = \theta_{read}, \qquad x_{h+1} = x_h - \text{optimizer}(\nabla f(x_h; z_h)), \qquad
         \text{delivers } x_0 - x_H
 
     An outer learning rate of 1 averages the workers. The state of the local optimizer is reset at every event. Local
-    step h of event t has the key fold_in(fold_in(key, t), h).
-
-    The reported loss is the mean over the steps; auxiliary outputs are those of the first step. Updates of the model
-    state (batch statistics) are composed into a single update of the server.
+    step h of event t has the key fold_in(fold_in(key, t), h). The loss is the mean over the steps, auxiliary outputs
+    are those of the first. Updates of the model state (batch statistics) are composed into one update of the server.
 
     Args:
       gradient_fn: a gradient function as described in `gradients`, for one step.
@@ -49,8 +46,8 @@ def local_sgd(
 
     Raises:
       TypeError: `gradient_fn` is not callable, or `optimizer` is not an Optax transformation.
-      ValueError: a number of steps is below 1, or `steps` is empty. When called: the batch has another number of rows,
-        the worker has no number of steps, or the decay of a model update is not a single number.
+      ValueError: `steps` is empty or below 1. When called: the batch has another number of rows, the worker has no
+        number of steps, or the decay of a model update is not a single number.
 
     Source: Liu et al. 2024 (arXiv:2401.09135).
 
@@ -68,11 +65,11 @@ def local_sgd(
     """
     _check.function("gradient_fn", gradient_fn, _check.GRADIENT)
     optimizer = as_optax("optimizer", optimizer)
-    many = isinstance(steps, Iterable) and getattr(steps, "ndim", 1) > 0
-    each = tuple(_check.integers("steps", steps, 1)) if many else (_check.integer("steps", steps, 1),)
-    if not each:
+    by_worker = isinstance(steps, Iterable) and getattr(steps, "ndim", 1) > 0
+    counts = tuple(_check.integers("steps", steps, 1)) if by_worker else (_check.integer("steps", steps, 1),)
+    if not counts:
         raise ValueError(f"steps must have one number per worker, got {steps!r}.")
-    return _LocalSgd(as_partial(gradient_fn), optimizer, each, many)
+    return _LocalSgd(as_partial(gradient_fn), optimizer, counts, by_worker)
 
 
 def steps_by_speed(speeds: Sequence[float], steps: int) -> list[int]:
@@ -83,9 +80,6 @@ def steps_by_speed(speeds: Sequence[float], steps: int) -> list[int]:
     Args:
       speeds: v > 0 of each worker, in steps per second.
       steps: H >= 1, for the fastest worker.
-
-    Raises:
-      ValueError: a speed is not positive, or steps below 1.
 
     Source: Liu et al. 2024 (arXiv:2401.09135); the rule as in jdinalt/forgather.
 

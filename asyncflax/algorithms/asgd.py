@@ -115,8 +115,8 @@ def ssgd(
     .. math:: u \leftarrow \mu u + \alpha \, \mathrm{mean}_i \, g^i, \qquad w \leftarrow w - u
 
     Meant for traces of `queues.barrier`, in which the M events of a round read the same version; on other traces every
-    M gradients are averaged, whoever sent them. An incomplete last round is not applied. Schedules count
-    rounds; `decay_at` makes no difference.
+    M consecutive gradients are averaged. An incomplete last round is not applied. Schedules count rounds, and
+    `decay_at` makes no difference.
 
     Source: the baseline SSGD of Hakimi et al. 2019 (arXiv:1907.11612).
     """

@@ -135,7 +135,7 @@ def closed_loop_momentum(
 
     @with_promotion
     def update_fn(updates, state, params=None, *, grads, staleness=None, **extra):
-        given("closed_loop_momentum", "staleness", staleness)
+        staleness = given("closed_loop_momentum", "staleness", staleness)
         state = jax.tree.map(jnp.asarray, state)  # a restored one may be of NumPy
         mu, t, dtype = state.explicit_momentum, state.updates, state.arrived.dtype
         velocity = jax.tree.map(lambda u, v: (mu * v + u).astype(v.dtype), updates, state.velocity)
@@ -158,9 +158,9 @@ def closed_loop_momentum(
         ratio = with_later / jnp.where(with_earlier == 0.0, 1.0, with_earlier)
         implicit = jnp.where(is_warm, jnp.clip(ratio, -1.0, 1.0), 0.0)
         error = momentum - (mu + implicit)
-        explicit = mu + jnp.where(is_warm, gain * error, 0.0)
-        numbers = (jnp.clip(explicit, -limit, limit), implicit, arrived, averages, with_later, with_earlier)
-        return velocity, ClosedLoopState(t + 1, *(x.astype(dtype) for x in numbers), velocity)
+        explicit = jnp.clip(mu + jnp.where(is_warm, gain * error, 0.0), -limit, limit)
+        new = ClosedLoopState(t + 1, explicit, implicit, arrived, averages, with_later, with_earlier, velocity)
+        return velocity, jax.tree.map(lambda new, old: new.astype(old.dtype), new, state)
 
     first = optax.with_extra_args_support(decayed(**decay))
     steered = optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

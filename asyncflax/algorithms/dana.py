@@ -2,7 +2,7 @@
 
 Source: Hakimi, Barkai, Gabel and Schuster 2019, Taming Momentum in a Distributed Asynchronous Environment
 (arXiv:1907.11612). We know the abstract only, and no code of the authors; the rules are second-hand. DANA-Zero and
-DANA-Slim have all the properties that the paper states; what is uncertain about DANA-DC is an option.
+DANA-Slim have all the expected properties; what is uncertain about DANA-DC is an option.
 """
 
 from __future__ import annotations

@@ -33,10 +33,8 @@ def lwp(
     Source: the baseline LWP of Hakimi et al. 2019 (arXiv:1907.11612), second-hand; Kosson et al. 2020
     (arXiv:2003.11666) for pipelines.
     """
-    num_workers = _check.integer("num_workers", num_workers, 1)
-    if lag is not None:
-        _check.number("lag", lag, low=0.0)
-    steps = num_workers if lag is None else lag
+    steps = _check.integer("num_workers", num_workers, 1) if lag is None else lag
+    _check.number("lag", steps, low=0.0)
     tx = optax.chain(decayed(**decay), step(learning_rate), explicit_momentum(momentum))
     # The velocity holds updates, -u.
     predict = lambda params, state, *, worker=None: ahead(params, state[-1].velocity, steps)

@@ -5,7 +5,7 @@ momentum of synchronous training over the buckets: a gradient that is D buckets 
 parameters catch up on the momentum steps that it has missed.
 
 Source: Shi, Yang and Li 2024, Ordered Momentum for Asynchronous SGD (arXiv:2407.19234). We know the abstract only; the
-rules are second-hand, and have the properties that the paper states.
+rules are second-hand, and have the expected properties.
 """
 
 from __future__ import annotations

@@ -18,16 +18,16 @@ Arguments:
 
 - `staleness`: an integer, constant, as in a round robin of staleness + 1 equal workers; or a distribution of
   `asyncflax.staleness`, drawn independently for each update (Mitliagkas et al. 2016, eq. 5); or `ExponentialQueue(M)`,
-  M workers with exponential work, where a version is read by the worker that made it. Its staleness is geometric with
-  mean M - 1 and so are its mean dynamics, its mean squares are not.
+  M workers with exponential work, where a version is read by the worker that made it. Its mean dynamics are those of
+  geometric staleness with mean M - 1, its mean squares are not.
 - `h`: alpha lambda, step size times curvature, at least 0.
 - `momentum`: mu_L, the explicit momentum in [-1, 1]; in (-1, 1) for limits and optima.
 - `sigma`: standard deviation of a gradient's noise divided by the curvature.
 - `num_updates`: T.
 - `form`: 'heavy_ball', as above, or 'shifted', see `mean_radius`.
 
-A value out of range, an unknown option, or a table of staleness that is too long for the roots of its polynomial raises
-a `ValueError`, an unsupported type a `TypeError`.
+Values out of range, unknown options and tables of staleness that are too long for the roots of their polynomial raise a
+`ValueError`, unsupported types a `TypeError`.
 """
 
 from typing import TYPE_CHECKING

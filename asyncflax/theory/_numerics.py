@@ -1,4 +1,4 @@
-"""Roots of characteristic polynomials, means over circles. Coefficients are in descending order."""
+"""Roots of polynomials with coefficients in descending order, means over circles, powers of matrices."""
 
 from __future__ import annotations
 
@@ -77,4 +77,4 @@ def zero(function: Callable[[float], float], low: float, high: float) -> float:
     """Where a function changes sign between two points, to 12 digits."""
     from scipy import optimize
 
-    return optimize.brentq(function, low, high, xtol=1e-300, rtol=1e-12)
+    return optimize.root_scalar(function, bracket=(low, high), xtol=1e-300, rtol=1e-12).root

@@ -1,4 +1,4 @@
-"""The step size and explicit momentum that are best for the mean over a range of curvatures."""
+"""The step size and explicit momentum that are best for the mean; see `asyncflax.theory`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 from asyncflax import _check
 from asyncflax.theory._model import Staleness, characteristic, checked_momentum
 from asyncflax.theory._numerics import crossings, largest_root
-
-__all__ = ["BestHyperParameters", "best_hyper_parameters"]
 
 
 class BestHyperParameters(NamedTuple):

@@ -1,7 +1,6 @@
-r"""The implicit momentum of a recorded run: a regression with instruments, and an interval around it.
+r"""The implicit momentum of a recorded run and its confidence interval, by regression with instruments.
 
-With known explicit momentum m, step size alpha and the gradient :math:`g_t = \nabla f(x_t)` at the *fresh* parameters,
-let
+With explicit momentum m, step size alpha and the gradient :math:`g_t = \nabla f(x_t)` at the *fresh* parameters, let
 
 .. math::
     y_t = Dx_{t+1} - m Dx_t + \alpha g_t, \qquad z_t = Dx_t - m Dx_{t-1} + \alpha g_t, \qquad Dx_{t+1} = x_{t+1} - x_t .
@@ -11,8 +10,8 @@ of Theorems 6 and 7 of their Allerton version). Along one run more is true:
 
 .. math:: E[y_t - \mu_S z_t \mid \text{all events that made } x_{t-1}] = 0 ,
 
-but :math:`z_t` is correlated with the error, since both hold the last applied gradient, so least squares of y on z (and
-a median of the ratios y/z) is biased. What was known at t-1 is not correlated with it and serves as an instrument.
+but :math:`z_t` is correlated with the error, since both contain the last applied gradient, so least squares of y on z
+(and a median of the ratios y/z) is biased. What was known at t-1 is uncorrelated with it and serves as an instrument.
 """
 
 from __future__ import annotations
@@ -23,10 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asyncflax import _check
+from asyncflax.theory._model import checked_momentum
 
-__all__ = ["MomentumEstimate", "estimate_momentum"]
-
-_MEMORIES = (1, 2, 4, 8, 16)  # over how many versions the instruments average the gradient
+_MEMORIES = (1, 2, 4, 8, 16)  # versions over which the instruments average the gradient
 _BATCHES = 40
 
 
@@ -37,8 +35,6 @@ class MomentumEstimate(NamedTuple):
       value: float, the estimate of mu_S.
       low: float, the lower end of the interval.
       high: float, the upper end.
-
-    Example: see `estimate_momentum`.
     """
 
     value: float
@@ -47,12 +43,7 @@ class MomentumEstimate(NamedTuple):
 
 
 def estimate_momentum(
-    params: Any,
-    grads: Any,
-    *,
-    learning_rate: float,
-    momentum: float = 0.0,
-    confidence: float = 0.95,
+    params: Any, grads: Any, *, learning_rate: float, momentum: float = 0.0, confidence: float = 0.95
 ) -> MomentumEstimate:
     r"""Measures implicit momentum from the server's parameters and the gradients at them.
 
@@ -61,22 +52,22 @@ def estimate_momentum(
 
     .. math:: \hat\mu_S = \frac{\sum_t \hat z_t \cdot y_t}{\sum_t \hat z_t \cdot z_t} .
 
-    The interval is a jackknife over about 40 stretches of the runs, with a normal quantile.
+    The interval is a jackknife over about 40 segments of the runs, with a normal quantile.
 
-    What makes it right, on any differentiable f: staleness from M workers with exponential work of equal mean
-    (:math:`\mu_S = 1 - 1/M`) or drawn independently from a geometric law; a constant step size; heavy-ball momentum
-    with a fresh velocity (`algorithms.momentum_asgd`); gradient noise that is independent between updates. `grads` may
-    be the gradient of the whole objective at x_t or an unbiased estimate of it from samples drawn at t: other samples
-    than those of the workers, or the very gradient that a worker computed on x_t, although it is applied later.
+    *Assumptions*, for any differentiable f: staleness from M workers with exponential work of equal mean
+    (:math:`\mu_S = 1 - 1/M`) or drawn independently from a geometric distribution; a constant step size; heavy-ball
+    momentum with a fresh velocity (`algorithms.momentum_asgd`); gradient noise that is independent between updates.
+    `grads` may be the gradient of the objective at x_t or an unbiased estimate from samples drawn at t: other samples
+    than those of the workers, or the gradient that a worker computed on x_t, although it is applied later.
 
-    Where it is not exact: the ratio has a bias of order 1/T, and where z_t can hardly be predicted (few coordinates,
-    small steps, gradients that are nearly all noise) the estimate is unreliable and its interval can be too narrow.
-    A run that converges has little to say after its start; many short runs then help more than a long one.
-    Under any other law of staleness there is no one momentum (`momentum_kernel`); the value then describes a best fit.
+    *Errors.* The ratio has a bias of order 1/T. Where z_t can hardly be predicted (few coordinates, small steps, mostly
+    noise) the estimate is unreliable and its interval can be too narrow. A converging run is informative at its start
+    only; then many short runs help more than a long one. Under any other distribution of staleness there is no single
+    momentum (`momentum_kernel`), and the value is a best fit.
 
     Args:
-      params: float [T], [T, d] or [R, T, d]: x_t after each update, in the order of updates, for R independent runs;
-        all coordinates of the model, or any fixed part of them.
+      params: float [T], [T, d] or [R, T, d]: x_t after each update, in order, for R independent runs; all coordinates
+        of the model, or a fixed subset.
       grads: the same shape, grads[t] = the gradient at params[t].
       learning_rate: alpha, positive.
       momentum: m, the explicit momentum in [-1, 1].
@@ -84,13 +75,13 @@ def estimate_momentum(
 
     Raises:
       TypeError: an argument is not numeric.
-      ValueError: shapes differ, there are fewer than 12 versions, a number is out of range or not finite, or nothing in
-        the gradients predicts z_t (nothing moves).
+      ValueError: shapes differ, there are fewer than 12 versions, a number is out of range or not finite, or the
+        gradients do not predict z_t (nothing moves).
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 8, and Theorems 6 and 7 of the Allerton version, for
     the relation; the instruments are derived.
 
-    Example: the mean of 4 workers' runs with explicit momentum 0.3 shows the momentum of asynchrony, 3/4.
+    Example: the mean of runs of 4 workers with explicit momentum 0.3 has implicit momentum 3/4.
       >>> from asyncflax import theory
       >>> x = theory.mean_iterates(theory.ExponentialQueue(4), h=0.2, num_updates=50, momentum=0.3)
       >>> estimate = theory.estimate_momentum(x, 0.2 * x, learning_rate=1.0, momentum=0.3)
@@ -101,11 +92,8 @@ def estimate_momentum(
     if x.shape != g.shape:
         raise ValueError(f"grads must have the shape of params, {np.shape(params)}; got {np.shape(grads)}.")
     alpha = _check.scalar("learning_rate", learning_rate, low=0.0, exclusive_low=True)
-    _check.momentum(momentum)
-    m = _check.scalar("momentum", momentum)
-    confidence = _check.scalar("confidence", confidence, low=0.0, high=1.0, exclusive_low=True)
-    if confidence == 1.0:
-        raise ValueError("confidence must be below 1, got confidence=1.0.")
+    m = checked_momentum(momentum)
+    confidence = _check.scalar("confidence", confidence, low=0.0, high=1.0, exclusive_low=True, exclusive_high=True)
 
     step = np.diff(x, axis=1)
     applied = step[:, 1:] - m * step[:, :-1]  # [k] made x_{k+2}: -alpha times a stale gradient
@@ -119,7 +107,7 @@ def estimate_momentum(
 
     value = _two_stage(with_y.sum(-1), with_z.sum(-1), gram.sum(-1))
     if not np.isfinite(value):
-        raise ValueError("params and grads hold no movement: the gradients say nothing about the next update.")
+        raise ValueError("params and grads do not move: the gradients do not predict the next update.")
     without = [  # the estimate without one of the batches
         _two_stage(with_y.sum(-1) - with_y[:, i], with_z.sum(-1) - with_z[:, i], gram.sum(-1) - gram[..., i])
         for i in range(len(batches))
@@ -130,7 +118,7 @@ def estimate_momentum(
 
 
 def _runs(name: str, values: Any) -> np.ndarray:
-    """As float64 [R, T, d]."""
+    """The values as float64 [R, T, d]."""
     _check.number(name, values)
     array = np.asarray(values, dtype=np.float64)
     if not 1 <= array.ndim <= 3:
@@ -143,7 +131,7 @@ def _runs(name: str, values: Any) -> np.ndarray:
 
 
 def _running_averages(g: np.ndarray) -> np.ndarray:
-    """Averages of g over what came before and at each t, float64 [memories, R, T, d]; before the start g is g_0."""
+    """Running averages of g up to each t, from g_0, float64 [memories, R, T, d]."""
     decay = 1.0 - 1.0 / np.array(_MEMORIES).reshape(-1, 1, 1)
     averages = np.empty((len(_MEMORIES), *g.shape))
     averages[:, :, 0] = g[:, 0]
@@ -153,14 +141,14 @@ def _running_averages(g: np.ndarray) -> np.ndarray:
 
 
 def _batches(num_runs: int, length: int) -> np.ndarray:
-    """Where stretches of the runs begin, laid end to end: about 40 in all, none across two runs."""
+    """Where segments of the concatenated runs begin: about 40 in all, none across two runs."""
     each = min(max(_BATCHES // num_runs, 1), length)
     starts = np.arange(each) * length // each
     return np.ravel(np.arange(num_runs)[:, None] * length + starts)
 
 
 def _two_stage(with_y: np.ndarray, with_z: np.ndarray, gram: np.ndarray) -> float:
-    """The ratio of y's to z's products with the instruments' best prediction of z."""
+    """The ratio of the products of y and of z with the instruments' best prediction of z."""
     weights = np.linalg.pinv(gram, rcond=1e-10, hermitian=True) @ with_z
     strength = float(weights @ with_z)
     return float(weights @ with_y) / strength if strength > 0 else np.nan

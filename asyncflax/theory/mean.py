@@ -1,4 +1,4 @@
-"""The dynamics of E x under asynchrony: exact recursions, growth factors and stability limits."""
+"""The dynamics of E x under asynchrony: exact recursions, growth factors, limits; see `asyncflax.theory`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,9 @@ from asyncflax.theory._model import (
 )
 from asyncflax.theory._numerics import crossings, largest_root, powers
 
-__all__ = ["mean_iterates", "mean_radius", "queue_mean_matrix", "stability_limit"]
-
 
 def mean_iterates(
-    staleness: Staleness,
-    h: float,
-    num_updates: int,
-    *,
-    momentum: float = 0.0,
-    before_start: str = "clamp",
+    staleness: Staleness, h: float, num_updates: int, *, momentum: float = 0.0, before_start: str = "clamp"
 ) -> np.ndarray:
     r"""E x_0, ..., E x_T as float64 [T + 1], from x_0 = 1 and velocity 0.
 

@@ -1,4 +1,4 @@
-"""The dynamics of E x^2 under asynchrony, as in a simulation, with and without noise."""
+"""The dynamics of E x^2 under asynchrony, with and without noise; see `asyncflax.theory`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,6 @@ from asyncflax.theory._model import (
 )
 from asyncflax.theory._numerics import gains, powers, spectral_radius, zero
 from asyncflax.theory.mean import mean_iterates, mean_radius, stability_limit
-
-__all__ = [
-    "mean_square_iterates",
-    "mean_square_limit",
-    "mean_square_radius",
-    "queue_mean_square_matrix",
-    "stationary_variance",
-]
 
 
 def mean_square_iterates(

@@ -1,17 +1,16 @@
-r"""A momentum meter: how much momentum asynchrony adds, measured while a run goes on.
+r"""A momentum meter: the implicit momentum of a run in progress.
 
-In a queue every version v >= 1 of the server's parameters is read by one worker, the one that made it. What the workers
+In a queue every version v >= 1 of the server's parameters is read by one worker, the one that made it. What workers
 read and deliver, sorted by read version, is therefore the path :math:`x_1, x_2, ...` of the server and the gradients
-:math:`g_v = \nabla f(x_v; z_v)` on it, which is what `theory.estimate_momentum` asks for. A few dozen coordinates
-do. `watch` makes a gradient function report them, `MomentumMeter` collects them on the host.
+:math:`g_v = \nabla f(x_v; z_v)` on it, the arguments of `theory.estimate_momentum`. A few dozen coordinates suffice:
+`watch` makes a gradient function report them, `MomentumMeter` collects them on the host.
 
     E (1 - mu_L B) (1 - mu_S B) (x_{t+1} - x_t) = -(1 - mu_S) alpha E g_t        (B is the back shift)
 
-mu_L is known, mu_S is measured. Total momentum, mu_L + mu_S, is the first-order reading of this operator: the product
--mu_L mu_S B^2 remains.
+mu_L is known, mu_S is measured. Total momentum, mu_L + mu_S, neglects the second-order term, -mu_L mu_S B^2.
 
 Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5, and Theorems 6 and 7 of the Allerton version for the
-operator; the estimator is that of `theory`.
+operator.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ import numpy as np
 from asyncflax import _check, theory
 from asyncflax.base import as_partial
 from asyncflax.gradients import GradientResult, call_gradient_fn
+from asyncflax.theory._model import checked_momentum
 from asyncflax.transforms import _coordinates
 
 __all__ = ["Measured", "MomentumMeter", "Readout", "watch"]
@@ -37,10 +37,8 @@ class Readout(NamedTuple):
     """What `watch` reports for an event; with a leading axis [E] for E events.
 
     Attributes:
-      params: [coordinates], some of the parameters that the worker read.
-      grads: [coordinates], the same ones of the gradient on them, as the method's momentum receives it.
-
-    Example: see `watch`.
+      params: [coordinates], of the parameters that the worker read.
+      grads: [coordinates], of the gradient at them, as the method's momentum receives it.
     """
 
     params: Any
@@ -48,7 +46,7 @@ class Readout(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What `MomentumMeter.estimate` returns.
+    """The result of `MomentumMeter.estimate`.
 
     Attributes:
       implicit: float, mu_S, the momentum of asynchrony.
@@ -56,8 +54,6 @@ class Measured(NamedTuple):
       high: float, the upper end.
       total: float, mu_L + mu_S, explicit and implicit momentum to first order.
       versions: (first, last), the versions of the window.
-
-    Example: see `MomentumMeter`.
     """
 
     implicit: float
@@ -75,28 +71,24 @@ def watch(
     seed: int = 0,
     applied: Callable[[Any, Any], Any] | None = None,
 ) -> Callable[..., GradientResult]:
-    """The gradient function, which now also reports a few coordinates of what was read and of the gradient.
+    """A gradient function that also reports coordinates of the parameters read and of the gradient.
 
-    What it reports stays, with one more entry, 'meter': a `Readout`. An event costs two gathers of `coordinates`
-    numbers.
-
-    The coordinates are fixed: the same number from every leaf of the parameters, as far as it has so many, drawn
-    without replacement. So small layers count as much as large ones; where there are more leaves than coordinates, the
-    largest leaves have one each.
+    Its auxiliary outputs get an entry 'meter', a `Readout`, at the cost of two gathers per event. The coordinates are
+    fixed, drawn without replacement, and of equal number in all leaves of the parameters, as far as sizes allow, so
+    that small layers count as much as large ones.
 
     Args:
-      gradient_fn: any gradient function described in `gradients` that reports nothing or a dict.
-      params: PyTree of arrays, parameters as it will receive them; only shapes matter.
-      coordinates: how many; all, where there are fewer.
+      gradient_fn: a gradient function as described in `gradients`, whose auxiliary output is empty or a dict.
+      params: PyTree of arrays like its parameters; only shapes matter.
+      coordinates: their maximum number.
       seed: of the draw.
-      applied: `applied(grads, read_params) -> grads`, what the method's momentum receives in place of the gradient.
-        It is given PyTrees like params that hold the coordinates alone, so it must act number by number, as weight
-        decay and multipliers do. (What looks at the whole gradient, such as clipping by its norm, belongs into the
-        gradient function.) Default: the gradient itself.
+      applied: `applied(grads, read_params) -> grads`, by default the identity: what the method's momentum receives. It
+        is called with PyTrees like params of the coordinates only, so it must be elementwise, as weight decay and
+        multipliers are; clipping by the norm belongs in the gradient function.
 
     Raises:
-      TypeError: `gradient_fn` or `applied` is no function; later, what it reports is no dict.
-      ValueError: coordinates below 1, params without numbers; later, there is an entry 'meter' already.
+      TypeError: `gradient_fn` or `applied` is not callable. When called: the auxiliary output is not a dict.
+      ValueError: coordinates below 1, or params without numbers. When called: there already is an entry 'meter'.
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -134,7 +126,7 @@ class _Watched:
         if not isinstance(aux, dict):
             raise TypeError(f"gradient_fn must report nothing or a dict to be watched, it reports {aux!r}.")
         if "meter" in aux:
-            raise ValueError("gradient_fn reports 'meter' already; watch it once, or give that entry another name.")
+            raise ValueError("gradient_fn reports 'meter' already; watch it once, or rename that entry.")
         params, grads = (_coordinates.take(tree, self.places) for tree in (read_params, result.grads))
         if self.applied is not None:
             grads = self.applied(grads, params)
@@ -144,31 +136,28 @@ class _Watched:
 
 
 class MomentumMeter:
-    r"""Implicit momentum over the newest `window` versions of a run, as far as the workers have delivered them.
+    r"""Implicit momentum over the newest `window` delivered versions of a run.
 
-    What makes it right:
+    Assumptions:
 
     - every version v >= 1 is read once: a queue without restarts or discards, in which workers read the server's own
       parameters (no look-ahead);
-    - the method is SGD or heavy-ball momentum, step size inside or outside the velocity (`algorithms.asgd`,
-      `algorithms.momentum_asgd`), with weight decay at the parameters read, if any;
-    - service times are exponential with equal means. Under other laws there is no one momentum, and the value is a best
-      fit.
+    - the method is SGD or heavy ball (`algorithms.asgd`, `algorithms.momentum_asgd`), with weight decay, if any, at the
+      parameters read;
+    - service times are exponential with equal means. Under other distributions there is no single momentum, and the
+      value is a best fit.
 
-    A window in which the learning rate changes gives nothing; the next one lies behind the change.
+    There is no estimate for a window in which the learning rate changes.
 
-    The half-width of the interval was 0.09 (0.06 to 0.17) for a window of 480 updates of a small convolutional network
-    on digits (M = 8, explicit momentum 0.3) and 0.05 for 960; more than 64 coordinates did not narrow it. The value
-    lies 0.01 to 0.03 too low there: the bias of the estimator is of the order of one over the window.
+    For a small convolutional network on digits (M = 8, explicit momentum 0.3), the half-width of the interval was 0.09
+    (0.06 to 0.17) with a window of 480 updates and 0.05 with 960; more than 64 coordinates did not reduce it. The value
+    was 0.01 to 0.03 too low: the bias of the estimator is of the order of one over the window.
 
     Args:
       learning_rate: alpha, a number or a function from int [n], indices of events, to their learning rates.
       momentum: mu_L, the explicit momentum in [-1, 1].
-      window: how many versions, at least 12.
+      window: the number of versions, at least 12.
       confidence: of the interval, in (0, 1).
-
-    Raises:
-      TypeError, ValueError: a number is not finite or out of its range; the message names it.
 
     Example: 8 workers on a noisy quadratic, explicit momentum 0.3.
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -196,25 +185,22 @@ class MomentumMeter:
     ):
         if not callable(learning_rate):
             _check.scalar("learning_rate", learning_rate, low=0.0)
-        _check.momentum(momentum)
-        self.learning_rate, self.momentum = learning_rate, _check.scalar("momentum", momentum)
+        self.learning_rate, self.momentum = learning_rate, checked_momentum(momentum)
         self.window = _check.integer("window", window, 12)
-        self.confidence = _check.scalar("confidence", confidence, low=0.0, high=1.0, exclusive_low=True)
-        if self.confidence == 1.0:
-            raise ValueError("confidence must be below 1, got confidence=1.0.")
+        bounds = {"low": 0.0, "high": 1.0, "exclusive_low": True, "exclusive_high": True}
+        self.confidence = _check.scalar("confidence", confidence, **bounds)
         self._versions: np.ndarray = np.zeros(0, np.int64)  # sorted
-        self._params: Any = None  # [versions, coordinates]
-        self._grads: Any = None
+        self._params = self._grads = np.zeros((0, 0))  # [versions, coordinates]
 
     def add(self, read_version: Any, readout: Readout) -> None:
-        """Takes what events report, in any order and any portions. Version 0, which all workers read, does not count.
+        """Adds readouts of events, in any order. Version 0, which all workers read, is ignored.
 
         Args:
           read_version: int [E], of these events: `trace.read_version[events]`.
-          readout: arrays [E, coordinates], from the entry 'meter' of what the events report.
+          readout: arrays [E, coordinates], the entry 'meter' of their auxiliary output.
 
         Raises:
-          ValueError: shapes do not agree, or a version comes twice.
+          ValueError: shapes do not agree, or a version is repeated.
         """
         _check.instance("readout", readout, Readout, "a Readout, the entry 'meter' of what events report")
         versions = np.array(_check.integers("read_version", read_version, 0), np.int64)
@@ -224,12 +210,12 @@ class MomentumMeter:
                 f"readout must hold two arrays [E, coordinates], a row for each of the E events in read_version; "
                 f"got {params.shape} and {grads.shape} for read_version of shape {versions.shape}."
             )
-        if self._params is None:
+        if not len(self._versions):
             self._params, self._grads = params[:0], grads[:0]
         if params.shape[1] != self._params.shape[1]:
             raise ValueError(
                 f"readout has {params.shape[1]} coordinates, those before had {self._params.shape[1]}; "
-                "one meter belongs to one watched gradient function."
+                "use one meter per watched gradient function."
             )
         later = versions > 0
         versions = np.concatenate([self._versions, versions[later]])
@@ -246,10 +232,10 @@ class MomentumMeter:
         self._versions = versions[keep]
 
     def estimate(self) -> Measured | None:
-        """Momentum over the newest window; None where it cannot be told.
+        """Momentum over the newest window.
 
-        That is: not enough versions in a row yet, a learning rate that is 0 or changes in the window, parameters that
-        do not move or are not finite.
+        None while there are too few consecutive versions, if the learning rate is 0 or changes in the window, or if
+        parameters do not move or are not finite.
         """
         first = self._window_start(self._versions)
         versions = self._versions[first : first + self.window]
@@ -270,32 +256,23 @@ class MomentumMeter:
         return Measured(value, low, high, self.momentum + value, (int(versions[0]), int(versions[-1])))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that the meter remembers, to be saved."""
-        none = np.zeros((0, 0))
-        params, grads = (none if part is None else part for part in (self._params, self._grads))
-        return {"meter_versions": self._versions, "meter_params": params, "meter_grads": grads}
+        """The state of the meter, for checkpoints."""
+        return {"meter_versions": self._versions, "meter_params": self._params, "meter_grads": self._grads}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Goes on from what `arrays` gave, bit by bit; from nothing, where these are not there.
-
-        Args:
-          arrays: by name; others are left alone.
-
-        Raises:
-          ValueError: they do not belong together.
-        """
-        self._versions, self._params, self._grads = np.zeros(0, np.int64), None, None
+        """Restores the state from `arrays`, exactly; without its entries, the meter is empty."""
+        self._versions = np.zeros(0, np.int64)
         if len(arrays.get("meter_versions", ())):
             self.add(arrays["meter_versions"], Readout(arrays["meter_params"], arrays["meter_grads"]))
 
     def _window_start(self, versions: np.ndarray) -> int:
-        """Where the newest stretch of `window` versions without holes begins; 0 if there is none."""
+        """Where the newest `window` consecutive versions begin; 0 if there are none."""
         span = self.window - 1
         complete = np.flatnonzero(versions[span:] - versions[: max(len(versions) - span, 0)] == span)
         return int(complete[-1]) if len(complete) else 0
 
     def _learning_rate(self, events: np.ndarray) -> float | None:
-        """That of the events, if there is one."""
+        """The learning rate of the events; None if it is zero or not constant."""
         if not callable(self.learning_rate):
             return float(self.learning_rate) or None
         alphas = np.broadcast_to(np.asarray(self.learning_rate(events), np.float64), events.shape)

@@ -1,18 +1,19 @@
 r"""Asynchrony begets momentum: the theorems of Mitliagkas et al. 2016 (arXiv:1605.09774) as functions.
 
-With staleness of any law :math:`q_l = P(\tau = l)`, Theorem 2, eq. 7:
+For any distribution of staleness, :math:`q_l = P(\tau = l)`, Theorem 2, eq. 7:
 
 .. math::
     E[w_{t+1} - w_t] = E[w_t - w_{t-1}] - \alpha q_0 E \nabla f(w_t)
                        + \alpha \sum_{l \ge 0} (q_l - q_{l+1}) E \nabla f(w_{t-(l+1)})
 
-For the geometric law :math:`q_l = (1 - \mu_S) \mu_S^l` this is momentum SGD, Theorem 3, eq. 8:
+For the geometric one, :math:`q_l = (1 - \mu_S) \mu_S^l`, this is momentum SGD, Theorem 3, eq. 8:
 
 .. math:: E[w_{t+1} - w_t] = \mu_S E[w_t - w_{t-1}] - (1 - \mu_S) \alpha E \nabla f(w_t)
 
-and M workers with exponential work have :math:`\mu_S = 1 - 1/M`, Theorem 5, eq. 9. All are statements about expected
-iterates and expected gradients, not about gradients at the expected iterate. Explicit momentum on top of it is in
-Theorems 6 and 7 of the longer version of the paper (Allerton, October 2016).
+and M workers with exponential work have :math:`\mu_S = 1 - 1/M`, Theorem 5, eq. 9. These are statements about expected
+iterates and expected gradients, not about gradients at the expected iterate. Theorems 6 and 7 of the longer version of
+the paper (Allerton, October 2016) add explicit momentum. In the arguments, `num_workers` is M >= 1, and `target` is
+mu*, the best momentum of synchronous training.
 """
 
 from __future__ import annotations
@@ -25,27 +26,11 @@ import numpy as np
 from asyncflax import _check
 from asyncflax.staleness import StalenessLaw, empirical
 
-__all__ = [
-    "MomentumKernel",
-    "TotalMomentum",
-    "compensating_momentum",
-    "implicit_momentum",
-    "momentum_kernel",
-    "total_momentum_operator",
-    "turning_point",
-]
-
 
 def implicit_momentum(num_workers: int) -> float:
     r"""The momentum that M asynchronous workers with exponential work add.
 
     .. math:: \mu_S = 1 - 1/M
-
-    Args:
-      num_workers: M, the number of workers.
-
-    Raises:
-      ValueError: num_workers is below 1.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5, eq. 9.
 
@@ -63,11 +48,9 @@ class MomentumKernel(NamedTuple):
     :math:`E[w_{t+1} - w_t] = E[w_t - w_{t-1}] - \alpha (current E \nabla f(w_t) - \sum_l past_l E \nabla f(w_{t-1-l}))`
 
     Attributes:
-      current: float, q_0: the weight on the gradient at w_t.
-      past: float64 [K + 1], past[l] = q_l - q_{l+1}: what the gradient at w_{t-1-l} gives back. K is the largest
+      current: float, q_0, the weight of the gradient at w_t.
+      past: float64 [K + 1], past[l] = q_l - q_{l+1}, the weight of the gradient at w_{t-1-l}. K is the largest
         staleness and q_{K+1} = 0. The entries sum to `current`.
-
-    Example: see `momentum_kernel`.
     """
 
     current: float
@@ -75,17 +58,13 @@ class MomentumKernel(NamedTuple):
 
 
 def momentum_kernel(pmf: StalenessLaw | Sequence[float] | np.ndarray) -> MomentumKernel:
-    r"""Theorem 2: what staleness of any law does to the expected iterates.
+    r"""Theorem 2: the effect of any distribution of staleness on the expected iterates.
 
-    Where nothing older than w_0 exists, w_0 is read (the 'clamp' of `StalenessLaw.trace`): the first step is
+    Before enough versions exist, w_0 is read (the 'clamp' of `StalenessLaw.trace`): the first step is
     :math:`-\alpha \nabla f(w_0)`, and eq. 7 holds from the second on with :math:`\nabla f(w_0)` at all earlier times.
 
     Args:
-      pmf: a law of `asyncflax.staleness`, or float [K + 1] with pmf[l] = P(tau = l).
-
-    Raises:
-      TypeError: pmf is not a list of numbers.
-      ValueError: an entry is negative or not finite, or the entries do not sum to 1 within 1e-9.
+      pmf: a distribution of `asyncflax.staleness`, or float [K + 1] with pmf[l] = P(tau = l) and sum 1 within 1e-9.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 2, eq. 7.
 
@@ -107,8 +86,6 @@ class TotalMomentum(NamedTuple):
     Attributes:
       first: float, mu_L + mu_S.
       second: float, -mu_L mu_S.
-
-    Example: see `total_momentum_operator`.
     """
 
     first: float
@@ -116,7 +93,7 @@ class TotalMomentum(NamedTuple):
 
 
 def total_momentum_operator(explicit: float, implicit: float) -> TotalMomentum:
-    r"""Explicit and implicit momentum multiply as operators; their sum is only the first order of that.
+    r"""Explicit and implicit momentum multiply as operators; their sum is the first-order term.
 
     With the back shift B:
 
@@ -127,10 +104,7 @@ def total_momentum_operator(explicit: float, implicit: float) -> TotalMomentum:
 
     Args:
       explicit: mu_L in [-1, 1], the momentum of the optimizer.
-      implicit: mu_S in [0, 1), that of asynchrony, for example `implicit_momentum(num_workers)`.
-
-    Raises:
-      ValueError: a momentum is out of range.
+      implicit: mu_S in [0, 1), the momentum of asynchrony, for example `implicit_momentum(num_workers)`.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorems 6 and 7 of the Allerton version, the same recurrence;
     their Figures 2 and 3 keep its first order, mu_L + mu_S.
@@ -141,27 +115,18 @@ def total_momentum_operator(explicit: float, implicit: float) -> TotalMomentum:
       TotalMomentum(first=1.25, second=-0.375)
     """
     explicit = _check.scalar("explicit", explicit, low=-1.0, high=1.0)
-    implicit = _check.scalar("implicit", implicit, low=0.0, high=1.0)
-    if implicit == 1.0:
-        raise ValueError("implicit must be below 1, got implicit=1.0; infinitely many workers never make an update.")
+    implicit = _check.scalar("implicit", implicit, low=0.0, high=1.0, exclusive_high=True)
     return TotalMomentum(explicit + implicit, -explicit * implicit)
 
 
 def compensating_momentum(target: float, num_workers: int) -> float:
-    r"""The explicit momentum that leaves the total at the target, to first order.
+    r"""The explicit momentum for which the total is the target, to first order.
 
     .. math:: \mu_L = \mu^* - (1 - 1/M)
 
     Negative beyond `turning_point(target)` workers. This is the rule behind Figure 2 of the paper; it neglects the
-    second-order term of `total_momentum_operator`, with which no explicit momentum but 0 gives heavy ball exactly. The
-    best momentum of the exact mean dynamics is `best_hyper_parameters`: it has the same sign and other values.
-
-    Args:
-      target: mu* in [-1, 1], the best momentum of synchronous training.
-      num_workers: M.
-
-    Raises:
-      ValueError: target is not in [-1, 1], or num_workers is below 1.
+    second-order term of `total_momentum_operator`, with which only explicit momentum 0 gives heavy ball exactly. The
+    best momentum of the exact mean dynamics, `best_hyper_parameters`, has the same sign and other values.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 2.
 
@@ -175,17 +140,9 @@ def compensating_momentum(target: float, num_workers: int) -> float:
 
 
 def turning_point(target: float) -> float:
-    r"""The number of workers beyond which the compensating momentum is negative.
+    r"""The number of workers, not always an integer, at which implicit momentum alone is the target.
 
-    .. math:: M = 1 / (1 - \mu^*)
-
-    There asynchrony alone gives the target; it need not be an integer.
-
-    Args:
-      target: mu* in [0, 1), the best momentum of synchronous training.
-
-    Raises:
-      ValueError: target is not in [0, 1).
+    .. math:: M = 1 / (1 - \mu^*), \qquad 0 \le \mu^* < 1
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 2: M = 5 for mu* = 0.8.
 
@@ -194,7 +151,4 @@ def turning_point(target: float) -> float:
       >>> theory.turning_point(0.75)
       4.0
     """
-    target = _check.scalar("target", target, low=0.0, high=1.0)
-    if target == 1.0:
-        raise ValueError("target must be below 1, got target=1.0; no number of workers has that implicit momentum.")
-    return 1.0 / (1.0 - target)
+    return 1.0 / (1.0 - _check.scalar("target", target, low=0.0, high=1.0, exclusive_high=True))

@@ -1,13 +1,16 @@
-r"""Streaming PCA under asynchronous momentum SGD: its limits as the step size falls, and how much delay they bear.
+r"""Streaming PCA under asynchronous momentum SGD: limits of small step sizes, and the delays that they tolerate.
 
 Async-MSGD is the rule of `problems.streaming_pca`, with step size eta, momentum mu and delay tau. In slow time
 :math:`s = k \eta` it follows an ordinary differential equation everywhere, and near a stationary point a stochastic one
-for :math:`U = V / \sqrt{\eta}`. The eigenvalues are :math:`\lambda_1 > \lambda_2 \ge ...`, coordinates are those of
-the eigenvectors. Delays of the tolerated sizes do not appear in either equation.
+for :math:`U = V / \sqrt{\eta}`. Delays of the tolerated sizes do not appear in either equation.
 
-Source: Liu, Li, Shi, Zhou and Zhao 2018 (arXiv:1806.01660). We have read its abstract; the equations are second-hand,
-and so are the ranges of delays. What is checked here says so: the closed forms solve the equations, the delay margin is
-that of the linearised recursion, and ensembles of `problems.StreamingPca` agree with them.
+Arguments of several functions: `momentum`, mu in (-1, 1); `learning_rate`, eta > 0; `eigenvalues`, float [d], the
+diagonal of Sigma in the coordinates of the eigenvectors, :math:`\lambda_1 > \lambda_2 \ge ...`. A value out of range
+raises a `ValueError`.
+
+Source: Liu, Li, Shi, Zhou and Zhao 2018 (arXiv:1806.01660). We know the abstract only; equations and ranges of delays
+are second-hand. Checked here: the closed forms solve the equations, the delay margin is that of the linearised
+recursion, and ensembles of `problems.StreamingPca` agree with the limits.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ def ode(
     *,
     momentum: float = 0.0,
 ) -> np.ndarray:
-    r"""V(s), the limit of Async-MSGD as eta falls with s = k eta fixed.
+    r"""V(s) as float64 [..., d], the limit of Async-MSGD for eta to 0 with s = k eta fixed.
 
     .. math::
         \frac{dV}{ds} = \frac{1}{1 - \mu} \left( \Sigma V - (V^T \Sigma V) V \right), \qquad
@@ -41,16 +44,9 @@ def ode(
     Momentum only rescales time; with eta / (1 - mu) fixed, v_k is the same curve for every mu.
 
     Args:
-      start: float [d], V(0), of any length but 0; it is normalised.
-      eigenvalues: float [d], the diagonal of Sigma.
+      start: float [d], V(0), not zero; it is normalised.
+      eigenvalues, momentum: see the module.
       time: float [...], s >= 0.
-      momentum: mu in (-1, 1).
-
-    Returns:
-      float64 [..., d].
-
-    Raises:
-      ValueError: a number is out of range, or the shapes do not agree.
 
     Source: Liu et al. 2018 (arXiv:1806.01660), the ODE limit (second-hand; the closed form is checked against it).
 
@@ -62,13 +58,11 @@ def ode(
     """
     values, start = _eigenvalues(eigenvalues), _check.numbers("start", start)
     if start.shape != values.shape or not np.all(np.isfinite(start)) or not np.any(start):
-        raise ValueError(
-            f"start must be {len(values)} finite numbers that are not all zero, got start={_check.shown(start)}."
-        )
+        raise ValueError(f"start must be {len(values)} finite numbers, not all zero, got start={_check.shown(start)}.")
     _check.number("time", time, low=0.0)
     slow = np.asarray(time, np.float64)[..., None] / (1.0 - checked_momentum(momentum, inside=True))
     with np.errstate(divide="ignore"):
-        log = np.log(np.abs(start)) + values * slow  # so that nothing overflows
+        log = np.log(np.abs(start)) + values * slow  # without overflow
     grown = np.sign(start) * np.exp(log - log.max(axis=-1, keepdims=True))
     return grown / np.linalg.norm(grown, axis=-1, keepdims=True)
 
@@ -77,17 +71,15 @@ class Sde(NamedTuple):
     r"""An Ornstein-Uhlenbeck process for each direction i, :math:`dU_i = drift_i U_i ds + noise_i dB_i`.
 
     Attributes:
-      drift: float64 [d], :math:`(\lambda_i - \lambda_j) / (1 - \mu)`; positive where the direction is left. 0 at i = j.
-      noise: float64 [d], :math:`\alpha_{ij} / (1 - \mu)`; 0 at i = j, where the linearisation says nothing.
-
-    Example: see `sde`.
+      drift: float64 [d], :math:`(\lambda_i - \lambda_j) / (1 - \mu)`, 0 at i = j.
+      noise: float64 [d], :math:`\alpha_{ij} / (1 - \mu)`, 0 at i = j, where the linearisation does not apply.
     """
 
     drift: np.ndarray
     noise: np.ndarray
 
     def variance(self, time: float | np.ndarray, start: float | np.ndarray = 0.0) -> np.ndarray:
-        r"""E U_i^2 at slow time s, float64 [d]: times eta, that of v_i.
+        r"""E U_i^2 at slow time s, float64 [d]; times eta, it is E v_i^2.
 
         .. math:: E U^2(s) = e^{2 b s} E U^2(0) + \frac{\sigma^2}{2 b} (e^{2 b s} - 1)
 
@@ -119,16 +111,12 @@ def sde(eigenvalues: Sequence[float], *, momentum: float = 0.0, near: int = 0) -
         \alpha_{ij}^2 = E X_i^2 X_j^2 = \lambda_i \lambda_j
 
     for a stream with independent coordinates. Near the optimum (j = 1) every direction has the stationary variance
-    :math:`\eta \lambda_i \lambda_1 / (2 (1 - \mu) (\lambda_1 - \lambda_i))`. Near a saddle the directions above it
-    grow.
+    :math:`\eta \lambda_i \lambda_1 / (2 (1 - \mu) (\lambda_1 - \lambda_i))`. Near a saddle, directions of larger
+    eigenvalues grow.
 
     Args:
-      eigenvalues: float [d], the diagonal of Sigma.
-      momentum: mu in (-1, 1).
-      near: which e_j, counted from 0; 0 is the optimum.
-
-    Raises:
-      ValueError: a number is out of range.
+      eigenvalues, momentum: see the module.
+      near: the index of e_j; 0 is the optimum.
 
     Source: Liu et al. 2018 (arXiv:1806.01660), the SDE limits (second-hand; ensembles agree with them).
 
@@ -147,25 +135,21 @@ def sde(eigenvalues: Sequence[float], *, momentum: float = 0.0, near: int = 0) -
 def tolerable_delay(
     momentum: float, learning_rate: float, *, regime: str, gamma: float, constant: float = 1.0
 ) -> float:
-    r"""The delay up to which a limit is said to hold as it does without delay.
+    r"""The delay up to which a limit is said to hold as without delay.
 
     .. math::
         \tau_k \lesssim \frac{(1 - \mu)^2}{\eta^{1 - \gamma}} \;\text{(ODE)}, \qquad
         \tau_k \lesssim \frac{(1 - \mu)^2}{\eta^{1/2 - \gamma}} \;\text{(SDE)}
 
-    Both up to a constant that is not known. Second-hand sources mix them, and which of the two is the
-    headline of the paper is open to us, so both have a name here. What the linearised recursion bears is
-    `delay_margin`; it falls like (1 - mu), not like its square, as long as eta is small.
+    Both up to an unknown constant. Second-hand sources mix them, and we do not know which is the main result of the
+    paper. The delay that the linearised recursion tolerates, `delay_margin`, decreases like (1 - mu) for small eta, not
+    like its square.
 
     Args:
-      momentum: mu in (-1, 1).
-      learning_rate: eta > 0.
+      momentum, learning_rate: see the module.
       regime: 'ode' or 'sde'.
       gamma: in (0, 1] for 'ode', in (0, 1/2] for 'sde'.
-      constant: what stands in front.
-
-    Raises:
-      ValueError: a number is out of range, or an unknown regime.
+      constant: a factor.
 
     Source: Liu et al. 2018 (arXiv:1806.01660) (second-hand, not checked).
 
@@ -191,22 +175,13 @@ def delay_margin(momentum: float, h: float) -> float:
         \tau = 1 + \frac{1}{\theta} \left( \frac{\pi - \theta}{2} - \arg(e^{i \theta} - \mu) \right), \qquad
         4 s ((1 - \mu)^2 + 4 \mu s) = h^2, \quad s = \sin^2 \frac{\theta}{2}
 
-    A real number; delays below it are stable, so it inverts `theory.stability_limit`. For small h it is
+    A real number, the inverse of `theory.stability_limit`: smaller delays are stable. It is negative if even a fresh
+    gradient is not. For small h > 0
 
     .. math:: \tau \approx \frac{\pi}{2} \frac{1 - \mu}{h} - \frac{1}{1 - \mu} + \frac12
 
-    so to leading order it falls like (1 - mu), and faster only where the second term counts. In streaming PCA the
-    largest curvature at the optimum is that of the length of v, h = 2 eta lambda_1.
-
-    Args:
-      momentum: mu in (-1, 1).
-      h: step size times curvature, positive.
-
-    Returns:
-      tau; negative where even a fresh gradient is not stable.
-
-    Raises:
-      ValueError: a number is out of range.
+    so to leading order it decreases like (1 - mu). In streaming PCA the largest curvature at the optimum is that of the
+    length of v, h = 2 eta lambda_1.
 
     Source: derived.
 
@@ -226,14 +201,12 @@ def delay_margin(momentum: float, h: float) -> float:
 
 
 class Phases(NamedTuple):
-    """How many updates each phase takes.
+    """The number of updates of each phase.
 
     Attributes:
       escape: float, from the saddle until E v_1^2 is delta^2.
-      traverse: float, from v_1^2 = delta^2 to 1 - delta^2 along the ODE, in the plane of the two first directions.
-      settle: float, from there until E v_2^2 is the accuracy; infinite where the noise keeps it above.
-
-    Example: see `phases`.
+      traverse: float, from v_1^2 = delta^2 to 1 - delta^2 along the ODE, in the plane of the first two directions.
+      settle: float, from there until E v_2^2 is the accuracy; infinite if noise prevents it.
     """
 
     escape: float
@@ -258,14 +231,9 @@ def phases(
     With eta chosen for an accuracy, :math:`\eta \propto (1 - \mu) \epsilon`, momentum drops out.
 
     Args:
-      eigenvalues: float [d], from the largest down.
-      learning_rate: eta > 0.
-      momentum: mu in (-1, 1).
+      eigenvalues, learning_rate, momentum: see the module.
       accuracy: epsilon in (0, delta^2), the mean square of v_2 at which to stop.
       delta: where the phases meet, in (0, 0.7).
-
-    Raises:
-      ValueError: a number is out of range.
 
     Source: Liu et al. 2018 (arXiv:1806.01660) for the phases (second-hand); the logarithms are derived.
 
@@ -281,7 +249,7 @@ def phases(
     accuracy = _check.scalar("accuracy", accuracy, low=0.0, high=delta**2, exclusive_low=True)
     gap = values[0] - values[1]
     if gap <= 0:
-        raise ValueError(f"eigenvalues must have the first alone the largest, got {tuple(values)}.")
+        raise ValueError(f"eigenvalues must descend, the first strictly, got {tuple(values)}.")
     unit, floor = rest / (eta * gap), eta * values[0] * values[1] / (2 * rest * gap)
     left = (delta**2 - floor) / (accuracy - floor) if accuracy > floor else np.inf
     return Phases(

@@ -1,4 +1,4 @@
-"""Which staleness does step t have? One answer for a number, a law and a trace, inside a jitted loop; or one a part."""
+"""The staleness of each step of a jitted loop: from an integer, a distribution or a trace, or one of them per part."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Draws:
     """The staleness of each step of a loop.
 
     Attributes:
-      at: int32 [] step -> int32 [] staleness, before the start and the capacity are considered.
-      maximum: the largest staleness that is to be held.
-      length: the number of steps that have an answer, None if all have.
-      worker: int32 [] step -> int32 [] id of who delivers, None if nothing says so.
+      at: int32 [] step -> int32 [] staleness, regardless of the start and the capacity.
+      maximum: the largest staleness in the ring.
+      length: the number of steps, None if unlimited.
+      worker: int32 [] step -> int32 [] id of the worker who delivers, None if there are no workers.
     """
 
     at: Callable[[jax.Array], jax.Array]
@@ -35,42 +35,40 @@ class Draws:
     worker: Callable[[jax.Array], jax.Array] | None = None
 
     def turn(self, step: jax.Array) -> Turn:
-        """What happens at a step."""
+        """The staleness of a step."""
         wanted = self.at(step)
-        there = jnp.minimum(wanted, step)
-        staleness = jnp.minimum(there, self.maximum)
-        is_over = jnp.zeros((), bool) if self.length is None else step >= self.length
-        is_lost = (there > self.maximum).astype(jnp.int32)
-        return Turn(staleness, jnp.where(is_over, -1, staleness), wanted > step, is_lost, is_over)
+        existing = jnp.minimum(wanted, step)
+        staleness = jnp.minimum(existing, self.maximum)
+        is_lost = (existing > self.maximum).astype(jnp.int32)
+        recorded = staleness if self.length is None else jnp.where(step >= self.length, -1, staleness)
+        return Turn(staleness, recorded, wanted > step, is_lost)
 
 
 class Turn(NamedTuple):
-    """What happens at a step.
+    """The staleness of a step.
 
     Attributes:
-      staleness: int32 [], that there is and is held.
+      staleness: int32 [], of the entry in the ring.
       recorded: int32 [], the same for the state; -1 after the end of a trace.
-      is_early: bool [], whether it wanted what was before the start.
-      is_lost: int32 [], 1 if it wanted what is held no more.
-      is_over: bool [], whether the trace ended before this step.
+      is_early: bool [], whether the wanted entry is before the start.
+      is_lost: int32 [], 1 if the wanted entry is no longer in the ring.
     """
 
     staleness: jax.Array
     recorded: jax.Array
     is_early: jax.Array
     is_lost: jax.Array
-    is_over: jax.Array
 
 
 def poison(tree: Any, condition: jax.Array) -> Any:
-    """The tree, with NaN in all that is floating where the condition holds: an end that cannot pass unnoticed."""
+    """The tree, with NaN in its floating leaves where the condition holds."""
     return jax.tree.map(
         lambda x: jnp.where(condition, jnp.nan, x) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else x, tree
     )
 
 
 def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, seed: int) -> Draws:
-    """Checks the arguments that `delay_gradients` and `store_versions` share, and sizes the ring."""
+    """Checks the shared arguments of delays, and sizes the ring."""
     _check.choice("beyond", beyond, ("error", "clip"))
     seed = seed if _check.is_traced(seed) else _check.integer("seed", seed, 0, 2**32 - 1)  # JAX keeps 32 bits
     if _check.is_traced(max_staleness):
@@ -119,7 +117,7 @@ def _round_robin(delay: Any) -> Callable[[jax.Array], jax.Array]:
 
 
 def is_one(staleness: Any) -> bool:
-    """Whether it is one staleness, rather than a tree of them."""
+    """Whether it is a single staleness, not a tree of them."""
     is_tree = isinstance(staleness, Mapping | tuple | list) or jax.tree.structure(staleness).num_leaves > 1
     return isinstance(staleness, Trace | StalenessLaw) or not is_tree
 
@@ -127,24 +125,14 @@ def is_one(staleness: Any) -> bool:
 def for_each_part(
     block: Callable[..., optax.GradientTransformation], staleness: Any, labels: Any, seed: int
 ) -> optax.GradientTransformation:
-    """One block for each part of the parameters that has a staleness of its own; each draws for itself.
-
-    Args:
-      block: (staleness, seed=) -> a transformation.
-      staleness: a tree prefix of the parameters, or with labels a mapping or a tuple from labels to staleness.
-      labels: a tree prefix of labels, a function of the parameters that makes one, or None.
-      seed: the k-th part has seed + k.
-    """
+    """One `block(staleness, seed=...)` for each part of the parameters, with arguments as in `delay_gradients`."""
+    values = staleness
     if labels is None:
         values, structure = jax.tree.flatten(staleness, is_leaf=is_one)
-        of_label, labels = dict(enumerate(values)), jax.tree.unflatten(structure, range(len(values)))
-    elif isinstance(staleness, Mapping):
-        of_label = dict(staleness)
-    elif isinstance(staleness, tuple | list):
-        of_label = dict(enumerate(staleness))
-    else:
+        labels = jax.tree.unflatten(structure, range(len(values)))
+    if not isinstance(values, Mapping | tuple | list):
         raise TypeError(f"labels need a staleness for each label, a mapping or a tuple, got staleness={staleness!r}.")
-
+    of_label = dict(values) if isinstance(values, Mapping) else dict(enumerate(values))
     if not of_label:
         raise ValueError(f"staleness must have a value for one part at least, got {_check.shown(staleness)}.")
 

@@ -1,4 +1,4 @@
-"""What an update is told beside its gradients: trees that follow the updates through Optax's wrappers."""
+"""The extra arguments of updates: trees that match the updates inside of Optax's wrappers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from asyncflax import _check
 
 
 def given(block: str, name: str, value: Any) -> Any:
-    """An argument of an update, or a sentence about why it may be missing."""
+    """The argument of an update; raises if it is missing."""
     if value is None and name == "params":
         raise ValueError(f"{block} needs the parameters: update(updates, state, params).")
     if value is None:
         raise ValueError(
             f"{block} needs {name} in update(...): pass it by keyword; a wrapper that forwards no extra arguments has "
             "dropped it (of optax.MultiSteps take optax.GradientTransformationExtraArgs(steps.init, steps.update)), or "
-            "the loop has no events (transforms.with_delay gives it some)."
+            "the loop has no events (transforms.with_delay provides them)."
         )
     return value
 
 
 def worker_of(block: str, worker: Any, num_workers: int) -> Any:
-    """The id of the worker who delivers; a concrete one is checked."""
+    """The id of the worker, checked if concrete."""
     given(block, "worker", worker)
     if not _check.is_traced(worker):
         _check.integer("worker", worker, 0, num_workers - 1)
@@ -34,14 +34,7 @@ def worker_of(block: str, worker: Any, num_workers: int) -> Any:
 
 
 def matching(block: str, name: str, tree: Any, updates: Any) -> Any:
-    """The tree as the updates are: masked where they are masked, one vector where `optax.flatten` made them one.
-
-    Args:
-      block: who asks, for errors.
-      name: of the tree, likewise.
-      tree: PyTree like the parameters.
-      updates: what a wrapper of the block has made of the updates.
-    """
+    """A PyTree like the parameters, masked as the updates are, or one vector where `optax.flatten` made them one."""
     given(block, name, tree)
     if _is_raveled(updates, tree):
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
@@ -55,7 +48,7 @@ def matching(block: str, name: str, tree: Any, updates: Any) -> Any:
 
 
 def is_masked(x: Any) -> bool:
-    """Whether a mask has taken this part of a tree out."""
+    """Whether a mask hides this part of a tree."""
     return isinstance(x, optax.MaskedNode)
 
 

@@ -46,9 +46,9 @@ def delay_gradients(
 
     .. math:: w_{t+1} = w_t - \alpha \, g_{t - \tau_t}, \qquad g_s = \nabla f(w_s; z_s)
 
-    *How often a gradient is used.* Under a constant delay once. A distribution draws tau_t independently, so that a
-    gradient may be used never, once or often, as versions in eq. 5. The trace of a queue uses each at most once,
-    except those of version 0, at which all workers start: the exactly-once form.
+    *How often a gradient is used.* A constant delay uses each gradient once. A distribution draws tau_t independently,
+    so that a gradient may be used never, once or often, as versions in eq. 5. The trace of a queue uses each at most
+    once, except those of version 0, at which all workers start: the exactly-once form.
 
     *The difference from eq. 6.* Eq. 6 evaluates a fresh sample at old parameters; this replays an old gradient with its
     old sample. The mean dynamics on quadratics agree. The noise does not: reused samples are correlated, and the
@@ -91,7 +91,7 @@ def delay_gradients(
         updates = read_ring(held, turn.staleness)
         if before_start == "drop":
             updates = jax.tree.map(lambda u: jnp.where(turn.is_early, jnp.zeros_like(u), u), updates)
-        return poison(updates, turn.is_over), DelayState(held, state.clipped + turn.is_lost, turn.recorded)
+        return poison(updates, turn.recorded < 0), DelayState(held, state.clipped + turn.is_lost, turn.recorded)
 
     return optax.GradientTransformation(init_fn, update_fn)
 
@@ -185,6 +185,6 @@ def with_delay(
             updates = jax.tree.map(lambda u: keep(jnp.zeros_like(u), u), updates)
             inner_state = jax.tree.map(keep, state.inner_state, inner_state)
         state = WithDelayState(held, state.clipped + turn.is_lost, turn.recorded, inner_state)
-        return poison(updates, turn.is_over), state
+        return poison(updates, turn.recorded < 0), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -29,11 +29,7 @@ def scale_by_staleness(fn: Callable[[jax.Array], jax.Array]) -> optax.GradientTr
       >>> tx.update(jnp.ones(2), tx.init(None), staleness=3)[0]
       Array([0.25, 0.25], dtype=float32)
     """
-    if not callable(fn):
-        raise TypeError(
-            f"fn must be a function of the staleness, got {_check.shown(fn)}; "
-            "under optax.inject_hyperparams pass static_args=('fn',)."
-        )
+    _check.function("fn", fn, " of the staleness (under optax.inject_hyperparams pass static_args=('fn',))")
 
     @with_promotion
     def update_fn(updates, state, params=None, *, staleness=None, **extra):

@@ -379,7 +379,7 @@ def add(*portions):
         (
             lambda: meter.MomentumMeter(learning_rate=0.1, confidence=1.0),
             ValueError,
-            "confidence must be below 1",
+            r"confidence must be .* in \(0, 1\)",
         ),
         (lambda: add(([1, 2], THREE)), ValueError, "a row for each of the E events"),
         (lambda: add(([1, 2, 2], THREE)), ValueError, "version 2 has been read twice"),

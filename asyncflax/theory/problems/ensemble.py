@@ -25,8 +25,6 @@ from asyncflax.theory._model import Staleness
 from asyncflax.theory.problems import _streams, _versions
 from asyncflax.trace import Trace
 
-__all__ = ["Ensemble"]
-
 
 class Problem:
     """What can be simulated: a PyTree whose leaves are its numbers, with a `stream` of `_streams`."""
@@ -39,8 +37,8 @@ class Problem:
         raise NotImplementedError
 
     def sample(self, numbers: Any) -> Any:
-        """The sample z of one event, from independent numbers of mean 0 and variance 1."""
-        raise NotImplementedError
+        """The sample z of one event, from independent numbers of mean 0 and variance 1; by default these."""
+        return numbers
 
     def gradient(self, params: Any, sample: Any) -> tuple[jax.Array, jax.Array]:
         """The loss and its gradient, for one trajectory and one sample."""

@@ -19,8 +19,6 @@ from asyncflax import _check
 from asyncflax.theory.problems import _streams
 from asyncflax.theory.problems.ensemble import Problem
 
-__all__ = ["NoisyQuadratic"]
-
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["curvature", "noise"], meta_fields=["stream"])
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +62,6 @@ class NoisyQuadratic(Problem):
     def start(self) -> np.ndarray:
         """1: w and a sample n are numbers."""
         return np.ones(())
-
-    def sample(self, numbers: Any) -> Any:
-        """n, the noise of one event."""
-        return numbers
 
     def gradient(self, params: Any, sample: Any) -> tuple[jax.Array, jax.Array]:
         """The loss and its gradient at w with noise n, for `asyncflax.run`.

@@ -27,8 +27,6 @@ from asyncflax import _check
 from asyncflax.theory.problems import _streams
 from asyncflax.theory.problems.ensemble import Problem
 
-__all__ = ["StreamingPca"]
-
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["eigenvalues"], meta_fields=["stream"])
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +67,7 @@ class StreamingPca(Problem):
         if isinstance(values, tuple) and not any(map(_check.is_leaf, values)):  # which JAX may put there
             _check.number("eigenvalues", values, low=0.0, exclusive_low=True)
             if len(values) < 2 or any(np.diff(values) > 0) or values[0] == values[1]:
-                raise ValueError(
-                    f"eigenvalues must be at least two and descend, the first strictly, got {values}."
-                )
+                raise ValueError(f"eigenvalues must be at least two and descend, the first strictly, got {values}.")
         _check.choice("stream", self.stream, _streams.LAWS)
 
     @property
