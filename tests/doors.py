@@ -403,6 +403,7 @@ EXCEPTIONS: dict[tuple[str, str], tuple[tuple[Any, ...], str]] = {
 ONE_SPELLING = {
     ("theory.problems.NoisyQuadratic.ensemble", "staleness"): "the result keeps the staleness itself",
     ("theory.problems.StreamingPca.ensemble", "staleness"): "the result keeps the staleness itself",
+    ("theory.problems.NoisyQuadratic.ensemble", "start"): "the default is 1",
     ("theory.problems.StreamingPca.ensemble", "start"): "the default is the saddle",
     ("theory.problems.StreamingPca", "eigenvalues"): "a tuple, which is a PyTree",
     ("lab.claims.Claim", "interval"): "a pair",
