@@ -290,7 +290,7 @@ def test_trainings_that_miss_are_not_equivalent_at_several_places_either():
     updates = np.where(np.arange(SEEDS) < 2, np.inf, 100.0 + np.arange(SEEDS))
     place = decide_updates(updates, updates, horizon=200.0)
     assert place.p_equivalent <= 0.05 and decide_all([place, place]).verdict == "not decided"
-    with pytest.raises(ValueError, match="verdicts must have one at least"):
+    with pytest.raises(ValueError, match="verdicts must have at least one"):
         decide_all([])
 
 
@@ -498,7 +498,7 @@ DECISIONS = {
 def test_fewer_than_sixteen_seeds_need_a_reason(decide):
     assert decide(JUDGING_SEEDS).verdict == "seen"
     for exception in ("", "  "):
-        with pytest.raises(ValueError, match="at least 16 judging seeds, got 6; judge on more, or say why not"):
+        with pytest.raises(ValueError, match="at least 16 judging seeds, got 6; judge on more, or give the reason"):
             decide(6, exception=exception)
     with pytest.raises(ValueError, match="at least 2 seeds for an interval, got 1"):
         decide(1, exception="no time")
@@ -532,8 +532,8 @@ NOT_FINITE = np.r_[np.ones(SEEDS - 1), np.nan]
         (lambda: decide_updates(SPREAD + 2, SPREAD + 2, horizon=9.0, bound=1.0), r"bound must be .* in \(1, inf\]"),
         (lambda: decide_updates(SPREAD + 2, SPREAD + 2, horizon=9.0, claim="greater"), "'sooner', 'equal', got"),
         (lambda: optimum(np.ones((SEEDS, 9)), GRID), r"curves must have the shape \[seeds, 10\] of the grid"),
-        (lambda: optimum(np.ones((1, 10)), GRID), "with 2 seeds at least"),
-        (lambda: optimum(np.ones((SEEDS, 10)), GRID[::-1]), "grid must have one axis and rise"),
+        (lambda: optimum(np.ones((1, 10)), GRID), "with at least 2 seeds"),
+        (lambda: optimum(np.ones((SEEDS, 10)), GRID[::-1]), "grid must have one axis and increase"),
         (lambda: optimum(np.ones((SEEDS, 2)), GRID[:2]), "finite for all seeds at 3 points of the grid"),
         (lambda: optimum_shift(np.ones((9, 10)), np.ones((8, 10)), GRID), "must have the same seeds, got 9 and 8"),
         (lambda: power(0.1, 0.0, 16), "deviation must be finite and in"),
@@ -542,9 +542,9 @@ NOT_FINITE = np.r_[np.ones(SEEDS - 1), np.nan]
         (lambda: least_updates(8, 1.0), r"momentum must be finite and in \[-1, 1\)"),
         (lambda: least_updates(0, 0.0), "num_workers must be an integer >= 1"),
         (lambda: check_seeds([0, 1], [1, 2]), r"judging must have other seeds than choosing, both have \[1\]"),
-        (lambda: check_seeds([0, 1], [2, 2]), r"judging must be different seeds, one at least, got \[2, 2\]"),
-        (lambda: check_seeds([], [2]), "choosing must be different seeds, one at least"),
-        (lambda: criterion_digest(TrainConfig(), [0, 0]), "seeds must be different seeds"),
+        (lambda: check_seeds([0, 1], [2, 2]), r"judging must be distinct seeds, at least one, got \[2, 2\]"),
+        (lambda: check_seeds([], [2]), "choosing must be distinct seeds, at least one"),
+        (lambda: criterion_digest(TrainConfig(), [0, 0]), "seeds must be distinct seeds"),
         (lambda: criterion_digest(TrainConfig(), [0], bound=math.nan), "plain finite values"),
     ],
 )

@@ -1,0 +1,76 @@
+"""One set of rules by which all experiments decide claims, and the intervals of their results.
+
+- Hyperparameters are chosen on seeds A and judged once on other seeds B (`check_seeds`), at least `JUDGING_SEEDS` of
+  them. Config, criterion and bound of equivalence are committed beforehand, as a digest (`criterion_digest`).
+- In each seed the arms share trace, data order and initial weights. Tests are of the differences within a seed.
+- The criterion is a loss or an accuracy (`decide_difference`, `decide_order`, `decide_trend`), the number of updates to
+  a fixed target (`decide_updates`), or the location of an optimum (`optimum`). A number that theory predicts is decided
+  by its interval (`decide_number`).
+- A training lasts long enough for momentum to act (`least_updates`).
+
+Arrays have the seeds on their first axis. Functions that judge raise ValueError if a value is not finite, if there are
+fewer than two seeds, or if there are fewer than `JUDGING_SEEDS` and no `exception`, the reason why fewer suffice.
+Intervals and tests are two-sided, at 95 % and 5 %; a bootstrap draws from a fixed seed. Examples assume `import numpy
+as np` and the names of this package. Needs SciPy.
+"""
+
+from asyncflax.lab.statistics.beforehand import (
+    JUDGING_SEEDS,
+    check_seeds,
+    criterion_digest,
+    least_updates,
+    power,
+    smallest_difference,
+)
+from asyncflax.lab.statistics.intervals import (
+    LEVEL,
+    VERDICTS,
+    Interval,
+    decide_number,
+    proportion,
+    resampled,
+    spread,
+    student,
+)
+from asyncflax.lab.statistics.multiple import OrderVerdict, decide_all, decide_order, holm
+from asyncflax.lab.statistics.optima import Optimum, optimum, optimum_shift
+from asyncflax.lab.statistics.paired import (
+    ACCURACY_BOUND,
+    RATIO_BOUND,
+    Verdict,
+    decide_difference,
+    decide_trend,
+    decide_updates,
+    log_updates,
+)
+
+__all__ = [
+    "ACCURACY_BOUND",
+    "JUDGING_SEEDS",
+    "LEVEL",
+    "RATIO_BOUND",
+    "VERDICTS",
+    "Interval",
+    "Optimum",
+    "OrderVerdict",
+    "Verdict",
+    "check_seeds",
+    "criterion_digest",
+    "decide_all",
+    "decide_difference",
+    "decide_number",
+    "decide_order",
+    "decide_trend",
+    "decide_updates",
+    "holm",
+    "least_updates",
+    "log_updates",
+    "optimum",
+    "optimum_shift",
+    "power",
+    "proportion",
+    "resampled",
+    "smallest_difference",
+    "spread",
+    "student",
+]
