@@ -13,6 +13,9 @@ from looks import check, kept
 from asyncflax import theory
 from asyncflax.lab import claims
 from asyncflax.lab.studies import theorems
+from asyncflax.lab.studies.theorems import published
+from asyncflax.lab.studies.theorems._facts import of_all
+from asyncflax.lab.studies.theorems.queueing import momentum_of_the_mean
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -73,8 +76,8 @@ def test_an_identity_that_does_not_hold_is_refuted(monkeypatch, tmp_path):
 
 
 def test_points_that_are_read_wrong_are_refuted(monkeypatch, tmp_path):
-    implicit, points = theorems._FIGURE_7
-    monkeypatch.setattr(theorems, "_FIGURE_7", (implicit, (*points[:-1], points[-1] + 0.02)))
+    implicit, points = published.FIGURE_7
+    monkeypatch.setattr(published, "FIGURE_7", (implicit, (*points[:-1], points[-1] + 0.02)))
     (claim,) = theorems.study(tmp_path, only=("figure-7",), quick=True)
     assert claim.verdict == "refuted" and "within 0.027" in claim.ours
 
@@ -84,15 +87,15 @@ def test_points_that_are_read_wrong_are_refuted(monkeypatch, tmp_path):
     [(["seen", "seen"], "seen"), (["seen", "not decided"], "not decided"), (["not decided", "refuted"], "refuted")],
 )
 def test_a_claim_of_several_numbers_takes_all_and_is_refuted_by_one(verdicts, verdict):
-    assert theorems._of_all(verdicts) == verdict
+    assert of_all(verdicts) == verdict
 
 
 def test_the_points_of_the_figures_begin_where_closed_forms_are_known():
     """Synchronous heavy ball and gradient descent: the paper's own points are this near to them."""
-    for condition, points in theorems._FIGURE_6.items():
+    for condition, points in published.FIGURE_6.items():
         root = condition**0.5
         assert points[0] == pytest.approx(((root - 1) / (root + 1)) ** 2, abs=0.007)
-    assert theorems._FIGURE_7[1][0] == pytest.approx((9 / 11) ** 10, abs=0.003)
+    assert published.FIGURE_7[1][0] == pytest.approx((9 / 11) ** 10, abs=0.003)
 
 
 def test_claims_are_files_with_figures_and_the_command_that_makes_them(study, tmp_path):
@@ -126,7 +129,7 @@ def test_the_momentum_of_the_mean_is_found_in_runs():
     """Runs whose mean is known: momentum 0.6, and noise of its own in each."""
     rng, x = np.random.default_rng(0), theory.mean_iterates(theory.ExponentialQueue(4), 0.3, 30)
     runs = x + 0.05 * rng.standard_normal((2000, len(x)))
-    value, low, high = theorems._momentum_of_the_mean(runs, 0.3, rng)
+    value, low, high = momentum_of_the_mean(runs, 0.3, rng)
     assert low < 0.75 < high and low < value < high and high - low < 0.05
 
 
