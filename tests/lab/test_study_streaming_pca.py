@@ -16,16 +16,10 @@ import asyncflax
 from asyncflax import staleness, theory
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import load_all
-from asyncflax.lab.studies.streaming_pca import (
-    Results,
-    StreamingPcaConfig,
-    _cells,
-    _differs,
-    _evaluate,
-    _optimal,
-    _tolerable,
-    run_study,
-)
+from asyncflax.lab.studies.streaming_pca import Results, StreamingPcaConfig, run_study
+from asyncflax.lab.studies.streaming_pca.config import cells_of
+from asyncflax.lab.studies.streaming_pca.report import differs
+from asyncflax.lab.studies.streaming_pca.results import evaluate, optimal_delay, tolerable_delay
 from asyncflax.theory import streaming_pca
 from asyncflax.theory.problems import StreamingPca
 
@@ -298,12 +292,12 @@ COMMAND = "python launch/streaming_pca.py --config=configs/streaming_pca.py --wo
 
 def test_tolerable_and_optimal_delays_of_known_curves():
     delays = np.array([0.0, 10.0, 20.0, 30.0])
-    assert _tolerable(delays, np.array([1.0, 1.1, 1.2, 4.8]), 1.0) == pytest.approx(
+    assert tolerable_delay(delays, np.array([1.0, 1.1, 1.2, 4.8]), 1.0) == pytest.approx(
         20 + 10 * np.log(2 / 1.2) / np.log(4)
     )
-    assert np.isnan(_tolerable(delays, np.ones(4), 0.5))
+    assert np.isnan(tolerable_delay(delays, np.ones(4), 0.5))
     paths = np.exp(-np.outer([1.0, 0.5, 0.4, 0.0], np.arange(9.0)))  # ever slower in updates, but tau + 1 workers
-    assert _optimal(delays, paths, 0.5) == 20.0
+    assert optimal_delay(delays, paths, 0.5) == 20.0
 
 
 @pytest.mark.parametrize(
@@ -311,7 +305,7 @@ def test_tolerable_and_optimal_delays_of_known_curves():
     [((1.2, 1.3), "seen"), ((0.5, 0.6), "seen"), ((0.98, 1.05), "refuted"), ((1.0, 1.2), "not decided")],
 )
 def test_a_ratio_near_one_refutes_a_difference(interval, verdict):
-    assert _differs(interval) == verdict
+    assert differs(interval) == verdict
 
 
 def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
@@ -365,7 +359,7 @@ BAD_CONFIGS = {
     "margins": ({"margins": (1.0, 0.5)}, "config.margins must increase"),
     "records": ({"records": 13}, "multiple of 12"),
     "replicates": ({"replicates": 1}, "config.replicates must be an integer >= 2"),
-    "learning rate": ({"learning_rates": (0.1,)}, "bears a delay below 2"),
+    "learning rate": ({"learning_rates": (0.1,)}, "tolerates only a delay below 2"),
     "stream": ({"stream": "noise"}, "stream must be one of"),
     "workers": ({"workers": 1}, "config.workers"),
     "tolerance": ({"tolerance": 0.0}, "config.tolerance"),
@@ -381,9 +375,9 @@ def test_bad_configs_are_refused_before_anything_is_written(case, tmp_path):
 
 
 def test_margins_that_end_too_early_are_said():
-    flat = {cell.name: np.ones((SMALL.records + 1, SMALL.replicates)) for cell in _cells(SMALL)}
+    flat = {cell.name: np.ones((SMALL.records + 1, SMALL.replicates)) for cell in cells_of(SMALL)}
     with pytest.raises(ValueError, match="ends before the error is 1"):
-        _evaluate(SMALL, flat)
+        evaluate(SMALL, flat)
 
 
 def test_the_launcher(tmp_path):
