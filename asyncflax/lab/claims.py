@@ -1,7 +1,7 @@
-"""Claims of papers, checked: one small JSON file a claim, with our number, its interval and the command that makes it.
+"""Claims of papers as small JSON files, with our number, its interval, a verdict and the command that reproduces it.
 
-A study writes its claims and figures into WORKDIR/claims. `collect` copies them into results/, of which `documents`
-makes tables, and `reproduce` runs their commands again.
+A study writes its claims and figures into WORKDIR/claims. `collect` copies them into results/, `documents` renders
+these as tables, and `reproduce` runs their commands again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _LARGEST_FIGURE = 200_000  # bytes
 
 
 def portable(command: str) -> str:
-    """A command as it was typed, without where python and the script were; one of the program `asyncflax` as it is.
+    """A command without the folders of Python and of the script; a command of `asyncflax` is unchanged.
 
-    >>> from asyncflax.lab.claims import portable
-    >>> portable("/usr/bin/python /somewhere/launch/sweep.py '--config.axes=seed=(0, 1)'")
-    "python launch/sweep.py '--config.axes=seed=(0, 1)'"
+    Example:
+      >>> from asyncflax.lab.claims import portable
+      >>> portable("/usr/bin/python /somewhere/launch/sweep.py '--config.axes=seed=(0, 1)'")
+      "python launch/sweep.py '--config.axes=seed=(0, 1)'"
     """
     program, script, *words = shlex.split(command)
     if program == "asyncflax":
@@ -39,12 +40,9 @@ def portable(command: str) -> str:
 
 
 def this_machine() -> str:
-    """The cores and the accelerator of this machine, without its name.
+    """Number of CPU cores and kind of accelerator.
 
-    Example:
-      >>> from asyncflax.lab.claims import this_machine
-      >>> "CPU cores" in this_machine()
-      True
+    Such as '2 CPU cores'; without the host name.
     """
     device = jax.devices()[0]
     accelerator = "" if device.platform == "cpu" else f", {device.device_kind}"
@@ -52,43 +50,37 @@ def this_machine() -> str:
 
 
 def cpu_minutes() -> float:
-    """What this process has used so far: user and system time of all its threads, and of its children that ended.
+    """User and system time of this process.
 
-    Example:
-      >>> from asyncflax.lab.claims import cpu_minutes
-      >>> 0 < cpu_minutes() < 60
-      True
+    All its threads and its finished children are included.
     """
     return sum(os.times()[:4]) / 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What a paper says, what was measured here, and how to measure it again.
+    """A claim of a paper, our measurement, and the command that repeats it.
 
     Attributes:
-      name: a slug such as 'theorem-5'; the claim's file is called so too.
+      name: a slug such as 'theorem-5', and the name of the file.
       statement: the claim in one sentence.
       source: the paper and its theorem or figure; claims are sorted by it.
-      paper: the paper's number, as text; a short table ends at the first semicolon.
-      ours: our number with its interval, as text; likewise.
+      paper: the paper's number, as text; short tables cut it at the first semicolon.
+      ours: our number with its interval, likewise.
       value: our number.
       interval: (low, high) around it.
-      seeds: how many independent runs stand behind it, or random cases of an exact identity; at least 1.
-      command: the exact command, begins with 'python ' and a script, or with 'asyncflax '.
-      verdict: one of `statistics.VERDICTS`, by the rules of that module.
-      criterion: the digest of what was fixed before judging, see `statistics.criterion_digest`; '' where nothing was
-        chosen, such as of an exact identity.
-      cpu_minutes: of the command from scratch, where it was measured; 0 where it was not.
-      confidence: of the interval, in (0, 1]; 1 where it holds all cases, the worst among them.
-      figure: the name of a PNG file beside the claim's file, or ''.
-      machine: where it was measured, without a host's name.
-
-    Raises:
-      TypeError, ValueError: a field has a wrong type or value; the message names it.
+      seeds: the number of independent runs, or of random cases of an exact identity.
+      command: begins with 'python ' and a script, or with 'asyncflax '.
+      verdict: one of `statistics.VERDICTS`.
+      criterion: `statistics.criterion_digest`, or '' where nothing was chosen, as for an exact identity.
+      cpu_minutes: of the command from scratch; 0 if not measured.
+      confidence: of the interval, in (0, 1]; 1 where it covers all cases, the worst included.
+      figure: name of a PNG beside the file, or ''.
+      machine: hardware of the measurement, without a host name.
 
     Example:
-      >>> from asyncflax.lab.claims import Claim
+      >>> import tempfile
+      >>> from asyncflax.lab.claims import Claim, collect, cpu_minutes, load_all, this_machine
       >>> claim = Claim(
       ...     name="mean-staleness",
       ...     statement="The mean staleness of M workers is M - 1.",
@@ -99,10 +91,11 @@ class Claim:
       ...     interval=(6.98, 7.04),
       ...     seeds=20,
       ...     command="python launch/theory.py --workdir=runs/theory",
+      ...     cpu_minutes=cpu_minutes(),
+      ...     machine=this_machine(),
       ... )
-      >>> import tempfile
-      >>> path = claim.save(tempfile.mkdtemp())
-      >>> path.name, Claim.load(path) == claim
+      >>> study, results = tempfile.mkdtemp(), tempfile.mkdtemp()
+      >>> claim.save(study).name, collect(study, results) == load_all(results) == [claim]
       ('mean-staleness.json', True)
     """
 
@@ -140,59 +133,45 @@ class Claim:
             raise ValueError(f"figure must be the name of a PNG beside the claim's file, got {self.figure!r}.")
         if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
             raise ValueError(f"interval must be (low, high), got {self.interval!r}.")
-        value = _check.scalar("value", self.value)
-        low, high = (_check.scalar("interval", end) for end in self.interval)
-        if not low <= value <= high:
-            raise ValueError(f"interval must hold value={value}, got ({low}, {high}).")
         _check.choice("verdict", self.verdict, VERDICTS)
         if not re.fullmatch(r"[0-9a-f]*", self.criterion):
             raise ValueError(f"criterion must be a digest of criterion_digest or '', got {self.criterion!r}.")
-        cpu_minutes = _check.scalar("cpu_minutes", self.cpu_minutes, low=0.0)
-        confidence = _check.scalar("confidence", self.confidence, low=0.0, high=1.0, exclusive_low=True)
-        seeds = _check.integer("seeds", self.seeds, 1)
-        for field, number in {
-            "value": value,
-            "interval": (low, high),
-            "cpu_minutes": cpu_minutes,
-            "confidence": confidence,
-            "seeds": seeds,
-        }.items():
+        numbers = {
+            "value": _check.scalar("value", self.value),
+            "interval": tuple(_check.scalar("interval", end) for end in self.interval),
+            "cpu_minutes": _check.scalar("cpu_minutes", self.cpu_minutes, low=0.0),
+            "confidence": _check.scalar("confidence", self.confidence, low=0.0, high=1.0, exclusive_low=True),
+            "seeds": _check.integer("seeds", self.seeds, 1),
+        }
+        for field, number in numbers.items():
             object.__setattr__(self, field, number)
+        if not self.interval[0] <= self.value <= self.interval[1]:
+            raise ValueError(f"interval must contain value={self.value}, got {self.interval}.")
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> pathlib.Path:
-        """Writes `folder`/`name`.json, whole or not at all, and returns the path.
+        """Writes `folder`/`name`.json atomically, and returns the path.
 
         Args:
-          folder: is made if there is none.
-          overwrite: replaces another claim of this name; without it, only the same claim may lie there.
-
-        Raises:
-          FileExistsError: another claim, or something else, lies there.
-
-        Example: see `Claim`.
+          folder: created if missing.
+          overwrite: replaces a different file of this name, which else raises FileExistsError.
         """
         path = pathlib.Path(folder) / f"{self.name}.json"
         content = (json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
         if path.exists() and path.read_bytes() == content:
             return path
         if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} holds another result; pass overwrite=True to replace it.")
+            raise FileExistsError(f"{path} holds a different result; pass overwrite=True to replace it.")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: file.write(content))
         return path
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Claim:
-        """Reads what `save` wrote.
-
-        Args:
-          path: of the JSON file.
+        """Reads a file of `save`.
 
         Raises:
           FileNotFoundError: there is no such file.
-          ValueError: it is no claim, a field is missing, unknown or wrong, or the file is not called as the claim is.
-
-        Example: see `Claim`.
+          ValueError: a field is missing, unknown or invalid, or the file does not have the claim's name.
         """
         path = pathlib.Path(path)
         if not path.is_file():
@@ -223,16 +202,7 @@ def load_all(folder: str | os.PathLike[str]) -> list[Claim]:
     """The claims in a folder, sorted by source, then by name.
 
     Args:
-      folder: with one JSON file a claim; none, or no folder, gives no claims.
-
-    Raises:
-      ValueError: a file is no claim.
-
-    Example:
-      >>> import tempfile
-      >>> from asyncflax.lab.claims import load_all
-      >>> load_all(tempfile.mkdtemp())
-      []
+      folder: with one JSON file per claim; it may be empty or missing.
     """
     claims = [Claim.load(path) for path in pathlib.Path(folder).glob("*.json")]
     return sorted(claims, key=place)
@@ -241,28 +211,17 @@ def load_all(folder: str | os.PathLike[str]) -> list[Claim]:
 def collect(
     source: str | os.PathLike[str], results: str | os.PathLike[str] = "results", *, overwrite: bool = False
 ) -> list[Claim]:
-    """Copies the claims of a study and their figures into the folder of all results, or nothing if one may not be.
+    """Copies the claims of a study and their figures into the folder of all results, all or none, and returns them.
 
     Args:
-      source: the folder with the claims' files, WORKDIR/claims.
-      results: where to.
-      overwrite: replaces files there that are different.
-
-    Returns:
-      The claims that were copied.
+      source: WORKDIR/claims.
+      results: the destination.
+      overwrite: replaces different files there.
 
     Raises:
       FileNotFoundError: there are no claims, or a figure is missing.
-      FileExistsError: a different file of the same name is there.
-      ValueError: a file is no claim, or a figure is larger than 200 kB.
-
-    Example:
-      >>> import tempfile
-      >>> from asyncflax.lab.claims import collect
-      >>> collect("runs/nothing/claims", tempfile.mkdtemp())
-      Traceback (most recent call last):
-        ...
-      FileNotFoundError: no claims in runs/nothing/claims.
+      FileExistsError: a different file of the same name exists.
+      ValueError: a file is not a claim, or a figure is larger than 200 kB.
     """
     source, results = pathlib.Path(source), pathlib.Path(results)
     claims = load_all(source)
@@ -270,13 +229,13 @@ def collect(
         raise FileNotFoundError(f"no claims in {source}.")
     files = {f"{claim.name}.json": source / f"{claim.name}.json" for claim in claims}
     for claim in claims:
+        check_figure(claim, source)
         if claim.figure:
-            check_figure(claim, source)
             files[claim.figure] = source / claim.figure
     contents = {results / name: path.read_bytes() for name, path in files.items()}
     for path, content in contents.items():
         if path.exists() and path.read_bytes() != content and not overwrite:
-            raise FileExistsError(f"{path} is another one; pass overwrite=True to replace it.")
+            raise FileExistsError(f"{path} differs; pass overwrite=True to replace it.")
     results.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
         write_atomically(path, lambda file, content=content: file.write(content))
@@ -284,13 +243,13 @@ def collect(
 
 
 def check_figure(claim: Claim, folder: pathlib.Path) -> None:
+    """Raises if a claim has a figure that is missing or too large."""
     figure = folder / claim.figure
     if claim.figure and not figure.is_file():
         raise FileNotFoundError(f"claim {claim.name}: there is no figure {figure}.")
-    if claim.figure and figure.stat().st_size > _LARGEST_FIGURE:
+    if claim.figure and (size := figure.stat().st_size) > _LARGEST_FIGURE:
         raise ValueError(
-            f"claim {claim.name}: {figure} has {figure.stat().st_size:,} bytes; "
-            f"figures may have {_LARGEST_FIGURE:,}: lower its dpi."
+            f"claim {claim.name}: {figure} has {size:,} bytes; at most {_LARGEST_FIGURE:,}: lower its dpi."
         )
 
 

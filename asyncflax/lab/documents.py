@@ -1,4 +1,4 @@
-"""Tables of claims in documents, written from results/ and checked against it.
+"""Tables of claims in documents, rendered from results/ and checked against it.
 
 A table stands between two comments:
 
@@ -7,6 +7,22 @@ A table stands between two comments:
 
     <!-- claims: theorem-5, figure-2 -->  these claims, in this order, in three columns: README.md
     <!-- /claims -->
+
+Claims are a list of `Claim`; `folder` is that of their files, relative to the document, and `results` the same as a
+path. Example:
+
+    >>> import pathlib, tempfile
+    >>> from asyncflax.lab.documents import faults, markdown_page, markdown_table, write_tables
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (root / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
+    >>> len(faults([root / "README.md"], root / "results"))
+    1
+    >>> write_tables([root / "README.md"], root / "results")
+    >>> markdown_page([]) in (root / "README.md").read_text()
+    True
+    >>> print(markdown_table([]))
+    | claim | paper | ours (95 % interval) |
+    |---|---|---|
 """
 
 from __future__ import annotations
@@ -29,40 +45,24 @@ _MARKED = re.compile(r"(?<=^<!-- claims)(?:: *([^>\n]*?))? -->\n(.*?)(?=^<!-- /c
 
 
 def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
-    """A table with a row a claim in three columns; the verdict links to the figure, or to the file if there is none.
+    """Renders a short table; verdicts link to the figure, or to the file if there is none.
 
-    It is the short form: numbers end at their first semicolon, and sources have no arXiv number.
-
-    Args:
-      claims: the rows, in this order.
-      folder: where their files are, as seen from the table's document.
-
-    Example:
-      >>> from asyncflax.lab.documents import markdown_table
-      >>> print(markdown_table([]))
-      | claim | paper | ours (95 % interval) |
-      |---|---|---|
+    It keeps the order of the claims, cuts numbers at their first semicolon and drops arXiv numbers.
     """
     _check_claims(claims, folder)
     rows = []
     for claim in claims:
         verdict = f"[{claim.verdict}]({folder}/{claim.figure or f'{claim.name}.json'})"
-        source, paper, ours = re.sub(r" \(arXiv:[\d.]+\)", "", claim.source), *map(_short, (claim.paper, claim.ours))
+        source = re.sub(r" \(arXiv:[\d.]+\)", "", claim.source)
+        paper, ours = (text.partition(";")[0] for text in (claim.paper, claim.ours))
         rows.append([f"{claim.statement} {source}.", paper, f"{verdict}: {ours}{_of_all(claim)}"])
     return _table(["claim", "paper", "ours (95 % interval)"], rows)
 
 
 def markdown_page(claims: Sequence[Claim], folder: str = "results") -> str:
-    """All about claims, by paper in the order of years: how many have which verdict, tables, commands and figures.
+    """Renders counts of verdicts, tables, commands and figures, by paper in the order of years.
 
-    Args:
-      claims: in the order in which those of a paper are to stand.
-      folder: where their files are, as seen from the document.
-
-    Example:
-      >>> from asyncflax.lab.documents import markdown_page
-      >>> markdown_page([])
-      '0 claims: 0 seen, 0 refuted, 0 equivalent, 0 not decided.'
+    It keeps the order of the claims of a paper.
     """
     _check_claims(claims, folder)
     verdicts = [claim.verdict for claim in claims]
@@ -86,24 +86,14 @@ def markdown_page(claims: Sequence[Claim], folder: str = "results") -> str:
 def write_tables(
     documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
 ) -> None:
-    """Writes the tables of claims between the comments of documents; the rest of them stays as it is.
+    """Writes the tables between the comments of documents.
 
     Args:
-      documents: each with `<!-- claims -->` or `<!-- claims: NAME, NAME -->` and, below, `<!-- /claims -->`, each on a
-        line of its own.
+      documents: with comments as above, each on a line of its own.
       results: the folder of the claims.
 
     Raises:
-      ValueError: a document has no such comments or names a claim that does not exist, or a file is not a claim.
-
-    Example:
-      >>> import pathlib, tempfile
-      >>> from asyncflax.lab.documents import write_tables
-      >>> folder = pathlib.Path(tempfile.mkdtemp())
-      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
-      >>> write_tables([folder / "README.md"], folder / "results")
-      >>> (folder / "README.md").read_text().splitlines()[2]
-      '0 claims: 0 seen, 0 refuted, 0 equivalent, 0 not decided.'
+      ValueError: a document has no such comments or names an unknown claim, or a file is not a claim.
     """
     claims = load_all(results)
     texts = {pathlib.Path(path): _with_tables(pathlib.Path(path), claims, pathlib.Path(results)) for path in documents}
@@ -115,19 +105,11 @@ def write_tables(
 def faults(
     documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
 ) -> list[str]:
-    """What is wrong with claims and their tables, a sentence each: no file, figure, seeds or interval; out of date.
+    """Lists the faults of claims and their tables, a sentence each: invalid, incomplete or out of date.
 
     Args:
-      documents: with tables, see `write_tables`.
+      documents: as in `write_tables`.
       results: the folder of the claims, in the root of the repository.
-
-    Example:
-      >>> import pathlib, tempfile
-      >>> from asyncflax.lab.documents import faults
-      >>> folder = pathlib.Path(tempfile.mkdtemp())
-      >>> _ = (folder / "README.md").write_text("<!-- claims -->\\n<!-- /claims -->\\n")
-      >>> len(faults([folder / "README.md"], folder / "results"))
-      1
     """
     results = pathlib.Path(results)
     found, claims = [], []
@@ -163,7 +145,7 @@ def faults(
 
 
 def _with_tables(path: pathlib.Path, claims: Sequence[Claim], results: pathlib.Path) -> str:
-    """The text of a document with its tables as they are to be."""
+    """The text of a document with its tables up to date."""
     folder = pathlib.PurePath(os.path.relpath(results, path.parent)).as_posix()
     by_name = {claim.name: claim for claim in claims}
 
@@ -183,12 +165,13 @@ def _with_tables(path: pathlib.Path, claims: Sequence[Claim], results: pathlib.P
 
 
 def _full_table(claims: Sequence[Claim], paper: str, folder: str) -> str:
-    """What is known of claims of a paper, but for command and figure."""
+    """The claims of a paper in all columns."""
     rows = []
     for claim in claims:
         where = re.sub(rf"^{re.escape(paper)}( \(arXiv:[\d.]+\))?(, |$)", "", claim.source)
         minutes = f"{claim.cpu_minutes:.{2 if claim.cpu_minutes < 1 else 1}f}" if claim.cpu_minutes else "-"
-        about = [claim.paper, _linked(claim.ours, claim, folder), claim.verdict, f"{claim.seeds:,}", minutes]
+        ours = f"[{claim.ours}]({folder}/{claim.name}.json){_of_all(claim)}"
+        about = [claim.paper, ours, claim.verdict, f"{claim.seeds:,}", minutes]
         rows.append([f"{claim.statement}{f' {where[0].upper()}{where[1:]}.' if where else ''}", *about])
     return _table(["claim", "paper", "ours (95 % interval)", "verdict", "seeds", "CPU minutes"], rows)
 
@@ -199,22 +182,13 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _short(text: str) -> str:
-    return text.partition(";")[0]
-
-
-def _linked(ours: str, claim: Claim, folder: str) -> str:
-    """Our number as a link to the claim's file."""
-    return f"[{ours}]({folder}/{claim.name}.json){_of_all(claim)}"
-
-
 def _of_all(claim: Claim) -> str:
-    """Which confidence an interval has, where it is not that of the column."""
+    """The confidence of an interval, where it is not that of the column."""
     return {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
 
 
 def _paper(source: str) -> str:
-    """Its authors and year, as in 'Hadjis et al. 2016', wherever they stand in a source; else all of it."""
+    """Authors and year of a source, as in 'Hadjis et al. 2016'; the whole source if it has none."""
     name = r"[A-Z][\w'-]+"
     found = re.search(rf"{name}(, {name})*( and {name}| et al\.)? \d{{4}}", source)
     return found[0] if found else source

@@ -1,10 +1,10 @@
-"""Runs the commands of claims again, from scratch, and compares what comes out with what is kept.
+"""Runs the commands of claims again, from scratch, and compares the outcome with the stored claims.
 
-    runs/claims/theorem-3/       the folder of a command, called as its own --workdir is
-    runs/claims/theorem-3.log    what it printed
+    runs/claims/theorem-3/       the folder of a command, named as in its --workdir
+    runs/claims/theorem-3.log    its output
 
-Commands run one after another. One that has written its claims is not run again, and one that was stopped resumes: to
-begin anew, remove its folder.
+Commands run one after another. A finished command is not run again, and an interrupted one resumes; to start over,
+remove its folder.
 """
 
 from __future__ import annotations
@@ -26,15 +26,13 @@ QUICK_MINUTES = 5.0  # of CPU time, of a command that is quick
 
 
 class Task(NamedTuple):
-    """A command that is to be run.
+    """A command to run.
 
     Attributes:
-      command: as the claims have it.
-      claims: those that it makes, as they are kept.
-      minutes: of CPU time that it takes; 0 where nobody has measured it.
-      workdir: where it runs this time.
-
-    Example: see `tasks`.
+      command: as in the claims.
+      claims: that it writes, as stored.
+      minutes: of CPU time; 0 if not measured.
+      workdir: the folder of this run.
     """
 
     command: str
@@ -44,19 +42,17 @@ class Task(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether its claims are there."""
+        """Whether its claims exist."""
         return all(_path(self, claim).is_file() for claim in self.claims)
 
 
 class Outcome(NamedTuple):
-    """What became of a claim.
+    """A claim, stored and reproduced.
 
     Attributes:
-      then: as it is kept.
-      now: as it came out; None where it did not.
-      fault: why the two do not agree, '' where they do.
-
-    Example: see `outcomes`.
+      then: the stored claim.
+      now: the new one; None if there is none.
+      fault: why the two disagree, or ''.
     """
 
     then: Claim
@@ -65,25 +61,16 @@ class Outcome(NamedTuple):
 
 
 def tasks(claims: Sequence[Claim], which: Sequence[str], folder: str | os.PathLike[str]) -> list[Task]:
-    """The commands of some claims, each once, the cheapest first.
+    """The distinct commands of selected claims, the cheapest first.
 
     Args:
-      claims: all that are kept.
-      which: ('quick',) for commands of at most five CPU minutes, ('all',), or names of claims, whose commands may make
+      claims: all stored claims.
+      which: ('quick',) for commands of at most five CPU minutes, ('all',), or names of claims, whose commands may write
         others too.
-      folder: for the folders of the commands.
+      folder: parent of the commands' folders.
 
     Raises:
-      ValueError: there is no claim of a name, or a command has no --workdir.
-
-    Example:
-      >>> from asyncflax.lab.claims import Claim
-      >>> from asyncflax.lab.reproduce import tasks
-      >>> fields = {"statement": "1 is 1.", "source": "Somebody 2016", "paper": "1", "ours": "1", "value": 1.0}
-      >>> fields |= {"interval": (1.0, 1.0), "seeds": 1, "command": "asyncflax theory --workdir=runs/theory"}
-      >>> two = [Claim(name=name, cpu_minutes=0.7, **fields) for name in ("one", "two")]
-      >>> [(str(task.workdir), len(task.claims)) for task in tasks(two, ["quick"], "again")]
-      [('again/theory', 2)]
+      ValueError: a name is unknown, or a command has no --workdir.
     """
     names = {claim.name: claim.command for claim in claims}
     if not which:
@@ -91,25 +78,24 @@ def tasks(claims: Sequence[Claim], which: Sequence[str], folder: str | os.PathLi
     if tuple(which) not in (("quick",), ("all",)):
         for name in which:
             _check.choice("which", name, ("quick", "all", *names))
-    found = []
+    found, every, quick = [], [*which] == ["all"], [*which] == ["quick"]
     for command in dict.fromkeys(names.values()):
         made = tuple(claim for claim in claims if claim.command == command)
         minutes = max(claim.cpu_minutes for claim in made)
-        wanted = [*which] == ["all"] or any(claim.name in which for claim in made)
-        if wanted or ([*which] == ["quick"] and 0 < minutes <= QUICK_MINUTES):
+        if every or (quick and 0 < minutes <= QUICK_MINUTES) or any(claim.name in which for claim in made):
             found.append(Task(command, made, minutes, pathlib.Path(folder) / _workdir(command).name))
     return sorted(found, key=lambda task: task.minutes)
 
 
 def run(task: Task, root: str | os.PathLike[str]) -> str:
-    """Runs a command, unless it is finished, or goes on with it.
+    """Runs or resumes a command, unless it is finished.
 
     Args:
-      task: what to run.
-      root: the checkout, in which it runs.
+      task: the command.
+      root: the checkout in which it runs.
 
     Returns:
-      '' if it is finished now; else why it is not, in one line.
+      '' on success, else the failure in one line.
 
     Example: see `asyncflax.commands.claims`.
     """
@@ -127,35 +113,36 @@ def run(task: Task, root: str | os.PathLike[str]) -> str:
         process = subprocess.Popen([*python, *words], cwd=root, stdout=file, stderr=subprocess.STDOUT)
         try:
             status = process.wait()
-        except BaseException:  # somebody stops this process
+        except BaseException:  # this process is interrupted
             process.terminate()
             process.wait()
             raise
     if status:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return f"exit status {status}: {said[-1].strip() if said else 'it said nothing'} ({log})"
+        last = log.read_text(errors="replace").rstrip().rpartition("\n")[2].strip()
+        return f"exit status {status}: {last or 'no output'} ({log})"
     return "" if task.is_finished else f"it wrote no such claim ({log})"
 
 
 def outcomes(task: Task, failure: str = "") -> list[Outcome]:
-    """What became of the claims of a command, by verdict and criterion: numbers may differ from machine to machine.
+    """Compares the claims of a command by verdict and criterion; values may differ between machines.
 
     Args:
-      task: that was run.
-      failure: what `run` returned.
+      task: the command.
+      failure: as returned by `run`.
 
     Example:
-      >>> import pathlib, tempfile
+      >>> import tempfile
       >>> from asyncflax.lab.claims import Claim
-      >>> from asyncflax.lab.reproduce import outcomes, tasks
+      >>> from asyncflax.lab.reproduce import outcomes, table, tasks
       >>> fields = {"statement": "1 is 1.", "source": "Somebody 2016", "paper": "1", "ours": "1", "value": 1.0}
       >>> fields |= {"interval": (1.0, 1.0), "seeds": 1, "command": "asyncflax theory --workdir=runs/theory"}
       >>> (task,) = tasks([Claim(name="one", verdict="seen", **fields)], ["all"], tempfile.mkdtemp())
       >>> outcomes(task, "exit status 1: error: no space left")[0].fault
       'exit status 1: error: no space left'
       >>> _ = Claim(name="one", verdict="refuted", **fields).save(task.workdir / "claims")
-      >>> outcomes(task)[0].fault
-      'the verdict was seen'
+      >>> print(table(outcomes(task)))
+      row  verdict      now               value         now  CPU min      now
+      one  seen         refuted               1           1        -        -  the verdict was seen
     """
     found = []
     for then in task.claims:
@@ -165,7 +152,7 @@ def outcomes(task: Task, failure: str = "") -> list[Outcome]:
             found.append(Outcome(then, None, failure or str(error)))
             continue
         if now.criterion != then.criterion:
-            fault = "the criterion is another one"
+            fault = "the criterion differs"
         else:
             fault = f"the verdict was {then.verdict}" if now.verdict != then.verdict else ""
         found.append(Outcome(then, now, fault))
@@ -173,15 +160,10 @@ def outcomes(task: Task, failure: str = "") -> list[Outcome]:
 
 
 def table(found: Sequence[Outcome]) -> str:
-    """Row by row, verdict, value and CPU minutes: as they are kept, and as they came out.
+    """Renders verdict, value and CPU minutes of each claim, stored and new.
 
     Args:
-      found: of `outcomes`.
-
-    Example:
-      >>> from asyncflax.lab.reproduce import table
-      >>> table([]).split()
-      ['row', 'verdict', 'now', 'value', 'now', 'CPU', 'min', 'now']
+      found: outcomes.
     """
     width = max([len(one.then.name) for one in found], default=3)
     lines = [f"{'row':{width}}  {'verdict':11}  {'now':11}  {'value':>10}  {'now':>10}  {'CPU min':>7}  {'now':>7}"]
@@ -200,7 +182,7 @@ def _path(task: Task, claim: Claim) -> pathlib.Path:
 
 
 def _workdir(command: str) -> pathlib.Path:
-    """The folder that a command names."""
+    """The --workdir of a command."""
     folders = [word.partition("=")[2] for word in shlex.split(command) if word.startswith("--workdir=")]
     if not folders:
         raise ValueError(f"the command of a claim must have a --workdir=FOLDER to be run again, got {command!r}.")

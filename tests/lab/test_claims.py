@@ -63,7 +63,7 @@ def test_a_claim_survives_its_file(tmp_path):
     before = path.stat().st_mtime_ns
     claim().save(path.parent)
     assert path.stat().st_mtime_ns == before
-    with pytest.raises(FileExistsError, match=r"theorem-5.json holds another result; pass overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"theorem-5.json holds a different result; pass overwrite=True"):
         claim(seeds=51).save(path.parent)
     claim(seeds=51).save(path.parent, overwrite=True)
     assert Claim.load(path).seeds == 51 and len(list(path.parent.iterdir())) == 1
@@ -77,7 +77,7 @@ def test_a_claim_survives_its_file(tmp_path):
         ({"paper": "a\nb"}, ValueError, "paper must be one line of text"),
         ({"paper": 0.875}, TypeError, "paper must be one line of text, got 0.875"),
         ({"value": float("nan")}, ValueError, "value must be finite"),
-        ({"interval": (0.9, 0.8)}, ValueError, r"interval must hold value=0.874, got \(0.9, 0.8\)"),
+        ({"interval": (0.9, 0.8)}, ValueError, r"interval must contain value=0.874, got \(0.9, 0.8\)"),
         ({"interval": (0.8, float("inf"))}, ValueError, "interval must be finite"),
         ({"interval": 0.8}, ValueError, r"interval must be \(low, high\), got 0.8"),
         ({"seeds": 0}, ValueError, "seeds must be an integer >= 1, got seeds=0"),
@@ -211,7 +211,7 @@ def test_collecting_is_all_or_nothing_and_overwrites_only_when_asked(tmp_path):
     assert [one.name for one in claims.collect(study, results)] == ["first", "second"]
     assert sorted(path.name for path in results.iterdir()) == ["first.json", "one.png", "second.json"]
     (study / "one.png").write_bytes(b"new")
-    with pytest.raises(FileExistsError, match=r"one.png is another one; pass overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"one.png differs; pass overwrite=True"):
         claims.collect(study, results)
     assert (results / "one.png").read_bytes() == b"old"
     claims.collect(study, results, overwrite=True)
@@ -242,6 +242,6 @@ def test_the_launcher(tmp_path):
     status, out, err = launch(f"--root={tmp_path}", "--check")
     assert status == 1 and re.match(r"error: a table in README.md differs from results/", err)
     status, _, err = launch(f"--root={tmp_path}", f"--from={study}")
-    assert status == 1 and "is another one; pass --overwrite to replace it" in err
+    assert status == 1 and "differs; pass --overwrite to replace it" in err
     assert launch(f"--root={tmp_path}", f"--from={study}", "--overwrite")[0] == 0
     assert documents.faults(pages, results) == []

@@ -127,7 +127,7 @@ def test_another_verdict_a_failure_and_a_missing_claim_are_faults_and_the_others
     assert found["changed"].fault == "the verdict was seen" and found["changed"].now.verdict == "refuted"
     assert found["fails"].fault == f"exit status 75: error: stopped ({tmp_path}/again/fails.log)"
     assert found["writes-another"].fault == f"it wrote no such claim ({tmp_path}/again/other.log)"
-    assert found["criterion"].fault == "the criterion is another one"
+    assert found["criterion"].fault == "the criterion differs"
     assert found["agrees"].fault == "" and found["fails"].now is None
     rows = {line.split()[0]: line.split()[1:] for line in reproduce.table([*found.values()]).splitlines()}
     assert rows["agrees"] == ["seen", "seen", "1", "1", "1.00", "1.00"]
