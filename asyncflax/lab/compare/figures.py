@@ -1,8 +1,8 @@
-"""Figures of a comparison of methods: a table in colours, accuracy against workers, the runs, their gaps.
+"""Figures of a comparison: a coloured table, accuracy against workers, training curves with gaps.
 
-Each method has a colour and a marker of its own. More than six methods go on several rows or pages, where the others
-are grey. The axis of the accuracy is even in the logarithm of the error, so that 98 % and 99 % can be told apart beside
-50 %.
+Each method has its own colour and marker. More than six methods take several rows or pages, with the others in grey.
+The axis of accuracies is linear in the logarithm of the error, which separates 98 % from 99 % beside 50 %. All
+functions take the `results` of `compare.run_comparison`; a `figure` is one of matplotlib, without axes.
 """
 
 from __future__ import annotations
@@ -27,54 +27,45 @@ _GREY = "0.85"
 
 
 def all_figures(results: xarray.Dataset) -> Iterator[tuple[str, Any]]:
-    """All figures of a comparison, with names for their files.
-
-    Args:
-      results: of `compare.run_comparison`.
+    """Draws all figures, with names for their files.
 
     Yields:
-      'table', 'accuracy', and 'curves-LABEL' for each service time; names end in '-2' and so on where methods take more
-      than one page.
+      'table', 'accuracy', and 'curves-LABEL' for each service time, with the suffix '-1', '-2', ... if methods take
+      several pages.
 
-    Example: see `launch/compare.py`.
+    Example: see `compare.draw_comparison`.
     """
-    panels, rows = results.sizes["service_time"], len(pages(results))
-    columns = results.sizes["num_workers"]
-    size = (2.2 + panels * max(0.85 * columns, 1.6), 1.3 + 0.4 * results.sizes["method"])
-    figure = _style.new_figure(*size)
+    columns, rows = results.sizes["num_workers"], pages(results)
+    width = 2.2 + results.sizes["service_time"] * max(0.85 * columns, 1.6)
+    figure = _style.new_figure(width, 1.3 + 0.4 * results.sizes["method"])
     accuracy_table(figure, results)
     yield "table", figure
     yield "accuracy", accuracy_figure(results)
     for label in map(str, results.service_time.values):
-        for page, methods in enumerate(pages(results), start=1):
+        for page, methods in enumerate(rows, start=1):
             figure = _style.new_figure(16, 1.1 + 3.1 * columns)
             curves(figure, results, label, methods)
-            name = "-".join(["curves", *re.findall(r"\w+", label), *([str(page)] if rows > 1 else [])])
-            yield name, figure
+            yield "-".join(["curves", *re.findall(r"\w+", label), *([str(page)] if len(rows) > 1 else [])]), figure
 
 
 def accuracy_figure(results: xarray.Dataset) -> Any:
-    """A figure of its own with `accuracy_by_workers`.
+    """Draws `accuracy_by_workers` into a new figure.
 
-    Args:
-      results: of `compare.run_comparison`, all or some methods and laws of service times.
-
-    Example: see `compare.draw_comparison`.
+    Example: see `all_figures`.
     """
-    size = (2.4 + 4.2 * results.sizes["service_time"], 0.5 + 3.6 * len(pages(results)))
-    figure = _style.new_figure(*size)
+    figure = _style.new_figure(2.4 + 4.2 * results.sizes["service_time"], 0.5 + 3.6 * len(pages(results)))
     accuracy_by_workers(figure, results)
     return figure
 
 
 def order_figure(results: xarray.Dataset, finding: Finding) -> Any:
-    """What an order is about, a row for each number of workers: the trainings, and the pairs with their intervals.
+    """Draws the trainings of an order and the intervals of its pairs, a row for each number of workers.
 
-    Training losses are means of logarithms over seeds, until one diverges; a ratio of losses above 1 is in favour of
-    the order. Of methods that are said to be equal it is the test accuracy, and its difference.
+    Training losses are geometric means over seeds, up to the first divergence; a ratio above 1 favours the order.
+    Methods claimed to be equal are compared by test accuracy.
 
     Args:
-      results: of `compare.run_comparison`, the methods of the order and one law of service times.
+      results: those of the methods of the order, with one service time.
       finding: of `compare.check_orders`, about these.
 
     Example: see `compare.draw_comparison`.
@@ -118,10 +109,7 @@ def order_figure(results: xarray.Dataset, finding: Finding) -> Any:
 
 
 def pages(results: xarray.Dataset) -> list[list[str]]:
-    """The methods that share axes, six at most, as even as can be, in the order of the config.
-
-    Args:
-      results: of `compare.run_comparison`.
+    """Splits the methods into pages of at most six, as even as possible, in the order of the config.
 
     Example:
       >>> import xarray
@@ -136,11 +124,7 @@ def pages(results: xarray.Dataset) -> list[list[str]]:
 
 
 def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
-    """Methods x workers, a panel for each service time: the mean test accuracy at the end, failures in grey.
-
-    Args:
-      figure: `matplotlib.figure.Figure`, without axes.
-      results: of `compare.run_comparison`.
+    """Draws the mean final test accuracy, methods x workers, a panel for each service time; failures in grey.
 
     Example: see `all_figures`.
     """
@@ -164,8 +148,8 @@ def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
                 text = f"FAIL {failed[i, j]}/{seeds}" + (f"\n{100 * values[i, j]:.1f}" if failed[i, j] < seeds else "")
             dark = failed[i, j] == 0 and float(norm(values[i, j])) < 0.55
             axes.text(j, i, text, ha="center", va="center", fontsize=7, color="w" if dark else "k")
-        axes.set_xticks(range(len(workers)), [str(m) for m in workers])
-        axes.set_yticks(range(len(methods)), [str(m) for m in methods])
+        axes.set_xticks(range(len(workers)), map(str, workers))
+        axes.set_yticks(range(len(methods)), map(str, methods))
         axes.tick_params(length=0)
         axes.set_xticks(np.arange(len(workers) - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(len(methods) - 1) + 0.5, minor=True)
@@ -178,14 +162,10 @@ def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
 
 
 def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
-    """Test accuracy at the end against workers: a column for each service time, a row for each page of methods.
+    """Draws final test accuracy against workers, a column for each service time and a row for each page of methods.
 
-    Intervals are Student's, 95 %, over the seeds that did not fail; a hollow marker says that some seeds failed, a
+    Student's 95 % intervals are over the seeds that did not fail. A hollow marker means that some seeds failed, a
     cross in the strip below that all did.
-
-    Args:
-      figure: `matplotlib.figure.Figure`, without axes.
-      results: of `compare.run_comparison`.
 
     Example: see `all_figures`.
     """
@@ -206,17 +186,15 @@ def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
                 failed = cell.failed.sum("seed").values
                 x = places + 0.07 * (k - (len(methods) - 1) / 2)
                 look = _style.look(k) | {"markersize": 6}
-                color, marker = look["color"], look["marker"]
                 bars = np.nan_to_num([cell["mean"] - cell.low, cell.high - cell["mean"]])
                 axes.errorbar(x, cell["mean"], yerr=bars, **look, label=method, capsize=2.5, elinewidth=1, zorder=3)
-                some = (failed > 0) & (failed < seeds)
-                axes.plot(x[some], cell["mean"][some], marker, markersize=6, mfc="w", color=color, zorder=4)
-                lost = np.full((failed == seeds).sum(), 0.045)
-                at = axes.get_xaxis_transform()
-                axes.plot(x[failed == seeds], lost, "x", transform=at, color=color, mew=2, zorder=4)
+                some, lost = (failed > 0) & (failed < seeds), x[failed == seeds]
+                axes.plot(x[some], cell["mean"][some], **look | {"linestyle": ""}, mfc="w", zorder=4)
+                at = {"transform": axes.get_xaxis_transform(), "color": look["color"]}
+                axes.plot(lost, np.full(len(lost), 0.045), "x", **at, mew=2, zorder=4)
             axes.add_patch(Rectangle((0, 0), 1, 0.09, transform=axes.transAxes, color="0.95", zorder=0))
             axes.text(0.01, 0.045, "FAIL", transform=axes.transAxes, va="center", fontsize=7, color="0.45")
-            axes.set_xticks(places, [str(m) for m in workers])
+            axes.set_xticks(places, map(str, workers))
             _accuracy_axis(axes, limits)
             if axes in panels[0]:
                 axes.set_title(str(label))
@@ -230,15 +208,14 @@ def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
 
 
 def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: list[str]) -> None:
-    """Accuracy against gradients and against simulated time, and the gap: a row for each number of workers.
+    """Draws accuracy against gradients and simulated time, and the gap, a row for each number of workers.
 
-    Means over seeds, with the range between seeds; a line ends, with a cross, where the first seed diverged.
+    Lines are means over seeds and bands their range; a line ends in a cross where the first seed diverges.
 
     Args:
-      figure: `matplotlib.figure.Figure`, without axes.
-      results: of `compare.run_comparison`.
-      service_time: the label of one.
-      methods: the labels of those that are shown.
+      figure, results: see above.
+      service_time: its label.
+      methods: labels of those shown.
 
     Example: see `all_figures`.
     """
@@ -292,13 +269,13 @@ def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: lis
 
 
 def _every(values: xarray.DataArray, k: int, methods: list[str]) -> dict[str, Any]:
-    """About eight markers a line, not at the places of the other methods."""
+    """About eight markers per line, staggered between methods."""
     every = max(len(values) // 8, 1)
     return {"markevery": (k * every // len(methods), every)}
 
 
 def _stretch(accuracy: Any) -> Any:
-    """Even in the logarithm of the error, which is taken to be 0.5 % larger, so that an error of 0 has a place."""
+    """The negative logarithm of the error plus 0.5 %, which is finite for an error of 0."""
     return -np.log(1.005 - np.clip(accuracy, -1.0, 1.0))
 
 
@@ -307,11 +284,11 @@ def _unstretch(place: Any) -> Any:
 
 
 def _limits(accuracy: np.ndarray, *, strip: bool = False) -> tuple[float, float]:
-    """Of an axis with these on it, with room for a strip at the bottom."""
+    """The limits of an axis of accuracies, with optional room for a strip at the bottom."""
     there = np.clip(accuracy[np.isfinite(accuracy)], 0.0, 1.0)
-    ends = _stretch(np.array([there.min(), there.max()])) if there.size else _stretch(np.array([0.0, 1.0]))
-    room = max(ends[1] - ends[0], 0.1)
-    low, high = _unstretch(np.array([ends[0] - (0.16 if strip else 0.04) * room, ends[1] + 0.04 * room])).tolist()
+    low, high = _stretch(np.array([there.min(), there.max()] if there.size else [0.0, 1.0]))
+    room = max(high - low, 0.1)
+    low, high = _unstretch(np.array([low - (0.16 if strip else 0.04) * room, high + 0.04 * room])).tolist()
     return max(low, -0.9), min(high, 1.0)
 
 

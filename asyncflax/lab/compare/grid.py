@@ -1,4 +1,4 @@
-"""Which trainings a comparison of methods consists of."""
+"""The trainings of a comparison."""
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
@@ -10,7 +10,7 @@ import optax
 
 from asyncflax import _check, algorithms, queues
 from asyncflax.base import AsyncAlgorithm
-from asyncflax.lab.compare.orders import claimed, slug
+from asyncflax.lab.compare.orders import claimed, repeated, slug
 from asyncflax.lab.compare.summary import RULES
 from asyncflax.lab.statistics import criterion_digest
 from asyncflax.lab.sweep.grid import Cells
@@ -28,34 +28,32 @@ _ITEMS = {"plain": plain_items}
 
 @dataclasses.dataclass
 class CompareConfig:
-    """Methods x service times x numbers of workers x seeds, as many trainings.
+    """Methods x service times x numbers of workers x seeds.
 
     Methods, service times and orders are items: a mapping by label, a tuple, or the text of a flag.
 
     Attributes:
-      train: what all trainings have in common. Its algorithm, num_workers and seed are not used; its momentum goes to
-        the methods that have one, and its asynchrony, a queue, gets the service times.
-      methods: of `asyncflax.algorithms` or your own, as in 'mild=ormo(momentum=0.5), asgd'; a label is a method's name
-        where there is no other. learning_rate and momentum may be options: they replace those of `train`.
-      service_times: of `asyncflax.queues` or your own, as items, each of them an environment of its own.
+      train: shared by all trainings. Its algorithm, num_workers and seed are not used; its momentum applies to the
+        methods that have one, and its asynchrony, a queue, takes the service times.
+      methods: of `asyncflax.algorithms` or your own, as in 'mild=ormo(momentum=0.5), asgd', labelled by their name by
+        default. The options learning_rate and momentum replace those of `train`.
+      service_times: of `asyncflax.queues` or your own.
       num_workers: M, the numbers of workers.
       seeds: of trace, data and initial weights, which all methods share.
-      learning_rate_scales: what the learning rate of every method is multiplied by to find its best; () tries one.
-      linear_scaling: the methods whose learning rate is multiplied by M. A name of a method stands for all entries with
-        it, whatever their labels; one that is not compared has no effect.
-      pick: how the learning rate is picked where several are tried, see `compare.RULES`.
-      failed_below: a test accuracy at the end that is lower counts as a failure, as if the training had diverged.
-      target: a test accuracy; how long it takes to reach it is in the tables; 0 for none.
+      learning_rate_scales: factors of every method's learning rate, of which the best is picked; () tries one.
+      linear_scaling: names or labels of the methods whose learning rate is multiplied by M.
+      pick: how the learning rate is picked, see `compare.RULES`.
+      failed_below: a lower final test accuracy counts as a failure, as divergence does.
+      target: a test accuracy; the tables report the time to reach it; 0 for none.
       orders: labels of methods, best first, as in {"dana": ("dana_slim", "multi_asgd", "nag_asgd")}; see
-        `compare.parse_orders`. `draw_comparison` makes a claim of each. One with a method that is not compared has no
-        effect.
-      equals: likewise, of methods that are said to be equal.
+        `compare.parse_orders`. `draw_comparison` writes a claim for each whose methods are all compared.
+      equals: likewise, methods claimed to be equal.
       choosing: how many of the first seeds pick the learning rate, where several are tried; the others judge.
       exception: why fewer seeds judge than `statistics.JUDGING_SEEDS`; without it these make no claim.
-      source: the paper that claims the orders, and where in it; a mapping by name has one for each.
-      paper: what it says, in a line; likewise.
-      cells_at_once: how many trainings one program makes together; 0 takes as many as are fast and fit into memory.
-      memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
+      source: the paper of the orders and the place in it; one text for all, or a mapping by name.
+      paper: what it reports, likewise.
+      cells_at_once: trainings per program; 0 takes as many as are fast and fit into memory.
+      memory_gb: memory per program, in 10^9 bytes; 0 takes what the device has.
 
     Example:
       >>> from asyncflax.lab.compare import CompareConfig, Comparison
@@ -89,23 +87,23 @@ class CompareConfig:
 
     @property
     def cited(self) -> list[Any]:
-        """What makes the methods, for `asyncflax.citation`."""
+        """The factories of the methods, for `asyncflax.citation`."""
         return list(dict.fromkeys(spec.function for spec in named_methods(self).values()))
 
 
 class Comparison(Cells):
-    """The cells of a comparison; every one has been checked.
+    """The cells of a comparison, all checked.
 
     Args:
       config: of the comparison.
 
     Attributes:
-      axes: method, service_time, num_workers, learning_rate_scale (where some are tried) and seed, with their values.
+      axes: method, service_time, num_workers, learning_rate_scale (if some are tried) and seed, with their values.
       methods: `Spec` by label.
       service_times: `Spec` by label.
 
     Raises:
-      TypeError, ValueError: a name, an option or a value is wrong; the message names the field and the value.
+      TypeError, ValueError: a name, an option or a value is invalid; the message names the field and the value.
 
     Example:
       >>> from asyncflax.lab.compare import CompareConfig, Comparison
@@ -137,35 +135,34 @@ class Comparison(Cells):
                 hint = _check.nearest(label, list(self.methods))
                 raise ValueError(f"config.linear_scaling: {label!r} is no label of config.methods{hint}")
         self._check_orders()
-        axes: dict[str, tuple[Any, ...]] = {
+        scales = {"learning_rate_scale": tuple(map(float, config.learning_rate_scales))}
+        self.axes = {
             "method": tuple(self.methods),
             "service_time": tuple(self.service_times),
             "num_workers": tuple(config.num_workers),
-            "learning_rate_scale": tuple(map(float, config.learning_rate_scales)),
+            **(scales if config.learning_rate_scales else {}),
             "seed": tuple(config.seeds),
         }
-        if not config.learning_rate_scales:
-            del axes["learning_rate_scale"]
-        self.axes = axes
         self.need(len(self), self._train)
         self._fields = {label: self._method(label) for label in self.methods}
-        self._check_cells()
+        labels: dict[str, str] = {}
+        for label, law in self.service_times.items():
+            if (same := labels.setdefault(str(law), label)) != label:
+                raise ValueError(f"config.service_times: {same!r} and {label!r} are the same.")
+            law.make()
+        self.check()
 
     def _check_fields(self) -> None:
         config = self._config
-        scales = "learning_rate_scales"
-        for name in ("num_workers", "seeds", scales):
+        for name in ("num_workers", "seeds", "learning_rate_scales"):
             values = getattr(config, name)
-            if not isinstance(values, tuple | list) or (not values and name != scales):
+            if not isinstance(values, tuple | list) or (not values and name != "learning_rate_scales"):
                 raise ValueError(f"config.{name} must be a tuple of one value or more, got {values!r}.")
-            for value in values:
-                if name == scales:
-                    _check.scalar(f"config.{name}", value, low=0.0, exclusive_low=True)
-                else:
-                    _check.integer(f"config.{name}", value, 1 if name == "num_workers" else 0, 2**31 - 1)
-            if len(set(values)) < len(values):
-                twice = next(value for i, value in enumerate(values) if value in values[:i])
-                raise ValueError(f"config.{name} has the value {twice!r} twice.")
+            if twice := repeated(values):
+                raise ValueError(f"config.{name} has the value {twice[0]!r} twice.")
+        _check.integers("config.num_workers", config.num_workers, 1)
+        _check.integers("config.seeds", config.seeds, 0)
+        _check.number("config.learning_rate_scales", config.learning_rate_scales, low=0.0, exclusive_low=True)
         _check.choice("config.pick", config.pick, list(RULES))
         for name in ("failed_below", "target"):
             _check.scalar(f"config.{name}", getattr(config, name), low=0.0, high=1.0)
@@ -188,8 +185,7 @@ class Comparison(Cells):
                     hint = _check.nearest(label, list(self.methods))
                     raise ValueError(f"{field}: {label!r} is no label of config.methods{hint}")
             labels = [label for place in order.of(self.methods).places for label in place]
-            twice = [label for i, label in enumerate(labels) if label in labels[:i]]
-            if twice:
+            if twice := repeated(labels):
                 raise ValueError(f"{field}: {str(order)!r} has {twice[0]!r} twice.")
         slugs = [slug(label) for label in self.service_times]
         if orders and (not all(slugs) or len(set(slugs)) < len(slugs)):
@@ -198,8 +194,7 @@ class Comparison(Cells):
                 f"config.orders have, got {', '.join(map(repr, self.service_times))}."
             )
         names = [order.name for order in orders]
-        twice = [name for i, name in enumerate(names) if name in names[:i]]
-        if twice:
+        if twice := repeated(names):
             raise ValueError(f"config.orders and config.equals have the name {twice[0]!r} twice; give one another.")
         for name in ("source", "paper"):
             texts = getattr(self._config, name)
@@ -211,7 +206,7 @@ class Comparison(Cells):
                     raise ValueError(f"config.{name} must be one line of text, got {text!r}.")
 
     def _method(self, label: str) -> dict[str, Any]:
-        """The fields of a training that say what the server does."""
+        """The fields of a training that define its method."""
         spec = self.methods[label]
         plain = str(spec.without(*_OWN))
         of_optax = is_of_optax(
@@ -221,15 +216,6 @@ class Comparison(Cells):
         own = {k: typed(f"config.methods: {label}: {k}", spec.options[k], float) for k in fields if k in spec.options}
         momentum = self._train.momentum if "momentum" in fields and spec.accepts("momentum") else 0.0
         return {"algorithm": str(spec.without(*own)), "momentum": momentum, **own}
-
-    def _check_cells(self) -> None:
-        labels: dict[str, str] = {}
-        for label, spec in self.service_times.items():
-            if str(spec) in labels:
-                raise ValueError(f"config.service_times: {labels[str(spec)]!r} and {label!r} are the same.")
-            labels[str(spec)] = label
-            spec.make()
-        self.check()
 
     def config(self, index: tuple[int, ...]) -> TrainConfig:
         """The config of a cell's training, as `launch/train.py` would run it."""
@@ -249,7 +235,7 @@ class Comparison(Cells):
         return label in self._scaled or self.methods[label].name in self._scaled
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What the methods share: service times and seed, as (field, value). From it follow trace, data and weights."""
+        """Asynchrony and seed, as (field, value), which determine trace, data and weights of all methods."""
         config = self.config(index)
         return tuple((name, getattr(config, name)) for name in ("asynchrony", "seed"))
 
@@ -270,19 +256,16 @@ def named_methods(config: CompareConfig) -> dict[str, Spec]:
 
 
 def criteria(config: CompareConfig) -> dict[str, str]:
-    """By what each order of a comparison is judged: `statistics.criterion_digest` by its name.
-
-    It is of the config, of the seeds that judge and of the order, so it is known before anything is trained.
+    """The criteria of the orders: `statistics.criterion_digest` of config, judging seeds and order, by name.
 
     Args:
-      config: of a comparison.
+      config: of a comparison; nothing needs to be trained.
 
     Example:
       >>> from asyncflax.lab.compare import CompareConfig, criteria
       >>> list(criteria(CompareConfig(orders={"plain": ("asgd", "momentum_asgd")})))
       ['plain']
     """
-    about = {"choosing": config.choosing, "pick": config.pick}
     return {
         order.name: criterion_digest(
             config,
@@ -290,14 +273,15 @@ def criteria(config: CompareConfig) -> dict[str, str]:
             order=str(order),
             metric=order.criterion,
             bound=order.bound,
-            **about,
+            choosing=config.choosing,
+            pick=config.pick,
         )
         for order in claimed({"orders": config.orders, "equals": config.equals})
     }
 
 
 def _read_all(field: str, items: Any, library: Mapping[str, Callable[..., Any]], *kinds: type) -> dict[str, Spec]:
-    """What the items of a field name, by their labels."""
+    """The specs of the items of a field, by label."""
     specs: dict[str, Spec] = {}
     for label, text in parse_items(field, items):
         if set("|\n") & {*label}:

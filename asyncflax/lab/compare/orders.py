@@ -1,9 +1,8 @@
-"""Orders of methods, such as dana_slim > multi_asgd > nag_asgd, and methods that are said to be equal, judged in pairs.
+"""Judges orders of methods, such as dana_slim > multi_asgd > nag_asgd, and claims that methods are equal, in pairs.
 
-With one seed, service time and number of workers two methods have the same trace, data and initial weights. So they are
-compared seed by seed, and `statistics` decides, at each number of workers and at all of them. An order is one of
-training losses at the end, in their logarithms; methods are equal if their test accuracies at the end are, within half
-a point.
+With the same seed, service time and number of workers two methods share trace, data and initial weights. They are
+compared seed by seed, and `statistics` decides at each number of workers and at all of them. Orders are of the
+logarithms of final training losses; equal methods have the same final test accuracy, within half a point.
 """
 
 from __future__ import annotations
@@ -33,14 +32,12 @@ _EXAMPLE = "'name=(best, (good, other), worst)'"
 
 
 class Order(NamedTuple):
-    """Methods of which each is said to be better than each of the next place, or equal to it.
+    """The claim that each method is better than those of the next place, or equal to them.
 
     Attributes:
       name: a slug, for the files of the claim.
-      places: labels, best first; several share a place, and '*' in one stands for anything.
-      equal: whether those of adjacent places are said to be equal.
-
-    Example: see `parse_orders`.
+      places: labels, best first; several may share a place, and '*' in a label matches anything.
+      equal: whether adjacent places are claimed to be equal.
     """
 
     name: str
@@ -52,17 +49,17 @@ class Order(NamedTuple):
 
     @property
     def claim(self) -> str:
-        """What `statistics` calls it."""
+        """The claim as `statistics` names it."""
         return "equal" if self.equal else "greater"
 
     @property
     def bound(self) -> float:
-        """Of equivalence: of accuracies, or of the logarithms of losses."""
+        """The bound of equivalence, of accuracies or of logarithms of losses."""
         return ACCURACY_BOUND if self.equal else math.log(RATIO_BOUND)
 
     @property
     def criterion(self) -> str:
-        """What is compared, in words."""
+        """What is compared, as text."""
         return "test accuracy" if self.equal else "training loss"
 
     @property
@@ -71,29 +68,34 @@ class Order(NamedTuple):
         return [(a, b) for one, below in zip(self.places, self.places[1:], strict=False) for a in one for b in below]
 
     def of(self, labels: Iterable[str]) -> Order:
-        """The order with the labels that '*' stands for; those that nothing matches are left out."""
+        """The order with '*' expanded to the labels that match; labels without a match are dropped."""
         labels = list(labels)
-        match = lambda text: [k for k in labels if re.fullmatch(".*".join(map(re.escape, text.split("*"))), k)]
-        return self._replace(places=tuple(tuple(k for text in place for k in match(text)) for place in self.places))
+        return self._replace(
+            places=tuple(tuple(k for text in place for k in _matches(text, labels)) for place in self.places)
+        )
 
     def lacking(self, labels: Iterable[str]) -> list[str]:
-        """What is in the order and is none of the labels."""
+        """The labels of the order that match none of these."""
         labels = list(labels)
-        return [text for place in self.places for text in place if not any(Order("", ((text,),)).of(labels).places[0])]
+        return [text for place in self.places for text in place if not _matches(text, labels)]
+
+
+def _matches(text: str, labels: Sequence[str]) -> list[str]:
+    """The labels that a label with '*' matches."""
+    pattern = ".*".join(map(re.escape, text.split("*")))
+    return [label for label in labels if re.fullmatch(pattern, label)]
 
 
 class Finding(NamedTuple):
-    """What became of an order with a law of service times.
+    """The outcome of an order with one service time.
 
     Attributes:
-      table: lines of Markdown, or the reason why there is nothing to see.
-      methods: the labels that it is about.
-      service_time: the label of the law.
-      claim: the fields of a `Claim` without command, figure and criterion; None where nothing can be judged.
-      order: what it is about; None where nothing can be computed.
+      table: lines of Markdown, or the reason for their absence.
+      methods: labels of the methods compared.
+      service_time: its label.
+      claim: fields of a `Claim` without command, figure and criterion; None where nothing is judged.
+      order: with '*' expanded; None where nothing is computed.
       verdicts: by number of workers, a `Verdict` for each pair of methods.
-
-    Example: see `check_orders`.
     """
 
     table: list[str]
@@ -105,16 +107,16 @@ class Finding(NamedTuple):
 
 
 def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
-    """Orders as a config has them.
+    """Parses the orders of a config.
 
     Args:
-      value: items (see `train.options`), each a tuple of places, best first; a place is a label of a method, or a tuple
-        of labels that share it. '*' in a label stands for anything. The label of an item goes into the name of the
-        claim; without one it is the first label of a method.
-      equal: whether methods are said to be equal instead.
+      value: items (see `train.options`), each a tuple of places, best first; a place is the label of a method, or a
+        tuple of labels that share it. '*' in a label matches anything. The label of an item, by default its first
+        method, names the claim.
+      equal: whether methods are claimed to be equal instead.
 
     Raises:
-      ValueError: an order has fewer than two places, an empty one or a label twice, or two have one name.
+      ValueError: an order has fewer than two places, an empty one or a repeated label, or a name is repeated.
 
     Example:
       >>> from asyncflax.lab.compare import parse_orders
@@ -132,8 +134,7 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
         labels = [label for place in places for label in place]
         if len(places) < 2 or not all(places) or not all(map(str.strip, labels)):
             raise ValueError(f"{field} must be like {_EXAMPLE}, two places at least, got {chain!r}.")
-        twice = [label for i, label in enumerate(labels) if label in labels[:i]]
-        if twice:
+        if twice := repeated(labels):
             raise ValueError(f"{field}: {chain!r} has {twice[0]!r} twice.")
         found = slug(name or labels[0])
         if not found:
@@ -144,8 +145,13 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
     return list(orders.values())
 
 
+def repeated(values: Sequence[Any]) -> list[Any]:
+    """The values that equal an earlier one."""
+    return [value for i, value in enumerate(values) if value in values[:i]]
+
+
 def slug(text: str) -> str:
-    """The text in small letters, digits and hyphens.
+    """The text in lower-case letters, digits and hyphens.
 
     >>> from asyncflax.lab.compare.orders import slug
     >>> slug("fixed -0.2")
@@ -155,26 +161,19 @@ def slug(text: str) -> str:
 
 
 def check_orders(results: xarray.Dataset) -> list[Finding]:
-    """Judges what the config of a comparison says of methods, for each law of service times.
+    """Judges the orders in the config of the results, for each service time.
 
-    The training loss is the mean over the last tenth of the gradients. A training that diverged, or that ends above
-    the loss of the same network before its first update, counts with that one, and with its accuracy, which is about
-    that of chance; how many failed is said. A training that ended below `failed_below` counts with what it has. Seeds
-    that pick learning rates (`choosing`) do not judge.
-
-    Args:
-      results: of `run_comparison`; what is claimed is in the config that they carry.
+    The training loss is the mean over the last tenth of the gradients. A training that diverged, or ended above the
+    loss of its untrained network, counts as untrained, with about the accuracy of chance; the table reports how many
+    failed. Seeds that pick learning rates (`choosing`) do not judge.
 
     Returns:
-      findings. Each pair of methods at each number of workers is decided by `statistics.decide_difference`, and all of
-      them by `statistics.decide_all`, with Holm's adjustment: the verdict of the claim. Its value is the pair that is
-      least in favour, a ratio of losses or a share (0.01 is one point). There is no claim where too few seeds judge, or
-      those that also picked the learning rates; the table says so.
+      Findings. `statistics.decide_difference` decides each pair of methods at each number of workers, and
+      `statistics.decide_all` all of them, with Holm's adjustment: the verdict of the claim. Its value is that of the
+      least favourable pair, a ratio of losses or a share (0.01 is one point). If too few seeds judge, or those that
+      picked the learning rates, there is no claim and the table gives the reason.
 
-    Raises:
-      ValueError: see `parse_orders`.
-
-    Example: see `configs/orders.py`.
+    Example: see `draw_comparison`.
     """
     config = json.loads(results.attrs["config"])
     labels = [str(k) for k in results.method.values]
@@ -182,20 +181,19 @@ def check_orders(results: xarray.Dataset) -> list[Finding]:
     for order in claimed(config):
         there = order.of(labels)
         for law in map(str, results.service_time.values):
-            reason = ""
             if lacking := order.lacking(labels):
                 reason = f"{', '.join(lacking)} not compared"
             elif results.sizes["seed"] < 2 + config.get("choosing", 0):
                 reason = "an interval needs two seeds"
-            if reason:
-                findings.append(Finding([f"No claim of {order} ({law}): {reason}."], [], law, None))
+            else:
+                findings.append(_finding(results.sel(service_time=law), there, law, config))
                 continue
-            findings.append(_finding(results.sel(service_time=law), there, law, config))
+            findings.append(Finding([f"No claim of {order} ({law}): {reason}."], [], law, None))
     return findings
 
 
 def claimed(config: Mapping[str, Any]) -> list[Order]:
-    """What a config says of methods: its orders, then what it says to be equal."""
+    """The claims of a config: its orders, then those of equality."""
     return parse_orders(config.get("orders", ())) + parse_orders(config.get("equals", ()), equal=True)
 
 
@@ -248,18 +246,18 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
 
 
 def _of(order: Order, texts: Any) -> str:
-    """The source of an order, or what its paper says: one text for all, or one by name."""
+    """The source or the paper's number of an order: one text for all, or one by name."""
     return texts[order.name] if isinstance(texts, Mapping) else texts
 
 
 def _accuracies(results: xarray.Dataset) -> xarray.DataArray:
-    """Test accuracies at the end; of what diverged, those before the first update (0 if it began broken)."""
+    """Final test accuracies; of diverged trainings those before the first update (0 if not finite)."""
     untrained = with_picked_rates(results, "test_accuracy").test_accuracy.isel(update=0, drop=True)
     return results.final_accuracy.fillna(untrained).fillna(0.0).transpose("method", "num_workers", "seed")
 
 
 def _log_losses(results: xarray.Dataset) -> xarray.DataArray:
-    """Logarithms of training losses at the end; at most the loss on the test data before the first update."""
+    """Logarithms of final training losses, at most the test loss before the first update."""
     runs = with_picked_rates(results.assign(last=last_losses(results)), "last", "test_loss")
     untrained = runs.test_loss.isel(update=0, drop=True)
     losses: Any = np.minimum(runs["last"].fillna(np.inf), untrained)
@@ -268,10 +266,8 @@ def _log_losses(results: xarray.Dataset) -> xarray.DataArray:
 
 def _ours(order: Order, m: int, pairs: Mapping[tuple[str, str], Verdict], verdict: str) -> str:
     """The differences at a number of workers, and the verdict there."""
-    if order.equal:
-        texts = [f"{a} less {b} {_shown(order, each)} points, {each.words}" for (a, b), each in pairs.items()]
-    else:
-        texts = [f"loss of {b} {_shown(order, each)} times that of {a}, {each.words}" for (a, b), each in pairs.items()]
+    form = "{0} less {1} {2} points, {3}" if order.equal else "loss of {1} {2} times that of {0}, {3}"
+    texts = [form.format(a, b, _shown(order, each), each.words) for (a, b), each in pairs.items()]
     all_of = f"; all of them: {verdict}" if len(texts) > 1 else ""
     return f"{_style.workers(m)}: {'; '.join(texts)}{all_of}"
 

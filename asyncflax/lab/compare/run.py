@@ -1,13 +1,13 @@
-"""Trains a comparison, many trainings at once, and leaves a folder.
+"""Trains a comparison, many trainings at once, into a folder.
 
     workdir/run.json      the config and the versions that it began with
-    workdir/cells/        one file for each tile of trainings that is finished
-    workdir/results.nc    all trainings and what they come to, an `xarray.Dataset` (netCDF), when the last is finished
-    workdir/table.md      the summary in numbers
+    workdir/cells/        one file for each finished tile of trainings
+    workdir/results.nc    all trainings and their summary, an `xarray.Dataset` (netCDF), after the last
+    workdir/table.md      the tables
     workdir/*.png         the figures, see `compare.figures`
-    workdir/claims/       a claim, with its figure, for each order that the config names and each law of service times
+    workdir/claims/       a claim, with its figure, for each order in the config and each service time
 
-A comparison that stopped, however it did, goes on with what is not finished when it is started again.
+An interrupted comparison resumes with the unfinished trainings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray
@@ -30,16 +30,19 @@ from asyncflax.lab.compare.orders import Finding, check_orders
 from asyncflax.lab.compare.summary import markdown_tables, summarize
 from asyncflax.lab.sweep.run import train_cells
 
+_JUDGED = (
+    "What papers claim, paired over seeds, with Student's 95 % intervals and the verdicts of "
+    "asyncflax.lab.statistics: ratios of training losses at the end, differences of test accuracies."
+)
+
 
 class Compared(NamedTuple):
-    """What `draw_comparison` leaves.
+    """What `draw_comparison` has written.
 
     Attributes:
-      table: the summary, and what became of the orders that the config names; Markdown.
-      figures: the paths of the PNGs.
-      claims: one for each order and law of service times; none where nothing can be computed, the table says why.
-
-    Example: see `run_comparison`.
+      table: the summary and the findings about orders, in Markdown.
+      figures: paths of the PNGs.
+      claims: one for each order and service time that could be judged.
     """
 
     table: str
@@ -50,44 +53,30 @@ class Compared(NamedTuple):
 def run_comparison(
     config: CompareConfig, workdir: str | os.PathLike[str], *, stop_after_minutes: float = float("inf")
 ) -> xarray.Dataset:
-    """Trains all methods, or goes on with what is not finished.
+    """Trains all methods, or resumes.
 
-    Methods are compared in pairs: with one seed, service time and number of workers all of them have the same trace,
-    the same data in the same order and the same initial weights. Only ssgd, whose workers wait for each other, has
-    another trace: the rounds of the same workers with the same service times. A training gives what `launch/train.py`
-    gives with its config, within rounding.
+    With the same seed, service time and number of workers, all methods have the same trace, data order and initial
+    weights. Only ssgd, whose workers wait for each other, has another trace: rounds of the same workers with the same
+    service times. Each training equals that of `launch/train.py` with its config, up to rounding.
 
     Args:
       config: of the comparison.
-      workdir: a new or empty folder, or the folder of the same comparison.
-      stop_after_minutes: begin no tile of trainings that is not expected to be finished by then.
+      workdir: a new or empty folder, or that of the same comparison.
+      stop_after_minutes: start no tile of trainings that is not expected to finish by then.
 
     Returns:
-      an `xarray.Dataset` over method, service_time, num_workers, (learning_rate_scale,) seed and
+      An `xarray.Dataset` over method, service_time, num_workers, (learning_rate_scale,) seed and
         `update`, the number of gradients: test_loss, test_accuracy, simulated_time (seconds);
         `trained`, likewise: train_loss, train_accuracy, staleness, gap, normalised_gap, explicit_momentum, means over
           the gradients since the row before;
-        neither: diverged_at, the gradient at which a training was seen to have diverged, or -1;
-      server_steps [method, num_workers, update], which are the gradients but for ssgd; learning_rate [method,
-      num_workers, (learning_rate_scale)]; by label the call of the method and of the service time; and
-      what `summarize` adds. xarray has an argument called method: select one as `results.sel({"method": "asgd"})`.
+        neither: diverged_at, the gradient at which divergence was detected, or -1;
+      server_steps [method, num_workers, update], which differ from the gradients for ssgd; learning_rate [method,
+      num_workers, (learning_rate_scale)]; the calls of methods and service times by label; and the summary, see
+      `summarize`. xarray has an argument called method: select one as `results.sel({"method": "asgd"})`.
 
     Raises:
-      RunError: the config or the folder is not as it should be, or trainings do not fit into memory; a clear sentence.
+      RunError: the config or the folder is invalid, or trainings do not fit into memory.
       SweepUnfinishedError: the time is over.
-
-    Example:
-      >>> import tempfile
-      >>> from asyncflax.lab.compare import CompareConfig, markdown_tables, run_comparison
-      >>> from asyncflax.train.config import TrainConfig
-      >>> train = TrainConfig(model="Mlp(hidden=8)", num_updates=20, eval_every=10, momentum=0.5)
-      >>> config = CompareConfig(train, "asgd, nag_asgd", {"equal": "gamma"}, num_workers=(2, 4), seeds=(0, 1))
-      >>> results = run_comparison(config, tempfile.mkdtemp())  # doctest: +ELLIPSIS
-      Comparison(method: 2, service_time: 1, num_workers: 2, seed: 2; 8 cells): 8 to train...
-      >>> dict(results.final_accuracy.sizes)
-      {'method': 2, 'service_time': 1, 'num_workers': 2, 'seed': 2}
-      >>> markdown_tables(results).splitlines()[-1]
-      '8 trainings, 0 failed: 0 diverged'
     """
     try:
         comparison = Comparison(config)
@@ -99,25 +88,25 @@ def run_comparison(
         options = {"pick": config.pick, "choosing": config.choosing, "failed_below": config.failed_below}
         return summarize(described, **options, target=config.target)
 
-    limit: dict[str, Any] = {"stop_after_minutes": stop_after_minutes}
-    return train_cells(config, comparison, workdir, **limit, summarize=complete)
+    return train_cells(config, comparison, workdir, stop_after_minutes=stop_after_minutes, summarize=complete)
 
 
 def draw_comparison(results: xarray.Dataset, workdir: str | os.PathLike[str], *, command: str = "") -> Compared:
-    """Writes the tables and the figures beside the results, and the claims of orders with their figures.
+    """Writes tables, figures and the claims of orders beside the results.
 
     Args:
       results: of `run_comparison`.
       workdir: its folder.
-      command: that makes the results, for the claims; without it there are none.
+      command: reproduces the results; stored in the claims, and without it there are none.
 
     Raises:
       RunError: the folder cannot be written.
-
-    Example: see `launch/compare.py`.
     """
     folder, findings = pathlib.Path(workdir), check_orders(results)
-    table = "\n".join([markdown_tables(results), *_order_tables(findings)])
+    parts = [markdown_tables(results)]
+    if any(finding.verdicts for finding in findings):
+        parts.append(_JUDGED)
+    table = "\n\n".join([*parts, *("\n".join(finding.table) for finding in findings)])
     paths, claims = [], []
     try:
         write_atomically(folder / "table.md", lambda file: file.write(f"{table}\n".encode()))
@@ -132,26 +121,10 @@ def draw_comparison(results: xarray.Dataset, workdir: str | os.PathLike[str], *,
     return Compared(table, paths, claims)
 
 
-def _order_tables(findings: list[Finding]) -> list[str]:
-    if not findings:
-        return []
-    lines = []
-    if any(finding.verdicts for finding in findings):
-        lines += [
-            "",
-            "What papers claim, paired over seeds, with Student's 95 % intervals and the verdicts of "
-            "asyncflax.lab.statistics: ratios of training losses at the end, differences of test accuracies.",
-        ]
-    for finding in findings:
-        lines += ["", *finding.table]
-    return lines
-
-
 def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path, command: str) -> Claim:
-    """The claim of an order, and its figure."""
-    assert finding.claim is not None
+    """Writes the claim of an order, and its figure."""
+    assert finding.claim is not None and finding.order is not None
     name = f"{finding.claim['name']}.png"
-    assert finding.order is not None
     criterion = json.loads(results.attrs.get("criteria", "{}")).get(finding.order.name, "")
     about = {"criterion": criterion, "cpu_minutes": results.attrs.get("cpu_minutes", 0.0)}
     claim = Claim(**finding.claim, **about, command=portable(command), figure=name)
@@ -163,7 +136,7 @@ def _write_claim(results: xarray.Dataset, finding: Finding, folder: pathlib.Path
 
 
 def _describe(results: xarray.Dataset, comparison: Comparison) -> xarray.Dataset:
-    """Adds what the labels stand for, and how many steps the server has made."""
+    """Adds the calls of the labels, server steps and learning rates."""
     methods, laws = comparison.methods.values(), comparison.service_times.values()
     updates, workers = results["update"].values, results.num_workers.values
     over = [name for name in ("method", "num_workers", "learning_rate_scale") if name in comparison.axes]

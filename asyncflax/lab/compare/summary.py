@@ -1,4 +1,4 @@
-"""Reads the trainings of a comparison: the learning rate, means with intervals, failures, tables."""
+"""Summarizes the trainings of a comparison: learning rates, means with intervals, failures, tables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ RULES = {
     "train_loss": "the lowest mean training loss over the last tenth of the gradients; no test image was looked at",
     "test_accuracy": "the highest test accuracy at the end; picked on the test images that it is reported on",
 }
-"""How the learning rate is picked, for each method, service time and number of workers, from the means over seeds.
+"""How to pick the learning rate of each method, service time and number of workers, from means over seeds.
 
-A learning rate with which fewer seeds diverge comes first. 'test_accuracy' is what papers without a validation set do:
-it leaks, and the table says so.
-
-Example: see `summarize`.
+Rates with the fewest diverged seeds come first. 'test_accuracy' is what papers without a validation set do: it leaks,
+and the table reports it.
 """
 
 _CELL = ("method", "service_time", "num_workers")
@@ -35,24 +33,21 @@ def summarize(
     failed_below: float = 0.0,
     target: float = 0.0,
 ) -> xarray.Dataset:
-    """Adds to the trainings what they come to.
+    """Adds a summary of the trainings.
 
     Args:
       results: test_accuracy [method, service_time, num_workers, (learning_rate_scale,) seed, update], train_loss with
         `trained` for `update`, diverged_at without either, and learning_rate where several are tried.
-      pick: one of `RULES`.
-      choosing: how many of the first seeds pick; 0 for all.
-      failed_below: a test accuracy at the end that is lower counts as a failure.
-      target: a test accuracy, 0 for none.
+      pick, choosing, failed_below, target: as in `CompareConfig`; `choosing=0` picks on all seeds.
 
     Returns:
-      the results and, over method, service_time and num_workers,
-        picked_scale, picked_learning_rate: float, what the others are of (only where several were tried);
-        final_accuracy: float [..., seed], after the last gradient, NaN where the training diverged;
+      The results and, over method, service_time and num_workers,
+        picked_scale, picked_learning_rate: float, on which the others are based (only where several are tried);
+        final_accuracy: float [..., seed], NaN where the training diverged;
         failed: int [..., seed], 1 where it diverged or ended below `failed_below`;
         mean, low, high: float, of final_accuracy over the seeds that did not fail, with Student's 95 % interval;
-        gradients_to_target, steps_to_target, seconds_to_target: float [..., seed], after how many gradients, steps of
-          the server and simulated seconds the target was reached first, NaN where it never was (only with a target).
+        gradients_to_target, steps_to_target, seconds_to_target: float [..., seed], gradients, server steps and
+          simulated seconds until the target is first reached, NaN if it is not (only with a target).
 
     Example:
       >>> import numpy as np, xarray
@@ -93,32 +88,19 @@ def summarize(
 
 
 def last_losses(results: xarray.Dataset) -> xarray.DataArray:
-    """The mean training loss over the last tenth of the gradients, NaN of what diverged.
-
-    Args:
-      results: with train_loss over `trained`.
-
-    Example: see `RULES`.
-    """
+    """The mean training loss over the last tenth of the gradients, NaN for diverged trainings."""
     rows = results.sizes["trained"]
     return results.train_loss.isel(trained=slice(rows - max(rows // 10, 1), None)).mean("trained", skipna=False)
 
 
 def with_picked_rates(summary: xarray.Dataset, *names: str) -> xarray.Dataset:
-    """Some variables without the axis of learning rates: each cell with the one that was picked.
-
-    Args:
-      summary: of `summarize`.
-      names: of the variables.
-
-    Example: see `compare.figures`.
-    """
+    """Variables of a summary at the picked learning rates, without their axis."""
     runs, scale = summary[[*names]], "learning_rate_scale"
     return runs.sel({scale: summary.picked_scale}).drop_vars(scale) if scale in runs.dims else runs
 
 
 def _to_target(summary: xarray.Dataset, target: float) -> dict[str, xarray.DataArray]:
-    """When the target was reached first; between two evaluations accuracy and clock are taken to be linear."""
+    """When the target is first reached; accuracy and clock are interpolated linearly between evaluations."""
     runs = with_picked_rates(summary, "test_accuracy", "simulated_time").transpose(*_CELL, "seed", "update")
     gradients = updates_to_target(runs, target)
     clocks = runs.simulated_time.values
@@ -131,29 +113,22 @@ def _to_target(summary: xarray.Dataset, target: float) -> dict[str, xarray.DataA
 
 
 def _best(score: xarray.DataArray, failures: xarray.DataArray) -> xarray.DataArray:
-    """The place of the best learning rate: the highest mean of those with the fewest failures."""
+    """The index of the learning rate with the highest mean among those with the fewest failures."""
     mean = score.mean("seed").fillna(np.finfo(np.float32).min)
     fewest = failures == failures.min("learning_rate_scale")
     return mean.where(fewest, -np.inf).argmax("learning_rate_scale")
 
 
 def _interval(seeds: np.ndarray) -> Interval:
-    """Of the numbers that there are."""
+    """Student's interval of the finite numbers."""
     there = seeds[np.isfinite(seeds)]
     return student(there) if len(there) else Interval(np.nan, np.nan, np.nan)
 
 
 def markdown_tables(results: xarray.Dataset) -> str:
-    """The summary as Markdown, which is for the terminal as well: a table for each service time.
+    """Renders the summary as Markdown, with a table of methods x workers for each service time.
 
-    Args:
-      results: of `run_comparison`.
-
-    Returns:
-      lines; in a table a row for each method, a column for each number of workers. 'FAIL' counts the seeds that failed;
-      a mean beside it is that of the others.
-
-    Example: see `run_comparison`.
+    'FAIL' counts the seeds that failed; a mean beside it is that of the others.
     """
     config = json.loads(results.attrs["config"])
     seeds, counts = results.sizes["seed"], results.num_workers.values
@@ -188,7 +163,7 @@ def markdown_tables(results: xarray.Dataset) -> str:
 
 
 def _target_tables(results: xarray.Dataset, target: str) -> list[str]:
-    """After how many gradients, and how much simulated time, the target is reached."""
+    """Gradients and simulated time to the target."""
     lines = ["", f"Gradients to {target}, in brackets simulated seconds: means over the seeds that reach it."]
     counts = results.num_workers.values
     for label in results.service_time.values:
@@ -223,7 +198,7 @@ def _words(cell: xarray.Dataset) -> str:
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns are as wide as they need be."""
+    """A Markdown table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
     return [line(rows[0]), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows[1:])]
