@@ -116,13 +116,10 @@ def faults(
     for file in sorted(results.glob("*.json")):
         try:
             claims.append(Claim.load(file))
-        except ValueError as error:
-            found.append(str(error))
-    for claim in claims:
-        try:
-            check_figure(claim, results)
+            check_figure(claims[-1], results)
         except (FileNotFoundError, ValueError) as error:
             found.append(str(error))
+    for claim in claims:
         for name in files_of(claim.command):
             if not (results.parent / name).is_file():
                 found.append(f"claim {claim.name}: its command names {name}, which does not exist.")
@@ -183,7 +180,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _of_all(claim: Claim) -> str:
-    """The confidence of an interval, where it is not that of the column."""
+    """The confidence of an interval where it is not 95 %."""
     return {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
 
 

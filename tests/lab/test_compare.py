@@ -466,16 +466,16 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
         ({"num_workers": (0,)}, r"config\.num_workers must be an integer >= 1, got config\.num_workers=0"),
         ({"seeds": (0.5,)}, r"config\.seeds must be a concrete integer, got 0\.5"),
         ({"learning_rate_scales": (1.0, -1.0)}, r"config\.learning_rate_scales must be finite and in \(0"),
-        ({"linear_scaling": "ssgt"}, r"config\.linear_scaling: 'ssgt' is no label .* did you mean 'ssgd'"),
+        ({"linear_scaling": "ssgt"}, r"config\.linear_scaling: 'ssgt' is not a label .* did you mean 'ssgd'"),
         (
             {"orders": "(mild, nag_agsd)"},
-            r"config\.orders: 'nag_agsd' is no label of config.methods; did you mean 'nag_as",
+            r"config\.orders: 'nag_agsd' is not a label of config.methods; did you mean 'nag_as",
         ),
         ({"orders": "mild"}, r"config\.orders must be like 'name=\(best, .*', two places at least, got 'mild'"),
         ({"orders": "(mild, (), nag_asgd)"}, r"config\.orders must be like .* got \('mild', \(\), 'nag_asgd'\)"),
         ({"orders": "(mild, ssgd, mild)"}, r"config\.orders: \('mild', 'ssgd', 'mild'\) has 'mild' twice"),
         ({"orders": "(mild, 'm*')"}, r"config\.orders: 'mild > m\*' has 'mild' twice"),
-        ({"orders": "(mild, ssgd), (mild, nag_asgd)"}, r"config\.orders has the name 'mild' twice; give one another"),
+        ({"orders": "(mild, ssgd), (mild, nag_asgd)"}, r"config\.orders has the name 'mild' twice; rename one"),
         (
             {"orders": {"?": ("mild", "ssgd")}},
             r"config\.orders: \('mild', 'ssgd'\) needs a name of letters a-z or digits",
@@ -490,7 +490,7 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
         ({"failed_below": 20.0}, r"config\.failed_below must be finite and in \[0, 1\], got config\.failed_below=20"),
         (
             {"train": dataclasses.replace(TRAIN, asynchrony="barrier")},
-            r"config\.train\.asynchrony='barrier': here traces",
+            r"config\.train\.asynchrony='barrier': service_times define",
         ),
         (
             {"train": dataclasses.replace(TRAIN, batch_size=0)},

@@ -343,7 +343,7 @@ def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
     assert load_all(folder / "claims")[0] == dataclasses.replace(claim, machine="64 CPU cores", cpu_minutes=3.0)
     dataclasses.replace(claim, paper="another").save(folder / "claims", overwrite=True)
     run_study(SMALL, folder, command=COMMAND)
-    assert load_all(folder / "claims") == claims and list((folder / "claims").glob("*.json.corrupted"))
+    assert load_all(folder / "claims") == claims
     (folder / "claims" / f"{claim.name}.json").unlink()  # as if the process had been stopped before it wrote it
     run_study(SMALL, folder, command=COMMAND)
     assert load_all(folder / "claims") == [dataclasses.replace(claim, cpu_minutes=0.0), *claims[1:]]

@@ -133,7 +133,7 @@ class Comparison(Cells):
         for label in self._scaled:
             if label not in (*self.methods, *names, *_METHODS):  # the config may be for more methods
                 hint = _check.nearest(label, list(self.methods))
-                raise ValueError(f"config.linear_scaling: {label!r} is no label of config.methods{hint}")
+                raise ValueError(f"config.linear_scaling: {label!r} is not a label of config.methods{hint}")
         self._check_orders()
         scales = {"learning_rate_scale": tuple(map(float, config.learning_rate_scales))}
         self.axes = {
@@ -172,8 +172,8 @@ class Comparison(Cells):
         _check.scalar("config.memory_gb", config.memory_gb, low=0.0)
         if self._queue.name != "queue":
             raise ValueError(
-                f"config.train.asynchrony={config.train.asynchrony!r}: here traces follow from service_times; "
-                "take 'queue(...)'."
+                f"config.train.asynchrony={config.train.asynchrony!r}: service_times define the traces here; "
+                "use 'queue(...)'."
             )
 
     def _check_orders(self) -> None:
@@ -183,7 +183,7 @@ class Comparison(Cells):
             for label in order.lacking(self.methods):
                 if "*" not in label and label not in _METHODS:  # the config may be for more methods
                     hint = _check.nearest(label, list(self.methods))
-                    raise ValueError(f"{field}: {label!r} is no label of config.methods{hint}")
+                    raise ValueError(f"{field}: {label!r} is not a label of config.methods{hint}")
             labels = [label for place in order.of(self.methods).places for label in place]
             if twice := repeated(labels):
                 raise ValueError(f"{field}: {str(order)!r} has {twice[0]!r} twice.")
@@ -195,7 +195,7 @@ class Comparison(Cells):
             )
         names = [order.name for order in orders]
         if twice := repeated(names):
-            raise ValueError(f"config.orders and config.equals have the name {twice[0]!r} twice; give one another.")
+            raise ValueError(f"config.orders and config.equals have the name {twice[0]!r} twice; rename one.")
         for name in ("source", "paper"):
             texts = getattr(self._config, name)
             if isinstance(texts, Mapping) and (missing := [order for order in names if order not in texts]):

@@ -70,9 +70,8 @@ class Order(NamedTuple):
     def of(self, labels: Iterable[str]) -> Order:
         """The order with '*' expanded to the labels that match; labels without a match are dropped."""
         labels = list(labels)
-        return self._replace(
-            places=tuple(tuple(k for text in place for k in _matches(text, labels)) for place in self.places)
-        )
+        places = (tuple(label for text in place for label in _matches(text, labels)) for place in self.places)
+        return self._replace(places=tuple(places))
 
     def lacking(self, labels: Iterable[str]) -> list[str]:
         """The labels of the order that match none of these."""
@@ -140,7 +139,7 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
         if not found:
             raise ValueError(f"{field}: {chain!r} needs a name of letters a-z or digits, as in 'name=(a, b)'.")
         if found in orders:
-            raise ValueError(f"{field} has the name {found!r} twice; give one another, as in 'other={chain}'.")
+            raise ValueError(f"{field} has the name {found!r} twice; rename one, as in 'other={chain}'.")
         orders[found] = Order(found, places, equal)
     return list(orders.values())
 

@@ -9,9 +9,10 @@
 - A training lasts long enough for momentum to act (`least_updates`).
 
 Arrays have the seeds on their first axis. Functions that judge raise ValueError if a value is not finite, if there are
-fewer than two seeds, or if there are fewer than `JUDGING_SEEDS` and no `exception`, the reason why fewer suffice.
-Intervals and tests are two-sided, at 95 % and 5 %; a bootstrap draws from a fixed seed. Examples assume `import numpy
-as np` and the names of this package. Needs SciPy.
+fewer than two seeds, or if there are fewer than `JUDGING_SEEDS` and no `exception`, the reason why fewer suffice. The
+`claim` is that one arm is better ('greater', of updates 'sooner') or that both are 'equal', within the `bound` of
+equivalence. Intervals and tests are two-sided, at 95 % and 5 %; a bootstrap has a fixed `seed`. Examples assume `import
+numpy as np` and the names of this package. Needs SciPy.
 """
 
 from asyncflax.lab.statistics.beforehand import (

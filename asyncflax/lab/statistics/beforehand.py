@@ -90,9 +90,6 @@ def check_seeds(choosing: Iterable[int], judging: Iterable[int]) -> None:
       choosing: seeds A.
       judging: seeds B.
 
-    Raises:
-      ValueError: a seed is in both, or twice in one.
-
     Example:
       >>> check_seeds(range(8), range(100, 116))
       >>> check_seeds(range(8), range(6, 22))

@@ -141,9 +141,6 @@ def decide_number(interval: tuple[float, float], *, low: float = -math.inf, high
     Returns:
       'seen' if the interval lies in [low, high], 'refuted' if it lies outside, else 'not decided'.
 
-    Raises:
-      ValueError: an end of the interval is not finite, or ends are in the wrong order.
-
     Example:
       >>> decide_number((0.8748, 0.8764), low=0.87, high=0.88)
       'seen'

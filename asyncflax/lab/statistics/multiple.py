@@ -32,8 +32,6 @@ def decide_order(differences: np.ndarray, *, bound: float = ACCURACY_BOUND, exce
     Args:
       differences: float [seeds, pairs], better minus worse method of each adjacent pair: `values[:, :-1] -
         values[:, 1:]` of values [seeds, methods], best method first.
-      bound: of equivalence of a pair, see `decide_difference`.
-      exception: why fewer than `JUDGING_SEEDS` seeds suffice.
 
     Example:
       >>> best_first = np.array([0.95, 0.93, 0.90]) + np.random.default_rng(0).normal(scale=0.01, size=(16, 3))
@@ -53,11 +51,7 @@ def decide_all(verdicts: Sequence[Verdict], *, claim: str = "greater") -> OrderV
     if all places are, which needs no adjustment, and 'refuted' if any is, without one.
 
     Args:
-      verdicts: one for each place.
-      claim: 'greater' (or sooner) or 'equal', for which they were decided.
-
-    Raises:
-      ValueError: there is no verdict, or the claim is unknown.
+      verdicts: at least one, all decided for this claim.
 
     Source: Holm 1979 (Scandinavian Journal of Statistics 6, 65-70); Berger 1982 (doi:10.1080/00401706.1982.10487790)
     for passing all tests.

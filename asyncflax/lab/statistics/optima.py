@@ -35,11 +35,9 @@ def optimum(curves: np.ndarray, grid: np.ndarray, *, largest: bool = False, seed
       curves: float [seeds, points], losses or logarithms of updates to a target.
       grid: float [points], increasing, at least three; use the logarithm of learning rates.
       largest: locate the maximum instead.
-      seed: of the bootstrap.
 
     Raises:
-      ValueError: shapes disagree, the grid does not increase, there are fewer than two seeds, or fewer than three
-        points where all seeds are finite.
+      ValueError: the grid does not increase, or fewer than three points are finite.
 
     Source: Efron 1979 (doi:10.1214/aos/1176344552) for the bootstrap.
 
@@ -64,10 +62,7 @@ def optimum_shift(
     Args:
       first: float [seeds, points].
       second: float [seeds, points], with the same seeds.
-      grid, largest, seed: as in `optimum`.
-
-    Raises:
-      ValueError: as in `optimum`, or the arms have different numbers of seeds.
+      grid, largest: as in `optimum`.
 
     Example:
       >>> rates = np.log([0.01, 0.02, 0.04, 0.08, 0.16, 0.32])

@@ -88,9 +88,7 @@ def decide_difference(
     Args:
       differences: float [seeds], better minus worse arm as claimed: accuracies (0.01 is a point), or losses of the
         worse minus those of the better. What diverged needs a number first.
-      bound: of equivalence, > 0, in units of the differences; the default is for accuracies.
-      claim: 'greater' or 'equal'.
-      exception: why fewer than `JUDGING_SEEDS` seeds suffice.
+      bound: > 0, in units of the differences; the default is for accuracies.
 
     Returns:
       `Verdict` with the interval of the mean difference.
@@ -121,7 +119,6 @@ def decide_trend(values: np.ndarray, *, direction: str, exception: str = "") -> 
     Args:
       values: float [seeds, levels], levels in increasing order, at least three.
       direction: 'rises' or 'falls'.
-      exception: why fewer than `JUDGING_SEEDS` seeds suffice.
 
     Returns:
       `Verdict` with Student's interval of the mean over seeds of Spearman's correlation of level and value, of which L
@@ -182,9 +179,7 @@ def decide_updates(
         `horizon` for a miss.
       second: float [seeds], of the other arm, with the same seeds.
       horizon: T > 0, the updates after which all trainings ended.
-      bound: of equivalence, a ratio > 1.
-      claim: 'sooner' or 'equal'.
-      exception: why fewer than `JUDGING_SEEDS` seeds suffice.
+      bound: a ratio > 1.
 
     Returns:
       `Verdict` with the interval of U / n^2 where `test` is 'Gehan', else of the mean log(second / first); `of_updates`

@@ -1,6 +1,6 @@
-"""Studies: programs that check the claims of a paper and keep the outcome, figures and `claims`, in a folder.
+"""Studies: programs that check claims of papers and write claims and figures into a folder.
 
-`theorems` is Mitliagkas et al. 2016, what can be computed without training; `streaming_pca` is Liu et al. 2018;
-`methods` asks one question about one method each. Other trainings are a sweep (`asyncflax.lab.sweep`)
-and its figure (`asyncflax.lab.figures`). Needs the extra `train`.
+`theorems` covers what can be computed of Mitliagkas et al. 2016 without training, `streaming_pca` Liu et al. 2018, and
+`methods` one question about a method each. Other trainings are sweeps (`lab.sweep`) with figures (`lab.figures`). Needs
+the extra `train`.
 """

@@ -108,19 +108,13 @@ def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, co
 
 
 def _save_claim(claim: Claim, folder: pathlib.Path) -> None:
-    """Writes a claim with the machine and the CPU minutes of an earlier file; a file that differs is set aside."""
-    path = folder / f"{claim.name}.json"
-    if path.exists():
-        try:
-            before = Claim.load(path)
-            claim = dataclasses.replace(claim, cpu_minutes=before.cpu_minutes)
-            same = dataclasses.replace(before, machine=claim.machine, command=claim.command) == claim
-            claim = dataclasses.replace(claim, machine=before.machine) if same else claim
-        except (OSError, TypeError, ValueError):
-            same = False
-        if not same:
-            progress.say(f"note: {path} has been modified; it is now {set_aside(path).name} and written again")
-    claim.save(folder, overwrite=True)
+    """Writes a claim; an earlier file keeps the machine and the CPU minutes of the measurement."""
+    try:
+        before = Claim.load(folder / f"{claim.name}.json")
+        claim = dataclasses.replace(claim, machine=before.machine, cpu_minutes=before.cpu_minutes)
+    except (OSError, TypeError, ValueError):
+        pass  # there is none, or a corrupted one
+    claim.save(folder, overwrite=True)  # follows from the cells, which are kept
 
 
 def _simulate(config: StreamingPcaConfig, folder: pathlib.Path, run_id: str) -> dict[str, np.ndarray]:
