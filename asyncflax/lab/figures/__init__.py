@@ -4,6 +4,7 @@ A figure is a function `(figure, results, **options) -> Findings`; a `SweepConfi
 file here that has no underscore in front is one. Needs the extra `train`.
 """
 
-from asyncflax.lab.figures._draw import Drawn, Findings, check, criteria, draw, library
+from asyncflax.lab.figures._draw import Drawn, check, criteria, draw, library
+from asyncflax.lab.figures._words import Findings
 
 __all__ = ["Drawn", "Findings", "check", "criteria", "draw", "library"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from asyncflax import _check, _style
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim, portable
 from asyncflax.lab.figures._judging import judging_seeds
-from asyncflax.lab.figures._words import title
+from asyncflax.lab.figures._words import Findings, title
 from asyncflax.lab.statistics import criterion_digest
 from asyncflax.lab.sweep import Grid, SweepConfig
 from asyncflax.train.options import Spec, parse_items, read
@@ -23,20 +23,6 @@ from asyncflax.train.options import Spec, parse_items, read
 _GIVEN = ("figure", "results")
 _ON_TEST_DATA = ["test_accuracy", "test_loss"]
 _METRICS = {False: _ON_TEST_DATA, True: [*_ON_TEST_DATA, "train_accuracy", "train_loss"]}  # by whether a figure judges
-
-
-class Findings(NamedTuple):
-    """What a figure shows.
-
-    Attributes:
-      table: in words and numbers, for the terminal.
-      claims: the fields of each `Claim` as a dict, without command and figure.
-
-    Example: see `draw`.
-    """
-
-    table: str
-    claims: Sequence[dict[str, Any]] = ()
 
 
 class Drawn(NamedTuple):
@@ -83,7 +69,8 @@ def check(config: SweepConfig) -> None:
 
 
 def _check_axes(spec: Spec, axes: Mapping[str, tuple[Any, ...]]) -> None:
-    needed = _needed_axes(spec.function)
+    """Raises unless the axes of a sweep fit AXES of a figure: by name, how many values it needs at least."""
+    needed = getattr(importlib.import_module(spec.function.__module__), "AXES", {})
     missing = [name for name in needed if name not in axes]
     if missing:
         what = f"the ax{'e' if len(missing) > 1 else 'i'}s {', '.join(missing)}"
@@ -91,12 +78,9 @@ def _check_axes(spec: Spec, axes: Mapping[str, tuple[Any, ...]]) -> None:
     for name in axes:
         if needed and name not in needed:
             raise ValueError(f"config.figure='{spec}' has no place for the axis {name}; set config.figure=''.")
-    if "seed" in needed and len(axes["seed"]) < 2:
-        raise ValueError(f"config.figure='{spec}' needs two seeds at least, for intervals; got {axes['seed']}.")
-    if "momentum" in needed and len(axes["momentum"]) < 3 and spec.name == "tuned_momentum":
-        raise ValueError(f"config.figure='{spec}' needs three momenta at least; config.axes has {axes['momentum']}.")
-    if spec.name == "penalty" and len(axes["num_workers"]) < 2:
-        raise ValueError(f"config.figure='{spec}' needs two numbers of workers; config.axes has {axes['num_workers']}.")
+    for name, least in needed.items():
+        if len(axes[name]) < least:
+            raise ValueError(f"config.figure='{spec}' needs {least} values of {name}; config.axes has {axes[name]}.")
     if spec.accepts("choosing"):
         try:
             judging_seeds(axes["seed"], spec.option("choosing"))
@@ -210,7 +194,3 @@ def _specs(config: SweepConfig) -> list[Spec]:
         spec.arguments(figure=None, results=None)
         specs.append(spec)
     return specs
-
-
-def _needed_axes(function: Any) -> tuple[str, ...]:
-    return getattr(importlib.import_module(function.__module__), "AXES", ())

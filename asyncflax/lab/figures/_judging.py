@@ -1,23 +1,55 @@
-"""Which seeds of a sweep choose hyper-parameters and which judge them, and what is compared: updates to a target."""
+"""Figures that judge: some seeds of a sweep choose hyperparameters, the others decide, by updates to a target."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import xarray
 
 from asyncflax import _style
-from asyncflax.lab.figures._words import refuse_no_updates
+from asyncflax.lab.figures._words import Findings, trained_on, updates_to, workers_of
 from asyncflax.lab.statistics import JUDGING_SEEDS, Interval, Verdict, check_seeds, decide_updates, log_updates, student
-from asyncflax.lab.sweep import best_cells, updates_to_target
+from asyncflax.train.columns import long_name
 
-_FEW = "few seeds"
+_OPTIONS = """A training that misses the target counts with all its updates.
+
+Args:
+  target: of the metric.
+  metric: see `sweep.updates_to_target`.
+  choosing: how many of the first seeds choose hyperparameters; the others judge.
+  exception: why fewer seeds judge than `statistics.JUDGING_SEEDS`; without it these make no claim.
+"""
+
+
+def judging(draw: Callable[..., Findings]) -> Callable[..., Findings]:
+    """Turns `draw(figure, race, **options)` into a figure, whose options are those of `Race` and its own."""
+
+    def figure_of(
+        figure: Any,
+        results: xarray.Dataset,
+        *,
+        target: float,
+        metric: str = "train_loss",
+        choosing: int = 8,
+        exception: str = "",
+        **options: Any,
+    ) -> Findings:
+        return draw(figure, Race(results, target, metric, choosing, exception), **options)
+
+    *shared, _ = inspect.signature(figure_of).parameters.values()
+    _, _, *own = inspect.signature(draw).parameters.values()
+    functools.update_wrapper(figure_of, draw, assigned=("__module__", "__name__", "__qualname__"))
+    figure_of.__signature__ = inspect.Signature([*shared, *own])  # pyright: ignore[reportFunctionMemberAccess]
+    figure_of.__doc__ = f"{inspect.getdoc(draw)}\n\n{_OPTIONS}"
+    return figure_of
 
 
 def judging_seeds(seeds: Sequence[int], choosing: int) -> list[int]:
-    """All but the first `choosing` seeds, which choose learning rates and momenta.
+    """All but the first `choosing` seeds.
 
     Raises:
       ValueError: no seed chooses, or fewer than two judge.
@@ -31,74 +63,81 @@ def judging_seeds(seeds: Sequence[int], choosing: int) -> list[int]:
     return [int(seed) for seed in seeds[choosing:]]
 
 
-class Race(NamedTuple):
+class Race:
     """Updates to a target in the trainings of a sweep.
 
     Attributes:
-      updates: float [..., seed], NaN where the target is missed.
-      horizon: T, how many updates a training has.
-      choosing: how many of the first seeds choose.
-      exception: why fewer seeds judge than `JUDGING_SEEDS`, or ''.
-
-    Example: see `tuned_momentum`.
+      results: of `run_sweep`.
+      tried: mean of log min(t, T) over the seeds that choose [...]; a training that misses the target counts as T.
+      logs: log min(t, T) of the seeds that judge [..., seed].
+      judges: how many seeds judge.
+      exception: why fewer than `JUDGING_SEEDS` do; 'few seeds' where nothing is decided.
+      decides: whether enough seeds judge for a verdict.
+      goal: 'train loss 0.1', the metric and its target.
     """
 
-    updates: xarray.DataArray
-    horizon: float
-    choosing: int
-    exception: str
-
-    @classmethod
-    def of(cls, results: xarray.Dataset, target: float, metric: str, choosing: int, exception: str) -> Race:
-        """From the results of `run_sweep`; the target must not be reached before the first update."""
-        updates = updates_to_target(results, target, metric)
-        refuse_no_updates(updates, target)
+    def __init__(self, results: xarray.Dataset, target: float, metric: str, choosing: int, exception: str):
+        updates = updates_to(results, target, metric)
         axis = "trained" if "trained" in results[metric].dims else "update"
-        return cls(updates, float(results[axis][-1]), choosing, exception)
+        self.results, self._target, self._metric = results, target, metric
+        self._horizon = float(results[axis][-1])
+        self._updates = updates.isel(seed=slice(choosing, None))
+        self.tried = log_updates(updates.isel(seed=slice(choosing)), self._horizon).mean("seed")
+        self.logs = log_updates(self._updates, self._horizon)
+        self.judges = self.logs.sizes["seed"]
+        self.decides = bool(exception) or self.judges >= JUDGING_SEEDS
+        self.exception = exception if self.decides else "few seeds"
+        self.goal = f"{long_name(metric)} {target:g}"
+        self.workers = workers_of(results)
+        self.slug, self.trained = trained_on(results)
 
-    @property
-    def decides(self) -> bool:
-        """Whether enough seeds judge for a verdict."""
-        return bool(self.exception) or self.judges >= JUDGING_SEEDS
+    def choose(self, **labels: Any) -> dict[str, Any]:
+        """The best cell on the seeds that choose, among some labels of the axes."""
+        tried = self.tried.sel(labels)
+        best = tried.isel(tried.argmin(tried.dims))
+        return {str(name): best[name].item() for name in self.tried.dims}
 
-    @property
-    def judges(self) -> int:
-        """How many seeds judge."""
-        return self.updates.sizes["seed"] - self.choosing
-
-    @property
-    def logs(self) -> xarray.DataArray:
-        """log min(t, T), with T where the target is missed."""
-        return log_updates(self.updates, self.horizon)
-
-    def best(self, over: tuple[str, ...], **labels: Any) -> xarray.Dataset:
-        """`best_cells` on the seeds that choose, in the mean of log min(t, T), among some labels of the axes."""
-        logs = self.logs.isel(seed=slice(self.choosing))
-        return best_cells(logs.sel(labels), over=over)
-
-    def of_judges(self, numbers: xarray.DataArray) -> xarray.DataArray:
-        """Those of the seeds that judge."""
-        return numbers.isel(seed=slice(self.choosing, None))
+    def updates(self, cell: Mapping[str, Any]) -> float:
+        """The geometric mean of the updates of a cell, of the seeds that judge."""
+        return math.exp(self.logs.sel(cell).mean())
 
     def ratio(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Interval:
-        """The updates of the second of two cells over those of the first, geometric means; T where a target is missed.
+        """Geometric mean updates of the second of two cells over those of the first, with the paired t interval."""
+        return student((self.logs.sel(second) - self.logs.sel(first)).values).exp()
 
-        Where the paired t interval decides, this is it.
+    def decide(self, first: Mapping[str, Any], second: Mapping[str, Any], *, claim: str = "sooner") -> Verdict:
+        """Whether the first of two cells is sooner than the second, or as soon."""
+        arms = (self._updates.sel(cell).values for cell in (first, second))
+        return decide_updates(*arms, horizon=self._horizon, exception=self.exception, claim=claim)
+
+    def draw(self, axes: Any, cells: Mapping[str, Mapping[str, Any]]) -> None:
+        """Draws the metric of some cells against updates, mean over the seeds that judge until one diverges.
+
+        Args:
+          axes: `matplotlib.axes.Axes`.
+          cells: by label; one that begins with '_' is not shown.
         """
-        logs = self.of_judges(self.logs)
-        one, other = (logs.sel({name: float(value) for name, value in cell.items()}).values for cell in (first, second))
-        return student(other - one).exp()
+        judged = self.results[self._metric].sel(seed=self.logs.seed)
+        for k, (label, cell) in enumerate(cells.items()):
+            mean = judged.sel(cell).mean("seed", skipna=False)
+            axes.plot(mean[mean.dims[0]], mean, **_style.look(k) | {"marker": ""}, label=label)
+        axes.axhline(self._target, color=_style.GREY, linewidth=1, label=f"target {self._target:g}")
+        if self._metric.endswith("loss"):
+            axes.set_yscale("log")
+        _style.integer_ticks(axes.xaxis)
+        axes.set_xlabel("updates")
+        axes.set_ylabel(f"{long_name(self._metric)}, best of each, mean over seeds")
+        axes.legend()
 
-    def decide(self, first: Mapping[str, Any], second: Mapping[str, Any], **options: Any) -> Verdict:
-        """Whether the first of two cells is sooner than the second; `options` are those of `decide_updates`."""
-        judged = self.of_judges(self.updates)
-        arms = (judged.sel({name: float(value) for name, value in cell.items()}).values for cell in (first, second))
-        return decide_updates(*arms, horizon=self.horizon, exception=self.exception or _FEW, **options)
-
-    @property
-    def no_verdict(self) -> str:
-        """A line that says why there is none."""
-        return f"{self.judges} seeds judge: no verdict; it takes {JUDGING_SEEDS}, or a reason for fewer in exception"
+    def findings(self, rows: Sequence[str], *claims: dict[str, Any], conclusion: str = "") -> Findings:
+        """The table and the claims; where too few seeds judge, the reason instead of a conclusion and claims."""
+        if not self.decides:
+            claims = ()
+            conclusion = (
+                f"{self.judges} seeds judge: no verdict; it takes {JUDGING_SEEDS}, or a reason for fewer in exception"
+            )
+        lines = [*rows, conclusion] if conclusion else rows
+        return Findings("\n".join(lines), tuple(claim | {"seeds": self.judges} for claim in claims))
 
 
 def times(verdict: Verdict) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import xarray
 
 from asyncflax import _style
-from asyncflax.lab.figures._words import words
 from asyncflax.lab.sweep import best_cells
+from asyncflax.train.columns import long_name
 
 CLOCK = "simulated time (seconds)"
 
@@ -58,26 +58,4 @@ def draw_runs(
     else:
         _style.plain_log(axes, "x")
     axes.set_xlabel("updates" if against == "update" else CLOCK)
-    axes.set_ylabel(f"{words(metric)}, mean over seeds")
-
-
-def draw_loss(axes: Any, runs: xarray.DataArray, metric: str, target: float | None, look: dict[str, Any]) -> None:
-    """The metric against updates, mean over the seeds of one cell until one diverges; the target has a line.
-
-    Args:
-      axes: `matplotlib.axes.Axes`.
-      runs: float [seed, update or trained].
-      metric: its name.
-      target: of the metric; None draws no line.
-      look: of the line, of `_style.look`.
-    """
-    mean = runs.mean("seed", skipna=False)
-    axes.plot(mean[mean.dims[0]], mean, **look | {"marker": ""})
-    if target is not None:
-        axes.axhline(target, color=_style.GREY, linewidth=1, label=f"target {target:g}")
-        axes.set_xlabel("updates")
-        axes.set_ylabel(f"{words(metric)}, best of each, mean over seeds")
-        axes.legend()
-    if metric.endswith("loss"):
-        axes.set_yscale("log")
-    _style.integer_ticks(axes.xaxis)
+    axes.set_ylabel(f"{long_name(metric)}, mean over seeds")

@@ -1,34 +1,45 @@
-"""What figures share: checks, and words."""
+"""What all figures share: their findings, and words for what they are about."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import xarray
 
 from asyncflax import _style
 from asyncflax.lab.compare.orders import slug
-from asyncflax.train import columns
+from asyncflax.lab.sweep import updates_to_target
 
 
-def refuse_no_updates(updates: xarray.DataArray, target: float) -> None:
-    """Refuses a target that is reached before anything is trained: there is nothing to compare."""
+class Findings(NamedTuple):
+    """What a figure shows.
+
+    Attributes:
+      table: in words and numbers, for the terminal.
+      claims: the fields of each `Claim` as a dict, without criterion, command and figure.
+    """
+
+    table: str
+    claims: Sequence[dict[str, Any]] = ()
+
+
+def updates_to(results: xarray.Dataset, target: float, metric: str) -> xarray.DataArray:
+    """`updates_to_target`; raises ValueError if the target is reached before anything is trained."""
+    updates = updates_to_target(results, target, metric)
     if bool((updates == 0).any()):
         raise ValueError(f"the target {target:g} is reached before the first update; take a higher one")
-
-
-def words(metric: str) -> str:
-    """'test accuracy' for 'test_accuracy'."""
-    return columns.long_name(metric)
+    return updates
 
 
 def train_config(results: xarray.Dataset) -> dict:
-    """What all cells of a sweep have in common, a dict of the fields of a `TrainConfig`."""
+    """The fields of the `TrainConfig` that all cells of a sweep share."""
     return json.loads(results.attrs["config"])["train"]
 
 
 def trained_on(results: xarray.Dataset) -> tuple[str, str]:
-    """A slug for the name of a claim, and its words: the data, the network, the batches."""
+    """The data, the network and the batches: as a slug for the name of a claim, and in words."""
     train = train_config(results)
     dataset, model = train["dataset"], train["model"]
     if dataset == "imagenet_eight":
@@ -39,12 +50,10 @@ def trained_on(results: xarray.Dataset) -> tuple[str, str]:
 
 
 def workers_of(results: xarray.Dataset) -> list[int]:
-    """The numbers of workers of a sweep, one or more."""
-    return (
-        [int(m) for m in results.num_workers.values.reshape(-1)]
-        if "num_workers" in results.coords
-        else [train_config(results)["num_workers"]]
-    )
+    """The numbers of workers of a sweep."""
+    if "num_workers" not in results.coords:
+        return [train_config(results)["num_workers"]]
+    return results.num_workers.values.reshape(-1).tolist()
 
 
 def title(results: xarray.Dataset) -> str:

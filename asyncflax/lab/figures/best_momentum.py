@@ -8,12 +8,12 @@ import numpy as np
 import xarray
 
 from asyncflax import _style
-from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._runs import closest, draw_runs
+from asyncflax.lab.figures._words import Findings
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells
 
-AXES = ("num_workers", "momentum", "learning_rate", "seed")
+AXES = {"num_workers": 1, "momentum": 1, "learning_rate": 1, "seed": 2}
 
 
 def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:

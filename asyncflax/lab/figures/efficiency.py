@@ -8,13 +8,13 @@ import numpy as np
 import xarray
 
 from asyncflax import _style
-from asyncflax.lab.figures._draw import Findings
 from asyncflax.lab.figures._runs import closest, draw_runs
-from asyncflax.lab.figures._words import refuse_no_updates, words
+from asyncflax.lab.figures._words import Findings, updates_to
 from asyncflax.lab.statistics import Interval, student
-from asyncflax.lab.sweep import best_cells, updates_to_target
+from asyncflax.lab.sweep import best_cells
+from asyncflax.train.columns import long_name
 
-AXES = ("num_workers", "momentum", "learning_rate", "seed")
+AXES = {"num_workers": 1, "momentum": 1, "learning_rate": 1, "seed": 2}
 
 
 def efficiency(
@@ -44,8 +44,7 @@ def efficiency(
 
     Example: see `configs/figure1.py`.
     """
-    updates = updates_to_target(results, target, metric)
-    refuse_no_updates(updates, target)
+    updates = updates_to(results, target, metric)
     best = best_cells(updates)
     workers = results.num_workers.values
     relative: dict[str, dict[int, Any]] = {"hardware": {}, "statistical": {}, "time to target": {}}
@@ -68,7 +67,7 @@ def efficiency(
 
     titles = {
         "hardware": "time of an update",
-        "statistical": f"updates to {words(metric)} {target:g}",
+        "statistical": f"updates to {long_name(metric)} {target:g}",
         "time to target": "their product: time to the target",
     }
     panels = dict(zip(relative, figure.subplots(1, 3), strict=True))
@@ -98,7 +97,7 @@ def efficiency(
             f"{m:7d} {float(at.momentum):9g} {float(at.learning_rate):6g} {seconds.mean():9.3g} {mean:>8} "
             + " ".join(f"{relative[name][m].text(2):>24}" for name in relative)
         )
-    rows.append(f"target {words(metric)} {target:g} from a {start} start; 'none': not reached by all seeds")
+    rows.append(f"target {long_name(metric)} {target:g} from a {start} start; 'none': not reached by all seeds")
     return Findings("\n".join(rows))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from asyncflax import _style
-from asyncflax.lab.figures._draw import Findings
+from asyncflax.lab.figures._words import Findings
 from asyncflax.lab.sweep import best_cells
 from asyncflax.lab.sweep.grid import HYPER
 from asyncflax.lab.sweep.results import numbers_of
