@@ -19,7 +19,7 @@ JUDGED = [name for name in methods.names() if name != "constant_delay"]
 @pytest.mark.parametrize("name", JUDGED)
 def test_a_design_is_the_one_that_was_committed_before_it_was_judged(name):
     module = importlib.import_module(f"asyncflax.lab.studies.methods.{name}")
-    assert module.criterion(module.DESIGN) == module.CRITERION != module.criterion(module.QUICK)
+    assert methods.criterion(module.DESIGN) == module.CRITERION != methods.criterion(module.QUICK)
 
 
 # --- What they measure with ------------------------------------------------------------------------------------------
@@ -119,10 +119,10 @@ def test_a_race_looks_for_the_loss_chooses_the_best_rate_and_decides():
     race, rng = closed_loop.DESIGN.race, np.random.default_rng(0)
     updates = race.updates_to(Made([[400, 440], [160, 4001], [280, 320]]), None, np.ones(3))
     np.testing.assert_array_equal(updates, [[400, 440], [160, np.nan], [280, 320]])
-    assert race.best(updates) == 2 and len(race.rates) == 17
+    assert race.best(updates) == race.rates[2] and len(race.rates) == 17
 
     first, noise = rng.uniform(900, 1100, 16), rng.uniform(0.95, 1.05, 16)
-    verdict = lambda second, claim="sooner": race.decide(("one", "other"), first, second, claim)
+    verdict = lambda second, claim="sooner": race.decide(("one", first), ("other", second), claim)
     assert verdict(1.5 * noise * first)["verdict"] == "seen"
     assert verdict(noise * first / 1.5)["verdict"] == "refuted"
     assert verdict(noise * first, "equal")["verdict"] == "equivalent"

@@ -1,10 +1,4 @@
-"""Many trainings as one compiled program.
-
-Two nested vmaps: the outer one over environments (a trace, an order of the data, initial weights), the inner one over
-hyper-parameters. Within an environment all cells see the same batches, so comparisons are paired, and what does not
-depend on the weights (loading, augmentation, the windows of the first convolution) is computed once. The
-hyper-parameters are sharded over the devices at hand; cells do not talk to each other.
-"""
+"""Trains the cells of a sweep in tiles that fit into memory, with hyperparameters sharded over the devices."""
 
 from __future__ import annotations
 
@@ -19,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from asyncflax.engine.execute import RunState, init_run, run_chunk
+from asyncflax.base import AsyncAlgorithm
+from asyncflax.engine.execute import RunState
 from asyncflax.engine.plan import Chunk
+from asyncflax.lab.sweep import cells
 from asyncflax.lab.sweep.grid import HYPER
 from asyncflax.train.columns import event_means, of_evaluation
 from asyncflax.train.config import TrainConfig
@@ -28,22 +24,17 @@ from asyncflax.train.experiment import Experiment, make_experiment
 from asyncflax.train.feeds import CHUNK_BYTES, Feed
 from asyncflax.train.method import averaged, make_algorithm, steered_momentum
 
-# On CPUs more cells at once gain nothing and leave the caches (benchmarks/RESULTS.md).
+# On CPUs more cells at once are no faster, and leave the caches (benchmarks/RESULTS.md).
 _FAST_ON_CPU = 10
 _MEMORY_SHARE = 0.8
 _ONE = PartitionSpec()  # the same on all devices
-_HYPERS = PartitionSpec("cell")  # [h, ...]
 _CELLS = PartitionSpec(None, "cell")  # [e, h, ...]
 
 Environment = tuple[tuple[str, Any], ...]  # fields of the config and their values
 
 
-class DoesNotFitError(ValueError):
-    """The cells do not fit into memory together; the message says how much they take and how many do."""
-
-
 class _Compiled(NamedTuple):
-    """What a tile of cells needs."""
+    """The programs of a tile of cells."""
 
     init: Any
     advance: Any
@@ -54,11 +45,11 @@ class Program:
     """Trains the cells of some environments.
 
     Args:
-      config: what they have in common.
-      environments: in what they differ, all that will be asked for.
+      config: shared by all cells.
+      environments: all that will be trained.
       images: the data set, `ImageData` or `ImageRecords`.
-      memory_gb: how much memory a device may give, in 10^9 bytes; 0 takes what it has.
-      numbers: the hyper-parameters by name, see `make_algorithm`.
+      memory_gb: memory of a device to use, in 10^9 bytes; 0 for all that is free.
+      numbers: names of the hyperparameters, see `make_algorithm`.
     """
 
     def __init__(
@@ -69,7 +60,7 @@ class Program:
         memory_gb: float = 0.0,
         numbers: tuple[str, ...] = HYPER,
     ):
-        # One event after the other, cut where it is logged and evaluated: the chunks of all traces have one shape.
+        # One event at a time, cut where it is logged and evaluated: the chunks of all traces have one shape.
         here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
         self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates).check()
         self._numbers = numbers
@@ -77,11 +68,11 @@ class Program:
         self._mesh = Mesh(np.array(jax.devices()), ("cell",))
         self._gradient_fn: Any = None
         self._evaluation: Any = None
-        self._feeds: dict[Any, Feed] = {}  # those that give other batches than the others
+        self._feeds: dict[Any, Feed] = {}  # by identity: equal ones are shared
         self._experiments: dict[Environment, Experiment] = {}
         begin: dict[str, Any] = {}
         for environment in environments:
-            fields = {**dict(environment), **({"start_from": ""} if begin else {})}
+            fields = dict(environment) | ({"start_from": ""} if begin else {})
             made = make_experiment(dataclasses.replace(self._config, **fields), images=images)._replace(**begin)
             if self._config.start_from:  # a checkpoint is read once
                 begin = {"params": made.params, "model_state": made.model_state}
@@ -99,33 +90,33 @@ class Program:
         self._compiled_for: Any = None
 
     def structure(self, environment: Environment) -> bool:
-        """Environments can be trained together if this is equal."""
+        """Environments for which this is equal can be trained together."""
         return self._experiments[environment].plan.chunks.exclusive
 
     @property
     def updates(self) -> np.ndarray:
-        """int [rows]: after which updates the means of training are given."""
+        """int [rows]: the updates after which training metrics are logged."""
         plan = next(iter(self._experiments.values())).plan
-        return np.array([chunk.events.stop for chunk in plan])
+        return np.cumsum(plan.chunks.num_events)
 
     @property
     def evaluated(self) -> np.ndarray:
-        """int [evaluations]: after which updates the test data are looked at."""
-        return np.array([0, *(update for update in self.updates if self._is_evaluated(update))])
+        """int [evaluations]: the updates after which test metrics are logged."""
+        return np.array([0, *filter(self._is_evaluated, self.updates)])
 
     def _is_evaluated(self, update: int) -> bool:
         return update % self._config.eval_every == 0 or update == self._config.num_updates
 
     def tile(self, environments: Sequence[Environment], num_hypers: int, cells_at_once: int = 0) -> tuple[int, int]:
-        """How many environments and hyper-parameters to train together.
+        """How many environments and hyperparameters to train together.
 
         Args:
           environments: of one structure.
-          num_hypers: how many hyper-parameters there are.
-          cells_at_once: how many cells together at most; 0 takes as many as are fast and fit.
+          num_hypers: the number of hyperparameters.
+          cells_at_once: the most cells to train together; 0 takes as many as are fast and fit.
 
         Raises:
-          DoesNotFitError: the cells that were asked for, or a single one, take more memory than there is.
+          ValueError: `cells_at_once` cells, or a single one, do not fit into memory.
         """
         on_cpu = jax.default_backend() == "cpu"
         limit = cells_at_once or (_FAST_ON_CPU if on_cpu else len(environments) * num_hypers)
@@ -137,7 +128,7 @@ class Program:
             if cells_at_once or e * h == 1:
                 what = f"{e * h} cells at once take" if e * h > 1 else "one cell takes"
                 advice = f"set cells_at_once={fitting}" if fitting else "take a smaller batch or model, or more memory"
-                raise DoesNotFitError(
+                raise ValueError(
                     f"{what} {need / 1e9:.3g} GB of memory, there are {self._budget / 1e9:.3g} GB for them; {advice}."
                 )
             fitting = max(1, min(fitting, e * h - 1))
@@ -145,16 +136,16 @@ class Program:
         return e, h
 
     def _memory(self, environments: Sequence[Environment], num_hypers: int) -> float:
-        """Bytes on a device while so many cells are trained or evaluated."""
+        """Peak bytes on a device while so many cells are trained or evaluated."""
         sizes = []
         for compiled in self._programs(environments, num_hypers):
             m = compiled.memory_analysis()
             held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
             sizes.append(m.temp_size_in_bytes + held)
-        return max(sizes) + self._batch_bytes(environments)  # those of the next chunk are under way
+        return max(sizes) + self._batch_bytes(environments)  # of the next chunk, prefetched
 
     def _batch_bytes(self, environments: Sequence[Environment]) -> int:
-        """What the batches of a chunk take."""
+        """Bytes of the batches of a chunk."""
         batches = self._abstract_batches([self._experiments[environment] for environment in environments])
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(batches))
 
@@ -170,36 +161,35 @@ class Program:
         Args:
           environments: e of them, of one structure.
           hypers: float [h, n], a column for each of the numbers.
-          tile: fill up to so many of both, as the program is compiled for them already.
-          on_updates: called with the number of updates made, as they are made.
+          on_updates: called with the number of updates so far.
+          tile: pad to these numbers of environments and hyperparameters, for which a program is compiled.
 
         Returns:
-          float arrays [e, h, rows] or [e, h, evaluations] by name of the metric, NaN from where a cell has diverged;
-          'diverged_at' [e, h], the update at which it was seen to, or -1; 'simulated_time' [e, h, evaluations].
+          float arrays [e, h, rows] or [e, h, evaluations] by name of the metric, NaN once a cell has diverged;
+          'diverged_at' [e, h], the update of the row that showed it, or -1; 'simulated_time' [e, h, evaluations].
         """
         count = len(environments), len(hypers)
         environments = [*environments, *[environments[-1]] * (tile[0] - len(environments))]
-        hypers = hypers[np.minimum(np.arange(max(tile[1], len(hypers))), len(hypers) - 1)]
+        hypers = _filled(hypers, max(tile[1], len(hypers)))
         made = [self._experiments[environment] for environment in environments]
         feeds = {id(m.feed): m.feed for m in made}
         for feed in feeds.values():
             feed.share(len(feeds))
         programs = self._programs(environments, len(hypers))
-        hypers, keys, start = self._start(made, hypers)
-        state = programs.init(hypers, keys, start)
-        look = lambda state: self._look(programs, state)
-        rows, evaluations = [], [look(state)]
+        hypers, keys, *start = self._start(made, hypers)
+        states = programs.init(hypers, keys, *start)
+        rows, evaluations = [], [self._look(programs, states)]
         try:
             for k in range(len(made[0].plan)):
                 events, chunk = self._chunk(made, k)
                 batches = self._batches(made, k)
-                state, row = programs.advance(self._gradient_fn, hypers, keys, state, chunk, batches)
+                states, row = programs.advance(self._gradient_fn, hypers, keys, states, chunk, batches)
                 if rows:  # one chunk late, so that the device always has work
                     jax.block_until_ready(rows[-1])
                     on_updates(events.start)
                 rows.append(row)
                 if self._is_evaluated(events.stop):
-                    evaluations.append(look(state))
+                    evaluations.append(self._look(programs, states))
         finally:
             for feed in self._feeds.values():
                 feed.close()
@@ -209,40 +199,41 @@ class Program:
         return masked | {"simulated_time": self._clock(made, count)}
 
     def _programs(self, environments: Sequence[Environment], num_hypers: int) -> _Compiled:
-        """The programs of so many cells; those of another number are forgotten."""
+        """The programs of so many cells; only the last ones are kept."""
         wanted = (len(environments), num_hypers, self.structure(environments[0]))
         if self._compiled is None or self._compiled_for != wanted:
             made = [self._experiments[environment] for environment in environments]
-            hypers, keys, start = self._start(made, np.ones((num_hypers, len(self._numbers))))
-            init = functools.partial(_init, self._config, self._numbers, made[0].plan)
-            init = self._on_all_devices(init, (_HYPERS, _ONE, _ONE)).lower(hypers, keys, start).compile()
-            cells = NamedSharding(self._mesh, _CELLS)
-            shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cells)
-            state = jax.tree.map(shape, init.out_info)
+            start = self._start(made, np.ones((num_hypers, len(self._numbers))))
+            init = functools.partial(cells.begin, self._make, made[0].plan)
+            init = self._on_all_devices(init, (_CELLS, _ONE, _ONE, _ONE)).lower(*start).compile()
+            states = self._abstract(init.out_info, _CELLS)
             _, chunk = self._chunk(made, 0)
-            batches, test_batch = self._abstract_batches(made), self._abstract(made[0].feed.test_example)
-            advance = functools.partial(_advance, self._config, self._numbers)
-            specs = (_ONE, _HYPERS, _ONE, _CELLS, _ONE, _ONE)
-            advance = self._on_all_devices(advance, specs, donate_argnums=3)
+            batches, test_batch = self._abstract_batches(made), self._abstract(made[0].feed.test_example, _ONE)
+            advance = functools.partial(_advance, self._make)
+            advance = self._on_all_devices(advance, (_ONE, _CELLS, _ONE, _CELLS, _ONE, _ONE), donate_argnums=3)
             evaluate = self._on_all_devices(_evaluate, (_ONE, _CELLS, _CELLS, _ONE))
             self._compiled = _Compiled(
                 init,
-                advance.lower(self._gradient_fn, hypers, keys, state, chunk, batches).compile(),
-                evaluate.lower(self._evaluation.sums, *_model(state), test_batch).compile(),
+                advance.lower(self._gradient_fn, *start[:2], states, chunk, batches).compile(),
+                evaluate.lower(self._evaluation.sums, states.params, states.model_state, test_batch).compile(),
             )
             self._compiled_for = wanted
         return self._compiled
 
-    def _look(self, programs: _Compiled, state: Any) -> Mapping[str, jax.Array]:
-        """How good the cells are on the test data, [e, h] by name."""
-        sums, (params, model_state) = self._evaluation.sums, _model(state)
-        means_of = lambda params: self._evaluation.means(
-            lambda batch: programs.evaluate(sums, params, model_state, self._put(batch, _ONE))
-        )
-        means = means_of(params)
+    def _make(self, hyper: jax.Array) -> AsyncAlgorithm:
+        return make_algorithm(self._config, dict(zip(self._numbers, hyper, strict=True)))
+
+    def _look(self, programs: _Compiled, states: RunState) -> Mapping[str, jax.Array]:
+        """The metrics of the cells on the test data, [e, h] by name."""
+
+        def means_of(params: Any) -> dict[str, jax.Array]:
+            sums = functools.partial(programs.evaluate, self._evaluation.sums, params, states.model_state)
+            return self._evaluation.means(lambda batch: sums(self._put(batch, _ONE)))
+
+        means = means_of(states.params)
         if self._config.ema_decay == 0:
             return means
-        average = means_of(averaged(state["algorithm"], params))
+        average = means_of(averaged(states.algorithm, states.params))
         return means | {f"ema_{name}": value for name, value in average.items()}
 
     def _on_all_devices(self, function: Any, in_specs: Any, **options: Any) -> Any:
@@ -252,39 +243,36 @@ class Program:
     def _put(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, NamedSharding(self._mesh, spec))
 
-    def _start(self, made: Sequence[Experiment], hypers: np.ndarray) -> tuple[Any, Any, Any]:
-        """Hyper-parameters [h, n] for whole devices, the last one repeated; keys [e]; what cells start with [e, ...].
-
-        That is the initial parameters and model state.
-        """
-        stacked = lambda name: _stack([getattr(m, name) for m in made])
-        keys, params, model_state = map(stacked, ("key", "params", "model_state"))
+    def _start(self, made: Sequence[Experiment], hypers: np.ndarray) -> tuple[Any, Any, Any, Any]:
+        """What `cells.begin` takes: hypers padded to whole devices, keys, parameters, model state."""
+        keys, params, model_state = _stack([(m.key, m.params, m.model_state) for m in made])
         whole = -(-len(hypers) // self._mesh.size) * self._mesh.size
-        hypers = hypers[np.minimum(np.arange(whole), len(hypers) - 1)].astype(jax.tree.leaves(params)[0].dtype)
-        return self._put(hypers, _HYPERS), self._put(keys, _ONE), self._put((params, model_state), _ONE)
+        hypers = _filled(hypers, whole).astype(jax.tree.leaves(params)[0].dtype)
+        hypers = np.broadcast_to(hypers, (len(made), *hypers.shape))
+        return self._put(hypers, _CELLS), *self._put((keys, params, model_state), _ONE)
 
     def _chunk(self, made: Sequence[Experiment], k: int) -> tuple[slice, Any]:
-        """The events of chunk k, and the chunks of all environments as one."""
+        """The events of chunk k, and the chunk of all environments."""
         chunks = [m.plan[k] for m in made]
         return chunks[0].events, self._put(Chunk.stack(chunks), _ONE)
 
     def _batches(self, made: Sequence[Experiment], k: int) -> Any:
-        """Their batches of chunk k [e, E, ...]; environments with the same data share them."""
+        """The batches of chunk k [e, E, ...]; environments with the same data share them."""
         found = {}
         for m in made:
             if id(m.feed) not in found:
                 found[id(m.feed)] = m.feed.batches(m.plan[k])
-        return self._put(jax.tree.map(lambda *x: np.stack(x), *(found[id(m.feed)] for m in made)), _ONE)
+        return self._put(_stack([found[id(m.feed)] for m in made], np.stack), _ONE)
 
     def _abstract_batches(self, made: Sequence[Experiment]) -> Any:
-        """The shapes of what `_batches` gives."""
+        """The shapes of `_batches`."""
         events = made[0].plan.chunks.worker.shape[-1]
-        return self._abstract(made[0].feed.example, len(made), events)
+        return self._abstract(made[0].feed.example, _ONE, len(made), events)
 
-    def _abstract(self, example: Any, *axes: int) -> Any:
-        """Arrays like those of an example, with further axes in front, on all devices."""
-        here = NamedSharding(self._mesh, _ONE)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=here), example)
+    def _abstract(self, example: Any, spec: PartitionSpec, *axes: int) -> Any:
+        """The shapes of arrays like those of an example, with further leading axes."""
+        sharding = NamedSharding(self._mesh, spec)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=sharding), example)
 
     def _clock(self, made: Sequence[Experiment], count: tuple[int, int]) -> np.ndarray:
         """Simulated seconds [e, h, evaluations]; NaN where a trace has none."""
@@ -293,45 +281,14 @@ class Program:
         return np.repeat(clocks[:, None, self.evaluated], count[1], axis=1)
 
 
-OF_CELLS = tuple(name for name in RunState._fields if name not in ("key", "event"))  # those are shared
-
-
-def _init(
-    config: TrainConfig, numbers: tuple[str, ...], plan: Any, hypers: jax.Array, keys: jax.Array, start: Any
-) -> Any:
-    """The state of the cells [e, h, ...] before the first event."""
-
-    def cell(hyper, key, start):
-        params, model_state = start
-        state = init_run(_algorithm(config, numbers, hyper), params, plan, key=key, model_state=model_state)
-        return {name: getattr(state, name) for name in OF_CELLS}
-
-    over_hypers = jax.vmap(cell, in_axes=(0, None, None))
-    return jax.vmap(over_hypers, in_axes=(None, 0, 0))(hypers, keys, start)
-
-
 def _advance(
-    config: TrainConfig,
-    numbers: tuple[str, ...],
-    gradient_fn: Any,
-    hypers: jax.Array,
-    keys: jax.Array,
-    state: Any,
-    chunk: Chunk,
-    batches: Any,
+    make: cells.Make, gradient_fn: Any, hypers: Any, keys: Any, states: Any, chunk: Chunk, batches: Any
 ) -> Any:
-    """One chunk of all cells: the new state, and the means of the chunk [e, h]."""
-
-    def cell(hyper, key, state, chunk, batches):
-        begun = RunState(**state, key=key, event=chunk.first_event)
-        ended, out = run_chunk(_algorithm(config, numbers, hyper), gradient_fn, begun, chunk, batches)
-        state = {name: getattr(ended, name) for name in OF_CELLS}
-        row = event_means(out, lambda values: jnp.sum(values) / chunk.num_events)  # beyond these `out` is zero
-        steered = steered_momentum(ended.algorithm)
-        return state, row if steered is None else row | {"explicit_momentum": steered}
-
-    over_hypers = jax.vmap(cell, in_axes=(0, None, 0, None, None))
-    return jax.vmap(over_hypers, in_axes=(None, 0, 0, chunk.in_axes, 0))(hypers, keys, state, chunk, batches)
+    """One chunk of all cells: their states, and the means of the chunk [e, h] by name."""
+    states, out = cells.advance(make, gradient_fn, hypers, keys, states, chunk, batches)
+    row = event_means(out, lambda values: jnp.sum(values, axis=-1) / chunk.num_events)  # beyond these `out` is zero
+    steered = jax.vmap(jax.vmap(lambda state: steered_momentum(state.algorithm)))(states)
+    return states, row if steered is None else row | {"explicit_momentum": steered}
 
 
 def _evaluate(sums: Callable[..., Any], params: Any, model_state: Any, batch: Any) -> Mapping[str, jax.Array]:
@@ -339,28 +296,19 @@ def _evaluate(sums: Callable[..., Any], params: Any, model_state: Any, batch: An
     return jax.vmap(jax.vmap(of_cell))(params, model_state)
 
 
-def _model(state: dict[str, Any]) -> tuple[Any, Any]:
-    """What is evaluated."""
-    return state["params"], state["model_state"]
-
-
-def _algorithm(config: TrainConfig, numbers: tuple[str, ...], hyper: jax.Array) -> Any:
-    return make_algorithm(config, {name: hyper[k] for k, name in enumerate(numbers)})
-
-
 def _even(count: int, limit: int) -> int:
-    """The size of parts that are at most `limit` long, as equal as can be."""
+    """The size of as few and as equal parts as possible, at most `limit` each."""
     return -(-count // -(-count // max(limit, 1)))
 
 
 def _stacked(rows: Sequence[Mapping[str, jax.Array]], count: tuple[int, int]) -> dict[str, np.ndarray]:
-    """By name [e, h, len(rows)], for the first e and h."""
+    """The first e and h cells of rows, by name [e, h, rows]."""
     take = (slice(count[0]), slice(count[1]))
     return {name: np.stack([np.asarray(row[name])[take] for row in rows], axis=-1) for name in rows[0]}
 
 
 def _mask(metrics: dict[str, np.ndarray], updates: np.ndarray, evaluated: np.ndarray) -> dict[str, np.ndarray]:
-    """NaN from the first row on in which a loss or the gap is not finite; 'diverged_at' says where that is."""
+    """NaN from the first row in which a loss or the gap is not finite; 'diverged_at' is its update."""
     never = np.iinfo(np.int64).max
     first = np.full(metrics["train_loss"].shape[:2], never)
     for name, at in (("train_loss", updates), ("gap", updates), ("test_loss", evaluated)):
@@ -373,15 +321,20 @@ def _mask(metrics: dict[str, np.ndarray], updates: np.ndarray, evaluated: np.nda
     return masked | {"diverged_at": np.where(first == never, -1, first)}
 
 
-def _stack(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+def _filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows padded to `count` with the last one."""
+    return rows[np.minimum(np.arange(count), len(rows) - 1)]
+
+
+def _stack(trees: Sequence[Any], stack: Callable[..., Any] = jnp.stack) -> Any:
+    return jax.tree.map(lambda *leaves: stack(leaves), *trees)
 
 
 def _device_memory() -> float:
     """Bytes of the smallest device; CPU devices share what the machine has."""
     if jax.default_backend() == "cpu":
         if not hasattr(os, "sysconf"):
-            raise ValueError("this system does not say how much memory it has; set config.memory_gb.")
+            raise ValueError("this system does not report its memory; set config.memory_gb.")
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.device_count()
     stats = [device.memory_stats() or {} for device in jax.devices()]
     return min(s.get("bytes_limit", 8e9) - s.get("bytes_in_use", 0) for s in stats)

@@ -16,10 +16,12 @@ import dataclasses
 import importlib
 import os
 import pkgutil
+from typing import Any
 
 from asyncflax import _check, _style
 from asyncflax.errors import RunError
 from asyncflax.lab.claims import Claim
+from asyncflax.lab.statistics import criterion_digest
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.train.workdir import Workdir
 
@@ -66,6 +68,7 @@ def run_study(name: str, workdir: str | os.PathLike[str], *, quick: bool = False
             parts = Parts(folder.path / "parts", folder.began["sha256"])
             facts, figure = module.study(design, parts)
             made = {
+                "criterion": criterion(design),
                 "command": f"asyncflax study --name={name} --workdir=runs/{slug}" + " --quick" * quick,
                 "cpu_minutes": parts.cpu_minutes,
                 "figure": f"{slug}.png",
@@ -77,3 +80,9 @@ def run_study(name: str, workdir: str | os.PathLike[str], *, quick: bool = False
     except (ValueError, OSError) as error:
         raise RunError(str(error)) from error
     return claims
+
+
+def criterion(design: Any) -> str:
+    """The digest of a design, see `statistics.criterion_digest`; '' if no seeds judge."""
+    judging = getattr(getattr(design, "race", design), "judging", ())
+    return criterion_digest(design, judging) if judging else ""

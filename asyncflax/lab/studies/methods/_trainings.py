@@ -16,14 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyncflax import data
-from asyncflax.base import AsyncAlgorithm
-from asyncflax.engine.execute import RunState, init_run, run_chunk
 from asyncflax.engine.plan import Chunk, make_plan
 from asyncflax.gradients import from_loss
-from asyncflax.lab.sweep.program import OF_CELLS
+from asyncflax.lab.sweep import cells
 from asyncflax.trace import Trace
-
-Make = Callable[[Any], AsyncAlgorithm]
 
 
 class Trainings:
@@ -66,48 +62,28 @@ class Trainings:
         if local_steps:
             self._rows = self._rows.reshape(*self._rows.shape[:2], local_steps, batch_size)
 
-    def losses(self, make: Make, hypers: Any) -> np.ndarray:
+    def losses(self, make: cells.Make, hypers: np.ndarray) -> np.ndarray:
         """The training loss at the start and every so many updates, float [hypers, seeds, looks]; infinite if NaN.
 
         Args:
-          make: the method of hyper-parameters; keep one function, each compiles a program of its own.
-          hypers: PyTree of floats [hypers, seeds].
+          make: the method of a hyperparameter; keep one function, each compiles a program of its own.
+          hypers: float [hypers, seeds].
         """
-        hypers = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hypers)
-        state = _begin(make, self._plans[0], self._start, hypers)
-        looks = [_look(self._data, state["params"])]
+        rates = jnp.asarray(hypers, jnp.float32).T
+        keys = jnp.broadcast_to(jax.random.key(0), len(self.seeds))
+        states = _begin(make, self._plans[0], rates, keys, self._start)
+        looks = [_look(self._data, states.params)]
         for k in range(len(self._plans[0])):
             chunks = [plan[k] for plan in self._plans]
             rows = np.stack([chunk.pad(r[chunk.events]) for chunk, r in zip(chunks, self._rows, strict=True)])
-            state, look = _advance(make, self._gradient_fn, self._data, hypers, state, Chunk.stack(chunks), rows)
-            looks.append(look)
-        losses = np.stack([np.asarray(look) for look in looks], axis=-1).astype(float)
+            states, _ = _advance(make, self._gradient_fn, rates, keys, states, Chunk.stack(chunks), rows)
+            looks.append(_look(self._data, states.params))
+        losses = np.stack(looks, axis=-1).astype(float).swapaxes(0, 1)
         return np.where(np.isfinite(losses), losses, np.inf)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _begin(make: Make, plan: Any, start: Any, hypers: Any) -> Any:
-    """The states [hypers, seeds, ...] before the first event."""
-
-    def begin(hyper, params):
-        state = init_run(make(hyper), params, plan)
-        return {name: getattr(state, name) for name in OF_CELLS}
-
-    return jax.vmap(jax.vmap(begin), in_axes=(0, None))(hypers, start)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
-def _advance(make: Make, gradient_fn: Any, images: Any, hypers: Any, state: Any, chunk: Chunk, rows: jax.Array):
-    """One chunk of all trainings, and their losses after it."""
-
-    def advance(hyper, state, chunk, rows):
-        begun = RunState(**state, key=jax.random.key(0), event=chunk.first_event)
-        ended, _ = run_chunk(make(hyper), gradient_fn, begun, chunk, rows)
-        return {name: getattr(ended, name) for name in OF_CELLS}
-
-    over_seeds = jax.vmap(advance, in_axes=(0, 0, chunk.in_axes, 0))
-    state = jax.vmap(over_seeds, in_axes=(0, 0, None, None))(hypers, state, chunk, rows)
-    return state, _look(images, state["params"])
+_begin = jax.jit(cells.begin, static_argnums=(0, 1))
+_advance = jax.jit(cells.advance, static_argnums=0, donate_argnums=4)
 
 
 @jax.jit

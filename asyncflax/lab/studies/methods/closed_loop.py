@@ -16,8 +16,8 @@ import numpy as np
 
 from asyncflax import _style, algorithms, queues
 from asyncflax.lab.studies.methods._parts import Parts
-from asyncflax.lab.studies.methods._race import Race
-from asyncflax.lab.studies.methods._trainings import Make
+from asyncflax.lab.studies.methods._protocol import Protocol
+from asyncflax.lab.sweep.cells import Make
 
 _LAWS = {"turns": queues.deterministic(), "exponential": queues.exponential()}
 _WORDS = {"turns": "workers in turn", "exponential": "workers with exponential work"}
@@ -32,14 +32,14 @@ class Design:
     num_workers: int
     target: float  # of total momentum, and the fixed momentum that the closed loop is compared with
     momenta: tuple[float, ...]  # the grid of fixed momenta, the target among them
-    race: Race
+    race: Protocol
 
 
 DESIGN = Design(
     num_workers=16,
     target=0.9,
     momenta=(-0.3, -0.15, 0.0, 0.15, 0.3, 0.5, 0.7, 0.9),
-    race=Race(
+    race=Protocol(
         loss=0.01,
         updates=4000,
         every=40,
@@ -69,18 +69,15 @@ QUICK = dataclasses.replace(
 CRITERION = "20257e8babd7766cc31d8ee7e6b512737dbdee51cd6fd114b65fcc7afa12e05b"
 
 
-def criterion(design: Design) -> str:
-    """The digest of what is fixed beforehand."""
-    return design.race.criterion(design)
-
-
 def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
     """The fields of the claims, and the figure."""
-    facts, curves = [], {}
+    facts, panels = [], {}
     for kind in _LAWS:
-        of_kind, curves[kind] = _of_kind(design, parts, kind)
+        of_kind, panels[f"{design.num_workers} {_WORDS[kind]}"] = _of_kind(design, parts, kind)
         facts += of_kind
-    return facts, _draw(design, curves)
+    figure = _style.new_figure(11, 4.6)
+    design.race.draw(figure, panels)
+    return facts, figure
 
 
 def _of_kind(design: Design, parts: Parts, kind: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
@@ -89,27 +86,17 @@ def _of_kind(design: Design, parts: Parts, kind: str) -> tuple[list[dict[str, An
     make: dict[str, Make] = {_CLOSED: lambda rate: algorithms.closed_loop_momentum(rate, target, num_workers=workers)}
     for mu in design.momenta:
         make[f"fixed {mu}"] = lambda rate, mu=mu: algorithms.momentum_asgd(rate, mu)
+    tried = list(make)
     make["yellowfin"] = algorithms.yellowfin
+    queue = {"num_workers": workers, "num_updates": race.updates, "service_time": _LAWS[kind]}
+    trace = lambda seed: queues.simulate(**queue, seed=seed)
+    measure = lambda phase, name, arm, rates: race.measure(parts, phase, f"{kind}-{name}", make[arm], rates, trace)
+    judged = lambda name, arm, rate: measure("judging", name, arm, [rate])[0]
 
-    def measure(arm: str, seeds: tuple[int, ...], rates: np.ndarray) -> np.ndarray:
-        trace = lambda seed: queues.simulate(
-            num_workers=workers, num_updates=race.updates, service_time=_LAWS[kind], seed=seed
-        )
-        return race.updates_to(race.trainings(trace, seeds), make[arm], rates)
-
-    tried = [arm for arm in make if arm != "yellowfin"]
-    part = lambda arm: f"{kind}-{arm.replace(' ', '-')}"
-    chosen = {
-        arm: parts.get(f"choosing-{part(arm)}", lambda arm=arm: measure(arm, race.choosing, race.rates))
-        for arm in tried
-    }
-    rate = {arm: float(race.rates[race.best(chosen[arm])]) for arm in tried}
+    chosen = {arm: measure("choosing", arm, arm, race.rates) for arm in tried}
+    rate = {arm: race.best(chosen[arm]) for arm in tried}
     fixed = f"fixed {target}"
     tuned = min(tried[1:], key=lambda arm: race.mean_log(chosen[arm]).min())
-
-    def judged(name: str, arm: str, rate: float) -> np.ndarray:
-        return parts.get(f"judging-{part(name)}", lambda: measure(arm, race.judging, np.array([rate])))[0]
-
     closed = judged(_CLOSED, _CLOSED, rate[_CLOSED])
     open_loop = judged("yellowfin", "yellowfin", 1.0)
     loop = f"closed_loop_momentum with the target {target} is"
@@ -137,7 +124,8 @@ def _of_kind(design: Design, parts: Parts, kind: str) -> tuple[list[dict[str, An
     facts = []
     for name, (arm, other_rate, statement, more) in questions.items():
         equal = name == "tuned"
-        fields = race.decide((_CLOSED, arm), closed, judged(name, arm, other_rate), "equal" if equal else "sooner")
+        other = judged(name, arm, other_rate)
+        fields = race.decide((_CLOSED, closed), (arm, other), "equal" if equal else "sooner")
         fields["ours"] += f" (learning rates {other_rate:.3g} and {rate[_CLOSED]:.3g}){more}"
         facts.append(
             {
@@ -146,19 +134,7 @@ def _of_kind(design: Design, parts: Parts, kind: str) -> tuple[list[dict[str, An
                 "(digits, perceptron).",
                 "source": "Zhang and Mitliagkas 2017 (arXiv:1706.03471), Appendix G",
                 "paper": "no number" if equal else _PAPER,
-                "criterion": criterion(design),
                 **fields,
             }
         )
     return facts, {arm: chosen[arm] for arm in dict.fromkeys((_CLOSED, fixed, tuned))}
-
-
-def _draw(design: Design, curves: dict[str, dict[str, np.ndarray]]) -> Any:
-    figure = _style.new_figure(11, 4.6)
-    both = figure.subplots(1, 2, sharey=True)
-    for axes, (kind, arms) in zip(both, curves.items(), strict=True):
-        design.race.draw(axes, arms)
-        axes.set_title(f"{design.num_workers} {_WORDS[kind]}")
-        axes.legend()
-    both[0].set_ylabel(f"updates to a training loss of {design.race.loss:g}")
-    return figure

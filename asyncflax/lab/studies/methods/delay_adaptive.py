@@ -14,7 +14,7 @@ import numpy as np
 
 from asyncflax import _style, algorithms, queues
 from asyncflax.lab.studies.methods._parts import Parts
-from asyncflax.lab.studies.methods._race import Race
+from asyncflax.lab.studies.methods._protocol import Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Design:
     num_slow: int
     slowdown: float
     factors: tuple[float, ...]  # of the best learning rate of asgd, at which both are judged
-    race: Race
+    race: Protocol
 
 
 DESIGN = Design(
@@ -33,7 +33,7 @@ DESIGN = Design(
     num_slow=4,
     slowdown=10.0,
     factors=(1.0, 2.0),
-    race=Race(
+    race=Protocol(
         loss=0.1,
         updates=2400,
         every=10,
@@ -60,11 +60,6 @@ QUICK = dataclasses.replace(
 CRITERION = "083f637c8f6eca205f5328ce3ba50c8f9871614c454338e15d51e31711eb9145"
 
 
-def criterion(design: Design) -> str:
-    """The digest of what is fixed beforehand."""
-    return design.race.criterion(design)
-
-
 def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
     """The fields of the claims, and the figure."""
     race, adaptive = design.race, "delay_adaptive_asgd"
@@ -73,26 +68,18 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
         adaptive: lambda rate: algorithms.delay_adaptive_asgd(rate, num_workers=design.num_workers),
     }
     law = queues.stragglers(design.num_slow, design.slowdown)
-
-    def measure(make: Any, seeds: tuple[int, ...], rates: np.ndarray) -> np.ndarray:
-        trace = lambda seed: queues.simulate(
-            num_workers=design.num_workers, num_updates=race.updates, service_time=law, seed=seed
-        )
-        return race.updates_to(race.trainings(trace, seeds), make, rates)
-
-    chosen = {
-        name: parts.get(f"choosing-{name}", lambda make=make: measure(make, race.choosing, race.rates))
-        for name, make in arms.items()
+    queue = {"num_workers": design.num_workers, "num_updates": race.updates, "service_time": law}
+    trace = lambda seed: queues.simulate(**queue, seed=seed)
+    measure = lambda phase, rates: {
+        name: race.measure(parts, phase, name, make, rates, trace) for name, make in arms.items()
     }
-    rates = race.rates[race.best(chosen["asgd"])] * np.array(design.factors)
-    judged = {
-        name: parts.get(f"judging-{name}", lambda make=make: measure(make, race.judging, rates))
-        for name, make in arms.items()
-    }
+    chosen = measure("choosing", race.rates)
+    rates = race.best(chosen["asgd"]) * np.array(design.factors)
+    judged = measure("judging", rates)
     facts = []
     for i, factor in enumerate(design.factors):
         times = "the best learning rate of asgd" if factor == 1 else f"{factor:g} times the best learning rate of asgd"
-        fields = race.decide((adaptive, "asgd"), judged[adaptive][i], judged["asgd"][i])
+        fields = race.decide((adaptive, judged[adaptive][i]), ("asgd", judged["asgd"][i]))
         fields["ours"] += f" (learning rate {rates[i]:.3g})"
         facts.append(
             {
@@ -102,24 +89,13 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
                 "slower).",
                 "source": "Mishchenko et al. 2022 (arXiv:2206.07638)",
                 "paper": "bounds without the maximum delay; in its code the same tuned learning rate for both",
-                "criterion": criterion(design),
                 **fields,
             }
         )
-    return facts, _draw(design, chosen, rates)
-
-
-def _draw(design: Design, chosen: dict[str, np.ndarray], rates: np.ndarray) -> Any:
     figure = _style.new_figure(7.5, 4.8)
-    axes = figure.subplots()
+    race.draw(figure, {"": chosen})
     for rate in rates:
-        axes.axvline(rate, color=_style.GREY, linewidth=1, linestyle=":")
-    design.race.draw(axes, chosen)
-    axes.set_ylabel(f"updates to a training loss of {design.race.loss:g}")
-    axes.legend()
-    _style.title(
-        figure,
-        f"{design.num_slow} of {design.num_workers} workers {design.slowdown:g} times slower; dotted: where arms are "
-        "judged",
-    )
-    return figure
+        figure.axes[0].axvline(rate, color=_style.GREY, linewidth=1, linestyle=":", zorder=1)
+    slower = f"{design.num_slow} of {design.num_workers} workers {design.slowdown:g} times slower"
+    _style.title(figure, f"{slower}; dotted: where arms are judged")
+    return facts, figure

@@ -11,12 +11,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 import optax
 
 from asyncflax import _style, algorithms, local, queues
 from asyncflax.lab.studies.methods._parts import Parts
-from asyncflax.lab.studies.methods._race import Race
+from asyncflax.lab.studies.methods._protocol import Protocol
 
 _NESTEROV, _DELAYED, _PLAIN = "Nesterov", "Delayed Nesterov", "no momentum"
 
@@ -30,7 +29,7 @@ class Design:
     local_learning_rate: float
     momentum: float  # outer
     variation: float  # of service times: gamma(cv)
-    race: Race
+    race: Protocol
 
 
 DESIGN = Design(
@@ -39,7 +38,7 @@ DESIGN = Design(
     local_learning_rate=0.1,
     momentum=0.9,
     variation=0.1,
-    race=Race(
+    race=Protocol(
         loss=0.05,
         updates=560,
         every=4,
@@ -68,11 +67,6 @@ QUICK = dataclasses.replace(
 CRITERION = "673680e8da8a3c1abcceb591f32f1e2fa4ec0c8a7591fc1874959d83c89ac659"
 
 
-def criterion(design: Design) -> str:
-    """The digest of what is fixed beforehand."""
-    return design.race.criterion(design)
-
-
 def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
     """The fields of the claims, and the figure."""
     race, workers, mu = design.race, design.num_workers, design.momentum
@@ -84,23 +78,19 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
     }
     worker = lambda gradient_fn: local.local_sgd(gradient_fn, optax.sgd(design.local_learning_rate), design.local_steps)
 
-    def measure(kind: str, make: Any, seeds: tuple[int, ...], rates: np.ndarray) -> np.ndarray:
-        queue = queues.simulate if kind == "asynchronous" else queues.barrier
-        law = queues.gamma(design.variation)
-        trace = lambda seed: queue(num_workers=workers, num_updates=race.updates, service_time=law, seed=seed)
-        trainings = race.trainings(trace, seeds, worker=worker, local_steps=design.local_steps)
-        return race.updates_to(trainings, make, rates)
-
-    chosen, judged, rates = {}, {}, {}
+    queue = {"num_workers": workers, "num_updates": race.updates, "service_time": queues.gamma(design.variation)}
+    traces = {
+        "asynchronous": lambda seed: queues.simulate(**queue, seed=seed),
+        "synchronous": lambda seed: queues.barrier(**queue, seed=seed),
+    }
+    chosen, judged, rates = {kind: {} for kind in arms}, {}, {}
     for kind, of_kind in arms.items():
         for name, make in of_kind.items():
-            arm, part = (kind, name), f"{kind}-{name.replace(' ', '-').lower()}"
-            chosen[arm] = parts.get(f"choosing-{part}", lambda k=kind, m=make: measure(k, m, race.choosing, race.rates))
-            rates[arm] = float(race.rates[race.best(chosen[arm])])
-            judged[arm] = parts.get(
-                f"judging-{part}",
-                lambda k=kind, m=make, rate=rates[arm]: measure(k, m, race.judging, np.array([rate])),
-            )[0]
+            arm, part = (kind, name), f"{kind}-{name.lower()}"
+            options = {"trace": traces[kind], "worker": worker, "local_steps": design.local_steps}
+            chosen[kind][name] = race.measure(parts, "choosing", part, make, race.rates, **options)
+            rates[arm] = race.best(chosen[kind][name])
+            judged[arm] = race.measure(parts, "judging", part, make, [rates[arm]], **options)[0]
 
     facts = []
     for name, kind, first, second, statement in (
@@ -108,7 +98,7 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
         ("synchronous", "synchronous", _NESTEROV, _PLAIN, "helps in synchronous local SGD"),
         ("delayed", "asynchronous", _DELAYED, _NESTEROV, "hurts less if it is delayed (Delayed Nesterov)"),
     ):
-        fields = race.decide((first, second), judged[kind, first], judged[kind, second])
+        fields = race.decide((first, judged[kind, first]), (second, judged[kind, second]))
         fields["ours"] += f" (outer learning rates {rates[kind, second]:.2g} and {rates[kind, first]:.2g})"
         facts.append(
             {
@@ -118,24 +108,12 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
                 f"{design.local_steps} local steps).",
                 "source": "Liu et al. 2024 (arXiv:2401.09135), abstract",
                 "paper": "no number",
-                "criterion": criterion(design),
                 **fields,
             }
         )
-    return facts, _draw(design, chosen)
-
-
-def _draw(design: Design, chosen: dict[tuple[str, str], np.ndarray]) -> Any:
     figure = _style.new_figure(11, 4.6)
-    both = figure.subplots(1, 2, sharey=True)
-    for axes, kind in zip(both, ("asynchronous", "synchronous"), strict=True):
-        design.race.draw(axes, {name: updates for (of, name), updates in chosen.items() if of == kind})
+    race.draw(figure, chosen)
+    for axes in figure.axes:
         axes.set_xlabel("outer learning rate of one delivery")
-        axes.set_title(kind)
-        axes.legend()
-    both[0].set_ylabel(f"updates to a training loss of {design.race.loss:g}")
-    _style.title(
-        figure,
-        f"local SGD, {design.num_workers} workers, {design.local_steps} local steps, outer momentum {design.momentum}",
-    )
-    return figure
+    _style.title(figure, f"local SGD, {workers} workers, {design.local_steps} local steps, outer momentum {mu}")
+    return facts, figure

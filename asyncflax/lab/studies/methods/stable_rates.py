@@ -81,20 +81,11 @@ QUICK = dataclasses.replace(
 CRITERION = "2c41786db281d17bd64b67d2b8177f71d0b9c21e3198a7cb7edf563ba8972dc2"
 
 
-def criterion(design: Design) -> str:
-    """The digest of what is fixed beforehand."""
-    return statistics.criterion_digest(design, design.judging)
-
-
 def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
     """The fields of the claims, and the figure."""
-    measured = {}
-    for workers in design.num_workers:
-        for name in design.methods:
-            measured[name, workers] = parts.get(
-                f"{name}-{workers}", lambda name=name, workers=workers: _limits(design, name, workers)
-            )
-    limits = {name: np.stack([measured[name, m] for m in design.num_workers], axis=1) for name in design.methods}
+    limit = lambda name, m: parts.get(f"{name}-{m}", lambda: _limits(design, name, m))
+    measured = {m: {name: limit(name, m) for name in design.methods} for m in design.num_workers}
+    limits = {name: np.stack([of[name] for of in measured.values()], axis=1) for name in design.methods}
     return decide(design, limits), _draw(design, limits)
 
 
@@ -116,109 +107,88 @@ def bisect(is_stable: Callable[[np.ndarray], np.ndarray], octaves: tuple[float, 
 
 def decide(design: Design, limits: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """The fields of the claims, from the logarithms of limits [seeds, numbers of workers]."""
-    seeds, where = (
-        len(design.judging),
-        f"digits, perceptron, {design.num_workers[0]} to {design.num_workers[-1]} workers",
-    )
-    common = {"seeds": seeds, "criterion": criterion(design)}
+    workers, seeds = design.num_workers, len(design.judging)
+    where = f"digits, perceptron, {workers[0]} to {workers[-1]} workers"
+    facts = [_of_asgd(design, limits["asgd"], where), _of_order(design, limits, where), _of_all(design, limits, where)]
+    return [fact | {"seeds": seeds} for fact in facts]
 
-    exponents = {name: _slopes(design.num_workers, values) for name, values in limits.items()}
-    asgd = exponents["asgd"]
-    one = statistics.decide_difference(asgd + 1, bound=design.exponent_bound, claim="equal")
-    mean = statistics.student(asgd)
-    facts: list[dict[str, Any]] = [
-        dict(
-            name="stable-rate-asgd",
-            statement=f"The largest stable learning rate of ASGD is inversely proportional to the number of workers: "
-            f"the exponent of M ({where}).",
-            source="Giladi et al. 2020 (arXiv:1909.12340), abstract",
-            paper="inversely proportional to a high constant delay",
-            ours=mean.text(),
-            **mean.of_claim,
-            verdict=one.verdict,
-            **common,
-        )
-    ]
 
-    pairs = [
-        (better, worse, k) for better, worse in itertools.pairwise(design.order) for k in range(len(design.num_workers))
-    ]
+def _of_asgd(design: Design, limits: np.ndarray, where: str) -> dict[str, Any]:
+    """Whether the exponent of M is -1."""
+    exponents = _exponents(design, limits)
+    mean = statistics.student(exponents)
+    return {
+        "name": "stable-rate-asgd",
+        "statement": "The largest stable learning rate of ASGD is inversely proportional to the number of workers: the "
+        f"exponent of M ({where}).",
+        "source": "Giladi et al. 2020 (arXiv:1909.12340), abstract",
+        "paper": "inversely proportional to a high constant delay",
+        "ours": mean.text(),
+        **mean.of_claim,
+        "verdict": statistics.decide_difference(exponents + 1, bound=design.exponent_bound, claim="equal").verdict,
+    }
+
+
+def _of_order(design: Design, limits: dict[str, np.ndarray], where: str) -> dict[str, Any]:
+    """Whether neighbours in the order have it at every number of workers."""
+    neighbours = list(itertools.pairwise(design.order))
+    pairs = [(*pair, k) for pair in neighbours for k in range(len(design.num_workers))]
     differences = np.stack([limits[better][:, k] - limits[worse][:, k] for better, worse, k in pairs], axis=1)
     order = statistics.decide_order(differences, bound=np.log2(statistics.RATIO_BOUND))
     ratios = [statistics.Interval(*(2.0**end for end in pair.interval)) for pair in order.pairs]
     weakest = int(np.argmin(differences.mean(axis=0)))
-    several = [
-        f"{better} {', '.join(f'{ratios[i].value:.2f}' for i, pair in enumerate(pairs) if pair[0] == better)} times "
-        f"that of {worse}"
-        for better, worse in itertools.pairwise(design.order)
-    ]
     better, worse, k = pairs[weakest]
-    facts.append(
-        dict(
-            name="stable-rate-order",
-            statement=f"{' > '.join(design.order)} in the largest stable learning rate at every number of "
-            f"workers (momentum {design.momentum}; {where}): the smallest ratio.",
-            source="Hakimi et al. 2019 (arXiv:1907.11612), abstract",
-            paper="no number; DANA outperforms existing methods up to 64 workers",
-            ours=f"{ratios[weakest].text()}, {better} over {worse} at {design.num_workers[k]} workers; at "
-            f"{', '.join(map(str, design.num_workers))}: {'; '.join(several)}",
-            **ratios[weakest].of_claim,
-            verdict=order.verdict,
-            **common,
-        )
-    )
+    several = lambda pair: ", ".join(f"{x.value:.2f}" for x, at in zip(ratios, pairs, strict=True) if at[:2] == pair)
+    return {
+        "name": "stable-rate-order",
+        "statement": f"{' > '.join(design.order)} in the largest stable learning rate at every number of workers "
+        f"(momentum {design.momentum}; {where}): the smallest ratio.",
+        "source": "Hakimi et al. 2019 (arXiv:1907.11612), abstract",
+        "paper": "no number; DANA outperforms existing methods up to 64 workers",
+        "ours": f"{ratios[weakest].text()}, {better} over {worse} at {design.num_workers[k]} workers; at "
+        f"{', '.join(map(str, design.num_workers))}: "
+        + "; ".join(f"{one} {several((one, other))} times that of {other}" for one, other in neighbours),
+        **ratios[weakest].of_claim,
+        "verdict": order.verdict,
+    }
 
-    falls = {name: statistics.decide_trend(values, direction="falls") for name, values in limits.items()}
-    adjusted = statistics.holm(np.array([trend.p for trend in falls.values()]))
-    verdicts = [
-        trend.verdict if p <= statistics.LEVEL else "not decided"
-        for trend, p in zip(falls.values(), adjusted, strict=True)
-    ]
-    named = lambda verdict: [name for name, v in zip(falls, verdicts, strict=True) if v == verdict]
-    means = np.array([values.mean() for values in exponents.values()])
-    rest = [
-        f"{words}: {', '.join(named(v))}"
-        for v, words in (("refuted", "rises"), ("not decided", "not decided"))
-        if named(v)
-    ]
-    facts.append(
-        dict(
-            name="stable-rate-methods",
-            statement=f"The largest stable learning rate falls with the number of workers, whatever the method: the "
-            f"exponent of M, median and range of {len(limits)} methods ({where}).",
-            source="Giladi et al. 2020 (arXiv:1909.12340), abstract; here for all methods",
-            paper="-1 for SGD",
-            ours="; ".join(
-                [
-                    f"{np.median(means):.2f} ({means.min():.2f} to {means.max():.2f})",
-                    f"falls for {len(named('seen'))} of {len(limits)}",
-                    *rest,
-                ]
-            ),
-            value=float(np.median(means)),
-            interval=(float(means.min()), float(means.max())),
-            verdict="refuted" if named("refuted") else "not decided" if named("not decided") else "seen",
-            confidence=1.0,
-            **common,
-        )
-    )
-    return facts
+
+def _of_all(design: Design, limits: dict[str, np.ndarray], where: str) -> dict[str, Any]:
+    """Whether the limit falls with M for all methods (Page's test, Holm's adjustment)."""
+    trends = [statistics.decide_trend(values, direction="falls") for values in limits.values()]
+    adjusted = statistics.holm(np.array([trend.p for trend in trends]))
+    verdicts = {
+        name: trend.verdict if p <= statistics.LEVEL else "not decided"
+        for name, trend, p in zip(limits, trends, adjusted, strict=True)
+    }
+    exponents = np.array([_exponents(design, values).mean() for values in limits.values()])
+    median, low, high = np.median(exponents), exponents.min(), exponents.max()
+    ours = f"{median:.2f} ({low:.2f} to {high:.2f}); falls for {[*verdicts.values()].count('seen')} of {len(limits)}"
+    for other, words in {"refuted": "rises", "not decided": "not decided"}.items():
+        names = [name for name, verdict in verdicts.items() if verdict == other]
+        ours += f"; {words}: {', '.join(names)}" if names else ""
+    return {
+        "name": "stable-rate-methods",
+        "statement": "The largest stable learning rate falls with the number of workers, whatever the method: the "
+        f"exponent of M, median and range of {len(limits)} methods ({where}).",
+        "source": "Giladi et al. 2020 (arXiv:1909.12340), abstract; here for all methods",
+        "paper": "-1 for SGD",
+        "ours": ours,
+        "value": float(median),
+        "interval": (float(low), float(high)),
+        "verdict": next((v for v in ("refuted", "not decided") if v in verdicts.values()), "seen"),
+        "confidence": 1.0,
+    }
 
 
 def _limits(design: Design, name: str, workers: int) -> np.ndarray:
     """The binary logarithms of the limits, [seeds]."""
     queue = queues.barrier if name == "ssgd" else queues.simulate
     updates = design.updates_a_worker * workers
-    trainings = Trainings(
-        [
-            queue(num_workers=workers, num_updates=updates, service_time=queues.gamma(design.variation), seed=seed)
-            for seed in design.judging
-        ],
-        design.judging,
-        hidden=design.hidden,
-        batch_size=design.batch_size,
-        every=-(-updates // design.looks),
-    )
+    about = {"num_workers": workers, "num_updates": updates, "service_time": queues.gamma(design.variation)}
+    traces = [queue(**about, seed=seed) for seed in design.judging]
+    sizes = {"hidden": design.hidden, "batch_size": design.batch_size, "every": -(-updates // design.looks)}
+    trainings = Trainings(traces, design.judging, **sizes)
     make = method(name, num_workers=workers, momentum=design.momentum)
 
     def is_stable(learning_rates: np.ndarray) -> np.ndarray:
@@ -235,9 +205,9 @@ def method(name: str, **options: Any) -> Callable[[Any], AsyncAlgorithm]:
     return lambda learning_rate: factory(learning_rate, **known)
 
 
-def _slopes(num_workers: tuple[int, ...], limits: np.ndarray) -> np.ndarray:
+def _exponents(design: Design, limits: np.ndarray) -> np.ndarray:
     """The exponent of M, [seeds]."""
-    return np.polyfit(np.log2(num_workers), limits.T, 1)[0]
+    return np.polyfit(np.log2(design.num_workers), limits.T, 1)[0]
 
 
 def _draw(design: Design, limits: dict[str, np.ndarray]) -> Any:
