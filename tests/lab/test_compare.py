@@ -139,7 +139,7 @@ def test_a_comparison_that_was_stopped_goes_on(whole, tmp_path, monkeypatch, cap
     config = dataclasses.replace(
         CONFIG, methods={k: v for k, v in CONFIG.methods.items() if k != "ssgd"}, linear_scaling=()
     )
-    with pytest.raises(SweepUnfinishedError, match=r"0 of 16 cells are finished .* the same command goes on"):
+    with pytest.raises(SweepUnfinishedError, match=r"0 of 16 cells are finished .* the same command resumes"):
         run_comparison(config, tmp_path / "part", stop_after_minutes=0.0)
     tiles, add = [], sweep_run._Finished.add
 
@@ -542,7 +542,7 @@ def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     flags += ["--config.orders=(late, asgd)", "--config.source=Somebody 2016", "--citation"]
     flags += ["--config.num_workers=2,3", "--config.learning_rate_scales=1.0", "--config.train.num_updates=10"]
     status, out, err = launch(*flags, "--stop_after_minutes=0")
-    assert status == 75 and "0 of 24 cells are finished and saved" in err and "the same command goes on" in err
+    assert status == 75 and "0 of 24 cells are finished and saved" in err and "the same command resumes" in err
     status, out, err = launch(*flags)
     assert status == 0, err
     assert "| late " in out and "24 trainings, " in out and f"results: {workdir}/results.nc" in out

@@ -133,7 +133,7 @@ def test_divergent_cells_are_masked_and_counted(tmp_path, capsys):
 def test_finished_cells_are_kept_and_the_rest_is_trained(tmp_path, capsys):
     config = SweepConfig(TRAIN, axes="momentum=(0.0, 0.3, 0.6), seed=(0, 1)", cells_at_once=1)
     whole = run_sweep(config, tmp_path / "whole")
-    with pytest.raises(SweepUnfinishedError, match=r"0 of 6 cells are finished .* the same command goes on"):
+    with pytest.raises(SweepUnfinishedError, match=r"0 of 6 cells are finished .* the same command resumes"):
         run_sweep(config, tmp_path / "part", stop_after_minutes=0.0)
     part = tmp_path / "part"
     files = sorted((tmp_path / "whole" / "cells").iterdir())

@@ -1,10 +1,10 @@
-"""Works through a grid: tile after tile, finished ones are kept, the results become a labelled data set.
+"""Trains a grid tile by tile and labels the results.
 
-    workdir/run.json      the config and the versions that it began with
-    workdir/cells/        one file for each tile of cells that is finished
-    workdir/results.nc    all cells, an `xarray.Dataset` (netCDF), when the last one is finished
+    workdir/run.json      the config and the versions at the start
+    workdir/cells/        one file per finished tile of cells
+    workdir/results.nc    all cells, an `xarray.Dataset` (netCDF), once the last one is finished
 
-A sweep that stopped, however it did, goes on with what is not finished when it is started again.
+A sweep that was stopped or killed resumes with the unfinished cells.
 """
 
 from __future__ import annotations
@@ -41,41 +41,37 @@ _THREEFRY = "set JAX_DEFAULT_PRNG_IMPL=threefry2x32"
 
 
 class SweepUnfinishedError(RunError):
-    """The time is over before the grid is finished; what is finished is saved, and the same call goes on.
-
-    Attributes:
-      exit_status: 75, which sysexits.h has for 'try again'.
+    """The time is over before the grid is finished; finished cells are saved, and the same call resumes.
 
     Example: see `run_sweep`.
     """
 
-    exit_status = 75
+    exit_status = 75  # 'try again' in sysexits.h
 
 
 def run_sweep(
     config: SweepConfig, workdir: str | os.PathLike[str], *, stop_after_minutes: float = float("inf")
 ) -> xarray.Dataset:
-    """Trains all cells of a grid, or goes on with those that are not finished.
+    """Trains the cells of a grid that are not finished yet.
 
-    A cell gives what `train_and_evaluate` gives with its config, within rounding. Cells that diverge are NaN from where
-    they did, and are counted; they stop nothing.
+    A cell gives what `train_and_evaluate` gives with its config, within rounding. Cells that diverge do not stop the
+    sweep; their metrics are NaN from there.
 
     Args:
       config: the grid.
       workdir: a new or empty folder, or the folder of the same sweep.
-      stop_after_minutes: begin no tile of cells that is not expected to be finished by then.
+      stop_after_minutes: start no tile of cells that is not expected to finish by then.
 
     Returns:
       an `xarray.Dataset` over the axes of the grid and
-        `update`: test_loss, test_accuracy, simulated_time (seconds; NaN where the trace has no clock);
+        `update`: test_loss, test_accuracy, simulated_time (seconds; NaN for traces without a clock);
         `trained`: train_loss, train_accuracy, staleness, gap, normalised_gap, explicit_momentum, means over the updates
-          since the row before;
-        neither: diverged_at, the update at which a cell was seen to have diverged, or -1;
-      all with the attributes units and long_name; its own are config, device, and cpu_minutes, what all cells took,
-      whichever process trained them.
+          since the previous row;
+        neither: diverged_at, the update of the first row that is not finite, or -1;
+      with the attributes config, device and cpu_minutes (of all cells); variables have units and long_name.
 
     Raises:
-      RunError: the grid or the folder is not as it should be, or cells do not fit into memory; one clear sentence.
+      RunError: the config or the folder is invalid, or cells do not fit into memory.
       SweepUnfinishedError: the time is over.
 
     Example:
@@ -106,23 +102,18 @@ def train_cells(
     stop_after_minutes: float = float("inf"),
     summarize: Callable[[xarray.Dataset], xarray.Dataset] | None = None,
 ) -> xarray.Dataset:
-    """What `run_sweep` does, for cells of any kind.
+    """`run_sweep` for cells of any kind.
 
     Args:
       config: a dataclass with the fields train, cells_at_once and memory_gb.
-      grid: the cells; they have been checked.
-      workdir: see `run_sweep`.
-      stop_after_minutes: see `run_sweep`.
-      summarize: (all cells) -> what is returned and saved instead; it may change from start to start.
-
-    Raises:
-      RunError, SweepUnfinishedError: see `run_sweep`.
+      grid: the cells, checked.
+      summarize: (all cells) -> the results, for which free fields of the config may count.
     """
     try:
         _check.minutes("stop_after_minutes", stop_after_minutes)
         folder = Workdir(workdir, config)
         images = load_data(config.train)
-        made = [  # all that names and options stand for
+        made = [
             make_experiment(grid.config(cells[0]), images=images) for _, cells in _grouped(list(grid), grid.program)
         ]
         _check.batchable("the key of cells, which are trained together,", made[0].key, _THREEFRY)
@@ -149,36 +140,35 @@ def train_cells(
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
     except OSError as error:  # a full disk, a folder that went away
-        raise RunError(f"{error}; what is finished stays, the same command goes on from there") from error
+        raise RunError(f"{error}; finished cells are saved, the same command resumes") from error
     return results
 
 
 def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline: float) -> None:
-    """Trains what is not finished yet."""
+    """Trains the unfinished cells."""
     to_do = [index for index in grid if index not in finished]
     if not to_do:
         return
-    spent = time.process_time()
+    cpu = time.process_time()
     updates = config.train.num_updates
     progress.say(f"{grid}: {len(to_do)} to train, {updates:,} updates each")
     began, slowest = time.monotonic(), 0.0
-    finished_updates = (len(grid) - len(to_do)) * updates
-    with progress.bar(len(grid) * updates, finished_updates, unit_scale=True) as bar:
+    with progress.bar(len(grid) * updates, len(finished) * updates, unit_scale=True) as bar:
         tiles, since = _tiles(config, grid, to_do, images), began
         while len(finished) < len(grid):
             if since + slowest > deadline:  # asked before the next program is compiled
                 raise SweepUnfinishedError(
                     f"{len(finished)} of {len(grid)} cells are finished and saved, and there is no time for more; "
-                    "the same command goes on"
+                    "the same command resumes"
                 )
             cells, train = next(tiles)
             before, count = bar.n, len(cells)
             rows = train(lambda done, before=before, count=count: bar.update(before + done * count - bar.n))
-            spent, earlier = time.process_time(), spent
-            finished.add(cells, rows | {"cpu_seconds": np.array(spent - earlier)})
+            cpu, earlier = time.process_time(), cpu
+            finished.add(cells, rows | {"cpu_seconds": np.array(cpu - earlier)})
             since, last = time.monotonic(), since
             slowest = max(slowest, since - last)
-            diverged = sum(int(finished[index]["diverged_at"]) >= 0 for index in finished)
+            diverged = sum(int(cell["diverged_at"]) >= 0 for cell in finished.values())
             bar.set_postfix_str(f"{len(finished)} of {len(grid)} cells, {diverged} diverged")
     seconds = time.monotonic() - began
     progress.say(f"{len(to_do)} cells in {seconds:.1f} s, {len(to_do) / seconds:.3g} cells/s")
@@ -187,13 +177,13 @@ def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline
 def _tiles(
     config: Any, grid: Cells, to_do: list[Index], images: Any
 ) -> Iterator[tuple[list[Index], Callable[[Callable[[int], Any]], dict[str, np.ndarray]]]]:
-    """The cells that are trained together, and a function of `on_updates` that trains them: metrics, row by row."""
+    """Cells to train together, and a function of `on_updates` that trains them and returns their metrics."""
     for _, cells in _grouped(to_do, grid.program):
         environments = list(dict.fromkeys(map(grid.environment, cells)))
         program = Program(grid.config(cells[0]), environments, images, config.memory_gb, grid.numbers)
         cell_of = {(grid.environment(cell), grid.hyper(cell)): cell for cell in cells}
         hypers = {environment: tuple(h for e, h in cell_of if e == environment) for environment in environments}
-        # Together: environments of one structure in which the same hyper-parameters are to be trained.
+        # Together: environments of one structure with the same hyperparameters to train.
         by = lambda e, program=program, hypers=hypers: (program.structure(e), hypers[e])
         for (_, asked), alike in _grouped(environments, by):
             size = program.tile(alike, len(asked), config.cells_at_once)
@@ -208,7 +198,7 @@ def _tiles(
 
 
 def _inputs(programs: Sequence[Experiment]) -> dict[str, str]:
-    """What a sweep reads besides its config, by its contents: the cells of other inputs do not belong to it."""
+    """Digests of the files that a sweep reads; a folder holds the cells of one set of inputs."""
     digests: dict[str, list[str]] = {}
     for made in programs:
         start, warm = made.config.start_from, {}
@@ -220,7 +210,7 @@ def _inputs(programs: Sequence[Experiment]) -> dict[str, str]:
 
 
 def _grouped(items: Sequence[Any], key: Callable[[Any], Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """The items of each key, in the order in which keys come first."""
+    """The items of each key, in order of first appearance."""
     groups: dict[Any, list[Any]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -231,11 +221,12 @@ def _batched(items: Sequence[Any], size: int) -> list[list[Any]]:
     return [list(items[i : i + size]) for i in range(0, len(items), size)]
 
 
-class _Finished:
-    """The cells that are finished: one file for each tile, which appears whole or not at all."""
+class _Finished(dict[Index, dict[str, np.ndarray]]):
+    """The metrics of finished cells. Each tile has a file, which appears whole or not at all."""
 
     def __init__(self, folder: pathlib.Path, grid: Cells, run: str):
-        self._folder, self._run, self._cells, self.cpu_seconds = folder, run, {}, 0.0
+        super().__init__()
+        self._folder, self._run, self.cpu_seconds = folder, run, 0.0
         folder.mkdir(exist_ok=True)
         for path in sorted(folder.glob("*.npz")):
             try:
@@ -248,20 +239,8 @@ class _Finished:
                 progress.say(f"{note}, and its cells are trained again")
             else:
                 self._take(arrays)
-        if self._cells:
+        if self:
             progress.say(f"{len(self)} of {len(grid)} cells are finished")
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-    def __contains__(self, index: Index) -> bool:
-        return index in self._cells
-
-    def __iter__(self) -> Iterator[Index]:
-        return iter(self._cells)
-
-    def __getitem__(self, index: Index) -> dict[str, np.ndarray]:
-        return self._cells[index]
 
     def add(self, cells: list[Index], rows: dict[str, np.ndarray]) -> None:
         """Saves the metrics of a tile."""
@@ -273,11 +252,11 @@ class _Finished:
         cells, shared = arrays.pop("cells"), {name: arrays.pop(name) for name in ("updates", "evaluated")}
         self.cpu_seconds += float(arrays.pop("cpu_seconds"))
         for row, index in enumerate(cells.tolist()):
-            self._cells[tuple(index)] = {name: values[row] for name, values in arrays.items()} | shared
+            self[tuple(index)] = {name: values[row] for name, values in arrays.items()} | shared
 
 
 def _name(cells: Sequence[Sequence[int]]) -> str:
-    """Of the file of a tile."""
+    """The name of a tile's file."""
     return "-".join(map(str, cells[0])) + f"x{len(cells)}.npz"
 
 
@@ -289,10 +268,11 @@ def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarr
     coordinates |= {"update": cells[0]["evaluated"], "trained": cells[0]["updates"]}
     variables = {}
     for name, value in cells[0].items():
-        if name in ("updates", "evaluated") or not all(name in cell for cell in cells):  # some are of an older version
+        if name in ("updates", "evaluated") or not all(name in cell for cell in cells):  # of an older version
             continue
         values = np.stack([cell[name] for cell in cells]).reshape(*grid.shape, *value.shape)
-        last = () if value.ndim == 0 else ("update",) if _at_evaluations(name) else ("trained",)
+        evaluated = of_evaluation(name) or name == "simulated_time"
+        last = () if value.ndim == 0 else ("update",) if evaluated else ("trained",)
         variables[name] = ((*axes, *last), values.astype(np.int32) if value.dtype.kind == "i" else values)
     minutes = round(finished.cpu_seconds / 60, 3)
     about = {"config": json.dumps(dataclasses.asdict(config)), "device": device, "cpu_minutes": minutes}
@@ -300,10 +280,6 @@ def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarr
 
 
 def _with_momentum(cell: dict[str, np.ndarray], config: TrainConfig) -> dict[str, np.ndarray]:
-    """A cell with the column of explicit momentum, which those have already whose method steers it."""
+    """A cell with the column of explicit momentum, unless the method has logged it."""
     momentum = np.where(np.isnan(cell["train_loss"]), np.nan, explicit_momentum(config))
     return {"explicit_momentum": momentum.astype(cell["train_loss"].dtype)} | cell
-
-
-def _at_evaluations(name: str) -> bool:
-    return of_evaluation(name) or name == "simulated_time"
