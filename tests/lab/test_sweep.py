@@ -20,9 +20,9 @@ import xarray
 import asyncflax
 from asyncflax import _memory
 from asyncflax.errors import RunError
-from asyncflax.lab.sweep import Grid, SweepConfig, SweepUnfinishedError, program, run_sweep
+from asyncflax.lab.sweep import Grid, SweepConfig, SweepUnfinishedError, grid, program, run_sweep
 from asyncflax.train import experiment, loop
-from asyncflax.train.config import TrainConfig
+from asyncflax.train.config import Named, TrainConfig
 from asyncflax.train.method import make_algorithm
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -283,6 +283,33 @@ def test_a_grid_is_refused_where_one_of_its_cells_is(seed):
             Grid(train, axes)
     else:
         assert len(Grid(train, axes)) == len(grid)
+
+
+class Reading:
+    """A config that notes which of its fields are read."""
+
+    def __init__(self):
+        self.read = set()
+
+    def check(self):
+        return self
+
+    @property
+    def named(self):
+        return Named(self)
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(TRAIN, name)
+
+
+def test_what_all_cells_share_cannot_vary():
+    """All fields that the data depend on, and after which updates rows are logged."""
+    of_data, of_rows = Reading(), Reading()
+    experiment.load_data(of_data)
+    assert of_data.read == {*grid.DATA}
+    experiment.plan_of(of_rows, asyncflax.staleness.constant(1).trace(num_updates=24))
+    assert of_rows.read - {*grid.PLACES} == {*grid.ROWS} - {"num_updates", "eval_batch_size"}
 
 
 def _can_be(grid, index):

@@ -117,8 +117,6 @@ class Comparison(Cells):
       ValueError: config.methods must be one of 'asgd', ..., got 'multi_agsd'; did you mean 'multi_asgd'?
     """
 
-    together = (("method", "service_time", "num_workers", "learning_rate_scale"),)
-
     def __init__(self, config: CompareConfig):
         _check.instance("config", config, CompareConfig, "a CompareConfig")
         _check.instance("config.train", config.train, TrainConfig, "a TrainConfig")

@@ -1,9 +1,8 @@
-"""Which trainings a sweep consists of.
+"""The trainings of a sweep.
 
-The cells of a grid differ in three ways. Hyper-parameters (learning rate, momentum, any number that the method can be
-given traced) are numbers in one program. The seed changes what cells share: trace, order of the data, initial weights,
-the *environment*. Any other field of the config changes the program itself, but for those that say which data are
-loaded: all cells train on the same.
+Cells differ in three ways. Hyperparameters (learning rate, momentum, any number that the method accepts traced) are
+numbers in one program. The seed changes the *environment*: trace, order of the data, initial weights. Any other field
+makes a program of its own. All cells train on the same data and are logged after the same updates.
 """
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
@@ -24,15 +23,10 @@ from asyncflax.train.options import Items, in_range, parse_items, plain_call, pl
 
 HYPER = ("learning_rate", "momentum")  # traced in every program
 ENVIRONMENT = ("seed",)
-# Fields that one check looks at together, 'algorithm' with its options; of all others each is checked alone.
-_TOGETHER = (
-    ("algorithm", "asynchrony"),
-    ("algorithm", "schedule", "learning_rate", "num_workers"),
-    ("algorithm", "num_workers", "decay_mask", *NUMBERS),
-)
-_BYTES_OF_CELL, _BYTES_OF_ROW = 4000, 128  # what a sweep keeps of a cell, and of each row of its metrics
-_DATA = ("dataset", "data_dir", "data_cache", "classes")  # which data are loaded, once for all cells
-_NO_AXES = ("num_updates", "width", "log_every", "eval_every", "eval_batch_size", "checkpoint_every")
+DATA = ("dataset", "data_dir", "data_cache", "classes")  # read once for all cells
+ROWS = ("num_updates", "log_every", "eval_every", "eval_batch_size", "checkpoint_every")  # one for all cells
+PLACES = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}  # set by the programs
+_BYTES_OF_CELL, _BYTES_OF_ROW = 4000, 128  # in memory, of a cell and of each row of its metrics
 
 
 @dataclasses.dataclass
@@ -40,11 +34,11 @@ class SweepConfig:
     """A grid of trainings.
 
     Attributes:
-      train: what all cells have in common.
-      axes: the fields of `train` that vary, and options of its method as `algorithm.OPTION`, with their values.
-      cells_at_once: how many cells one program trains together; 0 takes as many as are fast and fit into memory.
-      memory_gb: how much memory a program may take, in 10^9 bytes; 0 takes what the device has.
-      figure: which figure shows the results, one of `asyncflax.lab.figures` or your own; '' draws the grid itself.
+      train: shared by all cells.
+      axes: by field of `train`, or option of its method as `algorithm.OPTION`, the values.
+      cells_at_once: cells to train together; 0 takes as many as are fast and fit into memory.
+      memory_gb: memory of a device to use, in 10^9 bytes; 0 for all that is free.
+      figure: figures of `asyncflax.lab.figures`, or your own; '' draws the grid itself.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
@@ -66,21 +60,19 @@ class SweepConfig:
 
 
 class Cells:
-    """Trainings along some axes, as `train_cells` works through them; a `Grid`, or what a comparison consists of.
+    """Trainings along some axes, for `train_cells`: a `Grid` or a comparison.
 
     Attributes:
-      axes: by name, its values.
-      numbers: the hyper-parameters by name, as `make_algorithm` has them.
-      together: names of axes whose values must fit each other; those of all other axes are checked one by one.
+      axes: values by name.
+      numbers: names of the hyperparameters, see `make_algorithm`.
     """
 
     axes: Mapping[str, tuple[Any, ...]]
     numbers: tuple[str, ...] = HYPER
-    together: tuple[tuple[str, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """How many values each axis has."""
+        """The number of values on each axis."""
         return tuple(len(values) for values in self.axes.values())
 
     def __len__(self) -> int:
@@ -95,23 +87,23 @@ class Cells:
         return f"{type(self).__name__}({sizes}; {len(self)} cells)"
 
     def coordinates(self, index: tuple[int, ...]) -> dict[str, Any]:
-        """The values of a cell, by name of the axis."""
+        """The values of a cell by axis."""
         return {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
 
     def config(self, index: tuple[int, ...]) -> TrainConfig:
-        """The config of a cell's training, as `launch/train.py` would run it."""
+        """The config of a cell's training."""
         raise NotImplementedError
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What cells with other hyper-parameters share with this one, as (field, value)."""
+        """What a cell shares with those of other hyperparameters, as (field, value)."""
         raise NotImplementedError
 
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What all cells of one program have in common, as (name, value)."""
+        """What a cell shares with all others of its program, as (name, value)."""
         raise NotImplementedError
 
     def need(self, count: int, train: TrainConfig) -> None:
-        """Raises where the results of so many cells do not fit into memory."""
+        """Raises unless the results of so many cells fit into memory."""
         updates, *every = (
             _check.integer(f"config.train.{name}", getattr(train, name), 1)
             for name in ("num_updates", "log_every", "eval_every")
@@ -120,14 +112,16 @@ class Cells:
         _memory.need("axes", count, count * (_BYTES_OF_CELL + _BYTES_OF_ROW * rows), f"the results of {count} cells")
 
     def check(self, field: str = "") -> None:
-        """Raises where a cell cannot be trained, in a sentence that begins with the field.
+        """Raises if a cell cannot be trained, in a sentence that begins with `field`.
 
-        Numbers are looked at by the smallest and the largest of an axis: what is allowed are intervals.
+        What is allowed of a number is an interval, so of each axis the smallest and the largest number are checked, in
+        all combinations; seeds are checked alone.
         """
         ends = {name: _ends(values) for name, values in self.axes.items()}
-        groups = [*([name.partition(".")[0]] for name in self.axes), *self.together]
-        places = [[ends[a] if a.partition(".")[0] in group else [0] for a in self.axes] for group in groups]
-        for index in dict.fromkeys(index for group in places for index in itertools.product(*group)):
+        alone = [name for name in ENVIRONMENT if name in ends]
+        combined = itertools.product(*([0] if name in alone else places for name, places in ends.items()))
+        seeds = itertools.product(*(places if name in alone else [0] for name, places in ends.items()))
+        for index in dict.fromkeys(itertools.chain(combined, seeds)):
             try:
                 config = self.config(index).check()
                 if config.extend:
@@ -146,16 +140,14 @@ class Cells:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Grid(Cells):
-    """The cells of a sweep; they have been checked.
+    """The cells of a sweep, checked.
 
     Attributes:
-      train: what all cells have in common.
-      axes: by name of a field of `train`, or of an option of its method as 'algorithm.OPTION', its values.
-      numbers: learning_rate, momentum and those axes whose values are numbers in one program.
+      train, axes: see `SweepConfig`.
+      numbers: learning_rate, momentum and the other axes of hyperparameters.
 
     Raises:
-      ValueError: an axis is unknown or empty, has a value twice or one that the config or the method refuses; the
-        message names it.
+      ValueError: an axis is unknown or empty, or has a value twice or an invalid one; the message names it.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
@@ -174,11 +166,10 @@ class Grid(Cells):
 
     train: TrainConfig
     axes: Mapping[str, tuple[Any, ...]]
-    together = _TOGETHER
 
     def __post_init__(self):
         free = [field.name for field in dataclasses.fields(TrainConfig) if field.metadata.get("free")]
-        names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*free, *_NO_AXES)]
+        names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*free, *ROWS, *PLACES)]
         kinds = typing.get_type_hints(TrainConfig)
         if not self.axes:
             raise ValueError("axes is empty; a sweep needs one at least, such as seed=(0, 1, 2).")
@@ -187,7 +178,7 @@ class Grid(Cells):
         self.need(math.prod(len(values) for values in self.axes.values() if isinstance(values, Sequence)), self.train)
         axes = {}
         for name, values in self.axes.items():
-            if name in _DATA:
+            if name in DATA:
                 raise ValueError(
                     f"axes: {name} decides which data are loaded, and all cells of a sweep train on the same; set "
                     f"config.train.{name}, and make a sweep of its own for each value."
@@ -201,13 +192,13 @@ class Grid(Cells):
             if not values:
                 raise ValueError(f"axes: {name} is empty, so the grid has no cell.")
             values = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
-            for value in values:  # what a coordinate of the results can be
+            for value in values:  # become coordinates of the results
                 if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and abs(value) >= 2**31):
                     raise ValueError(
                         f"axes: {name} must have numbers below 2^31 or texts as values, got {_check.shown(value)}."
                     )
             values = _floats(values) if kinds.get(name) is float else values
-            # A recorded trace is known by its content, which nobody has looked at yet.
+            # Recorded traces are compared by content, which is not read here.
             plain = [plain_call(v) if isinstance(v, str) and "recorded" not in v else v for v in values]
             before: set[Any] = set()
             for value, meaning in zip(values, plain, strict=True):
@@ -224,7 +215,7 @@ class Grid(Cells):
         object.__setattr__(self, "numbers", self._numbers())
 
     def _numbers(self) -> tuple[str, ...]:
-        """Learning rate, momentum and the other axes of numbers, but for those that a method cannot be given traced."""
+        """Learning rate, momentum and the other axes of numbers that all methods accept traced."""
         is_option = lambda name, values: name.startswith(OPTION) and {*map(type, values)} == {float}
         options = [name for name, values in self.axes.items() if is_option(name, values)]
         fields = [name for name in self.axes if name in NUMBERS and name not in HYPER]
@@ -236,18 +227,13 @@ class Grid(Cells):
 
     @classmethod
     def of(cls, config: SweepConfig) -> "Grid":
-        """The grid of a `SweepConfig`.
-
-        Raises:
-          ValueError: as the class, or another field cannot be read.
-        """
+        """The grid of a `SweepConfig`; raises ValueError if one of its fields is invalid."""
         _check.instance("config", config, SweepConfig, "a SweepConfig")
         _check.integer("cells_at_once", config.cells_at_once, 0)
         _check.scalar("memory_gb", config.memory_gb, low=0.0)
         return cls(config.train, _parse_axes(config.axes))
 
     def config(self, index: tuple[int, ...]) -> TrainConfig:
-        """The config of a cell's training, as `launch/train.py` would run it."""
         at = self.coordinates(index)
         options = {name.removeprefix(OPTION): at.pop(name) for name in [*at] if name.startswith(OPTION)}
         config = dataclasses.replace(self.train, **at)
@@ -261,17 +247,14 @@ class Grid(Cells):
         )
 
     def hyper(self, index: tuple[int, ...]) -> tuple[float, ...]:
-        """The values of `numbers` of a cell."""
         at = self.coordinates(index)
         return tuple(at[name] if name in at else getattr(self.train, name) for name in self.numbers)
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What cells with other hyper-parameters share with this one, as (field, value)."""
         at = self.coordinates(index)
         return tuple((name, at.get(name, getattr(self.train, name))) for name in ENVIRONMENT)
 
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What all cells of one program have in common beyond `train`, as (field, value)."""
         inside = (*self.numbers, *ENVIRONMENT)
         return tuple((name, value) for name, value in self.coordinates(index).items() if name not in inside)
 
@@ -282,7 +265,7 @@ def _floats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _ends(values: Sequence[Any]) -> list[int]:
-    """The places of the smallest and the largest number of each type, and of all that is no number."""
+    """The places of the smallest and the largest number of each type, and of all other values."""
     places = []
     for kind in {*map(type, values)}:
         alike = [i for i, value in enumerate(values) if type(value) is kind]
@@ -292,7 +275,7 @@ def _ends(values: Sequence[Any]) -> list[int]:
 
 
 def _parse_axes(value: Any) -> dict[str, tuple[Any, ...]]:
-    """The values of each axis; a single value is an axis of one."""
+    """The values of each axis."""
     example = "axes must be like 'momentum=(0, 0.3), seed=(0, 1, 2)'"
     axes: dict[str, tuple[Any, ...]] = {}
     for name, values in parse_items("axes", value):

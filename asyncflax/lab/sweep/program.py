@@ -17,7 +17,7 @@ from asyncflax.base import AsyncAlgorithm
 from asyncflax.engine.execute import RunState
 from asyncflax.engine.plan import Chunk
 from asyncflax.lab.sweep import cells
-from asyncflax.lab.sweep.grid import HYPER
+from asyncflax.lab.sweep.grid import HYPER, PLACES
 from asyncflax.train.columns import event_means, of_evaluation
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment
@@ -61,8 +61,7 @@ class Program:
         numbers: tuple[str, ...] = HYPER,
     ):
         # One event at a time, cut where it is logged and evaluated: the chunks of all traces have one shape.
-        here = {"width": 1, "mesh": "", "server": "replicated", "store": "device"}
-        self._config = dataclasses.replace(config, **here, checkpoint_every=config.num_updates).check()
+        self._config = dataclasses.replace(config, **PLACES, checkpoint_every=config.num_updates).check()
         self._numbers = numbers
         self._budget = 1e9 * memory_gb if memory_gb else _MEMORY_SHARE * _device_memory()
         self._mesh = Mesh(np.array(jax.devices()), ("cell",))
