@@ -1,4 +1,4 @@
-"""From the name of a figure in a config to a file, and claims beside it."""
+"""Draws the figures that a config names, and saves them with their claims."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ from asyncflax.train.options import Spec, parse_items, read
 
 _GIVEN = ("figure", "results")
 _ON_TEST_DATA = ["test_accuracy", "test_loss"]
-_METRICS = {False: _ON_TEST_DATA, True: [*_ON_TEST_DATA, "train_accuracy", "train_loss"]}  # by whether a figure judges
+_METRICS = {False: _ON_TEST_DATA, True: [*_ON_TEST_DATA, "train_accuracy", "train_loss"]}  # whether a figure judges
 
 
 class Drawn(NamedTuple):
-    """A figure on the disk.
+    """A saved figure.
 
     Attributes:
       path: of the PNG.
-      table: what it shows, in words and numbers.
-      claims: what it checks.
-
-    Example: see `draw`.
+      table: see `Findings`.
+      claims: in WORKDIR/claims.
     """
 
     path: pathlib.Path
@@ -42,13 +40,10 @@ class Drawn(NamedTuple):
 
 
 def check(config: SweepConfig) -> None:
-    """Validates the figures of a sweep: their names, their options, and the axes that they require.
-
-    Args:
-      config: of a sweep.
+    """Validates the figures of a config: their names, their options, and the axes that they require.
 
     Raises:
-      RunError: one clear sentence.
+      RunError: a figure of `config` cannot be drawn.
 
     Example:
       >>> from asyncflax.lab import figures
@@ -89,16 +84,12 @@ def _check_axes(spec: Spec, axes: Mapping[str, tuple[Any, ...]]) -> None:
 
 
 def criteria(config: SweepConfig) -> dict[str, str]:
-    """By what each figure of a sweep judges: `statistics.criterion_digest` by the call of the figure.
+    """The `statistics.criterion_digest` of each figure that judges, by its call.
 
-    It is of the config, of the seeds that judge and of the call, so it is known before anything is trained. Figures
-    that judge nothing are left out.
-
-    Args:
-      config: of a sweep.
+    It covers the config, the judging seeds and the call, all known before training.
 
     Raises:
-      TypeError, ValueError: `check` would raise.
+      TypeError, ValueError: a figure of `config` is invalid.
 
     Example:
       >>> from asyncflax.lab import figures
@@ -118,16 +109,16 @@ def criteria(config: SweepConfig) -> dict[str, str]:
 def draw(
     results: xarray.Dataset, config: SweepConfig, workdir: str | os.PathLike[str], *, command: str = ""
 ) -> list[Drawn]:
-    """Draws the figures that a config names, and saves them and their claims in WORKDIR/claims.
+    """Draws the figures of a sweep, and saves them and their claims in WORKDIR/claims.
 
     Args:
       results: of `run_sweep`.
       config: of the sweep.
-      workdir: its folder.
-      command: that makes the results, for the claims; without it there are none.
+      workdir: of the sweep.
+      command: that makes the results, for the claims; '' writes none.
 
     Raises:
-      RunError: see `check`.
+      RunError: a figure cannot be drawn.
 
     Example:
       >>> import tempfile
@@ -148,7 +139,7 @@ def draw(
 
 
 def _draw(spec: Spec, results: xarray.Dataset, workdir: str | os.PathLike[str], about: dict[str, Any]) -> Drawn:
-    """One figure, and its claims, whose other fields are `about`; none without a command."""
+    """Draws one figure and saves its claims, with the fields `about`; none without a command."""
     figure = _style.new_figure(15, 4.8)
     try:
         findings = spec.function(**spec.arguments(figure=figure, results=results))
@@ -169,7 +160,7 @@ def _draw(spec: Spec, results: xarray.Dataset, workdir: str | os.PathLike[str], 
 
 
 def library() -> dict[str, Callable[..., Findings]]:
-    """The figures of this package by name, one a file.
+    """The figures of this package by name.
 
     Example:
       >>> from asyncflax.lab import figures
@@ -182,7 +173,6 @@ def library() -> dict[str, Callable[..., Findings]]:
 
 
 def _specs(config: SweepConfig) -> list[Spec]:
-    """The figures that a config names."""
     _check.instance("config.figure", config.figure, str, "a text")
     specs = []
     for label, text in parse_items("config.figure", config.figure or "grid"):

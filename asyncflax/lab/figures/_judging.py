@@ -49,11 +49,7 @@ def judging(draw: Callable[..., Findings]) -> Callable[..., Findings]:
 
 
 def judging_seeds(seeds: Sequence[int], choosing: int) -> list[int]:
-    """All but the first `choosing` seeds.
-
-    Raises:
-      ValueError: no seed chooses, or fewer than two judge.
-    """
+    """All but the first `choosing` seeds; raises ValueError if none chooses or fewer than two judge."""
     if choosing < 1 or len(seeds) < choosing + 2:
         raise ValueError(
             f"choosing={choosing} of {len(seeds)} seeds choose; it takes 1 at least, and 2 more that judge. "
@@ -68,12 +64,12 @@ class Race:
 
     Attributes:
       results: of `run_sweep`.
-      tried: mean of log min(t, T) over the seeds that choose [...]; a training that misses the target counts as T.
-      logs: log min(t, T) of the seeds that judge [..., seed].
-      judges: how many seeds judge.
-      exception: why fewer than `JUDGING_SEEDS` do; 'few seeds' where nothing is decided.
-      decides: whether enough seeds judge for a verdict.
-      goal: 'train loss 0.1', the metric and its target.
+      tried: `log_updates` of the seeds that choose, their mean [...].
+      logs: `log_updates` of the seeds that judge [..., seed].
+      decides: whether enough seeds judge for a verdict, or `exception` is the reason for fewer.
+      goal: the metric and its target, as 'train loss 0.1'.
+      workers: the numbers of workers.
+      slug, trained: see `trained_on`.
     """
 
     def __init__(self, results: xarray.Dataset, target: float, metric: str, choosing: int, exception: str):
@@ -84,8 +80,8 @@ class Race:
         self._updates = updates.isel(seed=slice(choosing, None))
         self.tried = log_updates(updates.isel(seed=slice(choosing)), self._horizon).mean("seed")
         self.logs = log_updates(self._updates, self._horizon)
-        self.judges = self.logs.sizes["seed"]
-        self.decides = bool(exception) or self.judges >= JUDGING_SEEDS
+        self._judges = self.logs.sizes["seed"]
+        self.decides = bool(exception) or self._judges >= JUDGING_SEEDS
         self.exception = exception if self.decides else "few seeds"
         self.goal = f"{long_name(metric)} {target:g}"
         self.workers = workers_of(results)
@@ -111,12 +107,7 @@ class Race:
         return decide_updates(*arms, horizon=self._horizon, exception=self.exception, claim=claim)
 
     def draw(self, axes: Any, cells: Mapping[str, Mapping[str, Any]]) -> None:
-        """Draws the metric of some cells against updates, mean over the seeds that judge until one diverges.
-
-        Args:
-          axes: `matplotlib.axes.Axes`.
-          cells: by label; one that begins with '_' is not shown.
-        """
+        """Draws the metric of cells, by label, against updates: means over the seeds that judge until one diverges."""
         judged = self.results[self._metric].sel(seed=self.logs.seed)
         for k, (label, cell) in enumerate(cells.items()):
             mean = judged.sel(cell).mean("seed", skipna=False)
@@ -134,14 +125,14 @@ class Race:
         if not self.decides:
             claims = ()
             conclusion = (
-                f"{self.judges} seeds judge: no verdict; it takes {JUDGING_SEEDS}, or a reason for fewer in exception"
+                f"{self._judges} seeds judge: no verdict; it takes {JUDGING_SEEDS}, or a reason for fewer in exception"
             )
         lines = [*rows, conclusion] if conclusion else rows
-        return Findings("\n".join(lines), tuple(claim | {"seeds": self.judges} for claim in claims))
+        return Findings("\n".join(lines), tuple(claim | {"seeds": self._judges} for claim in claims))
 
 
 def times(verdict: Verdict) -> str:
-    """How many times as many updates the second arm needs, as '1.47 (1.41 to 1.53)'; shares where ranks decide."""
+    """The ratio of updates, second arm over first, as '1.47 (1.41 to 1.53)'; a share if ranks decide."""
     text = verdict.of_updates.text()
     return f"sooner by {text} of the couples" if verdict.test == "Gehan" else text
 
@@ -152,6 +143,6 @@ def by_workers(verdicts: Mapping[int, Verdict]) -> str:
 
 
 def detectable(verdicts: Iterable[Verdict]) -> str:
-    """What would have been seen where nothing was decided, to be added to what was found; '' where all was."""
+    """The smallest ratio that undecided comparisons would have shown, as a clause; '' if all are decided."""
     open_ones = [each.detectable for each in verdicts if each.verdict == "not decided" and each.test == "paired t"]
     return f"; in 4 of 5 such experiments a ratio of {math.exp(max(open_ones)):.2f} would be seen" if open_ones else ""

@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from asyncflax import _style
-from asyncflax.lab.figures._runs import closest, draw_runs
+from asyncflax.lab.figures._runs import draw_closest
 from asyncflax.lab.figures._words import Findings
 from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import best_cells
@@ -17,22 +17,15 @@ AXES = {"num_workers": 1, "momentum": 1, "learning_rate": 1, "seed": 2}
 
 
 def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
-    """Draws the test accuracy after the last update against momentum, and the best momentum against workers.
+    """Draws the final test accuracy against momentum, and the best momentum against workers.
 
-    The learning rate is tuned for each momentum; of equal accuracies the lower test loss is better; a cell in which a
-    seed diverged counts as the worst. Intervals are Student's over seeds; that of the best momentum is over the momenta
-    that are best for each seed alone.
-
-    Args:
-      figure: `matplotlib.figure.Figure`, without axes.
-      results: of `run_sweep`, over num_workers, learning_rate, momentum and seed.
+    The learning rate is tuned for each momentum. Ties are broken by test loss, and a cell with a diverged seed counts
+    as the worst. Intervals are Student's over seeds; the best momentum is that of each seed alone.
 
     Source: Liu et al. 2018 (arXiv:1806.01660), their deep network, second-hand.
-
-    Example: see `configs/liu_deep_network.py`.
     """
     last = results.test_accuracy.isel(update=-1, drop=True)
-    choice = last - 1e-6 * results.test_loss.isel(update=-1, drop=True)  # few test images: accuracies are often equal
+    choice = last - 1e-6 * results.test_loss.isel(update=-1, drop=True)  # accuracies on few images often tie
     workers = [int(m) for m in results.num_workers.values]
     rate = best_cells(choice, largest=True, over=("learning_rate",)).learning_rate  # [num_workers, momentum]
     single = best_cells(choice.rename(seed="run"), largest=True).momentum  # [num_workers, run]
@@ -56,16 +49,13 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
         left.set_ylabel("test accuracy after the last update, learning rate tuned")
         _draw_best(right, best)
     else:
-        runs = closest(results, "test_accuracy")
-        for axes, against in ((left, "update"), (right, "simulated_time")):
-            draw_runs(axes, results, runs, "test_accuracy", against=against)
+        draw_closest(left, right, results, "test_accuracy")
         left.set_title("all trainings diverged: the best until they did")
     left.legend()
     return Findings("\n".join(rows))
 
 
 def _draw_best(axes: Any, best: dict[int, Interval]) -> None:
-    """The best momentum against workers."""
     workers = list(best)
     _style.intervals(axes, workers, best.values())
     axes.set_xticks(workers, [str(m) for m in workers])

@@ -21,14 +21,14 @@ def fixed_momentum(figure: Any, race: Race, *, fixed: float = 0.9) -> Findings:
     """Draws updates to a target with a fixed momentum and with a tuned one, not negative, against workers.
 
     `fixed` is a momentum of the grid. The tuned momentum, and the learning rate of both, are chosen for each number of
-    workers. What is judged is whether tuned momentum is sooner at all numbers of workers but one (Holm's adjustment).
+    workers. The verdict is whether tuned momentum is sooner at every number of workers above 1 (Holm's adjustment).
 
     Source: Mitliagkas et al. 2016, Allerton version, Figure 4: on CIFAR-10 with 1, 2, 4, 8, 16 workers 2, 2, 2, 3, 16
     times the updates with momentum 0.9, and 1, 1, 2, 2, 6 with tuned momentum that is not negative.
     """
     workers, momenta = race.workers, race.results.momentum.values
     if fixed not in momenta:
-        raise ValueError(f"fixed={fixed:g} is no momentum of the grid, there are {_style.listed(momenta)}")
+        raise ValueError(f"fixed={fixed:g} is not a momentum of the grid, which has {_style.listed(momenta)}")
     tuned = {m: race.choose(num_workers=m, momentum=momenta[momenta >= 0]) for m in workers}
     usual = {m: race.choose(num_workers=m, momentum=fixed) for m in workers}
     verdicts = {m: race.decide(tuned[m], usual[m]) for m in workers}

@@ -1,4 +1,4 @@
-"""The grid itself: test accuracy at the end over two hyper-parameters, a panel for each value of the other axes."""
+"""The grid itself: final test accuracy over two hyperparameters, a panel for each value of the other axes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,9 @@ from asyncflax.train.method import OPTION
 
 
 def grid(figure: Any, results: xarray.Dataset) -> Findings:
-    """Draws the mean test accuracy over seeds after the last update; cells that diverged are grey.
+    """Draws the mean final test accuracy over seeds; diverged cells are grey.
 
-    Learning rate and momentum are the axes of a panel; where one is not tuned, another number takes its place.
-
-    Args:
-      figure: `matplotlib.figure.Figure`, without axes.
-      results: of `run_sweep`.
-
-    Example: see `draw`.
+    Learning rate and momentum are the axes of a panel; one that is not tuned is replaced by another hyperparameter.
     """
     from matplotlib import colormaps
 

@@ -16,12 +16,12 @@ AXES = {"momentum": 1, "learning_rate": 1, "seed": 2}
 
 @judging
 def negative_momentum(figure: Any, race: Race) -> Findings:
-    """Draws how many times as many updates to a target it takes if momentum must not be negative.
+    """Draws the updates to a target with non-negative momentum, relative to those with any momentum.
 
-    The learning rates are even in their logarithm, so many a decade. With all of them, and with one a decade, as many
-    grids as there are rates in a decade, the best momentum is chosen with its learning rate, and the best one that is
-    not negative with its own; they may be the same. What is judged is the ratio of their updates, and the mean of its
-    logarithm over the grids of one rate a decade, which is what somebody with such a grid has to expect.
+    The best momentum with its learning rate, and the best non-negative one with its own, are chosen from the whole grid
+    and from each of its subgrids of one learning rate a decade; they may be the same. The verdicts are on the ratio of
+    their updates with the whole grid, and on the mean of its logarithm over the subgrids, what a user of such a grid
+    has to expect. Learning rates must be evenly spaced in their logarithm.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4: 15 % at -0.09, called preliminary there; Figure 8 of
     the Allerton version: nothing up to 8 workers, twice as fast with 16 and -0.675.
@@ -87,7 +87,7 @@ def negative_momentum(figure: Any, race: Race) -> Findings:
 
 
 def _a_decade(rates: np.ndarray) -> int:
-    """How many learning rates a decade has; they must be even in their logarithm, over a decade at least."""
+    """The number of learning rates a decade; ValueError unless evenly spaced in their logarithm."""
     steps = np.diff(np.log10(rates))
     count = round(1 / steps.mean()) if len(steps) else 0
     if count < 2 or len(rates) < count + 1 or not np.allclose(steps, 1 / count, atol=0.02):
@@ -104,7 +104,7 @@ def _row(at: str, cells: list[dict[str, float]], verdict: Verdict) -> str:
 
 
 def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Interval], lines: dict[str, Interval]) -> None:
-    """The ratio by where a grid of one rate a decade lies, and those of the mean and of all rates as bands."""
+    """The ratios of the subgrids by their smallest rate, and those of their mean and of the whole grid as bands."""
     _style.intervals(axes, phases, of_grids, label="one rate a decade")
     for k, (label, interval) in enumerate(lines.items(), start=1):
         color = _style.look(k)["color"]

@@ -17,8 +17,8 @@ PUBLISHED = {1: 1.0, 2: 0.918, 4: 0.995, 8: 0.932}  # on ImageNet, from a warm s
 def penalty(figure: Any, race: Race) -> Findings:
     """Draws the updates to a target relative to those of the fewest workers, and the trainings.
 
-    Momentum and learning rate are chosen for each number of workers. What is judged is whether all of them need equally
-    many updates (two one-sided tests each, see `statistics.decide_all`).
+    Momentum and learning rate are chosen for each number of workers. The verdict is whether all need as many updates as
+    the fewest workers (two one-sided tests each, see `statistics.decide_all`).
 
     Source: Mitliagkas et al. 2016, Allerton version, Figure 5: 1.00, 0.918, 0.995, 0.932 at 1, 2, 4, 8 workers on
     ImageNet, after 4,000 updates.

@@ -21,9 +21,9 @@ PUBLISHED = {1: 0.7, 2: 0.6, 4: 0.2, 8: 0.1}  # on CIFAR-10, in the Allerton ver
 def tuned_momentum(figure: Any, race: Race) -> Findings:
     """Draws updates to a target against momentum, the tuned momentum against workers, and the tuned trainings.
 
-    The learning rate of each momentum is chosen. The tuned momentum of so many workers is the optimum of log updates
-    averaged over the seeds that judge. Whether it falls as workers are added is decided by Page's test on the momentum
-    that is best for each of these seeds alone.
+    The learning rate is chosen for each momentum. The tuned momentum is the optimum of log updates averaged over the
+    judging seeds. The verdict is whether it falls as workers are added, by Page's test on the best momentum of each
+    judging seed alone.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Figures 2 and 3; the values are in the Allerton version.
     """

@@ -1,8 +1,7 @@
 """Grids of trainings as few compiled programs: seeds x learning rates x momenta for each number of workers.
 
-`grid` says which cells there are, and refuses what cannot be before anything is traced; `program` trains many cells at
-once; `run` works through the grid, keeps what is finished, and makes a labelled `xarray.Dataset`; `results` reads it:
-updates to a target, the best cells, paired comparisons with intervals. Needs the extra `train`.
+`grid` validates the cells before anything is traced, `cells` and `program` train many of them at once, `run` resumes an
+unfinished grid and returns a labelled `xarray.Dataset`, `results` reads it. Needs the extra `train`.
 """
 
 from asyncflax.lab.sweep.grid import Grid, SweepConfig

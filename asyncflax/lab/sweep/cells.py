@@ -26,9 +26,7 @@ def begin(make: Make, plan: Plan, hypers: Any, keys: jax.Array, params: Any, mod
       make: the method of hyperparameters.
       plan: of any environment; all have the same number of slots.
       hypers: PyTree [e, h, ...].
-      keys: [e].
-      params: PyTree [e, ...].
-      model_state: PyTree [e, ...].
+      keys, params, model_state: of the environments, PyTrees [e, ...].
     """
 
     def cell(hyper, key, params, model_state):
@@ -48,8 +46,8 @@ def advance(
       make, hypers, keys: see `begin`.
       gradient_fn: see `run_chunk`.
       states: [e, h, ...].
-      chunk: of all environments, from `Chunk.stack`.
-      batches: PyTree [e, E, ...].
+      chunk: from `Chunk.stack`.
+      batches: [e, E, ...].
     """
 
     def cell(hyper, key, state, chunk, batches):

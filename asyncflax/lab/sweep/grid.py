@@ -43,10 +43,8 @@ class SweepConfig:
     Example:
       >>> from asyncflax.train.config import TrainConfig
       >>> from asyncflax.lab.sweep import Grid, SweepConfig
-      >>> axes = {"num_workers": (1, 8), "momentum": (0.0, 0.5, 0.9), "seed": (0, 1)}
-      >>> config = SweepConfig(TrainConfig(), axes)
-      >>> Grid.of(config)
-      Grid(num_workers: 2, momentum: 3, seed: 2; 12 cells)
+      >>> Grid.of(SweepConfig(TrainConfig(), {"momentum": (0.0, 0.5, 0.9), "seed": (0, 1)}))
+      Grid(momentum: 3, seed: 2; 6 cells)
       >>> Grid.of(SweepConfig(TrainConfig(algorithm="dc_asgd"), "algorithm.strength=(0, 0.04, 1), seed=(0, 1)"))
       Grid(algorithm.strength: 3, seed: 2; 6 cells)
     """
@@ -114,14 +112,11 @@ class Cells:
     def check(self, field: str = "") -> None:
         """Raises if a cell cannot be trained, in a sentence that begins with `field`.
 
-        What is allowed of a number is an interval, so of each axis the smallest and the largest number are checked, in
-        all combinations; seeds are checked alone.
+        Valid numbers form intervals, so only the ends of each axis are checked, in all combinations; seeds alone.
         """
         ends = {name: _ends(values) for name, values in self.axes.items()}
-        alone = [name for name in ENVIRONMENT if name in ends]
-        combined = itertools.product(*([0] if name in alone else places for name, places in ends.items()))
-        seeds = itertools.product(*(places if name in alone else [0] for name, places in ends.items()))
-        for index in dict.fromkeys(itertools.chain(combined, seeds)):
+        corners = lambda axes: itertools.product(*(ends[name] if name in axes else [0] for name in ends))
+        for index in dict.fromkeys([*corners(ends.keys() - ENVIRONMENT), *corners(ENVIRONMENT)]):
             try:
                 config = self.config(index).check()
                 if config.extend:

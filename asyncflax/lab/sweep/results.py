@@ -1,4 +1,4 @@
-"""Reads the results of a sweep: updates to a target, the best cells, paired comparisons with intervals."""
+"""Results of a sweep: updates to a target, the best cells, paired comparisons with intervals."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from asyncflax.lab.sweep.grid import HYPER
 
 
 class PairedChange(NamedTuple):
-    """By how much one thing differs from another, over seeds that both share.
+    """A relative change, paired over seeds.
 
     Attributes:
-      value: float, the mean of the differences; NaN if a pair is incomplete.
-      low: float, the lower end of the interval.
-      high: float, the upper end.
-      seeds: int, how many pairs.
-
-    Example: see `paired_change`.
+      value: the mean; NaN if a pair is incomplete.
+      low: the lower end of the interval.
+      high: the upper end.
+      seeds: the number of pairs.
     """
 
     value: float
@@ -31,20 +29,17 @@ class PairedChange(NamedTuple):
 
 
 def updates_to_target(results: xarray.Dataset, target: float, metric: str = "test_accuracy") -> xarray.DataArray:
-    """The number of updates after which a metric reaches a target for the first time; NaN where it never does.
+    """The updates after which a metric first reaches a target, over the axes of the grid; NaN where it never does.
 
-    Between two evaluations the metric is taken to be linear.
+    The metric is interpolated linearly between evaluations.
 
     Args:
       results: from `run_sweep`.
-      target: what to reach.
-      metric: one that rises ('test_accuracy', 'train_accuracy') or falls ('test_loss', 'train_loss').
-
-    Returns:
-      float, in updates, over the axes of the grid.
+      target: of the metric.
+      metric: an accuracy, which rises, or a loss, which falls: 'test_accuracy', 'train_loss', ...
 
     Raises:
-      ValueError: there is no such metric.
+      ValueError: `metric` is unknown.
 
     Example:
       >>> import xarray
@@ -74,7 +69,7 @@ def updates_to_target(results: xarray.Dataset, target: float, metric: str = "tes
 
 
 def numbers_of(score: xarray.DataArray) -> list[str]:
-    """The axes of hyper-parameters: learning rate, momentum, then all others whose values are floats.
+    """The axes of hyperparameters: learning rate, momentum, then all others whose values are floats.
 
     >>> import xarray
     >>> axes = {"algorithm.strength": [0.0, 0.04], "seed": [0, 1], "momentum": [0.5]}
@@ -88,21 +83,21 @@ def numbers_of(score: xarray.DataArray) -> list[str]:
 def best_cells(
     score: xarray.DataArray, *, largest: bool = False, over: tuple[str, ...] | None = None
 ) -> xarray.Dataset:
-    """The hyper-parameters with the best mean over seeds.
+    """The hyperparameters with the best mean over seeds.
 
-    A cell that is NaN for some seed (diverged, a target not reached) is worse than any number.
+    A cell that is NaN for some seed (diverged, target not reached) is the worst.
 
     Args:
-      score: a number for each cell, for example from `updates_to_target`.
+      score: a number per cell, for example from `updates_to_target`.
       largest: whether large is good.
-      over: which axes to choose on; None takes all hyper-parameters.
+      over: axes to choose on; None takes all hyperparameters.
 
     Returns:
-      a Dataset over the other axes but the seed, with the best coordinate on each axis of `over`, NaN where no cell has
-      a number, and 'score', the mean over seeds there.
+      a Dataset over the other axes except the seed: the best coordinate on each axis of `over`, and its mean 'score';
+      NaN where all cells are.
 
     Raises:
-      ValueError: the score has none of the axes.
+      ValueError: `score` has none of the axes.
 
     Example:
       >>> import xarray
@@ -136,8 +131,8 @@ def paired_change(new: xarray.DataArray, old: xarray.DataArray, *, confidence: f
     """The mean over seeds of 1 - new/old, with Student's interval: 0.15 is 15 % fewer.
 
     Args:
-      new: a number for each seed.
-      old: what it is compared with, for the same seeds.
+      new: [seed].
+      old: [seed], for the same seeds.
       confidence: of the interval.
 
     Raises:

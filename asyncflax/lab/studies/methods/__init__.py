@@ -1,13 +1,13 @@
 """Studies of single methods: one question of a paper each, asked on handwritten digits or on a quadratic.
 
-A public module here is a study: its `DESIGN` fixes everything beforehand, seeds and criterion included, `QUICK` is a
-small one for trying things, and `study` measures and decides. `run_study` keeps what comes out in a folder:
+A public module here is a study. Its `DESIGN` fixes everything beforehand, seeds and criterion included; `QUICK` is a
+small design for trying things; `study` measures and decides. `run_study` leaves a folder:
 
-    workdir/run.json          the design and the versions that it began with
-    workdir/parts/*.npz       what was measured, part by part; a study that was stopped resumes behind the last
-    workdir/claims/           a JSON file a claim, and the figure
+    workdir/run.json          the design and the versions at the start
+    workdir/parts/*.npz       measurements; a study that was stopped resumes after the last
+    workdir/claims/           a JSON file per claim, and the figure
 
-Learning rates are chosen on seeds of their own, and are judged once, on others (see `asyncflax.lab.statistics`).
+Learning rates are chosen on some seeds and judged once, on others (see `asyncflax.lab.statistics`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["names", "run_study"]
 
 
 def names() -> list[str]:
-    """The studies that there are.
+    """The names of the studies.
 
     Example:
       >>> from asyncflax.lab.studies import methods
@@ -40,16 +40,16 @@ def names() -> list[str]:
 
 
 def run_study(name: str, workdir: str | os.PathLike[str], *, quick: bool = False) -> list[Claim]:
-    """Runs a study, or resumes it, and writes its claims and its figure into `workdir`/claims.
+    """Runs or resumes a study; writes its claims and its figure.
 
     Args:
       name: one of `names`.
-      workdir: a new name, an empty folder, or that of the same study.
-      quick: the small design, for trying things.
+      workdir: a new or empty folder, or that of the same study.
+      quick: whether to run the small design.
 
     Raises:
-      ValueError: there is no such study.
-      RunError: the folder is not as it should be; one clear sentence.
+      ValueError: `name` is unknown.
+      RunError: the folder holds something else or is corrupted.
 
     Example:
       >>> import tempfile

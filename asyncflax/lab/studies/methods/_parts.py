@@ -1,4 +1,4 @@
-"""What a study has measured, part by part: each part is computed once and kept."""
+"""The measurements of a study, part by part: each is computed once and kept."""
 
 from __future__ import annotations
 
@@ -14,27 +14,14 @@ _KIND = "part of a study of a method, format 1:"
 
 
 class Parts:
-    """The finished parts of a study.
-
-    Args:
-      folder: of their files; is made if there is none.
-      run: the digest of the run that they belong to.
-    """
+    """The finished parts of a study, in the files of a folder; `run` is the digest of the run that they belong to."""
 
     def __init__(self, folder: pathlib.Path, run: str):
         self._folder, self._run, self._seconds = folder, run, 0.0
         folder.mkdir(exist_ok=True)
 
     def get(self, name: str, measure: Callable[[], np.ndarray]) -> np.ndarray:
-        """What was measured, from its file if that is there.
-
-        Args:
-          name: of the part.
-          measure: makes the array.
-
-        Raises:
-          ValueError: the file is corrupted, or of another run.
-        """
+        """The array of a part, measured unless it has a file; ValueError if that is corrupted or of another run."""
         path, kind = self._folder / f"{name}.npz", f"{_KIND} {name}"
         if not path.exists():
             began = time.process_time()
@@ -47,5 +34,5 @@ class Parts:
 
     @property
     def cpu_minutes(self) -> float:
-        """User and system time of the parts that were asked for, when they were measured."""
+        """User and system time that measured the parts so far."""
         return round(self._seconds / 60, 1)

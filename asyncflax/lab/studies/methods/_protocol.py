@@ -41,14 +41,11 @@ class Protocol:
     def measure(
         self, parts: Parts, phase: str, arm: str, make: Make, rates: Any, trace: Callable[[int], Trace], **options: Any
     ) -> np.ndarray:
-        """The updates that an arm takes, [rates, seeds].
+        """The updates that an arm takes, [rates, seeds], kept in `parts` as PHASE-ARM.
 
         Args:
-          parts: keeps them as PHASE-ARM.
-          phase: 'choosing' or 'judging', which seeds to train.
-          arm: its name; spaces become dashes.
+          phase: 'choosing' or 'judging', the seeds to train.
           make: the method of a learning rate.
-          rates: [rates].
           trace: of a seed.
           options: of `Trainings`.
         """
@@ -74,13 +71,7 @@ class Protocol:
     def decide(
         self, first: tuple[str, np.ndarray], second: tuple[str, np.ndarray], claim: str = "sooner"
     ) -> dict[str, Any]:
-        """Whether the first arm is sooner, or as soon, as fields of a claim.
-
-        Args:
-          first: its name and updates [seeds].
-          second: likewise.
-          claim: 'sooner' or 'equal'.
-        """
+        """The fields of a claim that the first arm is sooner, or 'equal'; an arm is its name and updates [seeds]."""
         (one, updates), (other, others) = first, second
         decided = statistics.decide_updates(updates, others, horizon=self.updates, claim=claim)
         shown = decided.of_updates
@@ -94,12 +85,7 @@ class Protocol:
         return {**shown.of_claim, "ours": ours, "verdict": decided.verdict, "seeds": len(updates)}
 
     def draw(self, figure: Any, panels: dict[str, dict[str, np.ndarray]]) -> None:
-        """Draws updates to the loss against learning rates.
-
-        Args:
-          figure: `matplotlib.figure.Figure`, without axes.
-          panels: by title, by name of the arm, updates of the choosing seeds [rates, seeds].
-        """
+        """Draws updates [rates, seeds] against learning rates: a panel per title, a line per arm."""
         all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, arms) in zip(all_axes, panels.items(), strict=True):
             for k, (name, updates) in enumerate(arms.items()):

@@ -1,7 +1,6 @@
-"""Many small trainings on handwritten digits as one program: seeds x hyper-parameters, compiled once a method.
+"""Small trainings on handwritten digits, seeds x hyperparameters as one program, compiled once a method.
 
-A seed is a trace, an order of the data and initial weights; all arms of an experiment share them. What comes out is the
-loss over all training images.
+A seed is a trace, an order of the data and initial weights; all arms of an experiment share them.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ class Trainings:
     """Trainings of a perceptron on scikit-learn's digits.
 
     Args:
-      traces: one for each seed, all of one length.
+      traces: one per seed, of equal length.
       seeds: of data order and initial weights.
       hidden: units; 0 is softmax regression, which begins at 0.
       batch_size: of an event.
       every: updates between two looks at the training loss.
-      worker: what a worker does with the gradient function of one batch, such as `local.local_sgd`.
-      local_steps: batches of an event, where a worker makes several steps.
+      worker: maps the gradient function of a batch to that of an event, such as `local.local_sgd`.
+      local_steps: batches of an event, if a worker makes several steps.
     """
 
     def __init__(
@@ -63,10 +62,10 @@ class Trainings:
             self._rows = self._rows.reshape(*self._rows.shape[:2], local_steps, batch_size)
 
     def losses(self, make: cells.Make, hypers: np.ndarray) -> np.ndarray:
-        """The training loss at the start and every so many updates, float [hypers, seeds, looks]; infinite if NaN.
+        """The loss over all training images at each look, float [hypers, seeds, looks]; infinite if NaN.
 
         Args:
-          make: the method of a hyperparameter; keep one function, each compiles a program of its own.
+          make: the method of a hyperparameter; each function compiles a program of its own.
           hypers: float [hypers, seeds].
         """
         rates = jnp.asarray(hypers, jnp.float32).T

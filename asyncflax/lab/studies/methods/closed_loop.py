@@ -1,10 +1,10 @@
 """Closed-loop momentum against fixed momentum: YellowFin's appendix G, on handwritten digits.
 
 There, 16 workers take turns, so that the delay is 15, and closed-loop YellowFin is 20.1 times as fast as open-loop.
-Here `closed_loop_momentum` steers a perceptron's total momentum to 0.9, from the first update on (its loop is open for
-240 updates, which count), with workers in turn and in a queue with exponential work. Three questions each: is it sooner
-than a fixed explicit momentum of 0.9, if both have their best learning rates? If both have that of the closed loop? Is
-it as soon as the best fixed momentum of a grid?
+Here `closed_loop_momentum` steers a perceptron's total momentum to 0.9 (its loop is open for the first 240 updates,
+which count), with workers in turn and with exponential service times. Three questions each: is it sooner than a fixed
+explicit momentum of 0.9 if each has its best learning rate? If both have that of the closed loop? Is it as soon as the
+best fixed momentum of a grid?
 """
 
 from __future__ import annotations

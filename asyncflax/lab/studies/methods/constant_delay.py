@@ -1,10 +1,10 @@
 r"""Do steps have to shrink like 1 / tau, and does momentum have to be shifted? On a quadratic, exactly.
 
 Giladi et al. 2020 conclude that under high constant delay the learning rate has to be inversely proportional to the
-delay, and that momentum has to be turned off or modified. Here the limits of the learning rate in closed form
-(`theory.stability_limit`) are compared with the engine: M = tau + 1 workers in turn, one curvature, no noise. Slightly
-below its limit a run has to fall, slightly above it has to grow. Momentum is *damped*: its gradients are multiplied by
-1 - mu, so that learning rates of all momenta have one meaning.
+delay, and that momentum has to be turned off or modified. Here the closed-form limits of the learning rate
+(`theory.stability_limit`) are compared with the engine: M = tau + 1 workers in turn, one curvature, no noise. The loss
+must fall slightly below the limit and grow slightly above it. Momentum is *damped*: gradients are multiplied by 1 - mu,
+so that learning rates are comparable across momenta.
 """
 
 from __future__ import annotations
@@ -87,32 +87,17 @@ def _agreement(design: Design, plain: np.ndarray, heavy_ball: np.ndarray, shifte
     forms: list[tuple[Any, np.ndarray]] = [(lambda h, workers: algorithms.asgd(h), plain)]
     for mu, hb, sm in zip(design.momenta, heavy_ball, shifted, strict=True):
         forms.append((lambda h, workers, mu=mu: algorithms.momentum_asgd(h * (1 - mu), mu), hb))
-        forms.append(
-            (
-                lambda h, workers, mu=mu: algorithms.shifted_momentum(h, mu, num_workers=workers, dampening=mu),
-                sm,
-            )
-        )
-    return np.array(
-        [
-            [
-                is_limit(lambda h, make=make, m=delay + 1: make(h, m), delay, limit, design.margin)
-                for delay, limit in zip(design.delays, limits, strict=True)
-            ]
-            for make, limits in forms
-        ]
-    )
+        shift = lambda h, workers, mu=mu: algorithms.shifted_momentum(h, mu, num_workers=workers, dampening=mu)
+        forms.append((shift, sm))
+
+    def agrees(make: Any, delay: int, limit: float) -> bool:
+        return is_limit(lambda h: make(h, delay + 1), delay, limit, design.margin)
+
+    return np.array([[agrees(make, *at) for at in zip(design.delays, limits, strict=True)] for make, limits in forms])
 
 
 def is_limit(make: Any, delay: int, limit: float, margin: float) -> bool:
-    """Whether runs of delay + 1 workers in turn on x^2 / 2 fall slightly below a learning rate and grow above it.
-
-    Args:
-      make: the method of a learning rate.
-      delay: tau.
-      limit: the learning rate.
-      margin: how far below and above, as a share of it.
-    """
+    """Whether runs on x^2 / 2, delay + 1 workers in turn, fall below a learning rate and grow above it, by `margin`."""
     periods = int(2 / margin)
     trace = queues.simulate(
         num_workers=delay + 1, num_updates=4 * periods * (delay + 1), service_time=queues.deterministic()

@@ -1,8 +1,8 @@
 """Do steps that adapt to the delay help against stragglers, at the same learning rate?
 
-Mishchenko et al. 2022 bound delay-adaptive asynchronous SGD without the maximum delay. Here four of 16 workers are ten
-times slower. `delay_adaptive_asgd` and `asgd` train a perceptron on handwritten digits with the same learning rate:
-the best one of `asgd`, and twice that.
+Mishchenko et al. 2022 bound delay-adaptive asynchronous SGD without the maximum delay. Here 4 of 16 workers are ten
+times slower. `delay_adaptive_asgd` and `asgd` train a perceptron on handwritten digits with the same learning rate: the
+best of `asgd`, and twice that.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Does outer momentum hurt in asynchronous local SGD?
 
-Liu et al. 2024 say so, and propose Delayed Nesterov. Eight workers make ten local steps of a perceptron on handwritten
-digits; the server takes their pseudo-gradients without momentum, with Nesterov's, or with Delayed Nesterov. In
-synchronous rounds (`queues.barrier`) Delayed Nesterov is Nesterov's step with the mean of a round. The outer learning
-rate is chosen for each arm; it is that of one delivery, a step of Delayed Nesterov divided by the number of workers.
+Liu et al. 2024 report that it does, and propose Delayed Nesterov. Eight workers make ten local steps of a perceptron on
+handwritten digits; the server applies their pseudo-gradients without momentum, with Nesterov momentum, or with Delayed
+Nesterov. In synchronous rounds (`queues.barrier`) Delayed Nesterov is Nesterov's step with the mean of a round. The
+outer learning rate is chosen for each arm; it is that of one delivery, a step of Delayed Nesterov divided by M.
 """
 
 from __future__ import annotations

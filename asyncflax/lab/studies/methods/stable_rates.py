@@ -1,9 +1,9 @@
-"""The largest stable learning rate of each method, with 8 to 64 workers of nearly equal speed: curves, not failures.
+"""The largest stable learning rate of each method, with 8 to 64 workers of nearly equal speed.
 
 A perceptron on handwritten digits. A learning rate is *stable* if the training loss, averaged over the last looks, is
-less than half of what it was before training. Its limit is found by bisection, for each seed on its own, all seeds in
-one program. Methods with momentum have the same. `ssgd` waits for all workers (`queues.barrier`); it and
-`delayed_nesterov` divide the learning rate by M, and `yellowfin` multiplies what it tunes with it.
+less than half of the initial one. Its limit is found by bisection for each seed, all seeds in one program. Methods with
+momentum share its value. `ssgd` waits for all workers (`queues.barrier`); it and `delayed_nesterov` divide the learning
+rate by M, and for `yellowfin` it is a factor of the rate that it tunes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from asyncflax.lab import statistics
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.lab.studies.methods._trainings import Trainings
 
-_BY_WORKER = (  # methods that keep apart what the workers send, or put it in order
+_BY_WORKER = (  # methods with velocities by worker, or that order deliveries
     "dana_dc",
     "dana_slim",
     "dana_zero",
@@ -94,8 +94,8 @@ def bisect(is_stable: Callable[[np.ndarray], np.ndarray], octaves: tuple[float, 
 
     Args:
       is_stable: (learning rates [seeds]) -> bool [seeds].
-      octaves: binary logarithms of a learning rate that is stable and of one that is not; neither is tried.
-      halvings: the limit is found to (high - low) / 2^halvings octaves.
+      octaves: binary logarithms of a stable and of an unstable learning rate; neither is tried.
+      halvings: of that interval.
     """
     low, high = np.array(octaves[0]), np.array(octaves[1])
     for _ in range(halvings):
@@ -187,8 +187,8 @@ def _limits(design: Design, name: str, workers: int) -> np.ndarray:
     updates = design.updates_a_worker * workers
     about = {"num_workers": workers, "num_updates": updates, "service_time": queues.gamma(design.variation)}
     traces = [queue(**about, seed=seed) for seed in design.judging]
-    sizes = {"hidden": design.hidden, "batch_size": design.batch_size, "every": -(-updates // design.looks)}
-    trainings = Trainings(traces, design.judging, **sizes)
+    every = -(-updates // design.looks)
+    trainings = Trainings(traces, design.judging, hidden=design.hidden, batch_size=design.batch_size, every=every)
     make = method(name, num_workers=workers, momentum=design.momentum)
 
     def is_stable(learning_rates: np.ndarray) -> np.ndarray:
@@ -199,7 +199,7 @@ def _limits(design: Design, name: str, workers: int) -> np.ndarray:
 
 
 def method(name: str, **options: Any) -> Callable[[Any], AsyncAlgorithm]:
-    """The method of a learning rate, with those of the options that it has."""
+    """The method of a learning rate, with the options that it accepts."""
     factory = getattr(algorithms, name)
     known = {option: value for option, value in options.items() if option in inspect.signature(factory).parameters}
     return lambda learning_rate: factory(learning_rate, **known)
