@@ -72,6 +72,7 @@ MODULES = (
     "train/checkpoint",
     "train/feeds",
     "train/workdir",
+    "lab/sweep/cells",
     "lab/sweep/program",
     "lab/sweep/results",
     "lab/sweep/run",
