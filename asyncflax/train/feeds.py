@@ -128,7 +128,7 @@ class ArrayFeed(Feed):
         _refuse_larger(config, self._count)
         self.image_shape, self.num_classes = source.train_images.shape[1:], source.num_classes
         self.mean = source.mean_image
-        self.identity = (config.seed, config.batch_size)
+        self.identity = (config.seed, config.batch_size, *_own_order(plan))
         self._num_test = len(source.test_labels)
         self._test_size = _test_size(config, self._num_test, plan)
         self.example = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
@@ -175,7 +175,7 @@ class RecordFeed(Feed):
         self.image_shape, self.num_classes = (size, size, 3), source.num_classes
         self.ranks = source.num_classes > 5
         self.mean = np.array(imagenet.MEAN_PIXEL, np.float32).reshape(1, 1, 3)
-        self.identity = (config.seed, rows, size, config.crop_area, config.flip, config.on_corrupt)
+        self.identity = (config.seed, rows, size, config.crop_area, config.flip, config.on_corrupt, *_own_order(plan))
         self._test_size = _test_size(config, len(source.test), plan)
         self.example, self.test_example = (
             {
@@ -290,6 +290,12 @@ def _take(images: jax.Array, labels: jax.Array, rows: jax.Array) -> tuple[jax.Ar
 
 def _as_they_are(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     return batch["image"], batch["label"]
+
+
+def _own_order(plan: Plan) -> tuple[bytes, ...]:
+    """The tickets of a plan in which they are not those of the events."""
+    tickets = plan.tickets
+    return () if np.array_equal(tickets, plan.events) else (tickets.tobytes(),)
 
 
 def _refuse_larger(config: TrainConfig, count: int) -> None:

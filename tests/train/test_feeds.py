@@ -1,5 +1,6 @@
 """Trainings on records: the same for every width, mesh and stop; evaluation exact; damage is never passed over."""
 
+import contextlib
 import dataclasses
 import gc
 import multiprocessing
@@ -385,3 +386,27 @@ def test_processes_that_decode_make_the_same_and_leave_no_shared_memory():
         gc.collect()
         time.sleep(0.1)  # Grain frees it in a thread
     assert not held
+
+
+def test_batches_belong_to_tickets():
+    """Of a recorded trace; of a live run one by one."""
+    config, digits = TrainConfig(batch_size=4, num_updates=6), data.digits()
+    trace = asyncflax.Trace(worker=[0] * 6, read_version=range(6), ticket=[0, 2, 1, 5, 3, 7])
+    plan, plain = asyncflax.make_plan(trace, cuts=[2]), asyncflax.make_plan(trace.prefix(1))
+    feed, other = feeds.make_feed(config, digits, plan), feeds.make_feed(config, digits, plain)
+    rows = data.batch_rows(len(digits.train_labels), 4, trace.ticket)
+    np.testing.assert_array_equal(np.concatenate([feed.batches(c)[: int(c.num_events)] for c in plan]), rows)
+    np.testing.assert_array_equal(other.batch(7), rows[5])
+    assert feed.identity != other.identity
+
+
+@needs_sample
+def test_photographs_belong_to_tickets_too():
+    config = dataclasses.replace(CONFIG, num_updates=4)
+    trace = asyncflax.Trace(worker=[0] * 4, read_version=range(4), ticket=[1, 0, 3, 5])
+    in_order = contextlib.closing(feeds.RecordFeed(config, source(), asyncflax.make_plan(trace.prefix(1))))
+    with contextlib.closing(feeds.RecordFeed(config, source(), asyncflax.make_plan(trace))) as feed, in_order as other:
+        batches = feed.batches(asyncflax.make_plan(trace)[0])
+        for event, ticket in enumerate(trace.ticket.tolist()):
+            for name, array in other.batch(ticket).items():
+                np.testing.assert_array_equal(batches[name][event], array)

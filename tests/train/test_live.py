@@ -51,7 +51,9 @@ def assert_same(live, replay):
     "fields",
     [
         {},
-        pytest.param({"model": "ResNet20", "num_updates": 8, "batch_size": 8, "learning_rate": 0.003}, marks=pytest.mark.slow),
+        pytest.param(
+            {"model": "ResNet20", "num_updates": 8, "batch_size": 8, "learning_rate": 0.003}, marks=pytest.mark.slow
+        ),
         pytest.param({"algorithm": "dana_zero", "schedule": "cosine", "clip_norm": 1.0}, marks=pytest.mark.slow),
         pytest.param({"algorithm": "closed_loop_momentum", "ema_decay": 0.9}, marks=pytest.mark.slow),
     ],
