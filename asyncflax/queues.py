@@ -3,6 +3,7 @@
 M workers compute without waiting for each other. A worker reads the newest version, computes a gradient on it for a
 random service time, delivers it, and starts over. So each version v >= 1 is read by exactly one worker, the one whose
 update produced it; version 0 is read by all. For every service-time distribution the mean staleness tends to M - 1.
+A server or a link that takes time serves in order of arrival; when it saturates, workers take turns.
 
 Each worker has its own random stream, so a longer trace with the same seed extends the shorter one. Simultaneous
 deliveries (equal floating-point times) are ordered by worker id.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -31,10 +33,14 @@ __all__ = [
     "gamma",
     "heterogeneous_gamma",
     "lognormal",
+    "measured",
     "pareto",
     "simulate",
     "stragglers",
 ]
+
+
+Task = Callable[[np.random.Generator, int], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -45,7 +51,8 @@ class ServiceTime:
       name: how it was constructed, for display.
       machine: (generator, num_workers) -> float64 [num_workers], mean seconds of a task on each worker's machine.
       task: (generator, n) -> float64 [n], independent non-negative factors of mean 1, drawn in blocks of any size; the
-        factors must not depend on the block size.
+        factors must not depend on the block size. Or a tuple of such functions: worker i has number i, from the start
+        again where there are more workers.
       memoryless: whether the factors are exponential.
 
     Raises:
@@ -62,14 +69,26 @@ class ServiceTime:
 
     name: str
     machine: Callable[[np.random.Generator, int], np.ndarray]
-    task: Callable[[np.random.Generator, int], np.ndarray]
+    task: Task | tuple[Task, ...]
     memoryless: bool = False
 
     def __post_init__(self):
         _check.instance("name", self.name, str, "a text")
-        for name in ("machine", "task"):
-            _check.function(name, getattr(self, name))
+        _check.function("machine", self.machine)
+        for task in self.task if isinstance(self.task, tuple) and self.task else (self.task,):
+            _check.function("task", task)
         object.__setattr__(self, "memoryless", _check.boolean("memoryless", self.memoryless))
+
+    def task_of(self, worker: int) -> Task:
+        """The function that draws the factors of a worker.
+
+        >>> import asyncflax
+        >>> import numpy as np
+        >>> asyncflax.queues.deterministic().task_of(worker=3)(np.random.default_rng(0), 2)
+        array([1., 1.])
+        """
+        worker = _check.integer("worker", worker, 0)
+        return self.task[worker % len(self.task)] if isinstance(self.task, tuple) else self.task
 
     def staleness(self, num_workers: int) -> StalenessLaw | None:
         """The staleness distribution of the queue, known for equal machines with exponential times; else None.
@@ -91,11 +110,11 @@ class ServiceTime:
         return self.name
 
 
-def mean_seconds(service_time: ServiceTime, num_workers: int, seed: int = 0) -> np.ndarray:
+def mean_seconds(service_time: ServiceTime, num_workers: int, seed: int = 0, *, stage: int = 0) -> np.ndarray:
     """float64 [num_workers], positive: the mean seconds of a task on each worker's machine."""
     num_workers = _check.integer("num_workers", num_workers, 1)
     _memory.need("num_workers", num_workers, 64 * num_workers, "their machines")
-    mean = np.asarray(service_time.machine(np.random.default_rng([seed, 0]), num_workers))
+    mean = np.asarray(service_time.machine(np.random.default_rng([seed, 0, stage]), num_workers))
     if mean.shape != (num_workers,) or not np.all((mean >= _SHORTEST) & np.isfinite(mean)):
         raise ValueError(
             f"machine of {service_time} must return {num_workers} positive numbers, got {_check.shown(mean)}."
@@ -278,6 +297,64 @@ def stragglers(
     return ServiceTime(f"stragglers({what} x {slowdown}, {base})", machine, base.task, base.memoryless)
 
 
+def measured(trace: Trace | str | os.PathLike[str], server_time: float = 0.0) -> ServiceTime:
+    """The service times of a trace, drawn again with replacement for each worker: a straggler stays a straggler.
+
+    Worker i of a simulation works as worker i of the trace did, from the start again where there are more workers.
+    What is drawn is `time - begun`. Where the trace lacks `begun`, workers are taken to read a version as soon as they
+    have delivered, as in `simulate`; their first events are then left out.
+
+    Args:
+      trace: a trace with times, or the path of one.
+      server_time: mean seconds that the server spends on an update; pass `deterministic(server_time)` to `simulate` as
+        well. They are not the worker's, nor is the wait for a busy server, which is unknown: only gradients after
+        which the server had rested are drawn, and of a worker without any its shortest.
+
+    Raises:
+      FileNotFoundError, ValueError: the trace cannot be loaded, has no times, says nothing about a worker, or
+        server_time leaves it none.
+
+    >>> import asyncflax
+    >>> import numpy as np
+    >>> q = asyncflax.queues
+    >>> trace = q.simulate(num_workers=4, num_updates=4000, service_time=q.stragglers(slowdown=10.0))
+    >>> law = q.measured(trace)
+    >>> law, law.machine(np.random.default_rng(0), 5).round(1)
+    (measured(4000 events of 4 workers), array([10.1,  1. ,  1. ,  1. , 10.1]))
+    """
+    if not isinstance(trace, Trace):
+        trace = Trace.load(_check.path("trace", trace))
+    server_time = _check.scalar("server_time", server_time, low=0.0)
+    if trace.time is None:
+        raise ValueError("trace must have times, the seconds at which updates were made; this one has none.")
+    rested = np.diff(trace.time, prepend=-np.inf) >= 1.5 * server_time  # server times may vary a little
+    order = np.argsort(trace.worker, kind="stable")
+    samples = []
+    for i, events in enumerate(np.split(order, np.searchsorted(trace.worker[order], np.arange(1, trace.num_workers)))):
+        if trace.begun is None:
+            begun, events = trace.time[events[:-1]], events[1:]
+        else:
+            begun = trace.begun[events]
+        seconds = np.maximum(trace.time[events] - begun - server_time, 0.0)
+        alone = seconds[rested[events]]
+        if not seconds.any():
+            raise ValueError(
+                f"trace and server_time={server_time} leave no seconds for the gradients of worker {i}; record more of "
+                "its events, or pass a smaller server_time."
+            )
+        samples.append(alone if alone.any() else seconds[seconds > 0].min(keepdims=True))
+    means = np.array([of_worker.mean() for of_worker in samples])
+    return ServiceTime(
+        f"measured({len(trace)} events of {trace.num_workers} workers)",
+        lambda rng, num_workers: np.resize(means, num_workers),
+        tuple(_resampled(of_worker / mean) for of_worker, mean in zip(samples, means, strict=True)),
+    )
+
+
+def _resampled(values: np.ndarray) -> Task:
+    return lambda rng, n: values[(rng.random(n) * len(values)).astype(np.int64)]
+
+
 def simulate(
     *,
     num_workers: int,
@@ -286,6 +363,8 @@ def simulate(
     seed: int = 0,
     max_staleness: int | None = None,
     policy: str | None = None,
+    server_time: ServiceTime | None = None,
+    link_time: ServiceTime | None = None,
 ) -> Trace:
     """Simulates `num_workers` asynchronous workers until the server has made `num_updates` updates.
 
@@ -299,10 +378,17 @@ def simulate(
         version as soon as its gradient is bound to be too stale; 'discard' lets it finish and rejects the gradient.
         Rejected gradients are not in the trace: versions count accepted updates. The threshold R of Ringmaster ASGD
         (arXiv:2501.16168) is max_staleness + 1.
+      server_time: the distribution of the time in which the server applies one gradient of each worker; others wait, in
+        order of arrival. Its worker then reads the new version. None: no time, nobody waits.
+      link_time: the distribution of the time that a gradient, or a version, takes on the link of the server, which all
+        workers share: one direction in, one out, each in order of arrival. None: no time. Links of their own, on which
+        nobody waits, belong to service_time.
+
+    A trace with a server or a link of this kind says when each version was read (`Trace.begun`).
 
     Raises:
-      ValueError: a number is below its minimum, the policy is unknown or lacks max_staleness, or service_time does not
-        fit num_workers or draws times that are negative, not finite or all zero.
+      ValueError: a number is below its minimum, the policy is unknown or lacks max_staleness, a time does not fit
+        num_workers or is drawn negative, not finite or all zero, or max_staleness meets server_time or link_time.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Ringmaster ASGD (arXiv:2501.16168) for restarts.
 
@@ -314,6 +400,13 @@ def simulate(
       np.float64(7.0)
       >>> q.simulate(num_workers=8, num_updates=1000, service_time=q.exponential(), max_staleness=9).staleness.max()
       np.int32(9)
+
+      A server that takes a quarter of a worker's time is busy with more than 5 workers, and they take turns:
+      >>> trace = q.simulate(
+      ...     num_workers=8, num_updates=2000, service_time=q.exponential(), server_time=q.deterministic(0.25)
+      ... )
+      >>> round(float(trace.time[-1] / 2000), 3), round(float(trace.staleness.std()), 1)
+      (0.252, 4.0)
     """
     num_workers = _check.integer("num_workers", num_workers, 1)
     num_updates = _check.integer("num_updates", num_updates, 1)
@@ -321,6 +414,14 @@ def simulate(
         _check.choice("policy", policy, ("restart", "discard"))
         if max_staleness is None:
             raise ValueError(f"policy={policy!r} needs max_staleness.")
+    stages = {"link_time": link_time, "server_time": server_time}
+    stages = {name: law for name, law in stages.items() if law is not None}
+    if stages:
+        if max_staleness is not None:
+            raise ValueError(f"max_staleness={max_staleness} and {min(stages)} exclude each other; pass one of them.")
+        _need_trace(num_workers, 40_000, num_updates, 250)
+        shared = {name: _Tasks(law, num_workers, seed, name) for name, law in stages.items()}
+        return _pass_stages(_Tasks(service_time, num_workers, seed), num_updates, **shared)
     if max_staleness is None:
         _need_trace(num_workers, 2000, num_updates, 120)
         return _merge(_Tasks(service_time, num_workers, seed), num_updates)
@@ -362,18 +463,22 @@ def _gamma_tasks(cv: float) -> Callable[[np.random.Generator, int], np.ndarray]:
 
 
 _SHORTEST = np.finfo(np.float64).tiny  # seconds, the smallest with full precision
+_STAGES = ("service_time", "server_time", "link_time")  # each draws from streams of its own
 _MANY = 16  # the smallest block of tasks drawn at once, if many are needed
 
 
 class _Tasks:
-    """The service times of all workers; worker i draws from the stream [seed, i + 1]."""
+    """The times of all workers at one stage; worker i computes by the stream [seed, i + 1]."""
 
-    def __init__(self, service_time: ServiceTime, num_workers: int, seed: int):
-        _check.instance("service_time", service_time, ServiceTime, "a ServiceTime such as queues.exponential()")
+    def __init__(self, law: ServiceTime, num_workers: int, seed: int, stage: str = "service_time"):
+        _check.instance(stage, law, ServiceTime, "a ServiceTime such as queues.exponential()")
         seed = _check.integer("seed", seed, 0, None)
-        self.law = service_time
-        self.mean = mean_seconds(service_time, num_workers, seed)
-        self._streams = [np.random.default_rng([seed, i + 1]) for i in range(num_workers)]
+        number = _STAGES.index(stage)
+        self.law = law
+        self.mean = mean_seconds(law, num_workers, seed, stage=number)
+        prefix = [seed, 0, number] if number else [seed]
+        self._streams = [np.random.default_rng([*prefix, i + 1]) for i in range(num_workers)]
+        self._tasks = [law.task_of(i) for i in range(num_workers)]
 
     @property
     def num_workers(self) -> int:
@@ -382,7 +487,7 @@ class _Tasks:
 
     def draw(self, worker: int, n: int) -> np.ndarray:
         """The next n service times of a worker, in seconds."""
-        factors = np.asarray(self.law.task(self._streams[worker], n))
+        factors = np.asarray(self._tasks[worker](self._streams[worker], n))
         if factors.shape != (n,) or not np.all((factors >= 0) & np.isfinite(factors)):
             raise ValueError(f"task of {self.law} must return {n} non-negative numbers, got {_check.shown(factors)}.")
         seconds = self.mean[worker] * factors
@@ -482,3 +587,36 @@ def _serve(tasks: _Tasks, num_updates: int, max_staleness: int, *, restart: bool
             if read[j] == too_old:
                 start(j, now, version)
     return Trace(np.array(worker), np.array(read_version), np.array(time), tasks.num_workers)
+
+
+def _pass_stages(
+    tasks: _Tasks, num_updates: int, *, link_time: _Tasks | None = None, server_time: _Tasks | None = None
+) -> Trace:
+    """The event loop of workers that wait in line, at the link to them and back and at the server."""
+    streams = lambda stage: None if stage is None else [stage.one_by_one(i) for i in range(tasks.num_workers)]
+    link = streams(link_time)
+    route = [(link, True), (streams(tasks), False), (link, True), (streams(server_time), True)]
+    route = [(seconds, in_line) for seconds, in_line in route if seconds is not None]
+    free = [0.0] * len(route)  # when each stage has served all who stand in its line
+    read, began = [0] * tasks.num_workers, [0.0] * tasks.num_workers
+    heap: list[tuple[float, int, int]] = []
+    worker, read_version, time, begun = [], [], [], []
+
+    def enter(i: int, k: int, now: float) -> None:
+        seconds, in_line = route[k]
+        finish = (max(now, free[k]) if in_line else now) + next(seconds[i])
+        free[k] = finish
+        heapq.heappush(heap, (finish, i, k + 1))
+
+    for i in range(tasks.num_workers):
+        enter(i, 0, 0.0)
+    while len(worker) < num_updates:
+        now, i, k = heapq.heappop(heap)
+        if k == len(route):
+            worker.append(i)
+            read_version.append(read[i])
+            time.append(now)
+            begun.append(began[i])
+            read[i], began[i], k = len(worker), now, 0
+        enter(i, k, now)
+    return Trace(np.array(worker), np.array(read_version), np.array(time), tasks.num_workers, begun=np.array(begun))

@@ -20,7 +20,17 @@ import numpy as np
 from asyncflax import _check, _memory
 from asyncflax.trace import Trace
 
-__all__ = ["StalenessLaw", "constant", "empirical", "geometric", "negative_binomial", "pipeline", "poisson", "uniform"]
+__all__ = [
+    "StalenessLaw",
+    "constant",
+    "empirical",
+    "geometric",
+    "measured",
+    "negative_binomial",
+    "pipeline",
+    "poisson",
+    "uniform",
+]
 
 _LARGEST_TABLE = 2**24
 _MEAN_TOLERANCE = 1e-6  # relative, for the truncated tail and rounding
@@ -302,6 +312,32 @@ def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
     """
     table = _table("pmf", pmf).copy()
     return StalenessLaw(f"empirical({len(table)} values)", table, float(np.sum(np.arange(len(table)) * table)))
+
+
+def measured(trace: Trace, *, burn_in: int = 0) -> StalenessLaw:
+    """The histogram of the staleness of a trace, from which `theory.momentum_kernel` has its momentum.
+
+    Args:
+      trace: simulated or recorded.
+      burn_in: number of initial events to leave out, in which a queue fills.
+
+    Raises:
+      ValueError: burn_in is negative or leaves no event.
+
+    Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 2 holds for any distribution.
+
+    >>> import asyncflax
+    >>> q = asyncflax.queues
+    >>> trace = q.simulate(num_workers=4, num_updates=1000, service_time=q.deterministic())
+    >>> asyncflax.staleness.measured(trace, burn_in=4).pmf([2, 3])
+    array([0., 1.])
+    """
+    _check.instance("trace", trace, Trace, "a Trace, see Trace.load")
+    burn_in = _check.integer("burn_in", burn_in, 0)
+    if burn_in >= len(trace):
+        raise ValueError(f"burn_in={burn_in} must be less than the number of events, {len(trace)}.")
+    staleness = trace.staleness[burn_in:]
+    return empirical(np.bincount(staleness) / len(staleness))
 
 
 def _table(name: str, values: Any) -> np.ndarray:

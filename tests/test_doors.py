@@ -119,7 +119,7 @@ def leaves(value: Any) -> list[Any]:
         return leaves(after_an_event(value))
     if isinstance(value, queues.ServiceTime):
         rng = np.random.default_rng(0)
-        return [value.machine(rng, 4), value.task(rng, 5)]
+        return [value.machine(rng, 4), *(value.task_of(i)(rng, 5) for i in range(4))]
     if isinstance(value, nnx.Module):
         return jax.tree.leaves(nnx.state(value, nnx.Param))
     if dataclasses.is_dataclass(value):

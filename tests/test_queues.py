@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncflax import queues
+from asyncflax import Trace, queues, staleness, theory
 
 LAWS = [
     queues.deterministic(),
@@ -74,6 +74,219 @@ def test_the_sum_of_staleness_telescopes(law):
     later = trace.read_version[trace.read_version > 0]
     assert len(np.unique(later)) == len(later)
     assert np.sum(trace.read_version == 0) == 5
+
+
+# --- A server and a link that take time ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_workers, ratio", [(1, 0.5), (2, 0.25), (8, 0.05), (8, 0.125), (8, 0.5), (32, 0.02)])
+def test_a_server_that_takes_time_is_the_machine_repairman(num_workers, ratio):
+    """Throughput and utilization of M/M/1//M, within 3 %: 20,000 updates have a standard error below 1 %."""
+    stages = {"service_time": queues.exponential(2.0), "server_time": queues.exponential(2.0 * ratio)}
+    trace = queues.simulate(num_workers=num_workers, num_updates=20_000, **stages)
+    busy = reference.repairman(num_workers, ratio)
+    assert busy == pytest.approx(reference.throughput(num_workers, 1.0, [ratio]) * ratio, rel=1e-9)
+    assert 20_000 / trace.time[-1] == pytest.approx(busy / (2.0 * ratio), rel=0.03)
+    gaps = np.diff(trace.time, prepend=0.0)
+    arrived = trace.begun + next_draws(trace, queues.exponential(2.0), 0)
+    idle = np.maximum(arrived - np.append(0.0, trace.time[:-1]), 0.0)
+    assert 1 - idle.sum() / gaps.sum() == pytest.approx(busy, rel=0.03)
+
+
+@pytest.mark.parametrize("num_workers, link, server", [(4, 0.1, 0.1), (8, 0.15, 0.05), (8, 0.02, 0.3)])
+def test_links_and_server_are_a_closed_network(num_workers, link, server):
+    """Throughput by mean value analysis: the link out, the link in, the server."""
+    stages = {"link_time": queues.exponential(link), "server_time": queues.exponential(server)}
+    trace = queues.simulate(num_workers=num_workers, num_updates=20_000, service_time=queues.exponential(), **stages)
+    rate = reference.throughput(num_workers, 1.0, [link, link, server])
+    assert 20_000 / trace.time[-1] == pytest.approx(rate, rel=0.03)
+    alone = queues.simulate(
+        num_workers=num_workers, num_updates=20_000, service_time=queues.exponential(), link_time=stages["link_time"]
+    )
+    assert 20_000 / alone.time[-1] == pytest.approx(reference.throughput(num_workers, 1.0, [link, link]), rel=0.03)
+
+
+def next_draws(trace, law, stage, each=1):
+    """What the worker of each event drew at a stage, [T] or, where it draws several times a job, [T, each]."""
+    tasks = queues._Tasks(law, trace.num_workers, 0, queues._STAGES[stage])
+    drawn = np.empty((len(trace), each))
+    for i in range(trace.num_workers):
+        of_worker = np.flatnonzero(trace.worker == i)
+        stream = tasks.one_by_one(i)
+        drawn[of_worker] = np.array([next(stream) for _ in range(each * len(of_worker))]).reshape(-1, each)
+    return drawn[:, 0] if each == 1 else drawn
+
+
+def served(arrived, seconds, order):
+    """When a line of one server has served each job: Lindley's recursion, in the given order, that of arrival."""
+    assert np.all(np.diff(arrived[order]) >= 0)
+    finish, free = np.empty(len(arrived)), 0.0
+    for t in order:
+        finish[t] = free = max(arrived[t], free) + seconds[t]
+    return finish
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(1, 80),
+    st.sampled_from(LAWS[2:9]),
+    st.sampled_from(LAWS[2:9]),
+    st.sampled_from(LAWS[2:9]),
+)
+@pytest.mark.parametrize("stages", ["server", "link", "both"])
+def test_lines_are_served_in_order_of_arrival(stages, num_workers, size, service, server, link):
+    """Every time of a trace follows from the draws by three recursions of Lindley, one for each line."""
+    if "[1.0" in service.name + server.name + link.name:
+        num_workers = 5
+    used = {"server_time": server} if stages != "link" else {}
+    used |= {"link_time": link} if stages != "server" else {}
+    trace = queues.simulate(num_workers=num_workers, num_updates=size, service_time=service, **used)
+    # Jobs that have begun and are not over at the end stand in the same lines: go on until all of them are.
+    longer, more = trace, 20
+    while len(np.unique(longer.worker[size:])) < num_workers:
+        longer = queues.simulate(num_workers=num_workers, num_updates=size + more, service_time=service, **used)
+        more *= 4
+    np.testing.assert_array_equal(longer.prefix(size).worker, trace.worker)
+    np.testing.assert_array_equal(longer.prefix(size).time, trace.time)
+    now = longer.begun
+    if "link_time" in used:
+        hops = next_draws(longer, link, 2, each=2)
+        now = served(now, hops[:, 0], np.lexsort((longer.worker, now)))
+    now = now + next_draws(longer, service, 0)
+    if "link_time" in used:
+        now = served(now, hops[:, 1], np.lexsort((longer.worker, now)))
+    if "server_time" in used:
+        now = served(now, next_draws(longer, server, 1), np.arange(len(longer)))
+    np.testing.assert_allclose(now[:size], trace.time, rtol=1e-12)
+    # A version is read when its worker has made it, as without lines.
+    last = np.zeros(num_workers, int)
+    for t, (i, version) in enumerate(zip(trace.worker, trace.read_version, strict=True)):
+        assert version == last[i] and trace.begun[t] == (0.0 if version == 0 else trace.time[version - 1])
+        last[i] = t + 1
+
+
+@pytest.mark.parametrize("law", [queues.exponential(), queues.gamma(0.5), queues.stragglers(2, 3.0)], ids=str)
+def test_behind_a_saturated_server_workers_take_turns(law):
+    options = {"num_workers": 8, "num_updates": 4000, "service_time": law}
+    free = queues.simulate(**options).staleness[100:]
+    busy = queues.simulate(server_time=queues.deterministic(1.0), **options).staleness[100:]
+    assert busy.mean() == pytest.approx(7.0, abs=0.02)
+    assert np.mean(np.abs(busy - 7) <= 2) > 0.95 and busy.std() < min(1.6, 0.7 * free.std())
+    turns = queues.simulate(
+        num_workers=8, num_updates=80, service_time=queues.deterministic(1.0), server_time=queues.deterministic(0.5)
+    )
+    np.testing.assert_array_equal(turns.staleness, np.minimum(np.arange(80), 7))
+    np.testing.assert_allclose(turns.time, 1.0 + 0.5 * np.arange(1, 81))  # the server never rests again
+
+
+def test_a_server_or_link_without_delay_changes_nothing():
+    options = {"num_workers": 5, "num_updates": 400, "service_time": queues.gamma(0.5), "seed": 3}
+    plain = queues.simulate(**options)
+    assert plain.begun is None
+    for name in ("server_time", "link_time"):
+        trace = queues.simulate(**options, **{name: queues.deterministic(1e-12)})
+        np.testing.assert_array_equal(trace.worker, plain.worker)
+        np.testing.assert_array_equal(trace.read_version, plain.read_version)
+        np.testing.assert_allclose(trace.time, plain.time, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.4])
+def test_the_mean_behind_a_busy_server_follows_the_kernel_of_theorem_2(seconds):
+    """On (1/2) x^2: the law of staleness of these traces says how their mean moves; the geometric law does not."""
+    h, size, runs = 0.05, 100, 1500
+    x, taus = np.ones((runs, size + 1)), []
+    for run in range(runs):
+        trace = queues.simulate(
+            num_workers=8,
+            num_updates=size,
+            service_time=queues.exponential(),
+            server_time=queues.exponential(seconds),
+            seed=run,
+        )
+        taus.append(trace)
+        for t, version in enumerate(trace.read_version):
+            x[run, t + 1] = x[run, t] - h * x[run, version]
+    late = np.concatenate([trace.staleness[50:] for trace in taus])
+    law = staleness.empirical(np.bincount(late) / len(late))
+    error, mean = x.std(axis=0) / np.sqrt(runs), x.mean(axis=0)
+    kernel = theory.mean_iterates(law, h, size)
+    geometric = theory.mean_iterates(staleness.geometric(7.0), h, size)
+    assert np.all(np.abs(mean - kernel) < 5 * error + 0.003)
+    assert np.max(np.abs(mean - geometric)) > 4 * np.max(np.abs(mean - kernel))
+    # Theorem 2 itself: E(x'' - x') = E(x' - x) - h (q_0 E x' - sum_l (q_l - q_(l+1)) E x_(t-1-l)).
+    weights = theory.momentum_kernel(law)
+    for t in range(60, size):
+        past = kernel[t - 1 :: -1][: len(weights.past)]
+        step = kernel[t] - kernel[t - 1] - h * (weights.current * kernel[t] - weights.past[: len(past)] @ past)
+        assert kernel[t + 1] - kernel[t] == pytest.approx(step, abs=1e-4)
+
+
+# --- Service times of a trace --------------------------------------------------------------------------------------
+
+
+def distance(one, other):
+    """Total variation between the staleness of two traces, without the first 200 events."""
+    size = max(one.staleness.max(), other.staleness.max()) + 1
+    one, other = (np.bincount(trace.staleness[200:], minlength=size) / (len(trace) - 200) for trace in (one, other))
+    return np.abs(one - other).sum() / 2
+
+
+@pytest.mark.parametrize(
+    "law, server",
+    [
+        (queues.exponential(), None),
+        (queues.stragglers(1, 10.0, queues.gamma(0.3)), None),
+        (queues.heterogeneous_gamma(), None),
+        (queues.gamma(0.5), 0.1),
+        (queues.stragglers(1, 5.0, queues.gamma(0.3)), 0.1),
+    ],
+    ids=str,
+)
+def test_measured_times_make_the_queue_again(law, server):
+    options = {"num_workers": 8, "num_updates": 20_000}
+    if server is not None:
+        options["server_time"] = queues.deterministic(server)
+    machines = queues.mean_seconds(law, 8)
+    law = queues.ServiceTime(law.name, lambda rng, m: machines, law.task)  # the same for every seed
+    trace, twin = (queues.simulate(service_time=law, seed=seed, **options) for seed in (0, 1))
+    found = queues.measured(trace, server_time=server or 0.0)
+    again = queues.simulate(service_time=found, seed=2, **options)
+    assert again.time[-1] == pytest.approx(trace.time[-1], rel=0.04)
+    assert distance(again, trace) < 3 * distance(twin, trace)
+    np.testing.assert_allclose(np.bincount(again.worker), np.bincount(trace.worker), rtol=0.15)
+    if server is not None:  # that 65 % of the time somebody is served costs more than a queue without a server knows
+        blind = queues.simulate(service_time=law, num_workers=8, num_updates=20_000)
+        assert trace.time[-1] > 1.1 * blind.time[-1]
+
+
+def test_a_straggler_ten_times_slower_has_a_tenth_of_the_updates():
+    law = queues.stragglers(1, 10.0, queues.gamma(0.3))
+    trace = queues.simulate(num_workers=4, num_updates=8000, service_time=law)
+    measured = queues.measured(trace)
+    for num_workers, slow in ((4, [0]), (2, [0]), (9, [0, 4, 8])):
+        events = np.bincount(queues.simulate(num_workers=num_workers, num_updates=9000, service_time=measured).worker)
+        fast = np.delete(events, slow)
+        np.testing.assert_allclose(events[slow], fast.mean() / 10, rtol=0.1)
+
+
+def test_what_is_drawn_is_what_was_measured(tmp_path):
+    """Each worker's own seconds, from the read of a version to its update, with and without `begun`."""
+    trace = Trace([0, 1, 0, 1, 0], [0, 0, 1, 2, 3], [1.0, 1.5, 3.0, 4.5, 8.0], begun=[0.5, 0.5, 2.0, 1.5, 4.5])
+    trace.save(tmp_path / "trace.npz")
+    rng = np.random.default_rng(0)
+    for source, seconds in (
+        (trace, ({0.5, 1.0, 3.5}, {1.0, 3.0})),
+        (tmp_path / "trace.npz", ({0.5, 1.0, 3.5}, {1.0, 3.0})),
+        (Trace(trace.worker, trace.read_version, trace.time), ({2.0, 5.0}, {3.0})),
+    ):
+        law = queues.measured(source)
+        means = law.machine(rng, 3)
+        for i in range(3):
+            drawn = means[i] * law.task_of(i)(rng, 200)
+            assert {round(float(x), 9) for x in drawn} == seconds[i % 2]
+    # The gradient of 1.5 came 0.5 after the one before it, which may be a wait for a server of 0.4.
+    law = queues.measured(trace, server_time=0.4)
+    assert {round(float(x), 9) for x in law.machine(rng, 2)[1] * law.task_of(1)(rng, 99)} == {2.6}
 
 
 def test_equal_work_is_round_robin():
@@ -185,6 +398,13 @@ def custom(task, machine=np.ones):
         ({"num_updates": 0}, ValueError, "num_updates must be an integer >= 1"),
         ({"service_time": "exponential"}, TypeError, "service_time must be a ServiceTime"),
         ({"seed": -1}, ValueError, "seed must be an integer >= 0"),
+        ({"server_time": 0.1}, TypeError, "server_time must be a ServiceTime"),
+        ({"link_time": queues.exponential([1.0])}, ValueError, "mean has 1 values for num_workers=4"),
+        (
+            {"server_time": queues.exponential(), "max_staleness": 3},
+            ValueError,
+            "max_staleness=3 and server_time exclude each other",
+        ),
         ({"policy": "discard"}, ValueError, "policy='discard' needs max_staleness"),
         (
             {"service_time": custom(lambda n: np.full(n, np.nan))},
@@ -218,6 +438,15 @@ def test_bad_input_is_one_clear_error(call, error, message):
         (lambda: queues.stragglers(1, 0.0), "slowdown must be finite"),
         (lambda: queues.stragglers(1, 10.0, 2.0), "service_time must be a ServiceTime"),
         (lambda: queues.gamma(cv=[0.1, 0.2]), "cv must be a single concrete number"),
+        (lambda: queues.measured(Trace([0], [0])), "trace must have times"),
+        (
+            lambda: queues.measured(Trace([0, 1, 0], [0] * 3, [1.0, 2.0, 3.0])),
+            "no seconds for the gradients of worker 1",
+        ),
+        (lambda: queues.measured(Trace([0, 0], [0, 0], [1.0, 2.0]), server_time=1.0), "pass a smaller server_time"),
+        (lambda: queues.measured(Trace([0], [0], [1.0], num_workers=2)), "of worker 0"),
+        (lambda: queues.ServiceTime("two", np.ones, ()), "task must be a function"),
+        (lambda: queues.ServiceTime("two", np.ones, (np.ones, None)), "task must be a function"),
     ],
 )
 def test_bad_laws_are_refused(call, message):

@@ -58,12 +58,14 @@ def queue(
     service_time: ServiceTime = _EXPONENTIAL,
     max_staleness: int | None = None,
     policy: str | None = None,
+    server_time: ServiceTime | None = None,
+    link_time: ServiceTime | None = None,
 ) -> Asynchrony:
     """Asynchronous workers: `queues.simulate`.
 
     Args:
       service_time: distribution of the time of a gradient, exponential() by default.
-      max_staleness, policy: see `queues.simulate`.
+      max_staleness, policy, server_time, link_time: see `queues.simulate`.
     """
     trace = queues.simulate(
         num_workers=num_workers,
@@ -72,8 +74,11 @@ def queue(
         seed=seed,
         max_staleness=max_staleness,
         policy=policy,
+        server_time=server_time,
+        link_time=link_time,
     )
-    return Asynchrony(trace, service_time.staleness(num_workers) if max_staleness is None else None)
+    is_plain = max_staleness is None and server_time is None and link_time is None
+    return Asynchrony(trace, service_time.staleness(num_workers) if is_plain else None)
 
 
 def barrier(*, num_workers: int, num_updates: int, seed: int, service_time: ServiceTime = _EXPONENTIAL) -> Asynchrony:

@@ -21,8 +21,10 @@ from reference.closed_forms import (
     momentum_recursion,
     queue_mean,
     queue_mean_square_matrix,
+    repairman,
     stationary_variance_eq6,
     stationary_variance_replay,
+    throughput,
 )
 from reference.losses import Quadratic, Softmax
 from reference.queue import queue_events

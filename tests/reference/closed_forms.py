@@ -117,3 +117,22 @@ def stationary_variance_replay(q: Sequence[float], h: float, s: float) -> float:
 def delay_limit(tau: int) -> float:
     """The largest stable h under a constant delay: 2 sin(pi / (2 (2 tau + 1)))."""
     return 2 * math.sin(math.pi / (2 * (2 * tau + 1)))
+
+
+def repairman(num_workers: int, ratio: float) -> float:
+    """The utilization of the server of M/M/1//M, the machine repairman; `ratio` is its mean time over a worker's."""
+    weights = [math.perm(num_workers, n) * ratio**n for n in range(num_workers + 1)]  # of n at the server
+    return 1 - weights[0] / sum(weights)
+
+
+def throughput(num_workers: int, think: float, stages: Sequence[float]) -> float:
+    """Jobs a second in a closed network of M workers: exponential stages in which they stand in line, by their means.
+
+    Mean value analysis (Reiser and Lavenberg 1980): who arrives finds the line of a network with one worker less.
+    """
+    lines = [0.0] * len(stages)
+    for m in range(1, num_workers + 1):
+        stays = [mean * (1 + line) for mean, line in zip(stages, lines, strict=True)]
+        rate = m / (think + sum(stays))
+        lines = [rate * stay for stay in stays]
+    return rate
