@@ -13,11 +13,12 @@ import math
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from asyncflax import _check, _memory
+from asyncflax import _check, _logs, _memory
 from asyncflax._files import sign, verified, write_atomically
 
 _FORMATS = (1, 2)  # of files that can be read; the last is written, the first has no ticket and no begun
@@ -249,6 +250,54 @@ class Trace:
             return cls(num_workers=int(content.pop("num_workers")), **content)
         except ValueError as error:
             raise ValueError(f"{path}, {error}") from error
+
+    @classmethod
+    def from_log(
+        cls, log: Any, *, columns: Mapping[str, str | None] | None = None, before_start: str = "refuse"
+    ) -> Trace:
+        """The trace of a run that somebody logged: a line an update, in the order in which they were made.
+
+        A line says that the update of this worker was made at this time, and on which version it was computed. The
+        columns that are looked for, by these names or by those of `columns`:
+
+        =========  =========================================================================================
+        worker     who delivered, by any name; workers are numbered in the order of their names
+        version    the version that was read: a number, a hash, a time, whatever names it
+        made       the version that the update made. Lines in a row may share one, as where updates are buffered.
+                   Without this column versions are numbers and count the updates from 0
+        time       when the update was made: seconds, or a date and time
+        begun      when the version was read; without `version`, the newest one of that time was
+        ticket     an integer
+        =========  =========================================================================================
+
+        Only worker and version are needed, or worker, time and begun. Seconds count from the earliest of the log.
+
+        Args:
+          log: the path of a .csv file with a header or of one with a JSON object a line (.jsonl, .ndjson), a DataFrame
+            of pandas or polars, or a dict of lists.
+          columns: the log's names by ours; None leaves a column out.
+          before_start: what to do with several versions that no line made. 'refuse' raises. 'clamp' takes them for
+            version 0 if they are in the first line of a worker, as in a log that begins in the middle of a run: these
+            staleness values are too small.
+
+        Raises:
+          FileNotFoundError: there is no such file.
+          TypeError, ValueError: columns are missing or unknown, a cell is missing or not what it should be, a version
+            is read before it exists or made by no line, or the clock goes back; the message names the line.
+
+        Example: an asynchronous RL trainer, whose step 4 trained on what actor w2 sampled with the policy of step 1.
+          >>> import asyncflax
+          >>> log = {"actor": ["w1", "w10", "w2"], "policy": [1, 1, 2], "step": [2, 3, 4], "seconds": [9.0, 9.5, 11.0]}
+          >>> words = {"worker": "actor", "version": "policy", "made": "step", "time": "seconds"}
+          >>> trace = asyncflax.Trace.from_log(log, columns=words)
+          >>> trace.worker.tolist(), trace.read_version.tolist(), trace.time.tolist()
+          ([0, 2, 1], [0, 0, 1], [0.0, 0.5, 2.0])
+        """
+        arguments = _logs.events(log, columns, before_start)
+        try:
+            return cls(**arguments)
+        except ValueError as error:
+            raise ValueError(f"log, {error}") from error
 
     def _arrays(self) -> dict[str, Any]:
         arrays = {

@@ -181,6 +181,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "Plan.place": {"self": PLAN, "tree": W},
     "Plan.summary": {"self": PLAN, "params": SHAPES, "device_groups": 1, "replicas": 2, "server": "sharded"},
     "Trace": {"worker": [0, 1, 0], "read_version": [0, 0, 1], "time": [1.0, 1.5, 2.0], "num_workers": 2},
+    "Trace.from_log": {"log": {"worker": [0, 1], "version": [0, 0]}},
     "Trace.load": {"path": "none"},
     "Trace.prefix": {"self": TRACE, "num_events": 3},
     "Trace.save": {"self": TRACE, "path": "trace.npz", "overwrite": True},
@@ -336,6 +337,7 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
 GIVEN: dict[tuple[str, str], dict[str, Any]] = {
     ("*", "max_staleness"): {"max_staleness": 5},
     ("Trace", "ticket"): {"ticket": [1, 0, 5]},
+    ("Trace.from_log", "columns"): {"columns": {"time": None}},
     ("Trace", "begun"): {"begun": [0.0, 0.5, 1.0]},
     ("algorithms.lwp", "lag"): {"lag": 2.0},
     ("algorithms.shifted_momentum", "max_staleness"): {"max_staleness": 5, "velocity": "version"},
