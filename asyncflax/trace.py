@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncflax import _check, _logs, _memory
+from asyncflax import _check, _memory
 from asyncflax._files import sign, verified, write_atomically
 
 _FORMATS = (1, 2)  # of files that can be read; the last is written, the first has no ticket and no begun
@@ -293,6 +293,8 @@ class Trace:
           >>> trace.worker.tolist(), trace.read_version.tolist(), trace.time.tolist()
           ([0, 2, 1], [0, 0, 1], [0.0, 0.5, 2.0])
         """
+        from asyncflax import _logs
+
         arguments = _logs.events(log, columns, before_start)
         try:
             return cls(**arguments)

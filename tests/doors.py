@@ -25,7 +25,7 @@ import asyncflax
 from asyncflax import algorithms, models, queues, staleness, theory
 from asyncflax.lab.compare import CompareConfig
 from asyncflax.lab.sweep import SweepConfig
-from asyncflax.theory import meter, planner, problems
+from asyncflax.theory import cluster, meter, planner, problems
 
 NAN, INF = float("nan"), float("inf")
 
@@ -124,7 +124,7 @@ def kind_of(parameter: inspect.Parameter) -> tuple[str, bool]:
         kind = "path"
     elif "tuple[str" in text:
         kind = "names"
-    elif "Sequence[Claim" in text or "Sequence[Any" in text:
+    elif re.search(r"Sequence\[(Claim|Scenario|Any)", text):
         kind = "objects"
     elif {"Sequence", "Iterable", "tuple"} & {*types}:
         kind = "ints" if "int" in text else "floats"
@@ -155,6 +155,7 @@ BATCHES = np.ones((24, 3))
 TX = optax.sgd(0.5)
 SHAPES = jax.ShapeDtypeStruct((8, 2), jnp.float32)
 FORECAST = planner.make([1, 2], condition_number=1.5)
+CLUSTER = cluster.measure(TRACE)
 IMAGES = {"image_shape": (8, 8, 1)}
 STATE = asyncflax.init_run(SGD, W, PLAN)
 SCORE = xarray.DataArray(np.array([[1.0, 2.0, 3.5], [4.0, 3.0, 2.0]]), dims=("momentum", "seed"))
@@ -271,6 +272,10 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "theory.stationary_variance": {"staleness": 2, "h": 0.25},
     "theory.total_momentum_operator": {"explicit": 0.5, "implicit": 0.5},
     "theory.turning_point": {"target": 0.5},
+    "theory.cluster.files": {"folder": "plan"},
+    "theory.cluster.measure": {"trace": TRACE},
+    "theory.cluster.table": {"cluster": CLUSTER, "scenarios": []},
+    "theory.cluster.what_if": {"cluster": CLUSTER, "num_workers": [1, 2]},
     "theory.meter.MomentumMeter": {"learning_rate": 0.5},
     "theory.meter.watch": {"gradient_fn": LOSS, "params": W},
     "theory.planner.condition_number_of": {"target_momentum": 0.5},
@@ -358,6 +363,7 @@ GIVEN: dict[tuple[str, str], dict[str, Any]] = {
     ("theory.planner.make", "target_momentum"): {"target_momentum": 0.25, "condition_number": None},
     ("theory.planner.make", "curvature_min"): {"curvature_min": 0.5, "curvature_max": 1.0, "condition_number": None},
     ("theory.planner.make", "curvature_max"): {"curvature_max": 1.0},
+    ("theory.cluster.measure", "server_seconds"): {"server_seconds": 0.03125},
     ("theory.planner.make", "update_seconds"): {"update_seconds": [1.0, 0.75]},
     ("theory.problems.NoisyQuadratic.ensemble", "every"): {"every": 2},
     ("theory.problems.StreamingPca.ensemble", "every"): {"every": 2},
@@ -432,7 +438,8 @@ SLOW = {"models.CaffeNet", "models.ResNet20", "models.ResNet50", "models.WideRes
 
 # Public, and not called here, by the beginning of the name.
 NOT_CALLED = {
-    "figures, whose axes and figures are matplotlib's": ("plots.", "engine.draw", "theory.planner.draw", "lab.figures.",
+    "figures, whose axes and figures are matplotlib's": ("plots.", "engine.draw", "theory.planner.draw",
+        "theory.cluster.draw", "theory.cluster.save", "lab.figures.",
         "lab.compare.figures.", "lab.compare.draw_comparison"),
     "records that the library makes": ("Chunk", "Plan", "engine.placement.Placement.", "theory.problems.Ensemble"),
     "errors": ("errors.", "train.RunInterruptedError", "lab.sweep.SweepUnfinishedError"),

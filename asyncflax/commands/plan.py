@@ -3,21 +3,30 @@ r"""Predicts what asynchrony costs and gains before training, and recommends mom
     asyncflax plan --target_momentum=0.8 --num_workers=1,2,4,5,8,16
     asyncflax plan --curvature_min=0.01 --curvature_max=3 --service_time='gamma(cv=0.5)' \
         --workdir=runs/plan
-    asyncflax plan --trace=runs/digits/trace.npz --condition_number=100
+    asyncflax plan --trace=runs/digits/trace.npz --condition_number=100 --num_workers=4,8,16,32
+    asyncflax plan --trace=trainer.jsonl --columns=worker=actor,version=weights,made=step
 
-Prints a table and recommendations; --workdir saves both as CSV and JSON, with a figure.
+Prints a table and recommendations; --workdir saves both as CSV and JSON, with a figure. From a trace with times, or a
+log, it measures workers and server as well, and says what other numbers of workers, a faster server and no stragglers
+would bring.
 """
+
+import pathlib
 
 from absl import flags
 from tqdm import tqdm
 
 from asyncflax.commands._program import program
-from asyncflax.theory import planner
+from asyncflax.theory import cluster, planner
 from asyncflax.trace import Trace
 from asyncflax.train import launcher
 
 WORKERS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,2,4,8,16)")
-TRACE = flags.DEFINE_string("trace", None, "file of a trace, instead of num_workers and service_time")
+TRACE = flags.DEFINE_string(
+    "trace", None, "file of a trace (.npz) or a log (.csv, .jsonl), instead of service_time; see Trace.from_log"
+)
+COLUMNS = flags.DEFINE_list("columns", None, "the log's names of its columns, such as worker=actor,version=weights")
+SERVER = flags.DEFINE_float("server_seconds", None, "the server's for one update; by default looked for in the trace")
 SERVICE = flags.DEFINE_string(
     "service_time",
     None,
@@ -38,17 +47,45 @@ def main() -> None:
     if WORKDIR.value:
         launcher.refuse_folder("workdir", WORKDIR.value)
         planner.files(WORKDIR.value, overwrite=OVERWRITE.value)  # fails before anything is computed
+        cluster.files(WORKDIR.value, overwrite=OVERWRITE.value)
+    workers, trace = launcher.numbers("num_workers", WORKERS.value, int), _trace()
+    progress = lambda workers: tqdm(workers, desc="workers", leave=False, disable=None)
+    measured, scenarios = None, []
+    if trace is not None:
+        try:
+            measured = cluster.measure(trace, server_seconds=SERVER.value)
+            scenarios = cluster.what_if(measured, workers, progress=progress)
+        except ValueError as error:
+            print(f"Nothing is measured: {error}\n")
     plan = planner.make(
-        launcher.numbers("num_workers", WORKERS.value, int),
+        workers if trace is None else None,
         service_time=launcher.service_time(SERVICE.value),
-        trace=Trace.load(TRACE.value) if TRACE.value else None,
+        trace=trace,
         target_momentum=TARGET.value,
         condition_number=KAPPA.value,
         curvature_min=LOW.value,
         curvature_max=HIGH.value,
         update_seconds=launcher.numbers("update_seconds", SECONDS.value, float),
-        progress=lambda workers: tqdm(workers, desc="workers", leave=False, disable=None),
+        progress=progress,
     )
+    if measured is not None:
+        print(f"{cluster.table(measured, scenarios, plan.target_momentum)}\n")
     print(f"{planner.table(plan)}\n\n{planner.advice(plan)}")
     if WORKDIR.value:
-        print("\nsaved:", *planner.save(plan, WORKDIR.value, overwrite=OVERWRITE.value))
+        saved = planner.save(plan, WORKDIR.value, overwrite=OVERWRITE.value)
+        if measured is not None:
+            saved += cluster.save(measured, scenarios, WORKDIR.value, overwrite=OVERWRITE.value)
+        print("\nsaved:", *saved)
+
+
+def _trace() -> Trace | None:
+    """The trace or the log that a flag names."""
+    if not TRACE.value:
+        for flag in (COLUMNS, SERVER):
+            if flag.value is not None:
+                raise ValueError(f"--{flag.name} needs --trace, the file that it is about.")
+        return None
+    if COLUMNS.value is None and pathlib.Path(TRACE.value).suffix == ".npz":
+        return Trace.load(TRACE.value)
+    pairs = [text.partition("=")[::2] for text in COLUMNS.value or ()]
+    return Trace.from_log(TRACE.value, columns={name: key or None for name, key in pairs})
