@@ -10,6 +10,7 @@ Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 5 and Theorem 3.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -314,15 +315,15 @@ def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
     return StalenessLaw(f"empirical({len(table)} values)", table, float(np.sum(np.arange(len(table)) * table)))
 
 
-def measured(trace: Trace, *, burn_in: int = 0) -> StalenessLaw:
+def measured(trace: Trace | str | os.PathLike[str], *, burn_in: int = 0) -> StalenessLaw:
     """The histogram of the staleness of a trace, from which `theory.momentum_kernel` has its momentum.
 
     Args:
-      trace: simulated or recorded.
+      trace: a trace, or the path of one.
       burn_in: number of initial events to leave out, in which a queue fills.
 
     Raises:
-      ValueError: burn_in is negative or leaves no event.
+      FileNotFoundError, ValueError: the trace cannot be loaded, or burn_in is negative or leaves no event.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 2 holds for any distribution.
 
@@ -332,7 +333,8 @@ def measured(trace: Trace, *, burn_in: int = 0) -> StalenessLaw:
     >>> asyncflax.staleness.measured(trace, burn_in=4).pmf([2, 3])
     array([0., 1.])
     """
-    _check.instance("trace", trace, Trace, "a Trace, see Trace.load")
+    if not isinstance(trace, Trace):
+        trace = Trace.load(_check.path("trace", trace))
     burn_in = _check.integer("burn_in", burn_in, 0)
     if burn_in >= len(trace):
         raise ValueError(f"burn_in={burn_in} must be less than the number of events, {len(trace)}.")

@@ -420,6 +420,7 @@ ONE_SPELLING = {
     ("theory.problems.StreamingPca.ensemble", "start"): "the default is the saddle",
     ("theory.problems.StreamingPca", "eigenvalues"): "a tuple, which is a PyTree",
     ("queues.measured", "trace"): "a trace, or the path of one",
+    ("staleness.measured", "trace"): "a trace, or the path of one",
     ("queues.ServiceTime", "task"): "a function, or a tuple of them",
     ("lab.claims.Claim", "interval"): "a pair",
     ("lab.claims.Claim", "machine"): "its default is this machine",

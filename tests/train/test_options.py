@@ -56,6 +56,18 @@ def test_calls_are_nested_where_something_is_to_be_made():
     assert (made.trace.worker == twin.worker).all() and (made.trace.read_version == twin.read_version).all()
 
 
+def test_a_queue_has_a_server_and_the_measured_times_of_a_trace(tmp_path):
+    saved = queues.simulate(num_workers=4, num_updates=90, service_time=queues.stragglers())
+    saved.save(tmp_path / "trace.npz")
+    text = f"queue(service_time=measured(trace='{tmp_path}/trace.npz'), server_time=deterministic(mean=0.5))"
+    made, law = options.read("field", text, KINDS).make(num_workers=4, num_updates=20, seed=1)
+    times = {"service_time": queues.measured(saved), "server_time": queues.deterministic(0.5)}
+    twin = queues.simulate(num_workers=4, num_updates=20, seed=1, **times)
+    assert (made.time == twin.time).all() and (made.begun == twin.begun).all() and law is None
+    exponential = "queue(service_time=exponential, link_time=deterministic(mean=0.5))"
+    assert options.read("field", exponential, KINDS).make(num_workers=4, num_updates=20, seed=1).law is None
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
