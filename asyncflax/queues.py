@@ -307,8 +307,8 @@ def measured(trace: Trace | str | os.PathLike[str], server_time: float = 0.0) ->
     Args:
       trace: a trace with times, or the path of one.
       server_time: mean seconds that the server spends on an update; pass `deterministic(server_time)` to `simulate` as
-        well. They are not the worker's, nor is the wait for a busy server, which is unknown: only gradients after
-        which the server had rested are drawn, and of a worker without any its shortest.
+        well. They are not the worker's, nor is the wait for a busy server, which is unknown: only gradients that found
+        it at rest are drawn, and of a worker without any its shortest.
 
     Raises:
       FileNotFoundError, ValueError: the trace cannot be loaded, has no times, says nothing about a worker, or

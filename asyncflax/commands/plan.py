@@ -54,9 +54,10 @@ def main() -> None:
     if trace is not None:
         try:
             measured = cluster.measure(trace, server_seconds=SERVER.value)
-            scenarios = cluster.what_if(measured, workers, progress=progress)
         except ValueError as error:
             print(f"Nothing is measured: {error}\n")
+        else:
+            scenarios = cluster.what_if(measured, workers, progress=progress)
     plan = planner.make(
         workers if trace is None else None,
         service_time=launcher.service_time(SERVICE.value),

@@ -11,6 +11,7 @@ Staleness is M - 1 in the mean for all of them; how it is distributed decides wh
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,7 @@ __all__ = ["Cluster", "Scenario", "draw", "files", "measure", "save", "table", "
 
 _EVENTS = 20_000  # of each simulation
 _WORKERS = (1, 2, 4, 8, 16, 32)
-_SCENARIOS = ("as measured", "server twice as fast", "no stragglers")
+_ENOUGH = 50  # gaps, to see a server in them
 _STRAGGLER = 2.0  # times the median
 _BUSY = 0.95  # of the time: then hardly a gradient finds the server at rest, and only those say how long they took
 _GEOMETRIC = 0.1  # total variation up to which a momentum says enough
@@ -251,7 +252,9 @@ def _measured_lines(cluster: Cluster, target: float) -> list[str]:
     acts = "the kernel of Theorem 2 over past gradients, not as one momentum"
     if cluster.from_geometric <= _GEOMETRIC:
         implicit = 1 - 1 / m
-        acts = f"an implicit momentum of 1 - 1/M = {implicit:.3f}; mu* less that: {target - implicit:+.3f}"
+        acts = (
+            f"an implicit momentum of 1 - 1/M = {implicit:.3f}; to set, mu* - {implicit:.3f} = {target - implicit:+.3f}"
+        )
     return [
         f"Measured: {cluster.events:,} updates by {_style.workers(m)}, {cluster.seconds:.4g} s an update",
         f"  service time  {workers}",
@@ -313,7 +316,7 @@ def draw(figure: Any, cluster: Cluster, scenarios: Sequence[Scenario]) -> None:
 
 
 def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pathlib.Path]:
-    """Where `save` writes: cluster.csv and cluster.png in a folder.
+    """Where `save` writes: cluster.json and cluster.png in a folder.
 
     Args:
       folder: need not exist.
@@ -325,10 +328,10 @@ def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pa
     Example:
       >>> from asyncflax.theory import cluster
       >>> [path.name for path in cluster.files("runs/no-plan")]
-      ['cluster.csv', 'cluster.png']
+      ['cluster.json', 'cluster.png']
     """
     folder, overwrite = _check.path("folder", folder), _check.boolean("overwrite", overwrite)
-    paths = [folder / name for name in ("cluster.csv", "cluster.png")]
+    paths = [folder / name for name in ("cluster.json", "cluster.png")]
     for path in paths:
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; pass overwrite=True to replace it.")
@@ -338,7 +341,7 @@ def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pa
 def save(
     cluster: Cluster, scenarios: Sequence[Scenario], folder: str | os.PathLike[str], *, overwrite: bool = False
 ) -> list[pathlib.Path]:
-    """Writes cluster.csv and cluster.png, each whole or not at all. Needs matplotlib (the extra `train`).
+    """Writes cluster.json and cluster.png, each whole or not at all. Needs matplotlib (the extra `train`).
 
     Args:
       cluster: from `measure`.
@@ -358,14 +361,21 @@ def save(
       >>> from asyncflax.theory import cluster
       >>> found = cluster.measure(queues.simulate(num_workers=4, num_updates=4000, service_time=queues.exponential()))
       >>> [path.name for path in cluster.save(found, cluster.what_if(found, [2, 4]), tempfile.mkdtemp())]
-      ['cluster.csv', 'cluster.png']
+      ['cluster.json', 'cluster.png']
     """
     _check.instance("cluster", cluster, Cluster, _CLUSTER)
     paths = files(folder, overwrite=overwrite)
+    content = cluster._asdict() | {
+        "service_time": str(cluster.service_time),
+        "service_seconds": cluster.service_seconds.tolist(),
+        "staleness": cluster.staleness.table.tolist(),
+        "saturation": cluster.saturation if np.isfinite(cluster.saturation) else None,
+        "scenarios": [scenario._asdict() for scenario in _checked(scenarios)],
+    }
     figure = _style.new_figure(15, 4.8)
     draw(figure, cluster, scenarios)
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(",".join(map(str, row)) + "\n" for row in (Scenario._fields, *scenarios))
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(paths[0], lambda file: file.write(text.encode()))
     _style.save(figure, paths[1])
     return paths
@@ -379,6 +389,8 @@ def _checked(scenarios: Sequence[Scenario]) -> list[Scenario]:
 
 def _seen_server(gaps: np.ndarray) -> float:
     """The gap that is most frequent, if hardly any are shorter and enough are alike; else 0: gaps are the workers'."""
+    if len(gaps) < _ENOUGH:
+        return 0.0
     ordered = inside = np.sort(gaps)
     while len(inside) > 3:  # the half-sample mode
         half = -(-len(inside) // 2)

@@ -71,7 +71,9 @@ def test_other_clusters_are_those_of_their_own_queues(law):
 def test_momentum_where_staleness_is_geometric_and_a_kernel_where_it_is_not():
     free = cluster.measure(simulated(queues.exponential()))
     assert free.from_geometric < 0.1
-    assert "it acts as    an implicit momentum of 1 - 1/M = 0.875; mu* less that: -0.075" in cluster.table(free, [])
+    assert "it acts as    an implicit momentum of 1 - 1/M = 0.875; to set, mu* - 0.875 = -0.075" in cluster.table(
+        free, []
+    )
     busy = cluster.measure(simulated(queues.exponential(), server=queues.deterministic(0.5)))
     assert busy.from_geometric > 0.5 and busy.staleness.mean == pytest.approx(7.0, abs=0.02)
     text = cluster.table(busy, [])
@@ -114,13 +116,20 @@ def test_the_launcher_measures_a_log(tmp_path):
     (tmp_path / "log.csv").write_text("worker,version\n0,0\n1,7\n")
     columns, log = "--columns=worker=actor,version=weights,made=step", f"--trace={tmp_path / 'log.jsonl'}"
     flags = ["--num_workers=1,4", "--condition_number=9", f"--workdir={tmp_path / 'plan'}"]
-    commands = [[columns, log, *flags], [columns, log, *flags], [columns], [f"--trace={tmp_path / 'log.csv'}"]]
-    done, *wrong = launching.launch_all([["launch/plan.py", *flags] for flags in commands])
+    Trace([0, 1, 0, 1], [0, 0, 1, 2], [1.0, 2.0, 3.0, 4.0], num_workers=3).save(tmp_path / "short.npz")
+    short = [f"--trace={tmp_path / 'short.npz'}", "--condition_number=9"]
+    commands = [[columns, log, *flags], short, [columns, log, *flags], [columns], [f"--trace={tmp_path / 'log.csv'}"]]
+    done, unmeasured, *wrong = launching.launch_all([["launch/plan.py", *flags] for flags in commands])
     assert done.status == 0, done
     assert "Measured: 500 updates by 2 workers" in done.out and "1 s an update, busy 100% of the time" in done.out
     assert "What to set" in done.out
-    rows = (tmp_path / "plan" / "cluster.csv").read_text().splitlines()
-    assert rows[0] == ",".join(cluster.Scenario._fields) and len(rows) == 5
+    assert unmeasured.status == 0 and "What to set" in unmeasured.out
+    assert (
+        "Nothing is measured: trace and server_time=0.0 leave no seconds for the gradients of worker 2"
+        in unmeasured.out
+    )
+    content = json.loads((tmp_path / "plan" / "cluster.json").read_text())
+    assert content["server_seconds"] == 1.0 and [row["num_workers"] for row in content["scenarios"]] == [1, 1, 4, 4]
     assert (tmp_path / "plan" / "cluster.png").read_bytes()[1:4] == b"PNG"
     messages = [
         f"{tmp_path}/plan/plan.csv exists; pass --overwrite to replace it.",
