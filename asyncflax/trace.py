@@ -285,7 +285,7 @@ class Trace:
           TypeError, ValueError: columns are missing or unknown, a cell is missing or not what it should be, a version
             is read before it exists or made by no line, or the clock goes back; the message names the line.
 
-        Example: an asynchronous RL trainer, whose step 4 trained on what actor w2 sampled with the policy of step 1.
+        Example: an asynchronous RL trainer, whose step 4 trained on what actor w2 sampled with the policy of step 2.
           >>> import asyncflax
           >>> log = {"actor": ["w1", "w10", "w2"], "policy": [1, 1, 2], "step": [2, 3, 4], "seconds": [9.0, 9.5, 11.0]}
           >>> words = {"worker": "actor", "version": "policy", "made": "step", "time": "seconds"}

@@ -149,7 +149,7 @@ class Threads:
         if self._service_time is None:
             return 0.0
         generator = np.random.default_rng([self._seed, 1, ticket])
-        return float(self._means[worker] * np.asarray(self._service_time.task(generator, 1))[0])
+        return float(self._means[worker] * np.asarray(self._service_time.task_of(worker)(generator, 1))[0])
 
     def _put(self, segment: Segment | BaseException) -> None:
         """Hands a segment over; waits for its reader, unless nobody reads any more."""

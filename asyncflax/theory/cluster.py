@@ -51,6 +51,8 @@ class Cluster(NamedTuple):
       staleness: its distribution, without the first tenth of the events.
       from_geometric: float, the total variation between it and the geometric one with mean M - 1.
       service_time: the distribution of the workers' times, to draw from.
+      fit: float, the seconds per update of the queue simulated with what was measured, relative to `seconds`; far from
+        1 where times depend on each other, as of workers that share a processor.
 
     Example: see `measure`.
     """
@@ -65,6 +67,7 @@ class Cluster(NamedTuple):
     staleness: StalenessLaw
     from_geometric: float
     service_time: ServiceTime
+    fit: float
 
 
 class Scenario(NamedTuple):
@@ -122,7 +125,7 @@ def measure(trace: Trace, *, server_seconds: float | None = None) -> Cluster:
     means = queues.mean_seconds(service_time, trace.num_workers)
     alone = trace.num_workers / np.sum(1 / (means + server_seconds))  # seconds between a worker's updates if none waits
     staleness = measured_staleness(trace, burn_in=len(trace) // 10)
-    return Cluster(
+    cluster = Cluster(
         num_workers=trace.num_workers,
         events=len(trace),
         seconds=float(gaps.mean()),
@@ -133,7 +136,9 @@ def measure(trace: Trace, *, server_seconds: float | None = None) -> Cluster:
         staleness=staleness,
         from_geometric=_from_geometric(staleness, trace.num_workers),
         service_time=service_time,
+        fit=np.nan,
     )
+    return cluster._replace(fit=_simulated(cluster, trace.num_workers, "as measured")[0] / cluster.seconds)
 
 
 def what_if(
@@ -261,6 +266,7 @@ def _measured_lines(cluster: Cluster, target: float) -> list[str]:
         f"  server        {server}",
         f"  staleness     {staleness}, {cluster.from_geometric:.2f} from geometric in total variation",
         f"  it acts as    {acts}",
+        f"  check         a queue of these times takes {cluster.fit:.3g} times the measured seconds an update",
     ]
 
 

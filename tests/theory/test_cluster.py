@@ -61,6 +61,7 @@ def test_other_clusters_are_those_of_their_own_queues(law):
         assert scenario.hardware == pytest.approx(twin.time[-1] / 20_000 / (1 + server), rel=0.1), (name, m)
         assert scenario.busy == pytest.approx(min(20_000 * seconds / twin.time[-1], 1.0), rel=0.1), (name, m)
         assert scenario.staleness_std == pytest.approx(twin.staleness[2000:].std(), rel=0.25, abs=0.3), (name, m)
+    assert found.fit == pytest.approx(1.0, abs=0.1)
     assert {name for name, _ in scenarios} == {"as measured", "server twice as fast"} | (
         {"no stragglers"} if means.max() > 2 else set()
     )
@@ -82,6 +83,14 @@ def test_momentum_where_staleness_is_geometric_and_a_kernel_where_it_is_not():
     assert "; stragglers: 0 and 1" in cluster.table(slow, [])
     constant = staleness.constant(7)
     assert cluster._from_geometric(constant, 8) == pytest.approx(1 - constant.pmf(7) * 0.125 * 0.875**7)
+
+
+def test_a_queue_that_does_not_fit_says_so():
+    """Workers that share one processor: alone a gradient takes a second, but they all wait for each other."""
+    trace = Trace(np.arange(400) % 4, np.maximum(np.arange(400) - 3, 0), np.arange(1.0, 401), begun=np.arange(400.0))
+    found = cluster.measure(trace, server_seconds=0.0)
+    assert found.fit == pytest.approx(0.25, abs=0.01)
+    assert "a queue of these times takes 0.25 times the measured seconds" in cluster.table(found, [])
 
 
 def test_a_log_without_times_cannot_be_measured():
