@@ -179,6 +179,19 @@ def test_behind_a_saturated_server_workers_take_turns(law):
     np.testing.assert_allclose(turns.time, 1.0 + 0.5 * np.arange(1, 81))  # the server never rests again
 
 
+def test_workers_server_and_link_draw_from_streams_of_their_own():
+    """And machines do, of which each stage has its own."""
+    law, seeds = queues.heterogeneous_gamma(), (0, 1, 2, 3)
+    drawn = [
+        tasks.draw(i, 1)[0] / tasks.mean[i]
+        for stage in queues._STAGES
+        for tasks in (queues._Tasks(law, 4, seed, stage) for seed in seeds)
+        for i in range(4)
+    ]
+    means = [queues._Tasks(law, 4, seed, stage).mean[i] for stage in queues._STAGES for seed in seeds for i in range(4)]
+    assert len({*drawn}) == len({*means}) == 3 * 4 * 4
+
+
 def test_a_server_or_link_without_delay_changes_nothing():
     options = {"num_workers": 5, "num_updates": 400, "service_time": queues.gamma(0.5), "seed": 3}
     plain = queues.simulate(**options)
