@@ -74,14 +74,15 @@ def of_workers(name: str, events: int, alternations: int) -> None:
         return events / seconds, server.busy / seconds
 
     counts = (1, 2, 4)
-    loop(), live(1)  # compiled
-    measured = [(loop(), *(live(workers) for workers in counts)) for _ in range(alternations)]
+    loop()
+    live(1)  # compiled
+    measured = [(loop(), [live(workers) for workers in counts]) for _ in range(alternations)]
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     median = statistics.median(row[0] for row in measured)
     print(f"\n{name}, {size:,} parameters, batch {BATCH}: a loop makes {median:.0f} updates/s")
-    for k, workers in enumerate(counts, start=1):
-        ratio = statistics.median(row[k][0] / row[0] for row in measured)
-        share = statistics.median(row[k][1] for row in measured)
+    for k, workers in enumerate(counts):
+        ratio = statistics.median(rates[k][0] / plain_rate for plain_rate, rates in measured)
+        share = statistics.median(rates[k][1] for _, rates in measured)
         print(f"  {workers} workers: {ratio:.2f} of it, server busy for {share:.0%}")
 
 
@@ -96,7 +97,9 @@ def of_server(alternations: int) -> None:
             for leaves, (server, result) in servers.items():
                 begin = time.process_time()
                 for _ in range(updates):
-                    server.deliver(0, server.read(0).lease, result)
+                    job = server.read(0)
+                    assert job is not None
+                    server.deliver(0, job.lease, result)
                 if turn:  # the first one compiles
                     times[leaves].append(1e3 * (time.process_time() - begin) / updates)
         medians = [statistics.median(times[leaves]) for leaves in LEAVES]

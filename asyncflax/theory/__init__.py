@@ -3,8 +3,7 @@ r"""What asynchrony does, in closed form: implicit momentum, exact recursions on
 `momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on a
 quadratic, stability limits and best hyperparameters; `estimate` the momentum of a recorded trajectory; `streaming_pca`
 the limits of streaming PCA. Loaded on first use: `meter`, the momentum of a run in progress; `problems`, small ones
-with a theory; `planner`, hyperparameters for a number of workers; `cluster`, a cluster measured from a trace, and others
-like it.
+with a theory; `planner`, hyperparameters for a number of workers; `cluster`, measurements of a cluster from its trace.
 
 The quadratic is :math:`(\lambda/2) x^2`. With explicit momentum :math:`\mu_L` and noise n of variance 1,
 
