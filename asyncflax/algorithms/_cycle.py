@@ -32,9 +32,10 @@ def gather(
     state: CycleState, updates: Any, decay: float | jax.Array, num_workers: int, weight: float | jax.Array = 1.0
 ) -> tuple[jax.Array, CycleState]:
     """Whether an update completes the cycle, and the state after it: m <- decay m + weight mean."""
-    complete = state.arrived == num_workers - 1
+    arrived = (state.arrived + 1) % num_workers
+    complete = arrived == 0
     gathered = jax.tree.map(lambda u, s: (s + u).astype(s.dtype), updates, state.gathered)
     renew = lambda m, s: jnp.where(complete, decay * m + weight * s / num_workers, m).astype(m.dtype)
     momentum = jax.tree.map(renew, state.momentum, gathered)
     gathered = jax.tree.map(lambda s: jnp.where(complete, jnp.zeros_like(s), s), gathered)
-    return complete, CycleState((state.arrived + 1) % num_workers, momentum, gathered)
+    return complete, CycleState(arrived, momentum, gathered)

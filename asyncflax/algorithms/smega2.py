@@ -51,7 +51,7 @@ def smega2(
 
     def update_fn(updates, state, params=None):  # updates are -eta g, so that the state holds -m and -G
         changes = jax.tree.map(lambda u, m: (u + momentum * m).astype(m.dtype), updates, state.momentum)
-        return changes, gather(state, updates, momentum, n, weight=1.0 - dampening)[1]
+        return changes, gather(state, updates, momentum, n, 1.0 - dampening)[1]
 
     single_momentum = optax.GradientTransformation(begin, update_fn)
     tx = optax.chain(decayed(**decay), step(learning_rate), single_momentum)
