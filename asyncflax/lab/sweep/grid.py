@@ -121,6 +121,8 @@ class Cells:
                 config = self.config(index).check()
                 if config.extend:
                     raise ValueError(f"config.extend={config.extend} is for single trainings; set num_updates.")
+                if config.live:
+                    raise ValueError(f"config.execution={config.execution!r} is for single trainings.")
                 make_algorithm(config)
             except (TypeError, ValueError) as error:
                 at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
