@@ -166,8 +166,7 @@ class Server:
         self._returned: list[int] = []  # a heap of tickets to be handed out again
         self._next_ticket = 0
         self._leases = itertools.count(secrets.randbits(48))  # a server that was restarted has others
-        self._clock = clock
-        self._zero = clock()
+        self._clock, self._zero, self._last = clock, clock(), 0.0
 
     @property
     def num_applied(self) -> int:
@@ -289,7 +288,8 @@ class Server:
         self._log, self._outputs, self._jobs = log, [], {}
         self._returned = np.asarray(snapshot.open_tickets).tolist()
         self._next_ticket = 1 + max([*log["ticket"], *self._returned], default=-1)
-        self._zero = self._clock() - (log["time"][-1] if log["time"] else 0.0)
+        self._last = log["time"][-1] if log["time"] else 0.0
+        self._zero = self._clock() - self._last
 
     def _handed_out(self) -> Read:
         """What workers read now."""
@@ -301,7 +301,9 @@ class Server:
         return {name: np.array(self._log[name], dtype) for name, dtype in _COLUMNS.items()}
 
     def _now(self) -> float:
-        return self._clock() - self._zero
+        """Seconds since the start; never less than before, by rounding or by a clock that was set back."""
+        self._last = max(self._last, self._clock() - self._zero)
+        return self._last
 
 
 def _refuse_view_of_worker(algorithm: AsyncAlgorithm, params: Any, state: Any) -> None:

@@ -89,13 +89,13 @@ class Threads:
         if service_time is not None:
             _check.instance("service_time", service_time, ServiceTime, "a ServiceTime such as queues.exponential()")
             self._means = mean_seconds(service_time, server.num_workers, seed)
-        self._turn, self._stop = threading.Lock(), threading.Event()
+        self._turn, self._stop = _InTurn(), threading.Event()
         self._segments: queue.Queue[Segment | BaseException] = queue.Queue(_AHEAD)
 
     def __iter__(self) -> Iterator[Segment]:
         """Runs the workers; yields at each cut, while they go on. They are stopped when the iteration is closed."""
         self._stop.clear()
-        self._begin = self._server.num_applied
+        self._begin = end = self._server.num_applied
         threads = [
             threading.Thread(target=self._guarded, args=(worker,), name=f"worker {worker}", daemon=True)
             for worker in range(self._server.num_workers)
@@ -103,7 +103,6 @@ class Threads:
         try:
             for thread in threads:
                 thread.start()
-            end = self._begin
             while end < self._server.num_updates:
                 segment = self._segments.get()
                 if isinstance(segment, BaseException):
@@ -159,6 +158,23 @@ class Threads:
             except queue.Full:
                 continue
             return
+
+
+class _InTurn:
+    """A lock that is passed on in the order of arrival; `threading.Lock` prefers threads that have just had it."""
+
+    def __init__(self):
+        self._changed, self._arrived, self._served = threading.Condition(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            number, self._arrived = self._arrived, self._arrived + 1
+            self._changed.wait_for(lambda: self._served == number)
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._served += 1
+            self._changed.notify_all()
 
 
 def run_threads(
