@@ -120,6 +120,7 @@ class Server:
 
     Attributes:
       num_applied: the updates made so far.
+      device: where the server is, that of the parameters.
       busy: seconds spent on updates.
 
     Raises:
@@ -158,8 +159,8 @@ class Server:
         self.algorithm, self.warn, self.busy = algorithm, warn, 0.0
         params, state, model_state = begin(algorithm, params, model_state)
         _refuse_view_of_worker(algorithm, params, state)
-        self._model, self._state = Read(_pack(params), _pack(model_state)), _pack(state)
-        self._read = self._handed_out()
+        (self.device,) = jax.tree.leaves(_pack(params))[0].devices()
+        self._hold(params, state, model_state)
         self._log: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._outputs: list[RunOutput] = []
         self._jobs: dict[int, tuple[Job, float]] = {}  # by worker, with the time of reading
@@ -182,6 +183,21 @@ class Server:
     def model_state(self) -> Any:
         """PyTree, the server's model state, or None."""
         return _unpack(self._model.model_state)
+
+    @property
+    def latest(self) -> Read:
+        """What a worker would read now."""
+        return self._read
+
+    def warm_up(self, delivered: Gradient) -> None:
+        """Compiles the update and then sets the clock to the last event, so that times are those of computation.
+
+        Args:
+          delivered: a gradient like those to come; its values do not matter.
+        """
+        state, event = jax.tree.map(jnp.copy, self._state), (np.int32(0), np.int32(0))
+        jax.block_until_ready(_apply(self.algorithm, self._model, state, self._read, delivered, *event))
+        self._zero = self._clock() - self._last
 
     def read(self, worker: int) -> Job | None:
         """The next job of a worker, on the newest parameters; None after the last update.
@@ -250,7 +266,7 @@ class Server:
         return Trace(**self._arrays(), num_workers=self.num_workers)
 
     def outputs(self) -> RunOutput:
-        """What the events since the last call have reported, with a leading axis; see `RunOutput`.
+        """What the events since the last call have reported, a `RunOutput` of NumPy arrays with a leading axis.
 
         Raises:
           ValueError: there were none.
@@ -258,7 +274,7 @@ class Server:
         outputs, self._outputs = self._outputs, []
         if not outputs:
             raise ValueError("no event since the last call.")
-        return jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+        return jax.tree.map(lambda *x: np.stack([np.asarray(one) for one in x]), *outputs)
 
     def state(self) -> Snapshot:
         """What `restore` needs, in memory of its own."""
@@ -282,14 +298,18 @@ class Server:
                 f"the snapshot has {len(log['time'])} updates of {max(log['worker'], default=0) + 1} workers, "
                 f"num_updates={self.num_updates} and num_workers={self.num_workers}."
             )
-        self._model = Read(_pack(snapshot.params), _pack(snapshot.model_state))
-        self._state = _pack(snapshot.algorithm)
-        self._read = self._handed_out()
+        self._hold(snapshot.params, snapshot.algorithm, snapshot.model_state)
         self._log, self._outputs, self._jobs = log, [], {}
         self._returned = np.asarray(snapshot.open_tickets).tolist()
         self._next_ticket = 1 + max([*log["ticket"], *self._returned], default=-1)
         self._last = log["time"][-1] if log["time"] else 0.0
         self._zero = self._clock() - self._last
+
+    def _hold(self, params: Any, state: Any, model_state: Any) -> None:
+        """Takes parameters and state, committed to the server's device as they are after an update: one program."""
+        packed = jax.device_put((_pack(params), _pack(model_state), _pack(state)), self.device)
+        self._model, self._state = Read(*packed[:2]), packed[2]
+        self._read = self._handed_out()
 
     def _handed_out(self) -> Read:
         """What workers read now."""

@@ -51,7 +51,7 @@ class Threads:
       batch: `batch(ticket) -> PyTree`, what the gradient of a ticket is computed on; called in the worker's thread.
       key: a typed JAX key; a ticket uses fold_in(key, ticket).
       cuts: the numbers of updates at which a segment ends; the last update is one.
-      devices: worker i computes on devices[i % n]; by default the local devices. The server is on the first one.
+      devices: worker i computes on devices[i % n]; by default the local devices. The server is where its parameters are.
       service_time: how long a gradient takes at least, in seconds; the thread sleeps for what is left of it. None: as
         long as it takes.
       seed: of these times, drawn by ticket.
@@ -95,6 +95,7 @@ class Threads:
     def __iter__(self) -> Iterator[Segment]:
         """Runs the workers; yields at each cut, while they go on. They are stopped when the iteration is closed."""
         self._stop.clear()
+        self._warm_up()
         self._begin = end = self._server.num_applied
         threads = [
             threading.Thread(target=self._guarded, args=(worker,), name=f"worker {worker}", daemon=True)
@@ -115,6 +116,14 @@ class Threads:
                 thread.join()
             self._segments = queue.Queue(_AHEAD)
 
+    def _warm_up(self) -> None:
+        """Compiles the programs before the first worker reads."""
+        batch = self._batch(0)
+        for device, gradient_fn in zip(self._devices, self._gradient_fns, strict=False):
+            key, read, rows = jax.device_put((self._key, self._server.latest, batch), device)
+            result = gradient(gradient_fn, key, read, rows, np.int32(0), np.int32(0))
+            self._server.warm_up(jax.device_put(result, self._server.device))
+
     def _guarded(self, worker: int) -> None:
         try:
             self._work(worker)
@@ -132,7 +141,7 @@ class Threads:
             due = time.monotonic() + self._seconds(worker, job.ticket)
             read, batch = jax.device_put((job.read, self._batch(job.ticket)), device)
             result = gradient(gradient_fn, key, read, batch, np.int32(job.ticket), np.int32(worker))
-            result = jax.block_until_ready(jax.device_put(result, self._devices[0]))
+            result = jax.block_until_ready(jax.device_put(result, self._server.device))
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 break
             with self._turn:

@@ -82,7 +82,6 @@ def test_an_error_of_a_worker_is_raised_where_it_is_awaited():
 
 def seconds(num_workers, num_updates, service_time):
     server, run = threads(num_workers, num_updates, service_time=service_time)
-    list(threads(1, 2)[1])  # compiled
     began = time.perf_counter()
     list(run)
     return time.perf_counter() - began, server.trace()
@@ -158,7 +157,6 @@ def against_queues(trace, **cluster):
 
 
 def test_staleness_is_that_of_a_queue_with_the_measured_times():
-    recorded(Server, 8, None)  # compiled
     for _ in range(3):  # the machine may be busy with something else
         trace, _, _ = recorded(Server, 600, queues.exponential(0.01))
         ratio, distance, noise = against_queues(trace, service_time=queues.measured(trace))
@@ -168,7 +166,6 @@ def test_staleness_is_that_of_a_queue_with_the_measured_times():
 
 
 def test_behind_a_busy_server_only_a_queue_with_one_fits():
-    recorded(Server, 8, None)  # compiled
     for _ in range(3):
         trace, arrived, held = recorded(BusyServer, 300, queues.exponential(0.002))
         times = queues.measured(arrived)
