@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import random
 
 import jax
+import killing
 import numpy as np
 import pytest
 
@@ -89,6 +91,27 @@ def test_a_live_run_that_stopped_resumes_and_replays(tmp_path, monkeypatch):
     assert_same(live, replayed(workdir))
     again = train_and_evaluate(TrainConfig(**FIELDS), workdir)  # complete: its results
     assert again.rows == live.rows
+
+
+@pytest.mark.slow
+def test_a_killed_live_run_resumes_and_replays(tmp_path, monkeypatch):
+    """SIGKILL of the process, in 32 bits: arrays of the last checkpoint and metrics but the gap, to the last bit."""
+    fields = {**killing.DIGITS, "num_workers": 2, "asynchrony": "queue", "execution": "threads"}
+    monkeypatch.setitem(killing.KINDS, "live", ("train", "digits.py", fields))
+    workdir, again = tmp_path / "run", tmp_path / "again"
+    assert killing.kill(workdir, 60, "write", random.Random(2), "live") != "after the end"
+    killing.finish(workdir, 60, "live")
+    emulated = {**fields, "execution": "emulated", "asynchrony": f"recorded(path='{workdir}/trace.npz')"}
+    monkeypatch.setitem(killing.KINDS, "replay", ("train", "digits.py", emulated))
+    killing.finish(again, 60, "replay")
+    live, replay = killing.results(workdir), killing.results(again)
+    rows = [[json.loads(row) for row in found.pop("metrics")] for found in (live, replay)]
+    for row, other in zip(*rows, strict=True):
+        for name in ("gap", "normalised_gap", "gradient_rms"):  # summed in another order
+            assert row.pop(name, 0.0) == pytest.approx(other.pop(name, 0.0), rel=1e-5)
+        assert row == other
+    names = [name for name in replay if "slots" not in name]  # versions are with the workers
+    assert killing.differing({name: live[name] for name in names}, {name: replay[name] for name in names}) == []
 
 
 def test_the_execution_is_a_part_of_the_identity(tmp_path):
