@@ -42,6 +42,9 @@ MODULES = (
     "engine/placement",
     "engine/plan",
     "engine/step",
+    "live/packed",
+    "live/server",
+    "live/threads",
     "algorithms/asgd",
     "algorithms/closed_loop",
     "algorithms/dana",
@@ -54,6 +57,7 @@ MODULES = (
     "algorithms/shifted_momentum",
     "algorithms/smega2",
     "algorithms/yellowfin",
+    "transforms/_draws",
     "transforms/compensation",
     "transforms/delay",
     "transforms/momentum",
@@ -303,6 +307,24 @@ def report(folders: list[pathlib.Path]) -> None:
 
 
 BY_HAND = [
+    (
+        "a-gradient-counts-twice",
+        "asyncflax/live/server.py",
+        "if job is None or job.lease != lease:",
+        "if job is None:",
+    ),
+    (
+        "the-ticket-of-a-lost-worker-is-lost",
+        "asyncflax/live/server.py",
+        "            heapq.heappush(self._returned, job.ticket)",
+        "            pass",
+    ),
+    (
+        "a-live-worker-computes-with-the-key-of-the-version",
+        "asyncflax/live/threads.py",
+        "batch, np.int32(job.ticket), np.int32(worker))",
+        "batch, np.int32(job.version), np.int32(worker))",
+    ),
     (
         "staleness-off-by-one",
         "asyncflax/engine/step.py",
