@@ -376,8 +376,8 @@ BY_HAND = [
     (
         "the-server-keeps-old-statistics",
         "asyncflax/engine/step.py",
-        "        return Server(params, algorithm_state, model_state, store, out)\n\n    def kept",
-        "        return Server(params, algorithm_state, server.model_state, store, out)\n\n    def kept",
+        "        return ServerState(params, algorithm_state, model_state, store, out)\n\n    def kept",
+        "        return ServerState(params, algorithm_state, server.model_state, store, out)\n\n    def kept",
     ),
     (
         "the-event-counter-stands-still",
@@ -419,8 +419,8 @@ BY_HAND = [
     (
         "a-batch-of-another-event",
         "asyncflax/data/order.py",
-        "offset = first * num_examples",
-        "offset = first * num_examples - (first > 0)",
+        "events[:, None] * batch_size + np.arange",
+        "(events[:, None] + (events[:, None] > 0)) * batch_size + np.arange",
     ),
     (
         "the-same-order-in-every-epoch",
