@@ -1,7 +1,6 @@
-"""The laboratory: many trainings, and what they show.
+"""Experiments of many training runs, and the claims that they check.
 
-`sweep` trains grids of hyper-parameters and `figures` draws them; `compare` trains methods side by side; `studies` are
-programs that check the theory of a paper; `claims` are what all of these leave, with the command that makes it again;
-`documents` has them as tables, `reproduce` runs the commands again; `statistics` has the rules by which claims are
-decided. Needs the extra `train`.
+`sweep` trains grids of hyperparameters and `figures` plots them; `compare` trains methods side by side; `studies` check
+the theory of papers; `claims` stores the results with the commands that reproduce them; `documents` renders claims as
+tables; `reproduce` reruns the commands; `statistics` has the decision rules. Needs the extra `train`.
 """

@@ -26,7 +26,7 @@ _LARGEST_FIGURE = 200_000  # bytes
 
 
 def portable(command: str) -> str:
-    """A command without the folders of Python and of the script; a command of `asyncflax` is unchanged.
+    """Strips the folders of Python and of the script from a command; an `asyncflax` command is unchanged.
 
     Example:
       >>> from asyncflax.lab.claims import portable
@@ -40,9 +40,9 @@ def portable(command: str) -> str:
 
 
 def this_machine() -> str:
-    """Number of CPU cores and kind of accelerator.
+    """Describes the CPU cores and the accelerator.
 
-    Such as '2 CPU cores'; without the host name.
+    The host name is left out, as in '2 CPU cores'.
     """
     device = jax.devices()[0]
     accelerator = "" if device.platform == "cpu" else f", {device.device_kind}"
@@ -50,33 +50,33 @@ def this_machine() -> str:
 
 
 def cpu_minutes() -> float:
-    """User and system time of this process.
+    """Returns the CPU minutes used by this process.
 
-    All its threads and its finished children are included.
+    Its threads and finished children are included.
     """
     return sum(os.times()[:4]) / 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim of a paper, our measurement, and the command that repeats it.
+    """A claim of a paper, our measurement, and the command that reproduces it.
 
     Attributes:
-      name: a slug such as 'theorem-5', and the name of the file.
+      name: a slug such as 'theorem-5', also the name of the file.
       statement: the claim in one sentence.
       source: the paper and its theorem or figure; claims are sorted by it.
-      paper: the paper's number, as text; short tables cut it at the first semicolon.
-      ours: our number with its interval, likewise.
+      paper: the published number, as text; short tables truncate it at the first semicolon.
+      ours: our number with its interval, as text; truncated likewise.
       value: our number.
-      interval: (low, high) around it.
+      interval: the interval (low, high), which contains `value`.
       seeds: the number of independent runs, or of random cases of an exact identity.
-      command: begins with 'python ' and a script, or with 'asyncflax '.
+      command: the command that reproduces the claim, 'python SCRIPT ...' or 'asyncflax ...'.
       verdict: one of `statistics.VERDICTS`.
-      criterion: `statistics.criterion_digest`, or '' where nothing was chosen, as for an exact identity.
-      cpu_minutes: of the command from scratch; 0 if not measured.
-      confidence: of the interval, in (0, 1]; 1 where it covers all cases, the worst included.
-      figure: name of a PNG beside the file, or ''.
-      machine: hardware of the measurement, without a host name.
+      criterion: the `statistics.criterion_digest`, or '' if nothing was chosen, as for an exact identity.
+      cpu_minutes: the CPU time of the command from scratch; 0 if not measured.
+      confidence: the confidence level of the interval, in (0, 1]; 1 if it covers all cases.
+      figure: the name of a PNG in the same folder, or ''.
+      machine: the hardware of the measurement, without the host name.
 
     Example:
       >>> import tempfile
@@ -130,12 +130,12 @@ class Claim:
                 f"command must begin with 'python ' and a script (launch/x.py) or 'asyncflax ', got {self.command!r}."
             )
         if not re.fullmatch(r"([a-z0-9_-]+\.png)?", self.figure):
-            raise ValueError(f"figure must be the name of a PNG beside the claim's file, got {self.figure!r}.")
+            raise ValueError(f"figure must be the name of a PNG in the claim's folder, got {self.figure!r}.")
         if not isinstance(self.interval, tuple | list) or len(self.interval) != 2:
             raise ValueError(f"interval must be (low, high), got {self.interval!r}.")
         _check.choice("verdict", self.verdict, VERDICTS)
         if not re.fullmatch(r"[0-9a-f]*", self.criterion):
-            raise ValueError(f"criterion must be a digest of criterion_digest or '', got {self.criterion!r}.")
+            raise ValueError(f"criterion must be a digest from criterion_digest or '', got {self.criterion!r}.")
         numbers = {
             "value": _check.scalar("value", self.value),
             "interval": tuple(_check.scalar("interval", end) for end in self.interval),
@@ -152,8 +152,8 @@ class Claim:
         """Writes `folder`/`name`.json atomically, and returns the path.
 
         Args:
-          folder: created if missing.
-          overwrite: replaces a different file of this name, which else raises FileExistsError.
+          folder: the destination, created if missing.
+          overwrite: whether to replace a different file of this name; otherwise raises FileExistsError.
         """
         path = pathlib.Path(folder) / f"{self.name}.json"
         content = (json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
@@ -167,15 +167,15 @@ class Claim:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Claim:
-        """Reads a file of `save`.
+        """Reads a file written by `save`.
 
         Raises:
-          FileNotFoundError: there is no such file.
-          ValueError: a field is missing, unknown or invalid, or the file does not have the claim's name.
+          FileNotFoundError: the file does not exist.
+          ValueError: a field is missing, unknown or invalid, or the file is not named after the claim.
         """
         path = pathlib.Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no claim at {path}.")
+            raise FileNotFoundError(f"claim file {path} does not exist.")
         try:
             fields = json.loads(path.read_text())
         except ValueError as error:
@@ -185,16 +185,16 @@ class Claim:
         names = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in names:
-                raise ValueError(f"{path}: a claim has no field {name!r}{_check.nearest(name, names)}")
+                raise ValueError(f"{path}: unknown field {name!r}{_check.nearest(name, names)}")
         missing = [name for name in names if name not in fields]
         if missing:
-            raise ValueError(f"{path} lacks {', '.join(missing)}.")
+            raise ValueError(f"{path}: missing fields {', '.join(missing)}.")
         try:
             claim = cls(**fields)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
         if claim.name != path.stem:
-            raise ValueError(f"{path} holds the claim {claim.name!r}; call the file {claim.name}.json.")
+            raise ValueError(f"{path} holds the claim {claim.name!r}; rename the file to {claim.name}.json.")
         return claim
 
 
@@ -202,7 +202,7 @@ def load_all(folder: str | os.PathLike[str]) -> list[Claim]:
     """The claims in a folder, sorted by source, then by name.
 
     Args:
-      folder: with one JSON file per claim; it may be empty or missing.
+      folder: a folder with one JSON file per claim; it may be empty or missing.
     """
     claims = [Claim.load(path) for path in pathlib.Path(folder).glob("*.json")]
     return sorted(claims, key=place)
@@ -211,15 +211,15 @@ def load_all(folder: str | os.PathLike[str]) -> list[Claim]:
 def collect(
     source: str | os.PathLike[str], results: str | os.PathLike[str] = "results", *, overwrite: bool = False
 ) -> list[Claim]:
-    """Copies the claims of a study and their figures into the folder of all results, all or none, and returns them.
+    """Copies the claims of a study and their figures into `results`, all or none, and returns the claims.
 
     Args:
       source: WORKDIR/claims.
       results: the destination.
-      overwrite: replaces different files there.
+      overwrite: whether to replace files that differ.
 
     Raises:
-      FileNotFoundError: there are no claims, or a figure is missing.
+      FileNotFoundError: `source` has no claims, or a figure is missing.
       FileExistsError: a different file of the same name exists.
       ValueError: a file is not a claim, or a figure is larger than 200 kB.
     """
@@ -246,11 +246,9 @@ def check_figure(claim: Claim, folder: pathlib.Path) -> None:
     """Raises if a claim has a figure that is missing or too large."""
     figure = folder / claim.figure
     if claim.figure and not figure.is_file():
-        raise FileNotFoundError(f"claim {claim.name}: there is no figure {figure}.")
+        raise FileNotFoundError(f"claim {claim.name}: figure {figure} does not exist.")
     if claim.figure and (size := figure.stat().st_size) > _LARGEST_FIGURE:
-        raise ValueError(
-            f"claim {claim.name}: {figure} has {size:,} bytes; at most {_LARGEST_FIGURE:,}: lower its dpi."
-        )
+        raise ValueError(f"claim {claim.name}: {figure} has {size:,} bytes, over {_LARGEST_FIGURE:,}; lower its dpi.")
 
 
 def _words(command: str) -> list[str]:

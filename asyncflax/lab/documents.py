@@ -1,6 +1,6 @@
 """Tables of claims in documents, rendered from results/ and checked against it.
 
-A table stands between two comments:
+A table is enclosed by two comments:
 
     <!-- claims -->                       every claim, by paper, with its command and its figure: docs/claims.md
     <!-- /claims -->
@@ -8,8 +8,8 @@ A table stands between two comments:
     <!-- claims: theorem-5, figure-2 -->  these claims, in this order, in three columns: README.md
     <!-- /claims -->
 
-Claims are a list of `Claim`; `folder` is that of their files, relative to the document, and `results` the same as a
-path. Example:
+`claims` is a list of `Claim`, `folder` the folder of their files relative to the document, and `results` its path.
+Example:
 
     >>> import pathlib, tempfile
     >>> from asyncflax.lab.documents import faults, markdown_page, markdown_table, write_tables
@@ -45,9 +45,9 @@ _MARKED = re.compile(r"(?<=^<!-- claims)(?:: *([^>\n]*?))? -->\n(.*?)(?=^<!-- /c
 
 
 def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
-    """Renders a short table; verdicts link to the figure, or to the file if there is none.
+    """Renders a short table whose verdicts link to the figure, or to the claim's file if it has none.
 
-    It keeps the order of the claims, cuts numbers at their first semicolon and drops arXiv numbers.
+    It keeps the order of the claims, truncates numbers at the first semicolon and drops arXiv identifiers.
     """
     _check_claims(claims, folder)
     rows = []
@@ -60,9 +60,9 @@ def markdown_table(claims: Sequence[Claim], folder: str = "results") -> str:
 
 
 def markdown_page(claims: Sequence[Claim], folder: str = "results") -> str:
-    """Renders counts of verdicts, tables, commands and figures, by paper in the order of years.
+    """Renders the counts of verdicts, then tables, commands and figures by paper, oldest first.
 
-    It keeps the order of the claims of a paper.
+    It keeps the order of each paper's claims.
     """
     _check_claims(claims, folder)
     verdicts = [claim.verdict for claim in claims]
@@ -89,7 +89,7 @@ def write_tables(
     """Writes the tables between the comments of documents.
 
     Args:
-      documents: with comments as above, each on a line of its own.
+      documents: the paths of documents with comments as above, each on its own line.
       results: the folder of the claims.
 
     Raises:
@@ -105,7 +105,7 @@ def write_tables(
 def faults(
     documents: Iterable[str | os.PathLike[str]] = DOCUMENTS, results: str | os.PathLike[str] = "results"
 ) -> list[str]:
-    """Lists the faults of claims and their tables, a sentence each: invalid, incomplete or out of date.
+    """Lists the faults of claims and their tables, one sentence each: invalid, incomplete or out of date.
 
     Args:
       documents: as in `write_tables`.
@@ -124,7 +124,7 @@ def faults(
             if not (results.parent / name).is_file():
                 found.append(f"claim {claim.name}: its command names {name}, which does not exist.")
         if re.search(r"(^|[\s=])[/~]", claim.command):
-            found.append(f"claim {claim.name}: its command names a path of one machine: {claim.command!r}.")
+            found.append(f"claim {claim.name}: its command contains a machine-specific path: {claim.command!r}.")
     claims.sort(key=place)
     for path in map(pathlib.Path, documents):
         try:
@@ -137,7 +137,7 @@ def faults(
                 if not (path.parent / link).is_file():
                     found.append(f"{path.name} links to {link}, which does not exist.")
         if text != path.read_text():
-            found.append(f"a table in {path.name} differs from {results.name}/; run: python launch/claims.py")
+            found.append(f"a table in {path.name} does not match {results.name}/; run: python launch/claims.py")
     return found
 
 
@@ -152,12 +152,12 @@ def _with_tables(path: pathlib.Path, claims: Sequence[Claim], results: pathlib.P
         names = [name.strip() for name in match[1].split(",")]
         for name in names:
             if name not in by_name:
-                raise ValueError(f"{path.name}: there is no claim {name!r}{_check.nearest(name, list(by_name))}")
+                raise ValueError(f"{path.name}: unknown claim {name!r}{_check.nearest(name, list(by_name))}")
         return f": {', '.join(names)} -->\n{markdown_table([by_name[name] for name in names], folder)}\n"
 
     text, count = _MARKED.subn(written, path.read_text() if path.is_file() else "")
     if not count:
-        raise ValueError(f"{path} must have a line <!-- claims --> and, below, <!-- /claims -->, for the table.")
+        raise ValueError(f"{path} must contain a line <!-- claims --> and, below it, a line <!-- /claims -->.")
     return text
 
 
@@ -180,7 +180,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _of_all(claim: Claim) -> str:
-    """The confidence of an interval where it is not 95 %."""
+    """The confidence level of an interval, unless it is 95 %."""
     return {0.95: "", 1.0: ", all cases"}.get(claim.confidence, f", {100 * claim.confidence:g} %")
 
 
@@ -192,6 +192,6 @@ def _paper(source: str) -> str:
 
 
 def _check_claims(claims: Any, folder: Any) -> None:
-    _check.instance("folder", folder, str, "a text")
+    _check.instance("folder", folder, str, "a string")
     if not isinstance(claims, Sequence) or not all(isinstance(claim, Claim) for claim in claims):
         raise TypeError(f"claims must be a list of Claim, got {_check.shown(claims)}.")

@@ -1,10 +1,10 @@
-"""Runs the commands of claims again, from scratch, and compares the outcome with the stored claims.
+"""Reruns the commands of claims from scratch and compares the outcome with the stored claims.
 
     runs/claims/theorem-3/       the folder of a command, named as in its --workdir
     runs/claims/theorem-3.log    its output
 
-Commands run one after another. A finished command is not run again, and an interrupted one resumes; to start over,
-remove its folder.
+Commands run one after another. A finished command is skipped and an interrupted one resumes; to start over, remove its
+folder.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from asyncflax.lab.claims import Claim
 
 __all__ = ["QUICK_MINUTES", "Outcome", "Task", "outcomes", "run", "table", "tasks"]
 
-QUICK_MINUTES = 5.0  # of CPU time, of a command that is quick
+QUICK_MINUTES = 5.0  # the CPU time of a quick command, at most
 
 
 class Task(NamedTuple):
     """A command to run.
 
     Attributes:
-      command: as in the claims.
-      claims: that it writes, as stored.
-      minutes: of CPU time; 0 if not measured.
-      workdir: the folder of this run.
+      command: the command, as stored in its claims.
+      claims: the stored claims that the command writes.
+      minutes: the CPU time of the command, in minutes; 0 if not measured.
+      workdir: the folder of the new run.
     """
 
     command: str
@@ -42,7 +42,7 @@ class Task(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether its claims exist."""
+        """Whether the new run has written all claims."""
         return all(_path(self, claim).is_file() for claim in self.claims)
 
 
@@ -51,8 +51,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       then: the stored claim.
-      now: the new one; None if there is none.
-      fault: why the two disagree, or ''.
+      now: the new claim, or None.
+      fault: the reason why the two disagree, or ''.
     """
 
     then: Claim
@@ -61,13 +61,13 @@ class Outcome(NamedTuple):
 
 
 def tasks(claims: Sequence[Claim], which: Sequence[str], folder: str | os.PathLike[str]) -> list[Task]:
-    """The distinct commands of selected claims, the cheapest first.
+    """The distinct commands of selected claims, cheapest first.
 
     Args:
       claims: all stored claims.
-      which: ('quick',) for commands of at most five CPU minutes, ('all',), or names of claims, whose commands may write
-        others too.
-      folder: parent of the commands' folders.
+      which: ('quick',) for commands of at most five CPU minutes, ('all',), or names of claims, whose commands may also
+        write other claims.
+      folder: the parent of the commands' folders.
 
     Raises:
       ValueError: a name is unknown, or a command has no --workdir.
@@ -95,7 +95,7 @@ def run(task: Task, root: str | os.PathLike[str]) -> str:
       root: the checkout in which it runs.
 
     Returns:
-      '' on success, else the failure in one line.
+      '' on success, otherwise the error in one line.
 
     Example: see `asyncflax.commands.claims`.
     """
@@ -103,7 +103,7 @@ def run(task: Task, root: str | os.PathLike[str]) -> str:
         return ""
     workdir = task.workdir.absolute()
     if workdir.is_relative_to(pathlib.Path(root).absolute()):
-        workdir = workdir.relative_to(pathlib.Path(root).absolute())  # claims name no folder of one machine
+        workdir = workdir.relative_to(pathlib.Path(root).absolute())  # claims contain no absolute path
     program, *words = shlex.split(task.command)
     python = [sys.executable, "-m", "asyncflax"] if program == "asyncflax" else [sys.executable]
     words = [f"--workdir={workdir}" if word.startswith("--workdir=") else word for word in words]
@@ -113,14 +113,14 @@ def run(task: Task, root: str | os.PathLike[str]) -> str:
         process = subprocess.Popen([*python, *words], cwd=root, stdout=file, stderr=subprocess.STDOUT)
         try:
             status = process.wait()
-        except BaseException:  # this process is interrupted
+        except BaseException:  # such as KeyboardInterrupt
             process.terminate()
             process.wait()
             raise
     if status:
         last = log.read_text(errors="replace").rstrip().rpartition("\n")[2].strip()
         return f"exit status {status}: {last or 'no output'} ({log})"
-    return "" if task.is_finished else f"it wrote no such claim ({log})"
+    return "" if task.is_finished else f"the command did not write the claim ({log})"
 
 
 def outcomes(task: Task, failure: str = "") -> list[Outcome]:
@@ -128,7 +128,7 @@ def outcomes(task: Task, failure: str = "") -> list[Outcome]:
 
     Args:
       task: the command.
-      failure: as returned by `run`.
+      failure: the return value of `run`.
 
     Example:
       >>> import tempfile
@@ -163,7 +163,7 @@ def table(found: Sequence[Outcome]) -> str:
     """Renders verdict, value and CPU minutes of each claim, stored and new.
 
     Args:
-      found: outcomes.
+      found: the outcomes.
     """
     width = max([len(one.then.name) for one in found], default=3)
     lines = [f"{'row':{width}}  {'verdict':11}  {'now':11}  {'value':>10}  {'now':>10}  {'CPU min':>7}  {'now':>7}"]
@@ -185,5 +185,5 @@ def _workdir(command: str) -> pathlib.Path:
     """The --workdir of a command."""
     folders = [word.partition("=")[2] for word in shlex.split(command) if word.startswith("--workdir=")]
     if not folders:
-        raise ValueError(f"the command of a claim must have a --workdir=FOLDER to be run again, got {command!r}.")
+        raise ValueError(f"the command of a claim must contain --workdir=FOLDER to be rerun, got {command!r}.")
     return pathlib.Path(folders[-1])

@@ -99,11 +99,11 @@ def test_a_bad_field_is_one_clear_error(fields, error, message):
     [
         ("{", "theorem-5.json is not JSON"),
         ("[]", "must hold the fields of a claim, got list"),
-        ('{"seed": 3}', "a claim has no field 'seed'; did you mean 'seeds'?"),
-        ('{"seeds": 3}', "theorem-5.json lacks name, statement,"),
+        ('{"seed": 3}', "unknown field 'seed'; did you mean 'seeds'?"),
+        ('{"seeds": 3}', "theorem-5.json: missing fields name, statement,"),
         ({"seeds": 0}, "theorem-5.json: seeds must be an integer >= 1"),
         ({"interval": None}, r"theorem-5.json: interval must be \(low, high\)"),
-        ({"name": "theorem-6"}, "holds the claim 'theorem-6'; call the file theorem-6.json"),
+        ({"name": "theorem-6"}, "holds the claim 'theorem-6'; rename the file to theorem-6.json"),
     ],
 )
 def test_a_bad_file_is_one_clear_error(content, message, tmp_path):
@@ -113,7 +113,7 @@ def test_a_bad_file_is_one_clear_error(content, message, tmp_path):
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         Claim.load(path)
-    with pytest.raises(FileNotFoundError, match="no claim at"):
+    with pytest.raises(FileNotFoundError, match=r"claim file .* does not exist"):
         Claim.load(tmp_path / "nothing.json")
 
 
@@ -172,22 +172,22 @@ def test_what_can_be_wrong_with_the_results(tmp_path):
         return "\n".join(documents.faults(pages, results))
 
     said = wrong(seeds=3)  # which the short table does not have
-    assert said == "a table in claims.md differs from results/; run: python launch/claims.py"
-    assert "a table in README.md differs from results/" in wrong(ours="0.9")
-    assert "there is no figure" in wrong(figure="one.png")
+    assert said == "a table in claims.md does not match results/; run: python launch/claims.py"
+    assert "a table in README.md does not match results/" in wrong(ours="0.9")
+    assert "one.png does not exist" in wrong(figure="one.png")
     (results / "one.png").write_bytes(bytes(200_001))
     assert "has 200,001 bytes" in wrong(figure="one.png")
     assert "its command names launch/nothing.py, which does not exist" in wrong(command="python launch/nothing.py")
     assert "names configs/no.py, which" in wrong(command="python launch/theory.py --config=configs/no.py:fast")
-    assert "a path of one machine" in wrong(command="python launch/theory.py --workdir=/home/me/run")
+    assert "a machine-specific path" in wrong(command="python launch/theory.py --workdir=/home/me/run")
     (results / "theorem-5.json").write_text("{}")
-    assert "lacks name, statement" in "\n".join(documents.faults(pages, results))
+    assert "missing fields name, statement" in "\n".join(documents.faults(pages, results))
     (results / "theorem-5.json").unlink()
     said = "\n".join(documents.faults(pages, results))
-    assert "README.md: there is no claim 'theorem-5'" in said
+    assert "README.md: unknown claim 'theorem-5'" in said
     assert "claims.md links to ../results/theorem-5.json, which does not exist" in said
     readme.write_text("no marks")
-    assert "must have a line <!-- claims -->" in documents.faults(pages, results)[0]
+    assert "must contain a line <!-- claims -->" in documents.faults(pages, results)[0]
 
 
 def test_nothing_is_written_if_a_document_names_no_claim(tmp_path):
@@ -195,7 +195,7 @@ def test_nothing_is_written_if_a_document_names_no_claim(tmp_path):
     before = everything.read_text()
     claim(name="second").save(results)
     readme.write_text("<!-- claims: theorem-5, secund -->\n<!-- /claims -->\n")
-    with pytest.raises(ValueError, match=r"README.md: there is no claim 'secund'; did you mean 'second'\?"):
+    with pytest.raises(ValueError, match=r"README.md: unknown claim 'secund'; did you mean 'second'\?"):
         documents.write_tables([everything, readme], results)
     assert everything.read_text() == before
 
@@ -204,7 +204,7 @@ def test_collecting_is_all_or_nothing_and_overwrites_only_when_asked(tmp_path):
     study, results = tmp_path / "claims", tmp_path / "results"
     claim(name="first").save(study)
     claim(name="second", figure="one.png").save(study)
-    with pytest.raises(FileNotFoundError, match="claim second: there is no figure"):
+    with pytest.raises(FileNotFoundError, match=r"claim second: figure .* does not exist"):
         claims.collect(study, results)
     assert not results.exists()
     (study / "one.png").write_bytes(b"old")
@@ -240,7 +240,7 @@ def test_the_launcher(tmp_path):
     assert all("theorem-5.json" in document.read_text() for document in pages)
     claim(seeds=3).save(results, overwrite=True)
     status, out, err = launch(f"--root={tmp_path}", "--check")
-    assert status == 1 and re.match(r"error: a table in README.md differs from results/", err)
+    assert status == 1 and re.match(r"error: a table in README.md does not match results/", err)
     status, _, err = launch(f"--root={tmp_path}", f"--from={study}")
     assert status == 1 and "differs; pass --overwrite to replace it" in err
     assert launch(f"--root={tmp_path}", f"--from={study}", "--overwrite")[0] == 0

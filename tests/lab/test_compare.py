@@ -139,7 +139,7 @@ def test_a_comparison_that_was_stopped_goes_on(whole, tmp_path, monkeypatch, cap
     config = dataclasses.replace(
         CONFIG, methods={k: v for k, v in CONFIG.methods.items() if k != "ssgd"}, linear_scaling=()
     )
-    with pytest.raises(SweepUnfinishedError, match=r"0 of 16 cells are finished .* the same command resumes"):
+    with pytest.raises(SweepUnfinishedError, match=r"0 of 16 cells are finished .* rerun the same command to resume"):
         run_comparison(config, tmp_path / "part", stop_after_minutes=0.0)
     tiles, add = [], sweep_run._Finished.add
 
@@ -200,7 +200,7 @@ def test_the_learning_rate_is_picked_by_the_rule_that_is_named():
     assert leaky.picked_learning_rate.item() == 0.5 and leaky["mean"].item() == pytest.approx(0.92)
     blind = summarize(results, pick="train_loss")
     assert blind.picked_learning_rate.item() == 0.05 and blind["mean"].item() == pytest.approx(0.8)
-    assert "picked by train_loss" in markdown_tables(blind) and "no test image was looked at" in markdown_tables(blind)
+    assert "picked by train_loss" in markdown_tables(blind) and "test images are not used" in markdown_tables(blind)
     assert "80.0 ± 0.0 (0.05)" in markdown_tables(blind)
 
 
@@ -354,12 +354,12 @@ def test_seeds_that_pick_learning_rates_do_not_judge():
     assert finding.claim["value"] == pytest.approx(0.5 / 0.3)
     both.attrs["config"] = json.dumps(dataclasses.asdict(dataclasses.replace(config, choosing=0)))
     (finding,) = check_orders(summarize(both))
-    assert finding.claim is None and "have also picked the learning rates" in finding.table[-1]
+    assert finding.claim is None and "also picked the learning rates" in finding.table[-1]
 
 
 def test_few_seeds_make_no_claim_without_a_reason():
     (finding,) = check_orders(ordered("(best, good)"))
-    assert finding.claim is None and finding.table[-1].startswith("No claim: 3 seeds judge; it takes 16")
+    assert finding.claim is None and finding.table[-1].startswith("No claim: only 3 seeds judge; use 16")
 
 
 def test_orders_become_claims_with_figures(tmp_path):
@@ -441,11 +441,11 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
     [
         ({"methods": "asgd, dana_zro"}, r"config\.methods must be one of .* got 'dana_zro'; did you mean 'dana_zero'"),
         ({"methods": "multi_asgd(momenta=0.9)"}, r"config\.methods: multi_asgd has no option 'momenta'"),
-        ({"methods": {"a|b": "asgd"}}, r"config\.methods: 'a\|b' must be a line without '\|'"),
+        ({"methods": {"a|b": "asgd"}}, r"config\.methods: 'a\|b' must be one line without '\|'"),
         ({"methods": "asgd(learning_rate=fast)"}, r"learning_rate must be of type float, got 'fast'"),
         ({"methods": "asgd(momentum=0.9)"}, "asgd has no option 'momentum'"),
-        ({"methods": "nag_asgd(momentum=2.0)"}, r"the cell method='nag_asgd'.* is refused: config\.momentum must be"),
-        ({"methods": "multi_asgd(form=insid)"}, r"is refused: .*: form must be one of .* did you mean 'inside'"),
+        ({"methods": "nag_asgd(momentum=2.0)"}, r"the cell method='nag_asgd'.* is invalid: config\.momentum must be"),
+        ({"methods": "multi_asgd(form=insid)"}, r"is invalid: .*: form must be one of .* did you mean 'inside'"),
         ({"methods": "asgd, asgd(decay_at=server)"}, r"has 'asgd' twice; give one a label, as in 'another=asgd\("),
         ({"methods": "multi_asgd(num_workers=3)"}, "num_workers of multi_asgd is set by a field of its own"),
         ({"methods": " , "}, r"config\.methods is empty"),
@@ -459,10 +459,10 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
             {"service_times": "stragglers(num_slow=M/16)"},
             r"config\.service_times: num_slow must be a number, a word, .* got 'stragglers\(num_slow=M/16\)'",
         ),
-        ({"service_times": "a=gamma, b=gamma"}, r"'a' and 'b' are the same"),
+        ({"service_times": "a=gamma, b=gamma"}, r"'a' and 'b' are identical"),
         ({"service_times": "stragglers(num_slow=9)"}, "num_slow=9 exceeds num_workers=2"),
-        ({"num_workers": (2, 2)}, r"config\.num_workers has the value 2 twice"),
-        ({"num_workers": ()}, r"config\.num_workers must be a tuple of one value or more, got \(\)"),
+        ({"num_workers": (2, 2)}, r"config\.num_workers must have distinct values, got 2 twice"),
+        ({"num_workers": ()}, r"config\.num_workers must be a tuple of at least one value, got \(\)"),
         ({"num_workers": (0,)}, r"config\.num_workers must be an integer >= 1, got config\.num_workers=0"),
         ({"seeds": (0.5,)}, r"config\.seeds must be a concrete integer, got 0\.5"),
         ({"learning_rate_scales": (1.0, -1.0)}, r"config\.learning_rate_scales must be finite and in \(0"),
@@ -471,18 +471,21 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
             {"orders": "(mild, nag_agsd)"},
             r"config\.orders: 'nag_agsd' is not a label of config.methods; did you mean 'nag_as",
         ),
-        ({"orders": "mild"}, r"config\.orders must be like 'name=\(best, .*', two places at least, got 'mild'"),
+        ({"orders": "mild"}, r"config\.orders must be like 'name=\(best, .*', with at least two places, got 'mild'"),
         ({"orders": "(mild, (), nag_asgd)"}, r"config\.orders must be like .* got \('mild', \(\), 'nag_asgd'\)"),
-        ({"orders": "(mild, ssgd, mild)"}, r"config\.orders: \('mild', 'ssgd', 'mild'\) has 'mild' twice"),
-        ({"orders": "(mild, 'm*')"}, r"config\.orders: 'mild > m\*' has 'mild' twice"),
+        (
+            {"orders": "(mild, ssgd, mild)"},
+            r"config\.orders: .* got 'mild' twice in \('mild', 'ssgd', 'mild'\)",
+        ),
+        ({"orders": "(mild, 'm*')"}, r"config\.orders: .* got 'mild' twice in 'mild > m\*'"),
         ({"orders": "(mild, ssgd), (mild, nag_asgd)"}, r"config\.orders has the name 'mild' twice; rename one"),
         (
             {"orders": {"?": ("mild", "ssgd")}},
-            r"config\.orders: \('mild', 'ssgd'\) needs a name of letters a-z or digits",
+            r"config\.orders: \('mild', 'ssgd'\) needs a name with letters a-z or digits",
         ),
         (
             {"orders": "(mild, ssgd)", "service_times": {"a+": "gamma", "A-": "exponential"}},
-            r"config\.service_times: labels must differ in letters a-z and digits, .* got 'a\+', 'A-'",
+            r"config\.service_times: labels must differ in their letters a-z and digits, .* got 'a\+', 'A-'",
         ),
         ({"source": "  "}, r"config\.source must be one line of text, got '  '"),
         ({"paper": "two\nlines"}, r"config\.paper must be one line of text, got 'two\\nlines'"),
@@ -490,11 +493,11 @@ def test_a_name_in_linear_scaling_is_of_all_entries_with_it():
         ({"failed_below": 20.0}, r"config\.failed_below must be finite and in \[0, 1\], got config\.failed_below=20"),
         (
             {"train": dataclasses.replace(TRAIN, asynchrony="barrier")},
-            r"config\.train\.asynchrony='barrier': service_times define",
+            r"config\.train\.asynchrony must be 'queue\(\.\.\.\)', .* got 'barrier'",
         ),
         (
             {"train": dataclasses.replace(TRAIN, batch_size=0)},
-            r"is refused: config\.batch_size must be an integer >= 1",
+            r"is invalid: config\.batch_size must be an integer >= 1",
         ),
         ({"train": dataclasses.replace(TRAIN, model="Mlpp")}, r"config\.model must be .* did you mean 'Mlp'"),
     ],
@@ -542,7 +545,7 @@ def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     flags += ["--config.orders=(late, asgd)", "--config.source=Somebody 2016", "--citation"]
     flags += ["--config.num_workers=2,3", "--config.learning_rate_scales=1.0", "--config.train.num_updates=10"]
     status, out, err = launch(*flags, "--stop_after_minutes=0")
-    assert status == 75 and "0 of 24 cells are finished and saved" in err and "the same command resumes" in err
+    assert status == 75 and "0 of 24 cells are finished and saved" in err and "rerun the same command to resume" in err
     status, out, err = launch(*flags)
     assert status == 0, err
     assert "| late " in out and "24 trainings, " in out and f"results: {workdir}/results.nc" in out

@@ -148,7 +148,7 @@ def test_where_many_miss_ranks_decide():
 def test_few_seeds_make_no_claim_without_a_reason():
     few = results(speed=noisy(lambda m, mu, rate: 300.0))
     findings = tuned_momentum(Figure(), few, **OPTIONS | {"choosing": 1})
-    assert findings.claims == () and "2 seeds judge: no verdict; it takes 16" in findings.table
+    assert findings.claims == () and "no verdict: only 2 seeds judge; use 16" in findings.table
     (claim,) = tuned_momentum(Figure(), few, **OPTIONS | {"choosing": 1}, exception="a test").claims
     assert claim["seeds"] == 2
 
@@ -213,7 +213,7 @@ def test_a_penalty_is_one_at_every_number_of_workers_or_none(cost, verdict):
 
 
 def test_learning_rates_of_negative_momentum_are_even():
-    with pytest.raises(ValueError, match="two or more a decade, even in their logarithm"):
+    with pytest.raises(ValueError, match="evenly spaced in their logarithm, two or more per decade"):
         negative_momentum(Figure(), results(workers=(8,), momenta=(-0.1, 0.0)).isel(num_workers=0), **OPTIONS)
 
 
@@ -232,17 +232,17 @@ def test_what_cannot_be_drawn_leaves_the_results(tmp_path):
     "axes, figure, message",
     [
         ("seed=(0, 1)", "tuned_momenta", "did you mean 'tuned_momentum'"),
-        ("seed=(0, 1, 2)", ONE, "needs the axes num_workers, momentum, learning_rate; config"),
+        ("seed=(0, 1, 2)", ONE, "needs the axes num_workers, momentum, learning_rate, but config"),
         ("seed=(0, 1)", "tuned_momentum", r"tuned_momentum needs target, as in 'tuned_momentum\(target=...\)'"),
         ("seed=(0, 1)", "efficiency(targets=0.9)", "has no option 'targets'.*did you mean 'target'"),
         (ALL, "tuned_momentum(target=0.9, metric=accuracy)", "metric must be one of 'test_accuracy', 'test_loss'"),
         (ALL, "efficiency(target=0.9, metric=train_loss)", "metric must be one of 'test_accuracy', 'test_loss', got"),
-        (ALL, "negative_momentum(target=0.9)", "has no place for the axis num_workers"),
-        (ALL, "tuned_momentum(target=0.9)", "choosing=8 of 3 seeds choose; it takes 1 at least, and 2 more that judge"),
-        (ALL.replace("0.5, ", ""), ONE, "needs 3 values of momentum"),
-        (ALL.replace("seed=(0, 1, 2)", "seed=(0,)"), "efficiency(target=0.9)", "needs 2 values of seed"),
-        (ALL, f"{ONE}, one=grid", "a figure has no label, got 'one'"),
-        ("seeds=(0, 1)", "", "'seeds' is no field .* did you mean 'seed'"),
+        (ALL, "negative_momentum(target=0.9)", "does not support the axis num_workers"),
+        (ALL, "tuned_momentum(target=0.9)", "choosing must be at least 1 and leave .*, got 8 of 3 seeds"),
+        (ALL.replace("0.5, ", ""), ONE, "needs at least 3 values of momentum"),
+        (ALL.replace("seed=(0, 1, 2)", "seed=(0,)"), "efficiency(target=0.9)", "needs at least 2 values of seed"),
+        (ALL, f"{ONE}, one=grid", "figures take no label, got 'one'"),
+        ("seeds=(0, 1)", "", "'seeds' is not a config field .* did you mean 'seed'"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_is_refused_before_anything_is_trained(axes, figure, message):

@@ -113,7 +113,7 @@ def test_what_is_quick(tmp_path):
     for which, message in ((["fife"], "did you mean 'five'"), ([], "must be"), (["quick", "sort"], "'sort'")):
         with pytest.raises(ValueError, match=message):
             names(*which)
-    with pytest.raises(ValueError, match="must have a --workdir=FOLDER to be run again, got 'asyncflax theory'"):
+    with pytest.raises(ValueError, match="must contain --workdir=FOLDER to be rerun, got 'asyncflax theory'"):
         reproduce.tasks([dataclasses.replace(claims[0], command="asyncflax theory")], ["all"], "again")
 
 
@@ -126,7 +126,7 @@ def test_another_verdict_a_failure_and_a_missing_claim_are_faults_and_the_others
     found = again(tmp_path, "all")
     assert found["changed"].fault == "the verdict was seen" and found["changed"].now.verdict == "refuted"
     assert found["fails"].fault == f"exit status 75: error: stopped ({tmp_path}/again/fails.log)"
-    assert found["writes-another"].fault == f"it wrote no such claim ({tmp_path}/again/other.log)"
+    assert found["writes-another"].fault == f"the command did not write the claim ({tmp_path}/again/other.log)"
     assert found["criterion"].fault == "the criterion differs"
     assert found["agrees"].fault == "" and found["fails"].now is None
     rows = {line.split()[0]: line.split()[1:] for line in reproduce.table([*found.values()]).splitlines()}

@@ -290,7 +290,7 @@ def test_trainings_that_miss_are_not_equivalent_at_several_places_either():
     updates = np.where(np.arange(SEEDS) < 2, np.inf, 100.0 + np.arange(SEEDS))
     place = decide_updates(updates, updates, horizon=200.0)
     assert place.p_equivalent <= 0.05 and decide_all([place, place]).verdict == "not decided"
-    with pytest.raises(ValueError, match="verdicts must have at least one"):
+    with pytest.raises(ValueError, match="verdicts must contain at least one"):
         decide_all([])
 
 
@@ -516,36 +516,36 @@ NOT_FINITE = np.r_[np.ones(SEEDS - 1), np.nan]
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: decide_difference(NOT_FINITE), r"differences must be finite, got nan at \[15\]; for what diverged"),
-        (lambda: decide_difference(np.ones((SEEDS, 2))), "differences must have 1 axes"),
+        (lambda: decide_difference(NOT_FINITE), r"differences must be finite, got nan at \[15\]; replace diverged"),
+        (lambda: decide_difference(np.ones((SEEDS, 2))), "differences must be 1-dimensional"),
         (lambda: decide_difference(SPREAD, claim="better"), "claim must be one of 'greater', 'equal', got 'better'"),
         (lambda: decide_difference(SPREAD, bound=0.0), r"bound must be finite and in \(0, inf\], got bound=0.0"),
-        (lambda: decide_order(SPREAD), "differences must have 2 axes"),
-        (lambda: decide_order(np.ones((SEEDS, 0))), "none of them empty"),
+        (lambda: decide_order(SPREAD), "differences must be 2-dimensional"),
+        (lambda: decide_order(np.ones((SEEDS, 0))), "must be 2-dimensional and not empty, got shape"),
         (lambda: holm(np.array([0.1, 1.2])), r"p must be finite and in \[0, 1\]"),
-        (lambda: holm(np.array([])), "p must have one axis"),
+        (lambda: holm(np.array([])), "p must be one-dimensional and not empty"),
         (lambda: decide_trend(np.ones((SEEDS, 2)), direction="falls"), "values must have at least 3 levels"),
         (lambda: decide_trend(np.ones((SEEDS, 3)), direction="fall"), "did you mean 'falls'"),
-        (lambda: decide_updates(SPREAD + 2, SPREAD[1:] + 2, horizon=9.0), "first and second must have the same seeds"),
-        (lambda: decide_updates(SPREAD + 2, SPREAD, horizon=9.0), "second must be positive, got -1; take a target"),
+        (lambda: decide_updates(SPREAD + 2, SPREAD[1:] + 2, horizon=9.0), "first and second must have the same shape"),
+        (lambda: decide_updates(SPREAD + 2, SPREAD, horizon=9.0), "second must be positive, got -1; choose a target"),
         (lambda: decide_updates(SPREAD + 2, SPREAD + 2, horizon=0.0), r"horizon must be finite and in \(0, inf\]"),
         (lambda: decide_updates(SPREAD + 2, SPREAD + 2, horizon=9.0, bound=1.0), r"bound must be .* in \(1, inf\]"),
         (lambda: decide_updates(SPREAD + 2, SPREAD + 2, horizon=9.0, claim="greater"), "'sooner', 'equal', got"),
-        (lambda: optimum(np.ones((SEEDS, 9)), GRID), r"curves must have the shape \[seeds, 10\] of the grid"),
+        (lambda: optimum(np.ones((SEEDS, 9)), GRID), r"curves must have shape \[seeds, 10\], with"),
         (lambda: optimum(np.ones((1, 10)), GRID), "with at least 2 seeds"),
-        (lambda: optimum(np.ones((SEEDS, 10)), GRID[::-1]), "grid must have one axis and increase"),
-        (lambda: optimum(np.ones((SEEDS, 2)), GRID[:2]), "finite for all seeds at 3 points of the grid"),
-        (lambda: optimum_shift(np.ones((9, 10)), np.ones((8, 10)), GRID), "must have the same seeds, got 9 and 8"),
+        (lambda: optimum(np.ones((SEEDS, 10)), GRID[::-1]), "grid must be one-dimensional and increasing"),
+        (lambda: optimum(np.ones((SEEDS, 2)), GRID[:2]), "finite for all seeds at 3 or more points of the grid"),
+        (lambda: optimum_shift(np.ones((9, 10)), np.ones((8, 10)), GRID), "the same number of seeds, got 9 and 8"),
         (lambda: power(0.1, 0.0, 16), "deviation must be finite and in"),
         (lambda: power(0.1, 1.0, 1), "seeds must be an integer >= 2"),
         (lambda: smallest_difference(0.1, 16, 1.0), r"probability must be finite and in \(0, 1\)"),
         (lambda: least_updates(8, 1.0), r"momentum must be finite and in \[-1, 1\)"),
         (lambda: least_updates(0, 0.0), "num_workers must be an integer >= 1"),
-        (lambda: check_seeds([0, 1], [1, 2]), r"judging must have other seeds than choosing, both have \[1\]"),
-        (lambda: check_seeds([0, 1], [2, 2]), r"judging must be distinct seeds, at least one, got \[2, 2\]"),
-        (lambda: check_seeds([], [2]), "choosing must be distinct seeds, at least one"),
-        (lambda: criterion_digest(TrainConfig(), [0, 0]), "seeds must be distinct seeds"),
-        (lambda: criterion_digest(TrainConfig(), [0], bound=math.nan), "plain finite values"),
+        (lambda: check_seeds([0, 1], [1, 2]), r"judging and choosing must not share seeds, got \[1\] in both"),
+        (lambda: check_seeds([0, 1], [2, 2]), r"judging must contain .* no duplicates, got \[2, 2\]"),
+        (lambda: check_seeds([], [2]), "choosing must contain at least one seed"),
+        (lambda: criterion_digest(TrainConfig(), [0, 0]), "seeds must contain at least one seed and no duplicates"),
+        (lambda: criterion_digest(TrainConfig(), [0], bound=math.nan), "plain, finite values"),
     ],
 )
 def test_what_is_wrong_is_named(call, message):
@@ -558,7 +558,7 @@ def test_what_is_wrong_is_named(call, message):
 def test_a_digest_is_of_a_dataclass(config):
     with pytest.raises(TypeError, match="config must be a dataclass such as SweepConfig, got"):
         criterion_digest(config, [0])
-    with pytest.raises(TypeError, match="plain finite values"):
+    with pytest.raises(TypeError, match="plain, finite values"):
         criterion_digest(TrainConfig(), [0], bound=np.ones(2))
 
 

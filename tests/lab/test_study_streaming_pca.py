@@ -352,11 +352,11 @@ def test_a_study_writes_results_claims_and_a_figure_and_goes_on(tmp_path):
 
 
 BAD_CONFIGS = {
-    "momenta": ({"momenta": (0.9, 0.8)}, "at least two that increase"),
-    "one momentum": ({"momenta": (0.9,)}, "at least two that increase"),
+    "momenta": ({"momenta": (0.9, 0.8)}, "at least two increasing values"),
+    "one momentum": ({"momenta": (0.9,)}, "at least two increasing values"),
     "momentum of 1": ({"momenta": (0.9, 1.0)}, "below 1"),
     "list": ({"momenta": 0.9}, "config.momenta must be a tuple"),
-    "margins": ({"margins": (1.0, 0.5)}, "config.margins must increase"),
+    "margins": ({"margins": (1.0, 0.5)}, "config.margins must be increasing"),
     "records": ({"records": 13}, "multiple of 12"),
     "replicates": ({"replicates": 1}, "config.replicates must be an integer >= 2"),
     "learning rate": ({"learning_rates": (0.1,)}, "tolerates only a delay below 2"),

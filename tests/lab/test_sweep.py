@@ -133,7 +133,7 @@ def test_divergent_cells_are_masked_and_counted(tmp_path, capsys):
 def test_finished_cells_are_kept_and_the_rest_is_trained(tmp_path, capsys):
     config = SweepConfig(TRAIN, axes="momentum=(0.0, 0.3, 0.6), seed=(0, 1)", cells_at_once=1)
     whole = run_sweep(config, tmp_path / "whole")
-    with pytest.raises(SweepUnfinishedError, match=r"0 of 6 cells are finished .* the same command resumes"):
+    with pytest.raises(SweepUnfinishedError, match=r"0 of 6 cells are finished .* rerun the same command to resume"):
         run_sweep(config, tmp_path / "part", stop_after_minutes=0.0)
     part = tmp_path / "part"
     files = sorted((tmp_path / "whole" / "cells").iterdir())
@@ -190,34 +190,34 @@ def test_a_killed_sweep_resumes_to_what_an_uninterrupted_one_gives(tmp_path):
     "axes, message",
     [
         ("", "axes is empty"),
-        ("momentum=()", "momentum is empty, so the grid has no cell"),
-        ("momentum=(0, 0.3, 0.3)", "momentum has the value 0.3 twice"),
-        ("learning_rate=(1, 1.0)", "learning_rate has the value 1.0 twice"),
-        ("momenta=(0, 0.3)", "'momenta' is no field .* did you mean 'momentum'"),
-        ("dataset=('digits', 'cifar10')", r"dataset decides which data are loaded, .* set config\.train\.dataset, and"),
+        ("momentum=()", "momentum is empty; expected at least one value"),
+        ("momentum=(0, 0.3, 0.3)", "momentum must have distinct values, got 0.3 twice"),
+        ("learning_rate=(1, 1.0)", "learning_rate must have distinct values, got 1.0 twice"),
+        ("momenta=(0, 0.3)", "'momenta' is not a config field .* did you mean 'momentum'"),
+        ("dataset=('digits', 'cifar10')", r"dataset selects the data, .* set config\.train\.dataset and"),
         (
             "classes=((0, 1), (2, 3))",
-            "classes decides which data are loaded, and all cells of a sweep train on the same",
+            "classes selects the data, which all cells of a sweep share",
         ),
-        ("data_dir=('here', 'there')", "data_dir decides which data are loaded"),
-        ("data_cache=('one.npz', 'other.npz')", "data_cache decides which data are loaded"),
-        ("num_updates=(10, 20)", "'num_updates' is no field of the config that can vary"),
-        (r"momentum=(0.5, 2.0), seed=(0, 1)", r"the cell momentum=2.0, seed=0 is refused: config.momentum must be"),
-        ("num_workers=(1, 2.5)", "the cell num_workers=2.5 is refused: config.num_workers must be of type int"),
+        ("data_dir=('here', 'there')", "data_dir selects the data"),
+        ("data_cache=('one.npz', 'other.npz')", "data_cache selects the data"),
+        ("num_updates=(10, 20)", "'num_updates' is not a config field that can vary"),
+        (r"momentum=(0.5, 2.0), seed=(0, 1)", r"the cell momentum=2.0, seed=0 is invalid: config.momentum must be"),
+        ("num_workers=(1, 2.5)", "the cell num_workers=2.5 is invalid: config.num_workers must be of type int"),
         ("algorithm=('asgd',), momentum=(0.0, 0.9)", "asgd has no momentum; set it to 0"),
-        ("crop_area=((), (0.5,))", r"must have numbers below 2\^31 or texts as values"),
-        ("seed=(0, 4000000000)", r"must have numbers below 2\^31"),
+        ("crop_area=((), (0.5,))", r"must be numbers below 2\^31 or strings"),
+        ("seed=(0, 4000000000)", r"must be numbers below 2\^31"),
         ("algorithm=(momentum_asgd(frm=inside),)", "has no option 'frm'.*did you mean 'form'"),
         ("start_from=('nowhere',)", "nowhere is not a checkpoint"),
-        ("momentum=[0, open('x')]", 'is refused: config.momentum must be of type float, got "open'),
+        ("momentum=[0, open('x')]", 'is invalid: config.momentum must be of type float, got "open'),
         ("momentum", "axes must be like 'momentum="),
         ("algorithm.frm=(inside, outside)", "momentum_asgd has no option 'frm'.*did you mean 'form'"),
         ("algorithm.momentum=(0, 0.5)", "momentum of momentum_asgd is set by a field of its own"),
-        ("algorithm.=(0, 0.5)", "'algorithm.' is no field of the config"),
-        ("model.hidden=(8, 16)", "'model.hidden' is no field of the config"),
+        ("algorithm.=(0, 0.5)", "'algorithm.' is not a config field"),
+        ("model.hidden=(8, 16)", "'model.hidden' is not a config field"),
         (
             "algorithm=(dc_asgd, dc_asgd(strength=1)), algorithm.strength=(0, 0.5)",
-            r"algorithm\.strength is an axis, and algorithm='dc_asgd\(strength=1\)' has a value for it",
+            r"algorithm\.strength is an axis, but algorithm='dc_asgd\(strength=1\)' sets it too",
         ),
         ("algorithm=(dc_asgd, asgd), algorithm.strength=(0, 0.5)", "asgd has no option 'strength'"),
         ("algorithm=(dc_asgd,), algorithm.strength=(0, -0.5, 2)", "the cell .*=-0.5 .* strength must be finite and in"),
@@ -247,7 +247,7 @@ def test_values_that_do_not_go_together_are_refused(axes):
     train = dataclasses.replace(TRAIN, asynchrony="barrier")
     for name in axes:
         Grid(train, axes | {name: axes[name][:1]})
-    with pytest.raises(ValueError, match=r"the cell .* is refused"):
+    with pytest.raises(ValueError, match=r"the cell .* is invalid"):
         Grid(train, axes)
 
 
@@ -279,7 +279,7 @@ def test_a_grid_is_refused_where_one_of_its_cells_is(seed):
     grid.__dict__.update(train=train, axes=axes)
     refused = [index for index in grid if not _can_be(grid, index)]
     if refused:
-        with pytest.raises((TypeError, ValueError), match=r"the cell .* is refused"):
+        with pytest.raises((TypeError, ValueError), match=r"the cell .* is invalid"):
             Grid(train, axes)
     else:
         assert len(Grid(train, axes)) == len(grid)
@@ -329,7 +329,7 @@ def test_millions_of_cells_are_checked_by_axis(monkeypatch):
     rates, momenta = np.linspace(0, 1, 300), np.linspace(-1, 1, 300).tolist()
     grid = Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": momenta, "seed": tuple(range(100))})
     assert len(grid) == 9_000_000 and len(checked) < 20
-    with pytest.raises(ValueError, match=r"momentum=2.0, seed=0 is refused: config.momentum must be finite"):
+    with pytest.raises(ValueError, match=r"momentum=2.0, seed=0 is invalid: config.momentum must be finite"):
         Grid(TRAIN, {"learning_rate": tuple(rates), "momentum": [*momenta, 2.0, 0.123], "seed": tuple(range(100))})
     assert Grid(TRAIN, {"num_workers": tuple(range(1, 3001)), "seed": tuple(range(3000))}).shape == (3000, 3000)
 
@@ -356,12 +356,12 @@ def test_a_number_on_which_an_optimizer_branches_is_a_program_of_its_own(tmp_pat
 
 def test_a_grid_that_does_not_fit_says_what_does(tmp_path):
     config = SweepConfig(TRAIN, axes="momentum=(0.0, 0.3), seed=(0, 1)", cells_at_once=2, memory_gb=0.0001)
-    with pytest.raises(RunError, match=r"one cell takes|cells at once take .* GB of memory, there are 0.0001 GB"):
+    with pytest.raises(RunError, match=r"one cell needs|cells at once need .* GB of memory, but only 0.0001 GB is"):
         run_sweep(config, tmp_path / "sweep")
     many = SweepConfig(TRAIN, axes="momentum=" + str(tuple(np.linspace(0, 0.9, 64).tolist())), cells_at_once=64)
     need = _memory_of(many)
     half = dataclasses.replace(many, memory_gb=0.6 * need / 1e9)
-    with pytest.raises(RunError, match=r"64 cells at once take .* GB of memory, .*; set cells_at_once=3\d"):
+    with pytest.raises(RunError, match=r"64 cells at once need .* GB of memory, .*; set cells_at_once=3\d"):
         run_sweep(half, tmp_path / "other")
 
 
@@ -391,7 +391,7 @@ def test_averaged_parameters_are_evaluated_in_a_sweep_as_in_trainings(tmp_path):
     for name in ("ema_test_loss", "ema_test_accuracy", "test_loss"):
         assert float(cell[name]) == pytest.approx(row[name], rel=1e-5)
     assert float(cell.ema_test_loss) != float(cell.test_loss)
-    with pytest.raises(RunError, match=r"config.extend=\(5,\) is for single trainings"):
+    with pytest.raises(RunError, match=r"config.extend=\(5,\) requires a single run"):
         run_sweep(SweepConfig(dataclasses.replace(train, extend=(5,)), axes="seed=(0, 1)"), tmp_path / "other")
 
 

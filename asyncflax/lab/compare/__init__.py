@@ -1,9 +1,9 @@
 """Compares methods on the same traces, data orders and initial weights.
 
-`grid` enumerates and checks the trainings: methods x service times x numbers of workers x learning rates x seeds. `run`
+`grid` enumerates and validates the cells: methods x service times x numbers of workers x learning rates x seeds. `run`
 trains them like a sweep, many at once and resumable. `summary` computes means with intervals, failures, the learning
-rate picked by a named rule, and tables. `orders` checks the orders that papers claim. The `results` of
-`run_comparison`, an `xarray.Dataset`, are the argument of what follows. Needs the extra `train`.
+rate picked by a named rule, and tables. `orders` checks the orders that papers claim. The other functions take the
+`results` of `run_comparison`, an `xarray.Dataset`. Needs the extra `train`.
 
 Example:
   >>> import tempfile

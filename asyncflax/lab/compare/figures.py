@@ -1,8 +1,8 @@
 """Figures of a comparison: a coloured table, accuracy against workers, training curves with gaps.
 
-Each method has its own colour and marker. More than six methods take several rows or pages, with the others in grey.
-The axis of accuracies is linear in the logarithm of the error, which separates 98 % from 99 % beside 50 %. All
-functions take the `results` of `compare.run_comparison`; a `figure` is one of matplotlib, without axes.
+Each method has its own colour and marker. More than six methods need several rows or pages, with the others in grey.
+Accuracy axes are linear in the logarithm of the error, which separates 98 % from 99 % on an axis that begins at 50 %.
+All functions take the `results` of `compare.run_comparison`; `figure` is an empty `matplotlib.figure.Figure`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _GREY = "0.85"
 
 
 def all_figures(results: xarray.Dataset) -> Iterator[tuple[str, Any]]:
-    """Draws all figures, with names for their files.
+    """Draws all figures and yields them with their file names.
 
     Yields:
-      'table', 'accuracy', and 'curves-LABEL' for each service time, with the suffix '-1', '-2', ... if methods take
+      'table', 'accuracy', and 'curves-LABEL' for each service time, with the suffix '-1', '-2', ... if methods need
       several pages.
 
     Example: see `compare.draw_comparison`.
@@ -59,14 +59,14 @@ def accuracy_figure(results: xarray.Dataset) -> Any:
 
 
 def order_figure(results: xarray.Dataset, finding: Finding) -> Any:
-    """Draws the trainings of an order and the intervals of its pairs, a row for each number of workers.
+    """Draws the training curves of an order and the intervals of its pairs, one row per number of workers.
 
     Training losses are geometric means over seeds, up to the first divergence; a ratio above 1 favours the order.
     Methods claimed to be equal are compared by test accuracy.
 
     Args:
-      results: those of the methods of the order, with one service time.
-      finding: of `compare.check_orders`, about these.
+      results: the results of the methods of the order, with one service time.
+      finding: the finding of `compare.check_orders` about them.
 
     Example: see `compare.draw_comparison`.
     """
@@ -124,7 +124,7 @@ def pages(results: xarray.Dataset) -> list[list[str]]:
 
 
 def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
-    """Draws the mean final test accuracy, methods x workers, a panel for each service time; failures in grey.
+    """Draws the mean final test accuracy, methods x workers, one panel per service time; failures are grey.
 
     Example: see `all_figures`.
     """
@@ -162,10 +162,10 @@ def accuracy_table(figure: Any, results: xarray.Dataset) -> None:
 
 
 def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
-    """Draws final test accuracy against workers, a column for each service time and a row for each page of methods.
+    """Draws final test accuracy against workers, one column per service time and one row per page of methods.
 
-    Student's 95 % intervals are over the seeds that did not fail. A hollow marker means that some seeds failed, a
-    cross in the strip below that all did.
+    Student's 95 % intervals are over the seeds that did not fail. A hollow marker means that some seeds failed; a
+    cross in the strip below means that all did.
 
     Example: see `all_figures`.
     """
@@ -208,14 +208,14 @@ def accuracy_by_workers(figure: Any, results: xarray.Dataset) -> None:
 
 
 def curves(figure: Any, results: xarray.Dataset, service_time: str, methods: list[str]) -> None:
-    """Draws accuracy against gradients and simulated time, and the gap, a row for each number of workers.
+    """Draws accuracy against gradients and simulated time, and the gap, one row per number of workers.
 
     Lines are means over seeds and bands their range; a line ends in a cross where the first seed diverges.
 
     Args:
       figure, results: see above.
-      service_time: its label.
-      methods: labels of those shown.
+      service_time: the label of a service time.
+      methods: the labels of the methods to show.
 
     Example: see `all_figures`.
     """
@@ -284,7 +284,7 @@ def _unstretch(place: Any) -> Any:
 
 
 def _limits(accuracy: np.ndarray, *, strip: bool = False) -> tuple[float, float]:
-    """The limits of an axis of accuracies, with optional room for a strip at the bottom."""
+    """The limits of an accuracy axis, with optional room for a strip at the bottom."""
     there = np.clip(accuracy[np.isfinite(accuracy)], 0.0, 1.0)
     low, high = _stretch(np.array([there.min(), there.max()] if there.size else [0.0, 1.0]))
     room = max(high - low, 0.1)

@@ -1,4 +1,4 @@
-"""The trainings of a comparison."""
+"""The cells of a comparison."""
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
@@ -30,30 +30,30 @@ _ITEMS = {"plain": plain_items}
 class CompareConfig:
     """Methods x service times x numbers of workers x seeds.
 
-    Methods, service times and orders are items: a mapping by label, a tuple, or the text of a flag.
+    Methods, service times and orders are given as a mapping by label, a tuple, or the text of a flag.
 
     Attributes:
-      train: shared by all trainings. Its algorithm, num_workers and seed are not used; its momentum applies to the
-        methods that have one, and its asynchrony, a queue, takes the service times.
-      methods: of `asyncflax.algorithms` or your own, as in 'mild=ormo(momentum=0.5), asgd', labelled by their name by
-        default. The options learning_rate and momentum replace those of `train`.
-      service_times: of `asyncflax.queues` or your own.
-      num_workers: M, the numbers of workers.
-      seeds: of trace, data and initial weights, which all methods share.
-      learning_rate_scales: factors of every method's learning rate, of which the best is picked; () tries one.
-      linear_scaling: names or labels of the methods whose learning rate is multiplied by M.
-      pick: how the learning rate is picked, see `compare.RULES`.
-      failed_below: a lower final test accuracy counts as a failure, as divergence does.
+      train: the config shared by all cells. Its algorithm, num_workers and seed are ignored; its momentum applies to
+        the methods that have one, and its asynchrony, a queue, takes the service times.
+      methods: methods of `asyncflax.algorithms` or your own, as in 'mild=ormo(momentum=0.5), asgd'; a label defaults to
+        the name. The options learning_rate and momentum replace those of `train`.
+      service_times: service times of `asyncflax.queues` or your own.
+      num_workers: the numbers of workers, M.
+      seeds: the seeds of trace, data order and initial weights, which all methods share.
+      learning_rate_scales: factors of every method's learning rate, of which the best is picked; () keeps the rate.
+      linear_scaling: the names or labels of methods whose learning rate is multiplied by M.
+      pick: the rule that picks the learning rate, see `compare.RULES`.
+      failed_below: the final test accuracy below which a run counts as failed, as diverged runs do.
       target: a test accuracy; the tables report the time to reach it; 0 for none.
       orders: labels of methods, best first, as in {"dana": ("dana_slim", "multi_asgd", "nag_asgd")}; see
-        `compare.parse_orders`. `draw_comparison` writes a claim for each whose methods are all compared.
+        `compare.parse_orders`. `draw_comparison` writes a claim for each order whose methods are all compared.
       equals: likewise, methods claimed to be equal.
-      choosing: how many of the first seeds pick the learning rate, where several are tried; the others judge.
-      exception: why fewer seeds judge than `statistics.JUDGING_SEEDS`; without it these make no claim.
-      source: the paper of the orders and the place in it; one text for all, or a mapping by name.
-      paper: what it reports, likewise.
-      cells_at_once: trainings per program; 0 takes as many as are fast and fit into memory.
-      memory_gb: memory per program, in 10^9 bytes; 0 takes what the device has.
+      choosing: the number of leading seeds that pick the learning rate if several are tried; the others judge.
+      exception: the reason why fewer than `statistics.JUDGING_SEEDS` seeds judge; without it, they make no claim.
+      source: the paper that claims the orders and the place in it; one text for all, or a mapping by name.
+      paper: the published result, likewise.
+      cells_at_once: the number of cells per program; 0 takes as many as are fast and fit into memory.
+      memory_gb: the memory per program, in 10^9 bytes; 0 takes what the device has.
 
     Example:
       >>> from asyncflax.lab.compare import CompareConfig, Comparison
@@ -92,15 +92,15 @@ class CompareConfig:
 
 
 class Comparison(Cells):
-    """The cells of a comparison, all checked.
+    """The validated cells of a comparison.
 
     Args:
-      config: of the comparison.
+      config: the config of the comparison.
 
     Attributes:
       axes: method, service_time, num_workers, learning_rate_scale (if some are tried) and seed, with their values.
-      methods: `Spec` by label.
-      service_times: `Spec` by label.
+      methods: the `Spec` of each method, by label.
+      service_times: the `Spec` of each service time, by label.
 
     Raises:
       TypeError, ValueError: a name, an option or a value is invalid; the message names the field and the value.
@@ -146,7 +146,7 @@ class Comparison(Cells):
         labels: dict[str, str] = {}
         for label, law in self.service_times.items():
             if (same := labels.setdefault(str(law), label)) != label:
-                raise ValueError(f"config.service_times: {same!r} and {label!r} are the same.")
+                raise ValueError(f"config.service_times: {same!r} and {label!r} are identical; remove one.")
             law.make()
         self.check()
 
@@ -155,9 +155,9 @@ class Comparison(Cells):
         for name in ("num_workers", "seeds", "learning_rate_scales"):
             values = getattr(config, name)
             if not isinstance(values, tuple | list) or (not values and name != "learning_rate_scales"):
-                raise ValueError(f"config.{name} must be a tuple of one value or more, got {values!r}.")
+                raise ValueError(f"config.{name} must be a tuple of at least one value, got {values!r}.")
             if twice := repeated(values):
-                raise ValueError(f"config.{name} has the value {twice[0]!r} twice.")
+                raise ValueError(f"config.{name} must have distinct values, got {twice[0]!r} twice.")
         _check.integers("config.num_workers", config.num_workers, 1)
         _check.integers("config.seeds", config.seeds, 0)
         _check.number("config.learning_rate_scales", config.learning_rate_scales, low=0.0, exclusive_low=True)
@@ -170,8 +170,8 @@ class Comparison(Cells):
         _check.scalar("config.memory_gb", config.memory_gb, low=0.0)
         if self._queue.name != "queue":
             raise ValueError(
-                f"config.train.asynchrony={config.train.asynchrony!r}: service_times define the traces here; "
-                "use 'queue(...)'."
+                "config.train.asynchrony must be 'queue(...)', which takes config.service_times, got "
+                f"{config.train.asynchrony!r}."
             )
 
     def _check_orders(self) -> None:
@@ -184,27 +184,27 @@ class Comparison(Cells):
                     raise ValueError(f"{field}: {label!r} is not a label of config.methods{hint}")
             labels = [label for place in order.of(self.methods).places for label in place]
             if twice := repeated(labels):
-                raise ValueError(f"{field}: {str(order)!r} has {twice[0]!r} twice.")
+                raise ValueError(f"{field}: labels of an order must differ, got {twice[0]!r} twice in {str(order)!r}.")
         slugs = [slug(label) for label in self.service_times]
         if orders and (not all(slugs) or len(set(slugs)) < len(slugs)):
             raise ValueError(
-                "config.service_times: labels must differ in letters a-z and digits, which the names of the claims of "
-                f"config.orders have, got {', '.join(map(repr, self.service_times))}."
+                "config.service_times: labels must differ in their letters a-z and digits, which name the claims of "
+                f"config.orders, got {', '.join(map(repr, self.service_times))}."
             )
         names = [order.name for order in orders]
         if twice := repeated(names):
-            raise ValueError(f"config.orders and config.equals have the name {twice[0]!r} twice; rename one.")
+            raise ValueError(f"config.orders and config.equals share the name {twice[0]!r}; rename one.")
         for name in ("source", "paper"):
             texts = getattr(self._config, name)
             if isinstance(texts, Mapping) and (missing := [order for order in names if order not in texts]):
-                raise ValueError(f"config.{name} has no text for {', '.join(missing)}.")
+                raise ValueError(f"config.{name} must have a text for each order; missing {', '.join(missing)}.")
             for text in texts.values() if isinstance(texts, Mapping) else [texts]:
                 _check.instance(f"config.{name}", text, str, "one line of text")
                 if not text.strip() or "\n" in text:
                     raise ValueError(f"config.{name} must be one line of text, got {text!r}.")
 
     def _method(self, label: str) -> dict[str, Any]:
-        """The fields of a training that define its method."""
+        """The fields of `TrainConfig` that define a method."""
         spec = self.methods[label]
         plain = str(spec.without(*_OWN))
         of_optax = is_of_optax(
@@ -216,7 +216,7 @@ class Comparison(Cells):
         return {"algorithm": str(spec.without(*own)), "momentum": momentum, **own}
 
     def config(self, index: tuple[int, ...]) -> TrainConfig:
-        """The config of a cell's training, as `launch/train.py` would run it."""
+        """The config of a cell, as `launch/train.py` would run it."""
         at = self.coordinates(index)
         method, num_workers = at["method"], at["num_workers"]
         fields, law = dict(self._fields[method]), self.service_times[at["service_time"]]
@@ -238,7 +238,7 @@ class Comparison(Cells):
         return tuple((name, getattr(config, name)) for name in ("asynchrony", "seed"))
 
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What all cells of one program have in common, as (axis, value)."""
+        """The coordinates that all cells of a program share, as (axis, value)."""
         return tuple((name, self.coordinates(index)[name]) for name in ("method", "num_workers"))
 
 
@@ -254,10 +254,10 @@ def named_methods(config: CompareConfig) -> dict[str, Spec]:
 
 
 def criteria(config: CompareConfig) -> dict[str, str]:
-    """The criteria of the orders: `statistics.criterion_digest` of config, judging seeds and order, by name.
+    """The `statistics.criterion_digest` of config, judging seeds and order, by name of the order.
 
     Args:
-      config: of a comparison; nothing needs to be trained.
+      config: the config of a comparison; nothing needs to be trained.
 
     Example:
       >>> from asyncflax.lab.compare import CompareConfig, criteria
@@ -279,11 +279,11 @@ def criteria(config: CompareConfig) -> dict[str, str]:
 
 
 def _read_all(field: str, items: Any, library: Mapping[str, Callable[..., Any]], *kinds: type) -> dict[str, Spec]:
-    """The specs of the items of a field, by label."""
+    """The specs of a field's items, by label."""
     specs: dict[str, Spec] = {}
     for label, text in parse_items(field, items):
         if set("|\n") & {*label}:
-            raise ValueError(f"{field}: {label!r} must be a line without '|', which separates columns of tables.")
+            raise ValueError(f"{field}: {label!r} must be one line without '|', which separates table columns.")
         given = ("num_workers", "weight_decay")
         spec = read(f"{field}: {label}" if label else field, text, library, given, kinds, given_imported=())
         label = label or spec.name
@@ -291,5 +291,5 @@ def _read_all(field: str, items: Any, library: Mapping[str, Callable[..., Any]],
             raise ValueError(f"{field} has {label!r} twice; give one a label, as in 'another={text}'.")
         specs[label] = spec
     if not specs:
-        raise ValueError(f"{field} is empty; it needs one entry at least, as {next(iter(library))!r}.")
+        raise ValueError(f"{field} is empty; expected at least one entry, such as {next(iter(library))!r}.")
     return specs

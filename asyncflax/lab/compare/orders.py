@@ -1,8 +1,8 @@
 """Judges orders of methods, such as dana_slim > multi_asgd > nag_asgd, and claims that methods are equal, in pairs.
 
-With the same seed, service time and number of workers two methods share trace, data and initial weights. They are
-compared seed by seed, and `statistics` decides at each number of workers and at all of them. Orders are of the
-logarithms of final training losses; equal methods have the same final test accuracy, within half a point.
+Methods with the same seed, service time and number of workers share trace, data and initial weights. They are compared
+seed by seed, and `statistics` decides at each number of workers and at all of them together. Orders compare logarithms
+of final training losses; equal methods have the same final test accuracy, within half a point.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _EXAMPLE = "'name=(best, (good, other), worst)'"
 
 
 class Order(NamedTuple):
-    """The claim that each method is better than those of the next place, or equal to them.
+    """The claim that each method is better than the methods in the next place, or equal to them.
 
     Attributes:
-      name: a slug, for the files of the claim.
-      places: labels, best first; several may share a place, and '*' in a label matches anything.
+      name: the slug that begins the name of the claim.
+      places: the labels, best first; several may share a place, and '*' in a label matches anything.
       equal: whether adjacent places are claimed to be equal.
     """
 
@@ -49,17 +49,17 @@ class Order(NamedTuple):
 
     @property
     def claim(self) -> str:
-        """The claim as `statistics` names it."""
+        """The `claim` argument of `statistics`."""
         return "equal" if self.equal else "greater"
 
     @property
     def bound(self) -> float:
-        """The bound of equivalence, of accuracies or of logarithms of losses."""
+        """The equivalence bound, for accuracies or for logarithms of losses."""
         return ACCURACY_BOUND if self.equal else math.log(RATIO_BOUND)
 
     @property
     def criterion(self) -> str:
-        """What is compared, as text."""
+        """The metric to compare, as text."""
         return "test accuracy" if self.equal else "training loss"
 
     @property
@@ -74,7 +74,7 @@ class Order(NamedTuple):
         return self._replace(places=tuple(places))
 
     def lacking(self, labels: Iterable[str]) -> list[str]:
-        """The labels of the order that match none of these."""
+        """The labels of the order that match none of `labels`."""
         labels = list(labels)
         return [text for place in self.places for text in place if not _matches(text, labels)]
 
@@ -89,12 +89,12 @@ class Finding(NamedTuple):
     """The outcome of an order with one service time.
 
     Attributes:
-      table: lines of Markdown, or the reason for their absence.
-      methods: labels of the methods compared.
-      service_time: its label.
-      claim: fields of a `Claim` without command, figure and criterion; None where nothing is judged.
-      order: with '*' expanded; None where nothing is computed.
-      verdicts: by number of workers, a `Verdict` for each pair of methods.
+      table: the lines of a Markdown table, or the reason why it is missing.
+      methods: the labels of the methods compared.
+      service_time: the label of the service time.
+      claim: the fields of a `Claim` without command, figure and criterion; None if nothing is judged.
+      order: the order with '*' expanded; None if nothing is computed.
+      verdicts: a `Verdict` for each pair of methods, by number of workers.
     """
 
     table: list[str]
@@ -112,7 +112,7 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
       value: items (see `train.options`), each a tuple of places, best first; a place is the label of a method, or a
         tuple of labels that share it. '*' in a label matches anything. The label of an item, by default its first
         method, names the claim.
-      equal: whether methods are claimed to be equal instead.
+      equal: whether the methods are claimed to be equal.
 
     Raises:
       ValueError: an order has fewer than two places, an empty one or a repeated label, or a name is repeated.
@@ -132,12 +132,12 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
         places = tuple(tuple(map(str, place)) if isinstance(place, tuple | list) else (str(place),) for place in listed)
         labels = [label for place in places for label in place]
         if len(places) < 2 or not all(places) or not all(map(str.strip, labels)):
-            raise ValueError(f"{field} must be like {_EXAMPLE}, two places at least, got {chain!r}.")
+            raise ValueError(f"{field} must be like {_EXAMPLE}, with at least two places, got {chain!r}.")
         if twice := repeated(labels):
-            raise ValueError(f"{field}: {chain!r} has {twice[0]!r} twice.")
+            raise ValueError(f"{field}: labels of an order must differ, got {twice[0]!r} twice in {chain!r}.")
         found = slug(name or labels[0])
         if not found:
-            raise ValueError(f"{field}: {chain!r} needs a name of letters a-z or digits, as in 'name=(a, b)'.")
+            raise ValueError(f"{field}: {chain!r} needs a name with letters a-z or digits, as in 'name=(a, b)'.")
         if found in orders:
             raise ValueError(f"{field} has the name {found!r} twice; rename one, as in 'other={chain}'.")
         orders[found] = Order(found, places, equal)
@@ -162,15 +162,15 @@ def slug(text: str) -> str:
 def check_orders(results: xarray.Dataset) -> list[Finding]:
     """Judges the orders in the config of the results, for each service time.
 
-    The training loss is the mean over the last tenth of the gradients. A training that diverged, or ended above the
-    loss of its untrained network, counts as untrained, with about the accuracy of chance; the table reports how many
-    failed. Seeds that pick learning rates (`choosing`) do not judge.
+    The training loss is the mean over the last tenth of the gradients. A run that diverged, or ended above the loss of
+    its untrained network, counts as untrained, at about chance accuracy; the table reports the number of failures.
+    Seeds that pick learning rates (`choosing`) do not judge.
 
     Returns:
-      Findings. `statistics.decide_difference` decides each pair of methods at each number of workers, and
-      `statistics.decide_all` all of them, with Holm's adjustment: the verdict of the claim. Its value is that of the
-      least favourable pair, a ratio of losses or a share (0.01 is one point). If too few seeds judge, or those that
-      picked the learning rates, there is no claim and the table gives the reason.
+      The findings. `statistics.decide_difference` decides each pair of methods at each number of workers, and
+      `statistics.decide_all` the claim, with Holm's adjustment over all of them. The claim's value is that of the least
+      favourable pair, a ratio of losses or a share (0.01 is one point). If too few seeds judge, or the judging seeds
+      also picked the learning rates, there is no claim and the table gives the reason.
 
     Example: see `draw_comparison`.
     """
@@ -215,9 +215,9 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
     train, scales = config["train"], config["learning_rate_scales"]
     reason = ""
     if len(scales) > 1 and not choosing:
-        reason = "the seeds that judge have also picked the learning rates; set config.choosing"
+        reason = "the judging seeds also picked the learning rates; set config.choosing"
     elif seeds < JUDGING_SEEDS and not exception:
-        reason = f"{seeds} seeds judge; it takes {JUDGING_SEEDS}, or a reason for fewer in config.exception"
+        reason = f"only {seeds} seeds judge; use {JUDGING_SEEDS}, or set config.exception to the reason"
     if reason:
         return Finding([*table, "", f"No claim: {reason}."], methods, law, None, order, pairs)
     rate = f"{train['learning_rate']:.2g}"
@@ -250,7 +250,7 @@ def _of(order: Order, texts: Any) -> str:
 
 
 def _accuracies(results: xarray.Dataset) -> xarray.DataArray:
-    """Final test accuracies; of diverged trainings those before the first update (0 if not finite)."""
+    """Final test accuracies; for diverged runs, those before the first update (0 if not finite)."""
     untrained = with_picked_rates(results, "test_accuracy").test_accuracy.isel(update=0, drop=True)
     return results.final_accuracy.fillna(untrained).fillna(0.0).transpose("method", "num_workers", "seed")
 
@@ -272,7 +272,7 @@ def _ours(order: Order, m: int, pairs: Mapping[tuple[str, str], Verdict], verdic
 
 
 def _shown(order: Order, decided: Verdict) -> str:
-    """As '+0.2 (-0.1 to 0.5)', points, or '1.9 (1.5 to 2.4)', a ratio of losses."""
+    """Formats as '+0.2 (-0.1 to 0.5)', points, or '1.9 (1.5 to 2.4)', a ratio of losses."""
     if order.equal:
         value, low, high = (100 * np.array(decided.interval)).round(1) + 0.0  # no -0.0
         return f"{value:+.1f} ({low:.1f} to {high:.1f})"
@@ -281,7 +281,7 @@ def _shown(order: Order, decided: Verdict) -> str:
 
 
 def _failures(results: xarray.Dataset, methods: Sequence[str]) -> str:
-    """As 'failed: nag_asgd 3 of 6 trainings (2 diverged, which count as untrained)'."""
+    """Formats as 'failed: nag_asgd 3 of 6 trainings (2 diverged, which count as untrained)'."""
     words = []
     for k in methods:
         cell = results.sel({"method": k})

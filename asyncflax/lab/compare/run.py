@@ -1,13 +1,13 @@
-"""Trains a comparison, many trainings at once, into a folder.
+"""Trains a comparison, many cells at once, into a folder.
 
-    workdir/run.json      the config and the versions that it began with
-    workdir/cells/        one file for each finished tile of trainings
-    workdir/results.nc    all trainings and their summary, an `xarray.Dataset` (netCDF), after the last
+    workdir/run.json      the config and the versions at the start
+    workdir/cells/        one file per finished tile of cells
+    workdir/results.nc    all cells and their summary, an `xarray.Dataset` (netCDF), once the last one is finished
     workdir/table.md      the tables
     workdir/*.png         the figures, see `compare.figures`
     workdir/claims/       a claim, with its figure, for each order in the config and each service time
 
-An interrupted comparison resumes with the unfinished trainings.
+An interrupted comparison resumes with the unfinished cells.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from asyncflax.lab.compare.summary import markdown_tables, summarize
 from asyncflax.lab.sweep.run import train_cells
 
 _JUDGED = (
-    "What papers claim, paired over seeds, with Student's 95 % intervals and the verdicts of "
-    "asyncflax.lab.statistics: ratios of training losses at the end, differences of test accuracies."
+    "Claims of papers, paired over seeds, with Student's 95 % intervals and the verdicts of "
+    "asyncflax.lab.statistics: ratios of final training losses, differences of final test accuracies."
 )
 
 
 class Compared(NamedTuple):
-    """What `draw_comparison` has written.
+    """The output of `draw_comparison`.
 
     Attributes:
       table: the summary and the findings about orders, in Markdown.
-      figures: paths of the PNGs.
-      claims: one for each order and service time that could be judged.
+      figures: the paths of the PNGs.
+      claims: one claim for each order and service time that could be judged.
     """
 
     table: str
@@ -53,16 +53,16 @@ class Compared(NamedTuple):
 def run_comparison(
     config: CompareConfig, workdir: str | os.PathLike[str], *, stop_after_minutes: float = float("inf")
 ) -> xarray.Dataset:
-    """Trains all methods, or resumes.
+    """Trains all methods, or resumes an interrupted comparison.
 
-    With the same seed, service time and number of workers, all methods have the same trace, data order and initial
-    weights. Only ssgd, whose workers wait for each other, has another trace: rounds of the same workers with the same
-    service times. Each training equals that of `launch/train.py` with its config, up to rounding.
+    With the same seed, service time and number of workers, all methods share trace, data order and initial weights.
+    Only ssgd, whose workers wait for each other, has another trace: rounds of the same workers with the same service
+    times. Each cell equals a run of `launch/train.py` with its config, up to rounding.
 
     Args:
-      config: of the comparison.
-      workdir: a new or empty folder, or that of the same comparison.
-      stop_after_minutes: start no tile of trainings that is not expected to finish by then.
+      config: the config of the comparison.
+      workdir: a new or empty folder, or the folder of the same comparison.
+      stop_after_minutes: the time limit; no tile of cells starts that is not expected to finish within it.
 
     Returns:
       An `xarray.Dataset` over method, service_time, num_workers, (learning_rate_scale,) seed and
@@ -75,8 +75,8 @@ def run_comparison(
       `summarize`. xarray has an argument called method: select one as `results.sel({"method": "asgd"})`.
 
     Raises:
-      RunError: the config or the folder is invalid, or trainings do not fit into memory.
-      SweepUnfinishedError: the time is over.
+      RunError: the config or the folder is invalid, or a cell does not fit into memory.
+      SweepUnfinishedError: the time limit is reached.
     """
     try:
         comparison = Comparison(config)
@@ -92,12 +92,12 @@ def run_comparison(
 
 
 def draw_comparison(results: xarray.Dataset, workdir: str | os.PathLike[str], *, command: str = "") -> Compared:
-    """Writes tables, figures and the claims of orders beside the results.
+    """Writes the tables, the figures and the claims about orders.
 
     Args:
-      results: of `run_comparison`.
-      workdir: its folder.
-      command: reproduces the results; stored in the claims, and without it there are none.
+      results: the results of `run_comparison`.
+      workdir: the folder of the comparison.
+      command: the command that reproduces the results, stored in the claims; '' writes no claims.
 
     Raises:
       RunError: the folder cannot be written.

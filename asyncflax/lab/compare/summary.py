@@ -1,4 +1,4 @@
-"""Summarizes the trainings of a comparison: learning rates, means with intervals, failures, tables."""
+"""Summarizes a comparison: learning rates, means with intervals, failures, tables."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from asyncflax.lab.statistics import Interval, student
 from asyncflax.lab.sweep import updates_to_target
 
 RULES = {
-    "train_loss": "the lowest mean training loss over the last tenth of the gradients; no test image was looked at",
-    "test_accuracy": "the highest test accuracy at the end; picked on the test images that it is reported on",
+    "train_loss": "the lowest mean training loss over the last tenth of the gradients; test images are not used",
+    "test_accuracy": "the highest test accuracy at the end; picked on the reported test images",
 }
-"""How to pick the learning rate of each method, service time and number of workers, from means over seeds.
+"""Rules that pick the learning rate of each method, service time and number of workers, from means over seeds.
 
-Rates with the fewest diverged seeds come first. 'test_accuracy' is what papers without a validation set do: it leaks,
-and the table reports it.
+Rates with the fewest diverged seeds come first. 'test_accuracy', the practice of papers without a validation set, leaks
+test data, and the table reports it.
 """
 
 _CELL = ("method", "service_time", "num_workers")
@@ -33,16 +33,16 @@ def summarize(
     failed_below: float = 0.0,
     target: float = 0.0,
 ) -> xarray.Dataset:
-    """Adds a summary of the trainings.
+    """Adds a summary to the results.
 
     Args:
-      results: test_accuracy [method, service_time, num_workers, (learning_rate_scale,) seed, update], train_loss with
-        `trained` for `update`, diverged_at without either, and learning_rate where several are tried.
+      results: a dataset of test_accuracy [method, service_time, num_workers, (learning_rate_scale,) seed, update],
+        train_loss (`trained` in place of `update`), diverged_at (neither), and learning_rate if several are tried.
       pick, choosing, failed_below, target: as in `CompareConfig`; `choosing=0` picks on all seeds.
 
     Returns:
       The results and, over method, service_time and num_workers,
-        picked_scale, picked_learning_rate: float, on which the others are based (only where several are tried);
+        picked_scale, picked_learning_rate: float, on which the others are based (only if several are tried);
         final_accuracy: float [..., seed], NaN where the training diverged;
         failed: int [..., seed], 1 where it diverged or ended below `failed_below`;
         mean, low, high: float, of final_accuracy over the seeds that did not fail, with Student's 95 % interval;
@@ -100,7 +100,7 @@ def with_picked_rates(summary: xarray.Dataset, *names: str) -> xarray.Dataset:
 
 
 def _to_target(summary: xarray.Dataset, target: float) -> dict[str, xarray.DataArray]:
-    """When the target is first reached; accuracy and clock are interpolated linearly between evaluations."""
+    """When the target is first reached; accuracy and simulated time are interpolated linearly between evaluations."""
     runs = with_picked_rates(summary, "test_accuracy", "simulated_time").transpose(*_CELL, "seed", "update")
     gradients = updates_to_target(runs, target)
     clocks = runs.simulated_time.values
@@ -126,9 +126,9 @@ def _interval(seeds: np.ndarray) -> Interval:
 
 
 def markdown_tables(results: xarray.Dataset) -> str:
-    """Renders the summary as Markdown, with a table of methods x workers for each service time.
+    """Renders the summary as Markdown, with one table of methods x workers per service time.
 
-    'FAIL' counts the seeds that failed; a mean beside it is that of the others.
+    'FAIL' counts the seeds that failed; the mean beside it is over the others.
     """
     config = json.loads(results.attrs["config"])
     seeds, counts = results.sizes["seed"], results.num_workers.values
@@ -176,7 +176,7 @@ def _target_tables(results: xarray.Dataset, target: str) -> list[str]:
 
 
 def _target_words(cell: xarray.Dataset) -> str:
-    """As '420 (53)', '960 = 60 steps (71)' or '2/3 seeds: 900 (110)'; 'none' where no seed reaches it."""
+    """Formats as '420 (53)', '960 = 60 steps (71)' or '2/3 seeds: 900 (110)'; 'none' where no seed reaches it."""
     reached, seeds = int(cell.gradients_to_target.notnull().sum()), cell.sizes["seed"]
     if not reached:
         return "none"
@@ -187,7 +187,7 @@ def _target_words(cell: xarray.Dataset) -> str:
 
 
 def _words(cell: xarray.Dataset) -> str:
-    """As '97.8 ± 0.6', 'FAIL 1/3, 45.1 ± 2.0' or 'FAIL 3/3', and the learning rate where one was picked."""
+    """Formats as '97.8 ± 0.6', 'FAIL 1/3, 45.1 ± 2.0' or 'FAIL 3/3', and the learning rate if one was picked."""
     failed, seeds = int(cell.failed.sum()), cell.sizes["seed"]
     words = [f"FAIL {failed}/{seeds}"] if failed else []
     if failed < seeds:

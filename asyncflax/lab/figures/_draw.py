@@ -22,16 +22,16 @@ from asyncflax.train.options import Spec, parse_items, read
 
 _GIVEN = ("figure", "results")
 _ON_TEST_DATA = ["test_accuracy", "test_loss"]
-_METRICS = {False: _ON_TEST_DATA, True: [*_ON_TEST_DATA, "train_accuracy", "train_loss"]}  # whether a figure judges
+_METRICS = {False: _ON_TEST_DATA, True: [*_ON_TEST_DATA, "train_accuracy", "train_loss"]}  # by whether a figure judges
 
 
 class Drawn(NamedTuple):
     """A saved figure.
 
     Attributes:
-      path: of the PNG.
-      table: see `Findings`.
-      claims: in WORKDIR/claims.
+      path: the path of the PNG.
+      table: the text table, see `Findings`.
+      claims: the claims saved in WORKDIR/claims.
     """
 
     path: pathlib.Path
@@ -64,18 +64,18 @@ def check(config: SweepConfig) -> None:
 
 
 def _check_axes(spec: Spec, axes: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raises unless the axes of a sweep fit AXES of a figure: by name, how many values it needs at least."""
+    """Raises unless a sweep has the axes of a figure's AXES, each with at least so many values."""
     needed = getattr(importlib.import_module(spec.function.__module__), "AXES", {})
     missing = [name for name in needed if name not in axes]
     if missing:
         what = f"the ax{'e' if len(missing) > 1 else 'i'}s {', '.join(missing)}"
-        raise ValueError(f"config.figure='{spec}' needs {what}; config.axes has {', '.join(axes)}.")
+        raise ValueError(f"config.figure='{spec}' needs {what}, but config.axes has only {', '.join(axes)}.")
     for name in axes:
         if needed and name not in needed:
-            raise ValueError(f"config.figure='{spec}' has no place for the axis {name}; set config.figure=''.")
+            raise ValueError(f"config.figure='{spec}' does not support the axis {name}; set config.figure=''.")
     for name, least in needed.items():
         if len(axes[name]) < least:
-            raise ValueError(f"config.figure='{spec}' needs {least} values of {name}; config.axes has {axes[name]}.")
+            raise ValueError(f"config.figure='{spec}' needs at least {least} values of {name}, got {axes[name]}.")
     if spec.accepts("choosing"):
         try:
             judging_seeds(axes["seed"], spec.option("choosing"))
@@ -112,10 +112,10 @@ def draw(
     """Draws the figures of a sweep, and saves them and their claims in WORKDIR/claims.
 
     Args:
-      results: of `run_sweep`.
-      config: of the sweep.
-      workdir: of the sweep.
-      command: that makes the results, for the claims; '' writes none.
+      results: the results of `run_sweep`.
+      config: the config of the sweep.
+      workdir: the folder of the sweep.
+      command: the command that reproduces the results, stored in the claims; '' writes no claims.
 
     Raises:
       RunError: a figure cannot be drawn.
@@ -139,12 +139,12 @@ def draw(
 
 
 def _draw(spec: Spec, results: xarray.Dataset, workdir: str | os.PathLike[str], about: dict[str, Any]) -> Drawn:
-    """Draws one figure and saves its claims, with the fields `about`; none without a command."""
+    """Draws one figure and saves its claims with the fields `about`, if these have a command."""
     figure = _style.new_figure(15, 4.8)
     try:
         findings = spec.function(**spec.arguments(figure=figure, results=results))
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"the figure cannot be drawn ({error}); the results are in {workdir}/results.nc") from error
+        raise RunError(f"cannot draw the figure ({error}); the results are in {workdir}/results.nc") from error
     if not figure.get_suptitle():
         _style.title(figure, title(results))
     name = findings.claims[0]["name"] if findings.claims else spec.name.rpartition(".")[2].replace("_", "-")
@@ -173,11 +173,11 @@ def library() -> dict[str, Callable[..., Findings]]:
 
 
 def _specs(config: SweepConfig) -> list[Spec]:
-    _check.instance("config.figure", config.figure, str, "a text")
+    _check.instance("config.figure", config.figure, str, "a string")
     specs = []
     for label, text in parse_items("config.figure", config.figure or "grid"):
         if label:
-            raise ValueError(f"config.figure: a figure has no label, got {label!r} in {config.figure!r}.")
+            raise ValueError(f"config.figure: figures take no label, got {label!r} in {config.figure!r}.")
         spec = read("config.figure", text, library(), _GIVEN)
         if "metric" in spec.options:
             _check.choice("config.figure: metric", spec.options["metric"], _METRICS[spec.accepts("choosing")])

@@ -15,18 +15,18 @@ from asyncflax.lab.figures._words import Findings, trained_on, updates_to, worke
 from asyncflax.lab.statistics import JUDGING_SEEDS, Interval, Verdict, check_seeds, decide_updates, log_updates, student
 from asyncflax.train.columns import long_name
 
-_OPTIONS = """A training that misses the target counts with all its updates.
+_OPTIONS = """A run that misses the target counts with all its updates.
 
 Args:
-  target: of the metric.
-  metric: see `sweep.updates_to_target`.
-  choosing: how many of the first seeds choose hyperparameters; the others judge.
-  exception: why fewer seeds judge than `statistics.JUDGING_SEEDS`; without it these make no claim.
+  target: the target value of the metric.
+  metric: the metric, see `sweep.updates_to_target`.
+  choosing: the number of leading seeds that choose hyperparameters; the others judge.
+  exception: the reason why fewer than `statistics.JUDGING_SEEDS` seeds judge; without it, they make no claim.
 """
 
 
 def judging(draw: Callable[..., Findings]) -> Callable[..., Findings]:
-    """Turns `draw(figure, race, **options)` into a figure, whose options are those of `Race` and its own."""
+    """Turns `draw(figure, race, **options)` into a figure that takes the options of `Race` and of `draw`."""
 
     def figure_of(
         figure: Any,
@@ -52,22 +52,22 @@ def judging_seeds(seeds: Sequence[int], choosing: int) -> list[int]:
     """All but the first `choosing` seeds; raises ValueError if none chooses or fewer than two judge."""
     if choosing < 1 or len(seeds) < choosing + 2:
         raise ValueError(
-            f"choosing={choosing} of {len(seeds)} seeds choose; it takes 1 at least, and 2 more that judge. "
-            "Set config.axes or the option choosing."
+            f"choosing must be at least 1 and leave at least 2 judging seeds, got {choosing} of {len(seeds)} seeds; "
+            "set config.axes or the option choosing."
         )
     check_seeds(seeds[:choosing], seeds[choosing:])
     return [int(seed) for seed in seeds[choosing:]]
 
 
 class Race:
-    """Updates to a target in the trainings of a sweep.
+    """Compares cells of a sweep by their updates to a target.
 
     Attributes:
-      results: of `run_sweep`.
-      tried: `log_updates` of the seeds that choose, their mean [...].
-      logs: `log_updates` of the seeds that judge [..., seed].
-      decides: whether enough seeds judge for a verdict, or `exception` is the reason for fewer.
-      goal: the metric and its target, as 'train loss 0.1'.
+      results: the results of `run_sweep`.
+      tried: the mean of `log_updates` over the choosing seeds [...].
+      logs: the `log_updates` of the judging seeds [..., seed].
+      decides: whether enough seeds judge for a verdict, or `exception` gives the reason for fewer.
+      goal: the metric and its target, as in 'train loss 0.1'.
       workers: the numbers of workers.
       slug, trained: see `trained_on`.
     """
@@ -88,26 +88,26 @@ class Race:
         self.slug, self.trained = trained_on(results)
 
     def choose(self, **labels: Any) -> dict[str, Any]:
-        """The best cell on the seeds that choose, among some labels of the axes."""
+        """The best cell on the choosing seeds, among those with the given labels."""
         tried = self.tried.sel(labels)
         best = tried.isel(tried.argmin(tried.dims))
         return {str(name): best[name].item() for name in self.tried.dims}
 
     def updates(self, cell: Mapping[str, Any]) -> float:
-        """The geometric mean of the updates of a cell, of the seeds that judge."""
+        """The geometric mean of a cell's updates over the judging seeds."""
         return math.exp(self.logs.sel(cell).mean())
 
     def ratio(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Interval:
-        """Geometric mean updates of the second of two cells over those of the first, with the paired t interval."""
+        """The ratio of geometric mean updates, second cell over first, with the paired t interval."""
         return student((self.logs.sel(second) - self.logs.sel(first)).values).exp()
 
     def decide(self, first: Mapping[str, Any], second: Mapping[str, Any], *, claim: str = "sooner") -> Verdict:
-        """Whether the first of two cells is sooner than the second, or as soon."""
+        """The verdict on whether the first cell is sooner than the second, or as soon."""
         arms = (self._updates.sel(cell).values for cell in (first, second))
         return decide_updates(*arms, horizon=self._horizon, exception=self.exception, claim=claim)
 
     def draw(self, axes: Any, cells: Mapping[str, Mapping[str, Any]]) -> None:
-        """Draws the metric of cells, by label, against updates: means over the seeds that judge until one diverges."""
+        """Draws the metric of labelled cells against updates: means over the judging seeds until one diverges."""
         judged = self.results[self._metric].sel(seed=self.logs.seed)
         for k, (label, cell) in enumerate(cells.items()):
             mean = judged.sel(cell).mean("seed", skipna=False)
@@ -121,11 +121,11 @@ class Race:
         axes.legend()
 
     def findings(self, rows: Sequence[str], *claims: dict[str, Any], conclusion: str = "") -> Findings:
-        """The table and the claims; where too few seeds judge, the reason instead of a conclusion and claims."""
+        """The table and the claims; if too few seeds judge, the reason replaces conclusion and claims."""
         if not self.decides:
             claims = ()
             conclusion = (
-                f"{self._judges} seeds judge: no verdict; it takes {JUDGING_SEEDS}, or a reason for fewer in exception"
+                f"no verdict: only {self._judges} seeds judge; use {JUDGING_SEEDS}, or set exception to the reason"
             )
         lines = [*rows, conclusion] if conclusion else rows
         return Findings("\n".join(lines), tuple(claim | {"seeds": self._judges} for claim in claims))

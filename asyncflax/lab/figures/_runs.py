@@ -1,4 +1,4 @@
-"""The trainings that come closest to a target that none reaches."""
+"""Draws the runs closest to a target that none reaches."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def draw_closest(
 ) -> None:
     """Draws a metric against updates and against simulated time, mean over seeds until one diverges.
 
-    For each number of workers the cell is drawn whose best evaluation, mean over seeds, is the best.
+    Each number of workers is represented by the cell with the best evaluation, averaged over seeds.
 
     Args:
-      by_update: `matplotlib.axes.Axes`.
-      by_time: likewise.
-      results: of `run_sweep`, over num_workers, learning_rate, momentum and seed.
+      by_update: the `matplotlib.axes.Axes` against updates.
+      by_time: the `matplotlib.axes.Axes` against simulated time.
+      results: the results of `run_sweep`, over num_workers, learning_rate, momentum and seed.
       metric: 'test_accuracy' or 'test_loss'.
-      target: drawn as a line.
-      gradient_seconds: a factor of the simulated time.
+      target: the target, drawn as a line.
+      gradient_seconds: the factor that scales the simulated time.
     """
     rises = metric.endswith("accuracy")
     best = best_cells(results[metric].max("update") if rises else results[metric].min("update"), largest=rises)

@@ -1,4 +1,4 @@
-"""What all figures share: their findings, and words for what they are about."""
+"""Shared by all figures: their findings, and phrases that describe a sweep."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from asyncflax.lab.sweep import updates_to_target
 
 
 class Findings(NamedTuple):
-    """What a figure shows.
+    """The results of a figure.
 
     Attributes:
-      table: in words and numbers, for the terminal.
+      table: the text table, for the terminal.
       claims: the fields of each `Claim` as a dict, without criterion, command and figure.
     """
 
@@ -29,7 +29,7 @@ def updates_to(results: xarray.Dataset, target: float, metric: str) -> xarray.Da
     """`updates_to_target`; raises ValueError if the target is reached before anything is trained."""
     updates = updates_to_target(results, target, metric)
     if bool((updates == 0).any()):
-        raise ValueError(f"the target {target:g} is reached before the first update; take a higher one")
+        raise ValueError(f"the target {target:g} is reached before the first update; choose another target")
     return updates
 
 
@@ -39,7 +39,7 @@ def train_config(results: xarray.Dataset) -> dict:
 
 
 def trained_on(results: xarray.Dataset) -> tuple[str, str]:
-    """The data, the network and the batches: as a slug for the name of a claim, and in words."""
+    """The data set, network and batch size: as a slug for the names of claims, and in words."""
     train = train_config(results)
     dataset, model = train["dataset"], train["model"]
     if dataset == "imagenet_eight":

@@ -20,7 +20,7 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
     """Draws the final test accuracy against momentum, and the best momentum against workers.
 
     The learning rate is tuned for each momentum. Ties are broken by test loss, and a cell with a diverged seed counts
-    as the worst. Intervals are Student's over seeds; the best momentum is that of each seed alone.
+    as the worst. Intervals are Student's over seeds; the best momentum is chosen for each seed alone.
 
     Source: Liu et al. 2018 (arXiv:1806.01660), their deep network, second-hand.
     """
@@ -50,7 +50,7 @@ def best_momentum(figure: Any, results: xarray.Dataset) -> Findings:
         _draw_best(right, best)
     else:
         draw_closest(left, right, results, "test_accuracy")
-        left.set_title("all trainings diverged: the best until they did")
+        left.set_title("all runs diverged: the best until then")
     left.legend()
     return Findings("\n".join(rows))
 

@@ -29,14 +29,14 @@ def efficiency(
     """Draws hardware efficiency, statistical efficiency and their product against workers, relative to the fewest.
 
     These are the simulated time of an update, the updates to a target with tuned momentum and learning rate, and the
-    time to the target: geometric means over seeds, with intervals. If the target is not reached with the fewest
-    workers, or with no others, the runs that come closest are drawn instead.
+    time to the target: geometric means over seeds, with intervals. If the fewest workers do not reach the target, or no
+    others do, the closest runs are drawn instead.
 
     Args:
-      target: of the metric.
-      metric: see `sweep.updates_to_target`.
+      target: the target value of the metric.
+      metric: the metric, see `sweep.updates_to_target`.
       gradient_seconds: the measured mean time of a gradient, the unit of simulated time.
-      start: 'cold' or 'warm', for the labels.
+      start: 'cold' or 'warm', used in the labels.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 1; Figure 5 of the Allerton version for the penalties.
     """

@@ -18,9 +18,9 @@ PUBLISHED = {"tuned": (1, 1, 2, 2, 6), "fixed": (2, 2, 2, 3, 16)}  # penalties o
 
 @judging
 def fixed_momentum(figure: Any, race: Race, *, fixed: float = 0.9) -> Findings:
-    """Draws updates to a target with a fixed momentum and with a tuned one, not negative, against workers.
+    """Draws updates to a target against workers, with a fixed momentum and with a tuned one, not negative.
 
-    `fixed` is a momentum of the grid. The tuned momentum, and the learning rate of both, are chosen for each number of
+    `fixed` must be on the grid. The tuned momentum, and the learning rate of both, are chosen for each number of
     workers. The verdict is whether tuned momentum is sooner at every number of workers above 1 (Holm's adjustment).
 
     Source: Mitliagkas et al. 2016, Allerton version, Figure 4: on CIFAR-10 with 1, 2, 4, 8, 16 workers 2, 2, 2, 3, 16
@@ -28,7 +28,7 @@ def fixed_momentum(figure: Any, race: Race, *, fixed: float = 0.9) -> Findings:
     """
     workers, momenta = race.workers, race.results.momentum.values
     if fixed not in momenta:
-        raise ValueError(f"fixed={fixed:g} is not a momentum of the grid, which has {_style.listed(momenta)}")
+        raise ValueError(f"fixed must be on the grid of momenta {_style.listed(momenta)}, got {fixed:g}")
     tuned = {m: race.choose(num_workers=m, momentum=momenta[momenta >= 0]) for m in workers}
     usual = {m: race.choose(num_workers=m, momentum=fixed) for m in workers}
     verdicts = {m: race.decide(tuned[m], usual[m]) for m in workers}

@@ -1,4 +1,4 @@
-"""The grid itself: final test accuracy over two hyperparameters, a panel for each value of the other axes."""
+"""The grid itself: final test accuracy over two hyperparameters, one panel per value of the other axes."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ def negative_momentum(figure: Any, race: Race) -> Findings:
     """Draws the updates to a target with non-negative momentum, relative to those with any momentum.
 
     The best momentum with its learning rate, and the best non-negative one with its own, are chosen from the whole grid
-    and from each of its subgrids of one learning rate a decade; they may be the same. The verdicts are on the ratio of
-    their updates with the whole grid, and on the mean of its logarithm over the subgrids, what a user of such a grid
-    has to expect. Learning rates must be evenly spaced in their logarithm.
+    and from each subgrid with one learning rate per decade; the two may coincide. The verdicts are on the ratio of
+    their updates with the whole grid, and on the mean logarithm of this ratio over the subgrids, which is what to
+    expect from such a grid. Learning rates must be evenly spaced in their logarithm.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 4: 15 % at -0.09, called preliminary there; Figure 8 of
     the Allerton version: nothing up to 8 workers, twice as fast with 16 and -0.675.
@@ -30,7 +30,7 @@ def negative_momentum(figure: Any, race: Race) -> Findings:
     a_decade = _a_decade(rates)
     signs = {"any momentum": momenta, "not negative": momenta[momenta >= 0]}
     if not 0 < len(signs["not negative"]) < len(momenta):
-        raise ValueError(f"momenta must be negative and not, got {_style.listed(momenta)}")
+        raise ValueError(f"momenta must include negative and non-negative values, got {_style.listed(momenta)}")
 
     arms = lambda rates: [race.choose(momentum=some, learning_rate=rates) for some in signs.values()]
     phases = [slice(phase, None, a_decade) for phase in range(a_decade)]
@@ -87,12 +87,12 @@ def negative_momentum(figure: Any, race: Race) -> Findings:
 
 
 def _a_decade(rates: np.ndarray) -> int:
-    """The number of learning rates a decade; ValueError unless evenly spaced in their logarithm."""
+    """The number of learning rates per decade; ValueError unless evenly spaced in their logarithm."""
     steps = np.diff(np.log10(rates))
     count = round(1 / steps.mean()) if len(steps) else 0
     if count < 2 or len(rates) < count + 1 or not np.allclose(steps, 1 / count, atol=0.02):
         raise ValueError(
-            "learning rates must be two or more a decade, even in their logarithm, over more than a decade, got "
+            "learning rates must be evenly spaced in their logarithm, two or more per decade, over more than one, got "
             f"{_style.listed(rates)}"
         )
     return count
@@ -104,7 +104,7 @@ def _row(at: str, cells: list[dict[str, float]], verdict: Verdict) -> str:
 
 
 def _draw_gains(axes: Any, phases: np.ndarray, of_grids: list[Interval], lines: dict[str, Interval]) -> None:
-    """The ratios of the subgrids by their smallest rate, and those of their mean and of the whole grid as bands."""
+    """Draws the ratios of the subgrids by their smallest rate, and `lines` as bands."""
     _style.intervals(axes, phases, of_grids, label="one rate a decade")
     for k, (label, interval) in enumerate(lines.items(), start=1):
         color = _style.look(k)["color"]

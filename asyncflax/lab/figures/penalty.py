@@ -15,7 +15,7 @@ PUBLISHED = {1: 1.0, 2: 0.918, 4: 0.995, 8: 0.932}  # on ImageNet, from a warm s
 
 @judging
 def penalty(figure: Any, race: Race) -> Findings:
-    """Draws the updates to a target relative to those of the fewest workers, and the trainings.
+    """Draws the updates to a target relative to those of the fewest workers, and the training curves.
 
     Momentum and learning rate are chosen for each number of workers. The verdict is whether all need as many updates as
     the fewest workers (two one-sided tests each, see `statistics.decide_all`).

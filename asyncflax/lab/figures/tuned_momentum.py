@@ -19,11 +19,11 @@ PUBLISHED = {1: 0.7, 2: 0.6, 4: 0.2, 8: 0.1}  # on CIFAR-10, in the Allerton ver
 
 @judging
 def tuned_momentum(figure: Any, race: Race) -> Findings:
-    """Draws updates to a target against momentum, the tuned momentum against workers, and the tuned trainings.
+    """Draws updates to a target against momentum, tuned momentum against workers, and the tuned training curves.
 
     The learning rate is chosen for each momentum. The tuned momentum is the optimum of log updates averaged over the
     judging seeds. The verdict is whether it falls as workers are added, by Page's test on the best momentum of each
-    judging seed alone.
+    judging seed.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Figures 2 and 3; the values are in the Allerton version.
     """
@@ -78,7 +78,7 @@ def tuned_momentum(figure: Any, race: Race) -> Findings:
 
 
 def _draw_tuned(axes: Any, tuned: dict[int, Optimum], alone: xarray.DataArray) -> None:
-    """The tuned momentum against workers, the rule of Figure 2 from that of the fewest, and what is published."""
+    """Draws tuned momentum against workers, the rule of Figure 2 from the fewest on, and the published values."""
     workers, intervals = list(tuned), [found.interval for found in tuned.values()]
     for i in range(alone.sizes["seed"]):
         label = "of each seed alone" if i == 0 else None

@@ -1,18 +1,18 @@
-"""One set of rules by which all experiments decide claims, and the intervals of their results.
+"""The rules by which all experiments decide claims, and the intervals of their results.
 
 - Hyperparameters are chosen on seeds A and judged once on other seeds B (`check_seeds`), at least `JUDGING_SEEDS` of
-  them. Config, criterion and bound of equivalence are committed beforehand, as a digest (`criterion_digest`).
-- In each seed the arms share trace, data order and initial weights. Tests are of the differences within a seed.
+  them. Config, criterion and equivalence bound are committed beforehand, as a digest (`criterion_digest`).
+- For each seed the arms share trace, data order and initial weights. Tests use the differences within seeds.
 - The criterion is a loss or an accuracy (`decide_difference`, `decide_order`, `decide_trend`), the number of updates to
   a fixed target (`decide_updates`), or the location of an optimum (`optimum`). A number that theory predicts is decided
   by its interval (`decide_number`).
-- A training lasts long enough for momentum to act (`least_updates`).
+- Runs are long enough for momentum to act (`least_updates`).
 
-Arrays have the seeds on their first axis. Functions that judge raise ValueError if a value is not finite, if there are
-fewer than two seeds, or if there are fewer than `JUDGING_SEEDS` and no `exception`, the reason why fewer suffice. The
-`claim` is that one arm is better ('greater', of updates 'sooner') or that both are 'equal', within the `bound` of
-equivalence. Intervals and tests are two-sided, at 95 % and 5 %; a bootstrap has a fixed `seed`. Examples assume `import
-numpy as np` and the names of this package. Needs SciPy.
+Arrays have seeds on the first axis. Functions that judge raise ValueError if a value is not finite, or if there are
+fewer than two seeds, or fewer than `JUDGING_SEEDS` without an `exception`, the reason why fewer suffice. The `claim` is
+that one arm is better ('greater', for updates 'sooner') or that both are 'equal' within the equivalence `bound`.
+Intervals and tests are two-sided, at 95 % and 5 %; bootstraps have a fixed `seed`. Examples assume `import numpy as np`
+and the names of this package. Needs SciPy.
 """
 
 from asyncflax.lab.statistics.beforehand import (

@@ -1,4 +1,4 @@
-"""What is settled before an experiment is judged: how many seeds, which, how long, and by what criterion."""
+"""Design of an experiment before it is judged: number and choice of seeds, length of runs, criterion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from asyncflax import _check
 from asyncflax.lab.statistics.intervals import LEVEL
 
-JUDGING_SEEDS = 16  # at least
+JUDGING_SEEDS = 16  # the minimum
 
 
 def power(effect: float, deviation: float, seeds: int) -> float:
@@ -65,7 +65,7 @@ def smallest_difference(deviation: float, seeds: int, probability: float = 0.8) 
 
 
 def least_updates(num_workers: int, momentum: float) -> int:
-    """The fewest updates of a training that shows the effect of momentum: 7 M / (1 - mu).
+    """The fewest updates that show the effect of momentum: 7 M / (1 - mu).
 
     M workers with momentum mu remember a gradient for M / (1 - mu) updates; after seven times that, a thousandth of it
     is left.
@@ -87,38 +87,38 @@ def check_seeds(choosing: Iterable[int], judging: Iterable[int]) -> None:
     """Raises if hyperparameters are judged on seeds that they were chosen on.
 
     Args:
-      choosing: seeds A.
-      judging: seeds B.
+      choosing: the seeds A on which hyperparameters are chosen.
+      judging: the seeds B on which they are judged.
 
     Example:
       >>> check_seeds(range(8), range(100, 116))
       >>> check_seeds(range(8), range(6, 22))
       Traceback (most recent call last):
         ...
-      ValueError: judging must have other seeds than choosing, both have [6, 7].
+      ValueError: judging and choosing must not share seeds, got [6, 7] in both.
     """
     both = set(_distinct("choosing", choosing)) & set(_distinct("judging", judging))
     if both:
-        raise ValueError(f"judging must have other seeds than choosing, both have {sorted(both)}.")
+        raise ValueError(f"judging and choosing must not share seeds, got {sorted(both)} in both.")
 
 
 def criterion_digest(config: Any, seeds: Iterable[int], **criterion: Any) -> str:
-    """The SHA-256 of what judges an experiment, to be committed before judging and stored with the result.
+    """The SHA-256 of an experiment's design, to be committed before judging and stored with the result.
 
     It is that of JSON with sorted keys and no spaces. Config fields marked `free` (data folders, devices, figures) are
     left out: pass those that the verdict depends on as `criterion`. Fields at their default value are left out as well,
-    so that a digest outlives new options.
+    so that new options do not change old digests.
 
     Args:
       config: a dataclass such as `SweepConfig`, of plain values and other dataclasses.
       seeds: the judging seeds, in any order.
-      criterion: what else the verdict depends on, such as `target=0.9, bound=1.1, claim="sooner"`.
+      criterion: other values that the verdict depends on, such as `target=0.9, bound=1.1, claim="sooner"`.
 
     Returns:
       64 hexadecimal digits.
 
     Raises:
-      TypeError: the config is not a dataclass, or a value has no JSON.
+      TypeError: the config is not a dataclass, or a value is not JSON-serializable.
       ValueError: a seed is listed twice, or a number is not finite.
 
     Example:
@@ -135,7 +135,7 @@ def criterion_digest(config: Any, seeds: Iterable[int], **criterion: Any) -> str
     try:
         text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"config and criterion must be made of plain finite values: {error}.") from None
+        raise type(error)(f"config and criterion must contain only plain, finite values: {error}.") from None
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -143,7 +143,7 @@ def _distinct(name: str, seeds: Iterable[int]) -> list[int]:
     """Seeds as a list of distinct integers."""
     listed = [_check.integer(name, seed, 0) for seed in seeds]
     if not listed or len(set(listed)) < len(listed):
-        raise ValueError(f"{name} must be distinct seeds, at least one, got {listed}.")
+        raise ValueError(f"{name} must contain at least one seed and no duplicates, got {listed}.")
     return listed
 
 

@@ -1,4 +1,4 @@
-"""Numbers with intervals, and the verdict on a number by its interval."""
+"""Numbers with intervals, and verdicts on a number by its interval."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from asyncflax import _check
 
 VERDICTS = ("seen", "refuted", "equivalent", "not decided")
-LEVEL = 0.05  # of all tests, two-sided; of each of the two one-sided tests of equivalence
+LEVEL = 0.05  # significance of two-sided tests, and of each of the two one-sided tests of equivalence
 
 
 class Interval(NamedTuple):
     """A number and its confidence interval.
 
     Attributes:
-      value: float; like the ends, NaN where it is missing.
+      value: float, the number; like the ends, NaN if missing.
       low: float, the lower end.
       high: float, the upper end.
     """
@@ -28,7 +28,7 @@ class Interval(NamedTuple):
     high: float
 
     def text(self, digits: int = 2) -> str:
-        """As '0.50 (0.45 to 0.55)'."""
+        """Formats as '0.50 (0.45 to 0.55)'."""
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
     @property
@@ -45,8 +45,8 @@ def student(values: np.ndarray, confidence: float = 0.95) -> Interval:
     """The mean of independent numbers, with Student's interval.
 
     Args:
-      values: float [seeds]; the interval of a single one is NaN.
-      confidence: in (0, 1).
+      values: float [seeds]; the interval of a single number is NaN.
+      confidence: the confidence level, in (0, 1).
 
     Example:
       >>> student(np.array([0.1, 0.2, 0.3])).text()
@@ -128,18 +128,18 @@ def proportion(hits: int, total: int) -> Interval:
 
 
 def decide_number(interval: tuple[float, float], *, low: float = -math.inf, high: float = math.inf) -> str:
-    """Decides by its interval whether a number lies in the range that a claim states.
+    """Decides by its interval whether a number is in the claimed range.
 
     A claim of equality has the range number +- tolerance. An interval that crosses an end of the range decides nothing,
-    so a wide one does not pass for agreement. For an exact identity pass (worst, worst), the largest difference.
+    so a wide interval does not pass for agreement. For an exact identity, pass the largest difference as both ends.
 
     Args:
-      interval: its two ends.
-      low: lower end of the range.
-      high: upper end of the range, at least `low`.
+      interval: the ends (low, high) of the interval.
+      low: the lower end of the range.
+      high: the upper end of the range, at least `low`.
 
     Returns:
-      'seen' if the interval lies in [low, high], 'refuted' if it lies outside, else 'not decided'.
+      'seen' if the interval is inside [low, high], 'refuted' if it is outside, 'not decided' otherwise.
 
     Example:
       >>> decide_number((0.8748, 0.8764), low=0.87, high=0.88)

@@ -1,4 +1,4 @@
-"""Verdicts on claims that must hold at several places: pairs of methods, numbers of workers."""
+"""Verdicts on claims that must hold in several comparisons: pairs of methods, numbers of workers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from asyncflax.lab.statistics.paired import ACCURACY_BOUND, Verdict, decide_diff
 
 
 class OrderVerdict(NamedTuple):
-    """The verdict on an order of methods, or on a claim at several places.
+    """The verdict on an order of methods, or on a claim in several comparisons.
 
     Attributes:
       verdict: one of `VERDICTS`.
-      pairs: a `Verdict` for each pair of methods or place, as if it were the only one.
-      p_holm: float [pairs], their two-sided p values, adjusted by `holm`. They decide.
+      pairs: the `Verdict` of each comparison alone, without adjustment.
+      p_holm: float [pairs], the two-sided p values adjusted by `holm`, which decide.
     """
 
     verdict: str
@@ -44,14 +44,14 @@ def decide_order(differences: np.ndarray, *, bound: float = ACCURACY_BOUND, exce
 
 
 def decide_all(verdicts: Sequence[Verdict], *, claim: str = "greater") -> OrderVerdict:
-    """Decides whether a claim holds at all places, with p values adjusted by `holm`.
+    """Decides whether a claim holds in all comparisons, with p values adjusted by `holm`.
 
-    The claim that one arm is better is 'seen' if all places are significant in its direction, 'refuted' if any is in
-    the other, else 'equivalent' if all pass their tests of equivalence. The claim that arms are equal is 'equivalent'
-    if all places are, which needs no adjustment, and 'refuted' if any is, without one.
+    The claim that one arm is better is 'seen' if all comparisons are significant in its direction, 'refuted' if any is
+    in the other, otherwise 'equivalent' if all pass their tests of equivalence. The claim that arms are equal is
+    'equivalent' if all comparisons are, which needs no adjustment, and 'refuted' if any is, unadjusted.
 
     Args:
-      verdicts: at least one, all decided for this claim.
+      verdicts: the verdicts of the comparisons, at least one, all decided for this claim.
 
     Source: Holm 1979 (Scandinavian Journal of Statistics 6, 65-70); Berger 1982 (doi:10.1080/00401706.1982.10487790)
     for passing all tests.
@@ -64,7 +64,7 @@ def decide_all(verdicts: Sequence[Verdict], *, claim: str = "greater") -> OrderV
     """
     _check.choice("claim", claim, ("greater", "equal"))
     if not verdicts:
-        raise ValueError("verdicts must have at least one, got none.")
+        raise ValueError("verdicts must contain at least one Verdict, got none.")
     adjusted = holm(np.array([each.p for each in verdicts]))
     alike = lambda each: each.verdict != "not decided" and each.p_equivalent <= LEVEL
     verdict = "equivalent" if all(map(alike, verdicts)) else "not decided"
@@ -99,7 +99,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     """
     _check.number("p", p, low=0.0, high=1.0)
     if np.ndim(p) != 1 or not len(p):
-        raise ValueError(f"p must have one axis and at least one p value, its shape is {np.shape(p)}.")
+        raise ValueError(f"p must be one-dimensional and not empty, got shape {np.shape(p)}.")
     rising = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     adjusted[rising] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * np.asarray(p)[rising]))

@@ -16,8 +16,8 @@ class Optimum(NamedTuple):
     """The location of an optimum, or the distance between two.
 
     Attributes:
-      interval: `Interval`, 95 %, in units of the grid.
-      at_edge: bool, whether an optimum is at an end of the grid, so that the true one may lie beyond.
+      interval: the 95 % `Interval`, in units of the grid.
+      at_edge: bool, whether an optimum is at an end of the grid, so that the true one may be outside.
     """
 
     interval: Interval
@@ -34,7 +34,7 @@ def optimum(curves: np.ndarray, grid: np.ndarray, *, largest: bool = False, seed
     Args:
       curves: float [seeds, points], losses or logarithms of updates to a target.
       grid: float [points], increasing, at least three; use the logarithm of learning rates.
-      largest: locate the maximum instead.
+      largest: whether to locate the maximum instead.
 
     Raises:
       ValueError: the grid does not increase, or fewer than three points are finite.
@@ -54,9 +54,9 @@ def optimum(curves: np.ndarray, grid: np.ndarray, *, largest: bool = False, seed
 def optimum_shift(
     first: np.ndarray, second: np.ndarray, grid: np.ndarray, *, largest: bool = False, seed: int = 0
 ) -> Optimum:
-    """Measures how far the optimum of the second arm lies above that of the first.
+    """Measures the distance of the optimum of the second arm above that of the first.
 
-    The bootstrap draws seeds, the same for both arms. On a grid of logarithms `interval.exp()` is the ratio of the
+    The bootstrap draws the same seeds for both arms. On a grid of logarithms, `interval.exp()` is the ratio of the
     optima.
 
     Args:
@@ -73,7 +73,8 @@ def optimum_shift(
     """
     arms = [_finite(name, arm, grid, largest) for name, arm in {"first": first, "second": second}.items()]
     if len(arms[0][0]) != len(arms[1][0]):
-        raise ValueError(f"first and second must have the same seeds, got {len(arms[0][0])} and {len(arms[1][0])}.")
+        counts = f"{len(arms[0][0])} and {len(arms[1][0])}"
+        raise ValueError(f"first and second must have the same number of seeds, got {counts}.")
     return _located(arms, lambda place, other: other - place, seed)
 
 
@@ -81,14 +82,12 @@ def _finite(name: str, curves: Any, grid: Any, largest: bool) -> tuple[np.ndarra
     """Curves to minimize [seeds, points] and their grid, where all seeds are finite."""
     curves, grid = np.asarray(curves, float), np.asarray(grid, float)
     if grid.ndim != 1 or not np.all(np.isfinite(grid)) or not np.all(np.diff(grid) > 0):
-        raise ValueError(f"grid must have one axis and increase, got {grid.tolist()}.")
+        raise ValueError(f"grid must be one-dimensional and increasing, got {grid.tolist()}.")
     if curves.ndim != 2 or curves.shape[1] != len(grid) or len(curves) < 2:
-        raise ValueError(
-            f"{name} must have the shape [seeds, {len(grid)}] of the grid, with at least 2 seeds, got {curves.shape}."
-        )
+        raise ValueError(f"{name} must have shape [seeds, {len(grid)}], with at least 2 seeds, got {curves.shape}.")
     there = np.all(np.isfinite(curves), axis=0)
     if there.sum() < 3:
-        raise ValueError(f"{name} must be finite for all seeds at 3 points of the grid, got {grid[there]}.")
+        raise ValueError(f"{name} must be finite for all seeds at 3 or more points of the grid, got {grid[there]}.")
     return curves[:, there] * (-1.0 if largest else 1.0), grid[there]
 
 

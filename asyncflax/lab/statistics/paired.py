@@ -1,4 +1,4 @@
-"""Verdicts by differences within seeds: of losses, accuracies, ranks and updates to a target."""
+"""Verdicts from differences within seeds: of losses, accuracies, ranks and updates to a target."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Verdict(NamedTuple):
 
     Attributes:
       verdict: one of `VERDICTS`.
-      interval: `Interval` at 95 % of what the deciding function states; positive numbers favour the claim.
-      p: float, two-sided, of the test that decides.
-      p_rank: float, two-sided, of a rank test that does not decide: Wilcoxon's signed-rank test over the seeds, or the
-        log-rank test where `test` is Gehan's.
-      p_equivalent: float, the larger of the two one-sided tests of equivalence; NaN where there is no bound.
-      seeds: int, how many.
+      interval: the 95 % `Interval` of the quantity that the deciding function states; positive favours the claim.
+      p: float, the two-sided p value of the test that decides.
+      p_rank: float, the two-sided p value of a rank test that does not decide: Wilcoxon's signed-rank test over the
+        seeds, or the log-rank test if `test` is Gehan's.
+      p_equivalent: float, the larger p value of the two one-sided tests of equivalence; NaN without a bound.
+      seeds: int, the number of seeds.
       detectable: float, the `smallest_difference` for the spread over these seeds, in units of the interval.
       test: the test that decides, 'paired t', 'Page' or 'Gehan'.
-      exception: why fewer than `JUDGING_SEEDS` seeds were judged, or ''.
+      exception: the reason why fewer than `JUDGING_SEEDS` seeds judge, or ''.
     """
 
     verdict: str
@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
 
 
 def log_updates(updates: Any, horizon: float) -> Any:
-    """log min(t, T), by whose mean arms are compared: a training that misses its target counts with all its updates.
+    """log min(t, T), whose mean compares arms: a run that misses its target counts with all its updates.
 
     Args:
       updates: t, float [...] or an `xarray.DataArray`; NaN, infinity, or more than `horizon` for a miss.
@@ -74,20 +74,20 @@ def decide_difference(
 ) -> Verdict:
     """Decides whether one arm is better than another, or equal, by the paired t interval of their differences.
 
-    Equivalence is shown by two one-sided t tests at 5 %: the 90 % interval lies inside of +-bound.
+    Equivalence is shown by two one-sided t tests at 5 %: the 90 % interval is inside +-bound.
 
     =========== =============================================== ==================================
     verdict     claim 'greater'                                 claim 'equal'
     =========== =============================================== ==================================
-    seen        the interval lies above 0
-    refuted     it lies below 0                                 it lies outside of +-bound
+    seen        the interval is above 0
+    refuted     it is below 0                                   it is outside +-bound
     equivalent  neither, and the one-sided tests show it        the one-sided tests show it
     not decided otherwise                                       otherwise
     =========== =============================================== ==================================
 
     Args:
       differences: float [seeds], better minus worse arm as claimed: accuracies (0.01 is a point), or losses of the
-        worse minus those of the better. What diverged needs a number first.
+        worse minus those of the better. Replace diverged values by a number first.
       bound: > 0, in units of the differences; the default is for accuracies.
 
     Returns:
@@ -121,8 +121,8 @@ def decide_trend(values: np.ndarray, *, direction: str, exception: str = "") -> 
       direction: 'rises' or 'falls'.
 
     Returns:
-      `Verdict` with Student's interval of the mean over seeds of Spearman's correlation of level and value, of which L
-      is a linear function, with the sign of the claim: 1 if all seeds follow it strictly.
+      `Verdict` with Student's interval of the mean over seeds of Spearman's correlation of level and value (a linear
+      function of L), with the sign of the claim: 1 if all seeds follow it strictly.
 
     Source: Page 1963 (doi:10.1080/01621459.1963.10500843).
 
@@ -138,7 +138,7 @@ def decide_trend(values: np.ndarray, *, direction: str, exception: str = "") -> 
     values = judged("values", values, 2, exception)
     levels = values.shape[1]
     if levels < 3:
-        raise ValueError(f"values must have at least 3 levels, their shape is {values.shape}; use decide_difference.")
+        raise ValueError(f"values must have at least 3 levels, got shape {values.shape}; use decide_difference.")
     values = values if direction == "rises" else values[:, ::-1]
     ahead, back = (float(stats.page_trend_test(v).pvalue) for v in (values, values[:, ::-1]))
     place = np.arange(levels) - (levels - 1) / 2
@@ -157,28 +157,28 @@ def decide_updates(
     claim: str = "sooner",
     exception: str = "",
 ) -> Verdict:
-    """Decides whether one arm reaches a target in fewer updates than another; trainings end after T = `horizon`.
+    """Decides whether one arm reaches a target in fewer updates than another; runs end after T = `horizon`.
 
     **If at most a fifth of each arm misses**, the paired t interval of log(second / first) decides, as in
     `decide_difference` with the bound log(`bound`). A miss counts with T updates, which understates it: conservative
-    where the slower arm misses more often, but it overstates the advantage of a faster arm that does, and two misses
+    if the slower arm misses more often, but the advantage of a faster arm that misses is overstated, and two misses
     differ by 0. So an experiment with a miss is never 'equivalent'.
 
-    **If more miss**, Gehan's test decides. All trainings are censored at the same T, so his scores are the ranks among
-    both arms, misses sharing the last. The differences of ranks within a seed, divided by n seeds, have the mean
+    **If more miss**, Gehan's test decides. All runs are censored at the same T, so the scores are the ranks among both
+    arms, with misses tied last. The differences of ranks within a seed, divided by n seeds, have the mean
 
         U / n^2 = P(first is sooner) - P(second is sooner)
 
-    over all n^2 couples of trainings of the two arms, and their paired t interval decides (with 16 seeds it contains
+    over all n^2 couples of runs of the two arms, and their paired t interval decides (with 16 seeds it contains
     the truth in 93 to 96 % of simulations). The log-rank test beside it treats the arms as independent, which is
-    conservative if trainings of a seed are alike. Ranks know no ratio: nothing is 'equivalent', and the claim 'equal'
-    is 'not decided'; use a larger T.
+    conservative if runs of a seed are alike. Ranks have no ratio: nothing is 'equivalent', and the claim 'equal' is
+    'not decided'; use a larger T.
 
     Args:
       first: float [seeds], updates to the target of the arm claimed to be sooner, > 0; NaN, infinity, or more than
         `horizon` for a miss.
       second: float [seeds], of the other arm, with the same seeds.
-      horizon: T > 0, the updates after which all trainings ended.
+      horizon: T > 0, the updates after which all runs ended.
       bound: a ratio > 1.
 
     Returns:
@@ -205,14 +205,14 @@ def decide_updates(
     bound = _check.scalar("bound", bound, low=1.0, exclusive_low=True)
     arms = [np.asarray(arm, float) for arm in (first, second)]
     if arms[0].shape != arms[1].shape:
-        raise ValueError(f"first and second must have the same seeds; shapes are {arms[0].shape}, {arms[1].shape}.")
+        raise ValueError(f"first and second must have the same shape, got {arms[0].shape} and {arms[1].shape}.")
     missed = [~(arm <= horizon) for arm in arms]
     first, second = (
         judged(name, np.fmin(arm, horizon), 1, exception) for name, arm in zip(("first", "second"), arms, strict=True)
     )
     for name, arm in {"first": first, "second": second}.items():
         if np.any(arm <= 0):
-            raise ValueError(f"{name} must be positive, got {arm.min():g}; take a target that is not yet reached.")
+            raise ValueError(f"{name} must be positive, got {arm.min():g}; choose a target that is not yet reached.")
     if max(np.mean(miss) for miss in missed) > MISSED_SHARE:
         ranks = stats.rankdata(np.where(np.concatenate(missed), np.inf, np.concatenate([first, second])))
         decided = _decided((ranks[len(first) :] - ranks[: len(first)]) / len(first), exception, largest=1.0)
@@ -227,16 +227,16 @@ def decide_updates(
 
 
 def judged(name: str, values: Any, axes: int, exception: str) -> np.ndarray:
-    """The values as finite floats of enough seeds."""
+    """The values as floats, checked to be finite and of enough seeds."""
     _check.instance("exception", exception, str, "the reason for fewer seeds, or ''")
     array = np.asarray(values, float)
     if array.ndim != axes or 0 in array.shape:
-        raise ValueError(f"{name} must have {axes} axes, none of them empty, its shape is {array.shape}.")
+        raise ValueError(f"{name} must be {axes}-dimensional and not empty, got shape {array.shape}.")
     if not np.all(np.isfinite(array)):
         place = np.argwhere(~np.isfinite(array))[0].tolist()
         raise ValueError(
-            f"{name} must be finite, got {array[tuple(place)]} at {place}; for what diverged take a number such as the "
-            "accuracy of the untrained network."
+            f"{name} must be finite, got {array[tuple(place)]} at {place}; replace diverged values by a number such as "
+            "the accuracy of the untrained network."
         )
     if len(array) < 2:
         raise ValueError(f"{name} must have at least 2 seeds for an interval, got {len(array)}.")
@@ -251,7 +251,7 @@ def judged(name: str, values: Any, axes: int, exception: str) -> np.ndarray:
 def _decided(
     numbers: np.ndarray, exception: str, *, bound: float = math.nan, claim: str = "greater", largest: float = math.inf
 ) -> Verdict:
-    """The verdict by the t interval of numbers [seeds] whose mean lies in +-largest; no bound means no equivalence."""
+    """The verdict by the t interval of numbers [seeds] whose mean is in +-largest; no bound means no equivalence."""
     from scipy import stats
 
     with warnings.catch_warnings():
@@ -276,12 +276,12 @@ def _decided(
 
 
 def _one_for_nan(p: float) -> float:
-    """1 for the NaN of a test of numbers that all equal the hypothesis: nothing speaks against it."""
+    """The p value, or 1 for the NaN of numbers that all equal the hypothesis."""
     return 1.0 if np.isnan(p) else float(p)
 
 
 def _log_rank(first: np.ndarray, second: np.ndarray, *missed: np.ndarray) -> float:
-    """The two-sided p value of the log-rank test for independent arms; 1 where all miss the target."""
+    """The two-sided p value of the log-rank test for independent arms; 1 if all miss the target."""
     from scipy import stats
 
     if np.all(missed):

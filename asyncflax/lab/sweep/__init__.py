@@ -1,4 +1,4 @@
-"""Grids of trainings as few compiled programs: seeds x learning rates x momenta for each number of workers.
+"""Trains grids in few compiled programs: seeds x learning rates x momenta for each number of workers.
 
 `grid` validates the cells before anything is traced, `cells` and `program` train many of them at once, `run` resumes an
 unfinished grid and returns a labelled `xarray.Dataset`, `results` reads it. Needs the extra `train`.

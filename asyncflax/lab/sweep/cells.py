@@ -1,6 +1,6 @@
-"""Many trainings as one program: two nested vmaps, over environments and over hyperparameters.
+"""Many training runs as one program: two nested vmaps, over environments and over hyperparameters.
 
-An environment is a trace, an order of the data and initial weights. Within an environment all cells see the same
+An environment is a trace, a data order and initial weights. Within an environment all cells see the same
 batches, so comparisons are paired, and what does not depend on the weights (loading, augmentation, the windows of the
 first convolution) is computed once.
 """
@@ -23,10 +23,10 @@ def begin(make: Make, plan: Plan, hypers: Any, keys: jax.Array, params: Any, mod
     """The states [e, h, ...] before the first event; key and event, which cells share, are None.
 
     Args:
-      make: the method of hyperparameters.
-      plan: of any environment; all have the same number of slots.
-      hypers: PyTree [e, h, ...].
-      keys, params, model_state: of the environments, PyTrees [e, ...].
+      make: the function from hyperparameters to a method.
+      plan: the plan of any environment; all have the same number of slots.
+      hypers: the hyperparameters, a PyTree [e, h, ...].
+      keys, params, model_state: PyTrees [e, ...], one row per environment.
     """
 
     def cell(hyper, key, params, model_state):
@@ -45,9 +45,9 @@ def advance(
     Args:
       make, hypers, keys: see `begin`.
       gradient_fn: see `run_chunk`.
-      states: [e, h, ...].
-      chunk: from `Chunk.stack`.
-      batches: [e, E, ...].
+      states: the states [e, h, ...].
+      chunk: the chunks of all environments, from `Chunk.stack`.
+      batches: the batches [e, E, ...].
     """
 
     def cell(hyper, key, state, chunk, batches):

@@ -1,8 +1,8 @@
-"""The trainings of a sweep.
+"""The cells of a sweep.
 
 Cells differ in three ways. Hyperparameters (learning rate, momentum, any number that the method accepts traced) are
-numbers in one program. The seed changes the *environment*: trace, order of the data, initial weights. Any other field
-makes a program of its own. All cells train on the same data and are logged after the same updates.
+inputs of a program. The seed changes the *environment*: trace, data order, initial weights. Any other field requires a
+separate program. All cells train on the same data and are logged after the same updates.
 """
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
@@ -31,13 +31,13 @@ _BYTES_OF_CELL, _BYTES_OF_ROW = 4000, 128  # in memory, of a cell and of each ro
 
 @dataclasses.dataclass
 class SweepConfig:
-    """A grid of trainings.
+    """A grid of training runs.
 
     Attributes:
-      train: shared by all cells.
-      axes: by field of `train`, or option of its method as `algorithm.OPTION`, the values.
-      cells_at_once: cells to train together; 0 takes as many as are fast and fit into memory.
-      memory_gb: memory of a device to use, in 10^9 bytes; 0 for all that is free.
+      train: the config shared by all cells.
+      axes: values by field of `train`, or by option of its method as `algorithm.OPTION`.
+      cells_at_once: the number of cells to train together; 0 takes as many as are fast and fit into memory.
+      memory_gb: the memory to use on each device, in 10^9 bytes; 0 takes all that is free.
       figure: figures of `asyncflax.lab.figures`, or your own; '' draws the grid itself.
 
     Example:
@@ -50,7 +50,7 @@ class SweepConfig:
     """
 
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    # By name, the values; in a flag 'num_workers=(1, 8), algorithm=(asgd, dc_asgd), algorithm.strength=(0.04, 1)'.
+    # Values by name; as a flag, 'num_workers=(1, 8), algorithm=(asgd, dc_asgd), algorithm.strength=(0.04, 1)'.
     axes: Items = dataclasses.field(default="seed=(0,)", metadata={"plain": plain_items})
     cells_at_once: int = dataclasses.field(default=0, metadata={"free": True})
     memory_gb: float = dataclasses.field(default=0.0, metadata={"free": True})
@@ -58,11 +58,11 @@ class SweepConfig:
 
 
 class Cells:
-    """Trainings along some axes, for `train_cells`: a `Grid` or a comparison.
+    """Training runs along some axes, for `train_cells`: a `Grid` or a comparison.
 
     Attributes:
-      axes: values by name.
-      numbers: names of the hyperparameters, see `make_algorithm`.
+      axes: the values of each axis, by name.
+      numbers: the names of the hyperparameters, see `make_algorithm`.
     """
 
     axes: Mapping[str, tuple[Any, ...]]
@@ -89,19 +89,19 @@ class Cells:
         return {name: values[i] for (name, values), i in zip(self.axes.items(), index, strict=True)}
 
     def config(self, index: tuple[int, ...]) -> TrainConfig:
-        """The config of a cell's training."""
+        """The config of a cell."""
         raise NotImplementedError
 
     def environment(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What a cell shares with those of other hyperparameters, as (field, value)."""
+        """The fields that determine the environment of a cell, as (field, value)."""
         raise NotImplementedError
 
     def program(self, index: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """What a cell shares with all others of its program, as (name, value)."""
+        """The coordinates that all cells of a program share, as (name, value)."""
         raise NotImplementedError
 
     def need(self, count: int, train: TrainConfig) -> None:
-        """Raises unless the results of so many cells fit into memory."""
+        """Raises unless the results of `count` cells fit into memory."""
         updates, *every = (
             _check.integer(f"config.train.{name}", getattr(train, name), 1)
             for name in ("num_updates", "log_every", "eval_every")
@@ -110,9 +110,9 @@ class Cells:
         _memory.need("axes", count, count * (_BYTES_OF_CELL + _BYTES_OF_ROW * rows), f"the results of {count} cells")
 
     def check(self, field: str = "") -> None:
-        """Raises if a cell cannot be trained, in a sentence that begins with `field`.
+        """Raises if a cell cannot be trained; the message begins with `field`.
 
-        Valid numbers form intervals, so only the ends of each axis are checked, in all combinations; seeds alone.
+        Valid numbers form intervals, so only the ends of axes are checked, in all combinations; seeds separately.
         """
         ends = {name: _ends(values) for name, values in self.axes.items()}
         corners = lambda axes: itertools.product(*(ends[name] if name in axes else [0] for name in ends))
@@ -120,14 +120,14 @@ class Cells:
             try:
                 config = self.config(index).check()
                 if config.extend:
-                    raise ValueError(f"config.extend={config.extend} is for single trainings; set num_updates.")
+                    raise ValueError(f"config.extend={config.extend} requires a single run; set num_updates.")
                 if config.live:
-                    raise ValueError(f"config.execution={config.execution!r} is for single trainings.")
+                    raise ValueError(f"config.execution={config.execution!r} requires a single run; use 'emulated()'.")
                 make_algorithm(config)
             except (TypeError, ValueError) as error:
                 at = ", ".join(f"{name}={value!r}" for name, value in self.coordinates(index).items())
                 kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"{field}the cell {at} is refused: {error}") from None
+                raise kind(f"{field}the cell {at} is invalid: {error}") from None
 
     def hyper(self, index: tuple[int, ...]) -> tuple[float, ...]:
         """The values of `numbers` of a cell."""
@@ -137,14 +137,14 @@ class Cells:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Grid(Cells):
-    """The cells of a sweep, checked.
+    """The validated cells of a sweep.
 
     Attributes:
       train, axes: see `SweepConfig`.
       numbers: learning_rate, momentum and the other axes of hyperparameters.
 
     Raises:
-      ValueError: an axis is unknown or empty, or has a value twice or an invalid one; the message names it.
+      ValueError: an axis is unknown or empty, or has a repeated or invalid value; the message names it.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig
@@ -158,7 +158,7 @@ class Grid(Cells):
       >>> Grid(TrainConfig(), {"momenta": (0.0, 0.5)})
       Traceback (most recent call last):
         ...
-      ValueError: axes: 'momenta' is no field of the config that can vary in a sweep; did you mean 'momentum'?
+      ValueError: axes: 'momenta' is not a config field that can vary in a sweep; did you mean 'momentum'?
     """
 
     train: TrainConfig
@@ -169,7 +169,7 @@ class Grid(Cells):
         names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*free, *ROWS, *PLACES)]
         kinds = typing.get_type_hints(TrainConfig)
         if not self.axes:
-            raise ValueError("axes is empty; a sweep needs one at least, such as seed=(0, 1, 2).")
+            raise ValueError("axes is empty; expected at least one, such as seed=(0, 1, 2).")
         _check.instance("train", self.train, TrainConfig, "a TrainConfig")
         _check.instance("axes", self.axes, Mapping, "a mapping from fields to tuples of values")
         self.need(math.prod(len(values) for values in self.axes.values() if isinstance(values, Sequence)), self.train)
@@ -177,22 +177,22 @@ class Grid(Cells):
         for name, values in self.axes.items():
             if name in DATA:
                 raise ValueError(
-                    f"axes: {name} decides which data are loaded, and all cells of a sweep train on the same; set "
-                    f"config.train.{name}, and make a sweep of its own for each value."
+                    f"axes: {name} selects the data, which all cells of a sweep share; set config.train.{name} and run "
+                    "one sweep per value."
                 )
             if name not in names and not (name.startswith(OPTION) and name.removeprefix(OPTION).isidentifier()):
                 raise ValueError(
-                    f"axes: {name!r} is no field of the config that can vary in a sweep{_check.nearest(name, names)}"
+                    f"axes: {name!r} is not a config field that can vary in a sweep{_check.nearest(name, names)}"
                 )
             if isinstance(values, str) or not isinstance(values, Sequence):
                 raise ValueError(f"axes: {name} must be a tuple of values, got {_check.shown(values)}.")
             if not values:
-                raise ValueError(f"axes: {name} is empty, so the grid has no cell.")
+                raise ValueError(f"axes: {name} is empty; expected at least one value.")
             values = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
-            for value in values:  # become coordinates of the results
+            for value in values:  # they become coordinates of the results
                 if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and abs(value) >= 2**31):
                     raise ValueError(
-                        f"axes: {name} must have numbers below 2^31 or texts as values, got {_check.shown(value)}."
+                        f"axes: values of {name} must be numbers below 2^31 or strings, got {_check.shown(value)}."
                     )
             values = _floats(values) if kinds.get(name) is float else values
             # Recorded traces are compared by content, which is not read here.
@@ -200,7 +200,7 @@ class Grid(Cells):
             before: set[Any] = set()
             for value, meaning in zip(values, plain, strict=True):
                 if meaning in before:
-                    raise ValueError(f"axes: {name} has the value {value!r} twice.")
+                    raise ValueError(f"axes: {name} must have distinct values, got {value!r} twice.")
                 before.add(meaning)
             axes[name] = values
         object.__setattr__(self, "axes", axes)
@@ -238,7 +238,7 @@ class Grid(Cells):
             return config
         spec = config.named.algorithm
         for name in options.keys() & spec.options.keys() if "algorithm" in at else ():
-            raise ValueError(f"{OPTION}{name} is an axis, and algorithm={config.algorithm!r} has a value for it.")
+            raise ValueError(f"{OPTION}{name} is an axis, but algorithm={config.algorithm!r} sets it too; remove one.")
         return dataclasses.replace(
             config, algorithm=str(dataclasses.replace(spec, options={**spec.options, **options}))
         )
@@ -262,7 +262,7 @@ def _floats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _ends(values: Sequence[Any]) -> list[int]:
-    """The places of the smallest and the largest number of each type, and of all other values."""
+    """The indices of the smallest and the largest number of each type, and of all other values."""
     places = []
     for kind in {*map(type, values)}:
         alike = [i for i, value in enumerate(values) if type(value) is kind]

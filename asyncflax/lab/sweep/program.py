@@ -24,7 +24,7 @@ from asyncflax.train.experiment import Experiment, make_experiment
 from asyncflax.train.feeds import CHUNK_BYTES, Feed
 from asyncflax.train.method import averaged, make_algorithm, steered_momentum
 
-# On CPUs more cells at once are no faster, and leave the caches (benchmarks/RESULTS.md).
+# On CPUs more cells at once are no faster and fall out of the caches (benchmarks/RESULTS.md).
 _FAST_ON_CPU = 10
 _MEMORY_SHARE = 0.8
 _ONE = PartitionSpec()  # the same on all devices
@@ -45,11 +45,11 @@ class Program:
     """Trains the cells of some environments.
 
     Args:
-      config: shared by all cells.
-      environments: all that will be trained.
+      config: the config shared by all cells.
+      environments: all environments that will be trained.
       images: the data set, `ImageData` or `ImageRecords`.
-      memory_gb: memory of a device to use, in 10^9 bytes; 0 for all that is free.
-      numbers: names of the hyperparameters, see `make_algorithm`.
+      memory_gb: the memory to use on each device, in 10^9 bytes; 0 takes all that is free.
+      numbers: the names of the hyperparameters, see `make_algorithm`.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Program:
         return update % self._config.eval_every == 0 or update == self._config.num_updates
 
     def tile(self, environments: Sequence[Environment], num_hypers: int, cells_at_once: int = 0) -> tuple[int, int]:
-        """How many environments and hyperparameters to train together.
+        """The numbers of environments and hyperparameters to train together.
 
         Args:
-          environments: of one structure.
+          environments: environments of one structure.
           num_hypers: the number of hyperparameters.
-          cells_at_once: the most cells to train together; 0 takes as many as are fast and fit.
+          cells_at_once: the largest number of cells to train together; 0 takes as many as are fast and fit.
 
         Raises:
           ValueError: `cells_at_once` cells, or a single one, do not fit into memory.
@@ -120,22 +120,22 @@ class Program:
         on_cpu = jax.default_backend() == "cpu"
         limit = cells_at_once or (_FAST_ON_CPU if on_cpu else len(environments) * num_hypers)
         h = _even(num_hypers, limit)
-        fitting = int(CHUNK_BYTES // self._batch_bytes(environments[:1]))  # each has images of its own
+        fitting = int(CHUNK_BYTES // self._batch_bytes(environments[:1]))  # each has its own images
         e = _even(len(environments), min(limit // h, fitting))
         while (need := self._memory(environments[:e], h)) > self._budget:
             fitting = int(e * h * self._budget / need)
             if cells_at_once or e * h == 1:
-                what = f"{e * h} cells at once take" if e * h > 1 else "one cell takes"
-                advice = f"set cells_at_once={fitting}" if fitting else "take a smaller batch or model, or more memory"
+                what = f"{e * h} cells at once need" if e * h > 1 else "one cell needs"
+                advice = f"set cells_at_once={fitting}" if fitting else "use a smaller batch or model, or more memory"
                 raise ValueError(
-                    f"{what} {need / 1e9:.3g} GB of memory, there are {self._budget / 1e9:.3g} GB for them; {advice}."
+                    f"{what} {need / 1e9:.3g} GB of memory, but only {self._budget / 1e9:.3g} GB is free; {advice}."
                 )
             fitting = max(1, min(fitting, e * h - 1))
             e, h = (_even(e, fitting // h), h) if fitting >= h else (1, _even(h, fitting))
         return e, h
 
     def _memory(self, environments: Sequence[Environment], num_hypers: int) -> float:
-        """Peak bytes on a device while so many cells are trained or evaluated."""
+        """Peak bytes on a device while the tile is trained or evaluated."""
         sizes = []
         for compiled in self._programs(environments, num_hypers):
             m = compiled.memory_analysis()
@@ -158,13 +158,13 @@ class Program:
         """Trains the cells environments x hypers.
 
         Args:
-          environments: e of them, of one structure.
-          hypers: float [h, n], a column for each of the numbers.
-          on_updates: called with the number of updates so far.
-          tile: pad to these numbers of environments and hyperparameters, for which a program is compiled.
+          environments: e environments of one structure.
+          hypers: float [h, n], one column for each of the numbers.
+          on_updates: a callback that receives the number of updates so far.
+          tile: the numbers of environments and hyperparameters to pad to, for which a program is compiled.
 
         Returns:
-          float arrays [e, h, rows] or [e, h, evaluations] by name of the metric, NaN once a cell has diverged;
+          float arrays [e, h, rows] or [e, h, evaluations] by name of metric, NaN once a cell has diverged;
           'diverged_at' [e, h], the update of the row that showed it, or -1; 'simulated_time' [e, h, evaluations].
         """
         count = len(environments), len(hypers)
@@ -198,7 +198,7 @@ class Program:
         return masked | {"simulated_time": self._clock(made, count)}
 
     def _programs(self, environments: Sequence[Environment], num_hypers: int) -> _Compiled:
-        """The programs of so many cells; only the last ones are kept."""
+        """The programs of a tile of this size; only the latest are kept."""
         wanted = (len(environments), num_hypers, self.structure(environments[0]))
         if self._compiled is None or self._compiled_for != wanted:
             made = [self._experiments[environment] for environment in environments]
@@ -243,7 +243,7 @@ class Program:
         return jax.device_put(tree, NamedSharding(self._mesh, spec))
 
     def _start(self, made: Sequence[Experiment], hypers: np.ndarray) -> tuple[Any, Any, Any, Any]:
-        """What `cells.begin` takes: hypers padded to whole devices, keys, parameters, model state."""
+        """The arguments of `cells.begin`: hypers padded to whole devices, keys, parameters, model state."""
         keys, params, model_state = _stack([(m.key, m.params, m.model_state) for m in made])
         whole = -(-len(hypers) // self._mesh.size) * self._mesh.size
         hypers = _filled(hypers, whole).astype(jax.tree.leaves(params)[0].dtype)
@@ -274,7 +274,7 @@ class Program:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape), x.dtype, sharding=sharding), example)
 
     def _clock(self, made: Sequence[Experiment], count: tuple[int, int]) -> np.ndarray:
-        """Simulated seconds [e, h, evaluations]; NaN where a trace has none."""
+        """Simulated seconds [e, h, evaluations]; NaN for traces without a clock."""
         none = np.full(self._config.num_updates, np.nan)
         clocks = np.stack([np.append(0.0, none if m.trace.time is None else m.trace.time) for m in made[: count[0]]])
         return np.repeat(clocks[:, None, self.evaluated], count[1], axis=1)

@@ -16,7 +16,7 @@ class PairedChange(NamedTuple):
     """A relative change, paired over seeds.
 
     Attributes:
-      value: the mean; NaN if a pair is incomplete.
+      value: the mean change; NaN if a pair is incomplete.
       low: the lower end of the interval.
       high: the upper end.
       seeds: the number of pairs.
@@ -34,8 +34,8 @@ def updates_to_target(results: xarray.Dataset, target: float, metric: str = "tes
     The metric is interpolated linearly between evaluations.
 
     Args:
-      results: from `run_sweep`.
-      target: of the metric.
+      results: the results of `run_sweep`.
+      target: the target value of the metric.
       metric: an accuracy, which rises, or a loss, which falls: 'test_accuracy', 'train_loss', ...
 
     Raises:
@@ -49,7 +49,7 @@ def updates_to_target(results: xarray.Dataset, target: float, metric: str = "tes
       >>> updates_to_target(results, 0.7).values
       array([150.,  nan])
     """
-    _check.instance("results", results, xarray.Dataset, "an xarray.Dataset, of run_sweep")
+    _check.instance("results", results, xarray.Dataset, "an xarray.Dataset from run_sweep")
     target = _check.scalar("target", target)
     metrics = [str(name) for name in results.data_vars if str(name).endswith(("accuracy", "loss"))]
     _check.choice("metric", metric, metrics)
@@ -89,15 +89,15 @@ def best_cells(
 
     Args:
       score: a number per cell, for example from `updates_to_target`.
-      largest: whether large is good.
-      over: axes to choose on; None takes all hyperparameters.
+      largest: whether the largest score is the best.
+      over: the axes to choose on; None takes all hyperparameters.
 
     Returns:
-      a Dataset over the other axes except the seed: the best coordinate on each axis of `over`, and its mean 'score';
+      A Dataset over the other axes except the seed: the best coordinate on each axis of `over`, and its mean 'score';
       NaN where all cells are.
 
     Raises:
-      ValueError: `score` has none of the axes.
+      ValueError: `score` has none of the axes to choose on.
 
     Example:
       >>> import xarray
@@ -114,7 +114,7 @@ def best_cells(
     axes = numbers_of(score) if over is None else [name for name in over if name in score.dims]
     if not axes:
         needed = "an axis of floats" if over is None else f"one of the axes over={over}"
-        raise ValueError(f"score must have {needed}, it has {score.dims}.")
+        raise ValueError(f"score must have {needed}, got {score.dims}.")
     mean = score.mean("seed", skipna=False) if "seed" in score.dims else score
     worst = -np.inf if largest else np.inf
     flat = mean.stack(cell=axes)
@@ -131,9 +131,9 @@ def paired_change(new: xarray.DataArray, old: xarray.DataArray, *, confidence: f
     """The mean over seeds of 1 - new/old, with Student's interval: 0.15 is 15 % fewer.
 
     Args:
-      new: [seed].
-      old: [seed], for the same seeds.
-      confidence: of the interval.
+      new: the new values [seed].
+      old: the old values [seed], for the same seeds.
+      confidence: the confidence level of the interval.
 
     Raises:
       ValueError: the seeds differ, or there are fewer than two.
@@ -151,6 +151,6 @@ def paired_change(new: xarray.DataArray, old: xarray.DataArray, *, confidence: f
         _check.instance(name, value, xarray.DataArray, "an xarray.DataArray")
     confidence = _check.scalar("confidence", confidence, low=0.0, high=1.0, exclusive_low=True, exclusive_high=True)
     if new.dims != ("seed",) or old.dims != ("seed",) or not np.array_equal(new.seed, old.seed) or len(new) < 2:
-        raise ValueError(f"new and old must have the same seeds, two at least; they are {new.coords}, {old.coords}.")
+        raise ValueError(f"new and old must have the same seeds, at least two, got {new.coords} and {old.coords}.")
     changes = 1 - new.values / old.values
     return PairedChange(*student(changes, confidence), len(changes))

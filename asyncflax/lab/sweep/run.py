@@ -41,7 +41,7 @@ _THREEFRY = "set JAX_DEFAULT_PRNG_IMPL=threefry2x32"
 
 
 class SweepUnfinishedError(RunError):
-    """The time is over before the grid is finished; finished cells are saved, and the same call resumes.
+    """The time limit was reached before the grid was finished; rerun the same call to resume.
 
     Example: see `run_sweep`.
     """
@@ -54,16 +54,16 @@ def run_sweep(
 ) -> xarray.Dataset:
     """Trains the cells of a grid that are not finished yet.
 
-    A cell gives what `train_and_evaluate` gives with its config, within rounding. Cells that diverge do not stop the
-    sweep; their metrics are NaN from there.
+    Each cell equals a run of `train_and_evaluate` with its config, up to rounding. Diverged cells do not stop the
+    sweep; their metrics are NaN from then on.
 
     Args:
-      config: the grid.
+      config: the config of the sweep.
       workdir: a new or empty folder, or the folder of the same sweep.
-      stop_after_minutes: start no tile of cells that is not expected to finish by then.
+      stop_after_minutes: the time limit; no tile of cells starts that is not expected to finish within it.
 
     Returns:
-      an `xarray.Dataset` over the axes of the grid and
+      An `xarray.Dataset` over the axes of the grid and
         `update`: test_loss, test_accuracy, simulated_time (seconds; NaN for traces without a clock);
         `trained`: train_loss, train_accuracy, staleness, gap, normalised_gap, explicit_momentum, means over the updates
           since the previous row;
@@ -72,7 +72,7 @@ def run_sweep(
 
     Raises:
       RunError: the config or the folder is invalid, or cells do not fit into memory.
-      SweepUnfinishedError: the time is over.
+      SweepUnfinishedError: the time limit is reached.
 
     Example:
       >>> import tempfile
@@ -106,8 +106,8 @@ def train_cells(
 
     Args:
       config: a dataclass with the fields train, cells_at_once and memory_gb.
-      grid: the cells, checked.
-      summarize: (all cells) -> the results, for which free fields of the config may count.
+      grid: the validated cells.
+      summarize: the function from all cells to the results, which may depend on free fields of the config.
     """
     try:
         _check.minutes("stop_after_minutes", stop_after_minutes)
@@ -116,7 +116,7 @@ def train_cells(
         made = [
             make_experiment(grid.config(cells[0]), images=images) for _, cells in _grouped(list(grid), grid.program)
         ]
-        _check.batchable("the key of cells, which are trained together,", made[0].key, _THREEFRY)
+        _check.batchable("the key of cells", made[0].key, _THREEFRY)
         sources = {name: digest for one in made for name, digest in one.config.named.sources().items()}
         inputs = _inputs(made)
     except (TypeError, ValueError, OSError) as error:
@@ -139,8 +139,8 @@ def train_cells(
                 progress.say(note)
     except (TypeError, ValueError) as error:
         raise RunError(str(error)) from error
-    except OSError as error:  # a full disk, a folder that went away
-        raise RunError(f"{error}; finished cells are saved, the same command resumes") from error
+    except OSError as error:  # such as a full disk or a removed folder
+        raise RunError(f"{error}; finished cells are saved; rerun the same command to resume") from error
     return results
 
 
@@ -156,10 +156,10 @@ def _finish(config: Any, grid: Cells, finished: _Finished, images: Any, deadline
     with progress.bar(len(grid) * updates, len(finished) * updates, unit_scale=True) as bar:
         tiles, since = _tiles(config, grid, to_do, images), began
         while len(finished) < len(grid):
-            if since + slowest > deadline:  # asked before the next program is compiled
+            if since + slowest > deadline:  # checked before the next program is compiled
                 raise SweepUnfinishedError(
-                    f"{len(finished)} of {len(grid)} cells are finished and saved, and there is no time for more; "
-                    "the same command resumes"
+                    f"{len(finished)} of {len(grid)} cells are finished and saved, but no time is left for more; "
+                    "rerun the same command to resume"
                 )
             cells, train = next(tiles)
             before, count = bar.n, len(cells)
@@ -222,7 +222,7 @@ def _batched(items: Sequence[Any], size: int) -> list[list[Any]]:
 
 
 class _Finished(dict[Index, dict[str, np.ndarray]]):
-    """The metrics of finished cells. Each tile has a file, which appears whole or not at all."""
+    """The metrics of finished cells. Each tile has a file, written atomically."""
 
     def __init__(self, folder: pathlib.Path, grid: Cells, run: str):
         super().__init__()
@@ -235,7 +235,7 @@ class _Finished(dict[Index, dict[str, np.ndarray]]):
                     raise CorruptedError(f"it holds the cells of {_name(arrays['cells'].tolist())}")
             except CorruptedError as error:
                 aside = set_aside(path)
-                note = f"note: {path} is corrupted ({error}); it is now {aside.name}"
+                note = f"note: {path} is corrupted ({error}); it was renamed to {aside.name}"
                 progress.say(f"{note}, and its cells are trained again")
             else:
                 self._take(arrays)
@@ -268,7 +268,7 @@ def _dataset(config: Any, grid: Cells, finished: _Finished, device: str) -> xarr
     coordinates |= {"update": cells[0]["evaluated"], "trained": cells[0]["updates"]}
     variables = {}
     for name, value in cells[0].items():
-        if name in ("updates", "evaluated") or not all(name in cell for cell in cells):  # of an older version
+        if name in ("updates", "evaluated") or not all(name in cell for cell in cells):  # from an older version
             continue
         values = np.stack([cell[name] for cell in cells]).reshape(*grid.shape, *value.shape)
         evaluated = of_evaluation(name) or name == "simulated_time"

@@ -1,10 +1,10 @@
-"""Studies of single methods: one question of a paper each, asked on handwritten digits or on a quadratic.
+"""Studies of single methods: each answers one question of a paper, on handwritten digits or on a quadratic.
 
-A public module here is a study. Its `DESIGN` fixes everything beforehand, seeds and criterion included; `QUICK` is a
-small design for trying things; `study` measures and decides. `run_study` leaves a folder:
+Every public module is a study. Its `DESIGN` fixes everything beforehand, seeds and criterion included; `QUICK` is a
+small design for testing; `study` measures and decides. `run_study` writes a folder:
 
     workdir/run.json          the design and the versions at the start
-    workdir/parts/*.npz       measurements; a study that was stopped resumes after the last
+    workdir/parts/*.npz       measurements; an interrupted study resumes after the last
     workdir/claims/           a JSON file per claim, and the figure
 
 Learning rates are chosen on some seeds and judged once, on others (see `asyncflax.lab.statistics`).
@@ -44,12 +44,12 @@ def run_study(name: str, workdir: str | os.PathLike[str], *, quick: bool = False
 
     Args:
       name: one of `names`.
-      workdir: a new or empty folder, or that of the same study.
+      workdir: a new or empty folder, or the folder of the same study.
       quick: whether to run the small design.
 
     Raises:
       ValueError: `name` is unknown.
-      RunError: the folder holds something else or is corrupted.
+      RunError: the folder belongs to another run or is corrupted.
 
     Example:
       >>> import tempfile

@@ -1,4 +1,4 @@
-"""The measurements of a study, part by part: each is computed once and kept."""
+"""The measurements of a study in parts, each computed once and kept in a file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _KIND = "part of a study of a method, format 1:"
 
 
 class Parts:
-    """The finished parts of a study, in the files of a folder; `run` is the digest of the run that they belong to."""
+    """The finished parts of a study, as files in a folder; `run` is the digest of the run."""
 
     def __init__(self, folder: pathlib.Path, run: str):
         self._folder, self._run, self._seconds = folder, run, 0.0
         folder.mkdir(exist_ok=True)
 
     def get(self, name: str, measure: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array of a part, measured unless it has a file; ValueError if that is corrupted or of another run."""
+        """The array of a part, measured unless it has a file; ValueError if the file is corrupted or foreign."""
         path, kind = self._folder / f"{name}.npz", f"{_KIND} {name}"
         if not path.exists():
             began = time.process_time()
@@ -34,5 +34,5 @@ class Parts:
 
     @property
     def cpu_minutes(self) -> float:
-        """User and system time that measured the parts so far."""
+        """The CPU time of the parts so far."""
         return round(self._seconds / 60, 1)

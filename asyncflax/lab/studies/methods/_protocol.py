@@ -1,4 +1,4 @@
-"""Which arm reaches a training loss first: learning rates are chosen on some seeds, arms are judged on others."""
+"""Which arm reaches a training loss first: learning rates are chosen on some seeds, arms judged on others."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from asyncflax.trace import Trace
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What all arms share, fixed beforehand."""
+    """The settings shared by all arms, fixed beforehand."""
 
-    loss: float  # the training loss to be reached
-    updates: int  # after which trainings end
-    every: int  # updates between two looks at it
+    loss: float  # the training loss to reach
+    updates: int  # the length of a run
+    every: int  # updates between two evaluations of the loss
     hidden: int
     batch_size: int
     octaves: tuple[float, float]  # learning rates are powers of 2 between these, in half octaves
-    choosing: tuple[int, ...]  # seeds that learning rates are chosen on
-    judging: tuple[int, ...]  # seeds that arms are judged on
+    choosing: tuple[int, ...]  # the seeds on which learning rates are chosen
+    judging: tuple[int, ...]  # the seeds on which arms are judged
 
     def __post_init__(self):
         statistics.check_seeds(self.choosing, self.judging)
@@ -45,9 +45,9 @@ class Protocol:
 
         Args:
           phase: 'choosing' or 'judging', the seeds to train.
-          make: the method of a learning rate.
-          trace: of a seed.
-          options: of `Trainings`.
+          make: the function from a learning rate to a method.
+          trace: the function from a seed to a trace.
+          options: further arguments of `Trainings`.
         """
         seeds = self.choosing if phase == "choosing" else self.judging
         options |= {"hidden": self.hidden, "batch_size": self.batch_size, "every": self.every}
@@ -55,7 +55,7 @@ class Protocol:
         return parts.get(f"{phase}-{arm.replace(' ', '-')}", lambda: self.updates_to(trainings(), make, rates))
 
     def updates_to(self, trainings: Trainings, make: Make, rates: Any) -> np.ndarray:
-        """The updates that trainings take to the loss, [rates, seeds]; NaN where they do not reach it."""
+        """The updates that runs take to reach the loss, [rates, seeds]; NaN where they do not reach it."""
         losses = trainings.losses(make, np.repeat(np.asarray(rates, float)[:, None], len(trainings.seeds), axis=1))
         reached = losses <= self.loss
         return np.where(reached.any(axis=-1), self.every * reached.argmax(axis=-1), np.nan)
@@ -85,7 +85,7 @@ class Protocol:
         return {**shown.of_claim, "ours": ours, "verdict": decided.verdict, "seeds": len(updates)}
 
     def draw(self, figure: Any, panels: dict[str, dict[str, np.ndarray]]) -> None:
-        """Draws updates [rates, seeds] against learning rates: a panel per title, a line per arm."""
+        """Draws updates [rates, seeds] against learning rates: one panel per title, one line per arm."""
         all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, arms) in zip(all_axes, panels.items(), strict=True):
             for k, (name, updates) in enumerate(arms.items()):

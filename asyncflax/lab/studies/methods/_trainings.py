@@ -1,6 +1,6 @@
-"""Small trainings on handwritten digits, seeds x hyperparameters as one program, compiled once a method.
+"""Small training runs on handwritten digits: seeds x hyperparameters in one program, compiled once per method.
 
-A seed is a trace, an order of the data and initial weights; all arms of an experiment share them.
+A seed fixes a trace, a data order and initial weights, which all arms of an experiment share.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from asyncflax.trace import Trace
 
 
 class Trainings:
-    """Trainings of a perceptron on scikit-learn's digits.
+    """Trains a perceptron on scikit-learn's digits.
 
     Args:
-      traces: one per seed, of equal length.
-      seeds: of data order and initial weights.
-      hidden: units; 0 is softmax regression, which begins at 0.
-      batch_size: of an event.
-      every: updates between two looks at the training loss.
-      worker: maps the gradient function of a batch to that of an event, such as `local.local_sgd`.
-      local_steps: batches of an event, if a worker makes several steps.
+      traces: one trace per seed, of equal length.
+      seeds: the seeds of data order and initial weights.
+      hidden: the number of hidden units; 0 is softmax regression, which starts at 0.
+      batch_size: the number of images per batch.
+      every: the number of updates between two evaluations of the training loss.
+      worker: the function from the gradient function of a batch to that of an event, such as `local.local_sgd`.
+      local_steps: the number of batches per event if a worker makes several steps; 0 for one gradient.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Trainings:
             self._rows = self._rows.reshape(*self._rows.shape[:2], local_steps, batch_size)
 
     def losses(self, make: cells.Make, hypers: np.ndarray) -> np.ndarray:
-        """The loss over all training images at each look, float [hypers, seeds, looks]; infinite if NaN.
+        """The loss over all training images at each evaluation, float [hypers, seeds, evaluations]; inf for NaN.
 
         Args:
-          make: the method of a hyperparameter; each function compiles a program of its own.
+          make: the function from a hyperparameter to a method; each function compiles its own program.
           hypers: float [hypers, seeds].
         """
         rates = jnp.asarray(hypers, jnp.float32).T
@@ -92,14 +92,14 @@ def _look(images: Any, params: Any) -> jax.Array:
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Training images float32 [n, 64] about 0, and labels."""
+    """Mean-subtracted training images, float32 [n, 64], and labels."""
     digits = data.digits()
     images = (digits.train_images.astype(np.float32) - digits.mean_image) / 255.0
     return images.reshape(len(images), -1), digits.train_labels
 
 
 def _weights(seed: int, hidden: int) -> Any:
-    """Initial weights, one dict a layer: Gaussian of variance 2 / fan-in, the last layer 0."""
+    """Initial weights, one dict per layer: Gaussian of variance 2 / fan-in, the last layer 0."""
     sizes = [64, hidden, 10] if hidden else [64, 10]
     rng = np.random.default_rng([seed, 1])
     layers = []

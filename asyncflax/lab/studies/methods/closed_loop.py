@@ -2,9 +2,9 @@
 
 There, 16 workers take turns, so that the delay is 15, and closed-loop YellowFin is 20.1 times as fast as open-loop.
 Here `closed_loop_momentum` steers a perceptron's total momentum to 0.9 (its loop is open for the first 240 updates,
-which count), with workers in turn and with exponential service times. Three questions each: is it sooner than a fixed
-explicit momentum of 0.9 if each has its best learning rate? If both have that of the closed loop? Is it as soon as the
-best fixed momentum of a grid?
+which count), with workers in turn and with exponential service times. For each there are three questions: is it sooner
+than a fixed explicit momentum of 0.9 if each has its best learning rate? If both have that of the closed loop? Is it as
+soon as the best fixed momentum of a grid?
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _PAPER = "20.1 times as fast as open-loop YellowFin (CIFAR-100, 16 workers in tu
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What is fixed beforehand."""
+    """The settings, fixed beforehand."""
 
     num_workers: int
-    target: float  # of total momentum, and the fixed momentum that the closed loop is compared with
+    target: float  # the total momentum to reach, and the fixed momentum to compare with
     momenta: tuple[float, ...]  # the grid of fixed momenta, the target among them
     race: Protocol
 
@@ -65,7 +65,7 @@ QUICK = dataclasses.replace(
         judging=tuple(range(1100, 1116)),
     ),
 )
-# The digest of `DESIGN`, committed before it was judged.
+# The digest of `DESIGN`, committed before judging.
 CRITERION = "20257e8babd7766cc31d8ee7e6b512737dbdee51cd6fd114b65fcc7afa12e05b"
 
 

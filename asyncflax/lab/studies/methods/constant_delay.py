@@ -1,4 +1,4 @@
-r"""Do steps have to shrink like 1 / tau, and does momentum have to be shifted? On a quadratic, exactly.
+r"""Do steps have to shrink like 1 / tau, and does momentum have to be shifted? An exact answer on a quadratic.
 
 Giladi et al. 2020 conclude that under high constant delay the learning rate has to be inversely proportional to the
 delay, and that momentum has to be turned off or modified. Here the closed-form limits of the learning rate
@@ -27,13 +27,13 @@ _SOURCE = "Giladi et al. 2020 (arXiv:1909.12340), abstract"
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What is fixed beforehand."""
+    """The settings, fixed beforehand."""
 
     delays: tuple[int, ...]  # tau
     momenta: tuple[float, ...]  # mu, besides 0
-    margin: float  # runs are so much below and above a limit, as a share of it
-    high: int  # from this delay on it is called high
-    bound: float  # the exponent of tau may differ from -1 by so much
+    margin: float  # the relative distance of runs below and above a limit
+    high: int  # the smallest delay that is called high
+    bound: float  # the largest difference of the exponent of tau from -1
 
 
 DESIGN = Design(delays=(2, 3, 7, 15, 31, 63), momenta=(0.5, 0.9), margin=0.02, high=7, bound=0.1)
@@ -83,7 +83,7 @@ def study(design: Design, parts: Parts) -> tuple[list[dict[str, Any]], Any]:
 
 
 def _agreement(design: Design, plain: np.ndarray, heavy_ball: np.ndarray, shifted: np.ndarray) -> np.ndarray:
-    """Whether runs fall below a limit and grow above it, [forms, delays]."""
+    """Whether losses fall just below a limit and grow just above it, [forms, delays]."""
     forms: list[tuple[Any, np.ndarray]] = [(lambda h, workers: algorithms.asgd(h), plain)]
     for mu, hb, sm in zip(design.momenta, heavy_ball, shifted, strict=True):
         forms.append((lambda h, workers, mu=mu: algorithms.momentum_asgd(h * (1 - mu), mu), hb))
@@ -97,7 +97,7 @@ def _agreement(design: Design, plain: np.ndarray, heavy_ball: np.ndarray, shifte
 
 
 def is_limit(make: Any, delay: int, limit: float, margin: float) -> bool:
-    """Whether runs on x^2 / 2, delay + 1 workers in turn, fall below a learning rate and grow above it, by `margin`."""
+    """Whether losses on x^2 / 2, delay + 1 workers in turn, fall `margin` below a learning rate and grow above it."""
     periods = int(2 / margin)
     trace = queues.simulate(
         num_workers=delay + 1, num_updates=4 * periods * (delay + 1), service_time=queues.deterministic()

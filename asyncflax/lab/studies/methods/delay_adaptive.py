@@ -19,7 +19,7 @@ from asyncflax.lab.studies.methods._protocol import Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What is fixed beforehand."""
+    """The settings, fixed beforehand."""
 
     num_workers: int
     num_slow: int
@@ -56,7 +56,7 @@ QUICK = dataclasses.replace(
         judging=tuple(range(1100, 1116)),
     ),
 )
-# The digest of `DESIGN`, committed before it was judged.
+# The digest of `DESIGN`, committed before judging.
 CRITERION = "083f637c8f6eca205f5328ce3ba50c8f9871614c454338e15d51e31711eb9145"
 
 

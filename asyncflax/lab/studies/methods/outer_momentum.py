@@ -22,7 +22,7 @@ _NESTEROV, _DELAYED, _PLAIN = "Nesterov", "Delayed Nesterov", "no momentum"
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What is fixed beforehand."""
+    """The settings, fixed beforehand."""
 
     num_workers: int
     local_steps: int
@@ -63,7 +63,7 @@ QUICK = dataclasses.replace(
         judging=tuple(range(1100, 1116)),
     ),
 )
-# The digest of `DESIGN`, committed before it was judged.
+# The digest of `DESIGN`, committed before judging.
 CRITERION = "673680e8da8a3c1abcceb591f32f1e2fa4ec0c8a7591fc1874959d83c89ac659"
 
 

@@ -1,7 +1,7 @@
 """The largest stable learning rate of each method, with 8 to 64 workers of nearly equal speed.
 
-A perceptron on handwritten digits. A learning rate is *stable* if the training loss, averaged over the last looks, is
-less than half of the initial one. Its limit is found by bisection for each seed, all seeds in one program. Methods with
+A perceptron on handwritten digits. A learning rate is *stable* if its last training losses, on average, are less
+than half of the initial one. Its limit is found by bisection for each seed, all seeds in one program. Methods with
 momentum share its value. `ssgd` waits for all workers (`queues.barrier`); it and `delayed_nesterov` divide the learning
 rate by M, and for `yellowfin` it is a factor of the rate that it tunes.
 """
@@ -22,7 +22,7 @@ from asyncflax.lab import statistics
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.lab.studies.methods._trainings import Trainings
 
-_BY_WORKER = (  # methods with velocities by worker, or that order deliveries
+_BY_WORKER = (  # methods with one velocity per worker, or that order deliveries
     "dana_dc",
     "dana_slim",
     "dana_zero",
@@ -37,22 +37,22 @@ _BY_WORKER = (  # methods with velocities by worker, or that order deliveries
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What is fixed beforehand."""
+    """The settings, fixed beforehand."""
 
     methods: tuple[str, ...]
-    order: tuple[str, ...]  # of some of them, as claimed, the largest limit first
-    num_workers: tuple[int, ...]  # rising
+    order: tuple[str, ...]  # the claimed order of some of them, the largest limit first
+    num_workers: tuple[int, ...]  # increasing
     momentum: float
     variation: float  # of service times: gamma(cv)
-    octaves: tuple[float, float]  # the limit is looked for between these powers of 2
+    octaves: tuple[float, float]  # the limit is searched between these powers of 2
     halvings: int  # of that interval
     updates_a_worker: int  # 7 / (1 - mu), see statistics.least_updates
-    looks: int  # at the training loss
-    last: int  # of them are averaged
-    level: float  # share of the loss before training
+    looks: int  # the number of evaluations of the training loss
+    last: int  # the number of last ones that are averaged
+    level: float  # the share of the initial loss below which a rate is stable
     hidden: int
     batch_size: int
-    exponent_bound: float  # of equivalence, for the exponent of M
+    exponent_bound: float  # the equivalence bound of the exponent of M
     judging: tuple[int, ...]  # seeds; nothing is chosen
 
 
@@ -77,7 +77,7 @@ QUICK = dataclasses.replace(
     DESIGN, methods=("asgd", *DESIGN.order), num_workers=(2, 4, 8), halvings=6, judging=tuple(range(1000, 1016))
 )
 
-# The digest of `DESIGN`, committed before it was judged.
+# The digest of `DESIGN`, committed before judging.
 CRITERION = "2c41786db281d17bd64b67d2b8177f71d0b9c21e3198a7cb7edf563ba8972dc2"
 
 
@@ -95,7 +95,7 @@ def bisect(is_stable: Callable[[np.ndarray], np.ndarray], octaves: tuple[float, 
     Args:
       is_stable: (learning rates [seeds]) -> bool [seeds].
       octaves: binary logarithms of a stable and of an unstable learning rate; neither is tried.
-      halvings: of that interval.
+      halvings: the number of halvings of that interval.
     """
     low, high = np.array(octaves[0]), np.array(octaves[1])
     for _ in range(halvings):
@@ -130,7 +130,7 @@ def _of_asgd(design: Design, limits: np.ndarray, where: str) -> dict[str, Any]:
 
 
 def _of_order(design: Design, limits: dict[str, np.ndarray], where: str) -> dict[str, Any]:
-    """Whether neighbours in the order have it at every number of workers."""
+    """Whether the order holds between neighbours at every number of workers."""
     neighbours = list(itertools.pairwise(design.order))
     pairs = [(*pair, k) for pair in neighbours for k in range(len(design.num_workers))]
     differences = np.stack([limits[better][:, k] - limits[worse][:, k] for better, worse, k in pairs], axis=1)
@@ -199,7 +199,7 @@ def _limits(design: Design, name: str, workers: int) -> np.ndarray:
 
 
 def method(name: str, **options: Any) -> Callable[[Any], AsyncAlgorithm]:
-    """The method of a learning rate, with the options that it accepts."""
+    """The function from a learning rate to a method, with the options that the method accepts."""
     factory = getattr(algorithms, name)
     known = {option: value for option, value in options.items() if option in inspect.signature(factory).parameters}
     return lambda learning_rate: factory(learning_rate, **known)

@@ -1,14 +1,14 @@
 r"""How much delay does momentum tolerate? The study of streaming PCA, from a config to a figure, arrays and claims.
 
-    workdir/run.json             the config and the versions that it began with
+    workdir/run.json             the config and the versions at the start
     workdir/cells/*.npz          the mean error of each setting: float64 [records + 1, replicates]
     workdir/results.npz          all arrays of the figure; `NAME.axes` names the axes of NAME
     workdir/streaming_pca.png    the figure
     workdir/claims/*.json        the claims, and the figure
 
 Every trajectory starts at the saddle e_2 and makes :math:`N = S (1 - \mu) / \eta` updates, S of slow time, in which the
-limit without delay is the same curve for every mu. Its error is the squared distance to the nearer optimum, at most the
-2 of the saddle, at which a diverged trajectory counts. Two delays are read from the mean error:
+limit without delay is the same curve for every mu. Its error is the squared distance to the nearer optimum, capped at
+its value 2 at the saddle, also for diverged trajectories. The mean error determines two delays:
 
 *Tolerable*: the largest constant delay at which the mean error over the last S/12 of slow time is at most 1 + r times
 that without delay; the logarithm of the error is interpolated between delays of the grid.
@@ -17,8 +17,8 @@ that without delay; the logarithm of the error is interpolated between delays of
 workers make tau + 1 updates in the time of one. Counted in updates, no delay is best.
 
 Verdicts: the tolerable delay falls, no faster than the paper's sufficient condition, if the interval of the fitted
-power of 1 - mu lies between 0 and 2; the optimal delay falls if that of its ratio lies above 1; asynchrony is not
-momentum if that of the ratio of errors lies outside of 1 / 1.1 to 1.1.
+power of 1 - mu is between 0 and 2; the optimal delay falls if that of its ratio is above 1; asynchrony is not momentum
+if that of the ratio of errors is outside 1 / 1.1 to 1.1.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from asyncflax.train.workdir import Workdir
 __all__ = ["Results", "StreamingPcaConfig", "Study", "run_study"]
 
 _CELL = "setting of a study of streaming PCA, format 1:"
-_WORST = 2.0  # the error at a saddle, and of what diverged
+_WORST = 2.0  # the error at a saddle, and of diverged trajectories
 
 
 class Study(NamedTuple):
     """A finished study.
 
     Attributes:
-      results: `Results`.
-      claims: with intervals and verdicts.
-      figure: path of the figure.
+      results: the arrays of the figure.
+      claims: the claims, with intervals and verdicts.
+      figure: the path of the figure.
       table: the results as text.
     """
 
@@ -65,15 +65,15 @@ class Study(NamedTuple):
 
 
 def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, command: str) -> Study:
-    """Runs a study, or resumes it.
+    """Runs or resumes a study.
 
     Args:
-      config: what to study.
-      workdir: a new or empty folder, or that of a study with this config.
-      command: reproduces the study; stored in the claims.
+      config: the config of the study.
+      workdir: a new or empty folder, or the folder of a study with this config.
+      command: the command that reproduces the study, stored in the claims.
 
     Raises:
-      RunError: the config or the folder is invalid; one clear sentence.
+      RunError: the config or the folder is invalid.
 
     Example:
       >>> import tempfile
@@ -98,7 +98,7 @@ def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, co
             results.save(folder.path / "results.npz")
             if not figure.exists():
                 _style.save(report.draw(config, results), figure)
-            minutes = 0.0 if resumes else round(cpu_minutes(), 3)  # nobody knows what an earlier process used
+            minutes = 0.0 if resumes else round(cpu_minutes(), 3)  # the CPU time of an earlier process is unknown
             for claim in claims:
                 _save_claim(dataclasses.replace(claim, cpu_minutes=minutes), folder.path / "claims")
             (folder.path / "claims" / figure.name).write_bytes(figure.read_bytes())
@@ -108,12 +108,12 @@ def run_study(config: StreamingPcaConfig, workdir: str | os.PathLike[str], *, co
 
 
 def _save_claim(claim: Claim, folder: pathlib.Path) -> None:
-    """Writes a claim; an earlier file keeps the machine and the CPU minutes of the measurement."""
+    """Writes a claim; machine and CPU minutes of an earlier file are kept."""
     try:
         before = Claim.load(folder / f"{claim.name}.json")
         claim = dataclasses.replace(claim, machine=before.machine, cpu_minutes=before.cpu_minutes)
     except (OSError, TypeError, ValueError):
-        pass  # there is none, or a corrupted one
+        pass  # no file, or a corrupted one
     claim.save(folder, overwrite=True)  # follows from the cells, which are kept
 
 
@@ -129,7 +129,7 @@ def _simulate(config: StreamingPcaConfig, folder: pathlib.Path, run_id: str) -> 
                 return read_arrays(path, kind=kind, run=run_id)["error"]
             except CorruptedError as error:
                 aside = set_aside(path).name
-                progress.say(f"note: {path} is corrupted ({error}); it is now {aside} and simulated again")
+                progress.say(f"note: {path} is corrupted ({error}); it was renamed to {aside} and is simulated again")
         ensemble = problem.ensemble(
             cell.staleness,
             learning_rate=cell.learning_rate,
@@ -139,7 +139,7 @@ def _simulate(config: StreamingPcaConfig, folder: pathlib.Path, run_id: str) -> 
             every=cell.every,
             seed=config.seed,
         )
-        with np.errstate(over="ignore", invalid="ignore"):  # of what diverged
+        with np.errstate(over="ignore", invalid="ignore"):  # diverged trajectories
             error = problem.error(ensemble.paths.astype(np.float64))
         error = np.where(error < _WORST, error, _WORST).reshape(-1, config.replicates, config.trajectories).mean(-1)
         write_arrays(path, {"error": error}, kind=kind, run=run_id)

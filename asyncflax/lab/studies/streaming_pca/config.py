@@ -1,4 +1,4 @@
-"""What a study of streaming PCA varies, and the settings that follow."""
+"""The config of a study of streaming PCA, and the settings that follow from it."""
 
 # No `from __future__ import annotations`: config flags need the types of fields, not their names.
 
@@ -11,7 +11,7 @@ from asyncflax.theory.problems import StreamingPca
 
 @dataclasses.dataclass
 class StreamingPcaConfig:
-    """One study.
+    """The config of a study.
 
     Example:
       >>> from asyncflax.lab.studies.streaming_pca import StreamingPcaConfig
@@ -25,24 +25,24 @@ class StreamingPcaConfig:
     eigenvalues: tuple[float, ...] = (4.0, 3.0, 2.0, 1.0)  # of the covariance, in decreasing order
     stream: str = "signs"  # the distribution of the samples: 'signs' or 'gaussian', see StreamingPca
 
-    # What is varied.
+    # The grid.
     momenta: tuple[float, ...] = (0.70, 0.80, 0.85, 0.90, 0.95)  # mu
     learning_rates: tuple[float, ...] = (5e-4, 2.5e-4, 1.25e-4)  # eta; the claims are about the first
     margins: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5)  # delays over delay_margin
 
-    # How long, how many, and what is tolerated.
+    # Length and number of runs, and tolerance.
     slow_time: float = 18.0  # S: updates times eta / (1 - mu)
     records: int = 48  # how often the error is recorded, a multiple of 12
-    tolerance: float = 0.5  # r: the tolerable delay costs at most so much more error
+    tolerance: float = 0.5  # r: the largest relative increase of the error under the tolerable delay
     replicates: int = 16  # independent ensembles, for the intervals
-    trajectories: int = 512  # of each ensemble
+    trajectories: int = 512  # in each ensemble
     seed: int = 0
 
     # Asynchrony against momentum.
     workers: int = 16  # M
     asynchronous_learning_rate: float = 0.014  # eta; momentum SGD has eta / M, by Theorem 5 of Mitliagkas et al.
 
-    threads: int = dataclasses.field(default=0, metadata={"free": True})  # settings at a time; 0 is one per core
+    threads: int = dataclasses.field(default=0, metadata={"free": True})  # settings at a time; 0 for one per core
 
     def check(self) -> None:
         """Raises TypeError or ValueError for the first field with a wrong type or value."""
@@ -53,11 +53,11 @@ class StreamingPcaConfig:
             _check.number(f"config.{name}", values, low=0.0, exclusive_low=name != "momenta")
         StreamingPca(self.eigenvalues, self.stream)
         if len(self.momenta) < 2 or list(self.momenta) != sorted(set(self.momenta)):
-            raise ValueError(f"config.momenta must be at least two that increase, got {self.momenta}.")
+            raise ValueError(f"config.momenta must be at least two increasing values, got {self.momenta}.")
         if self.momenta[-1] >= 1:
             raise ValueError(f"config.momenta must be below 1, got {self.momenta}.")
         if list(self.margins) != sorted(set(self.margins)):
-            raise ValueError(f"config.margins must increase, got {self.margins}.")
+            raise ValueError(f"config.margins must be increasing, got {self.margins}.")
         for name in ("slow_time", "tolerance", "asynchronous_learning_rate"):
             _check.scalar(f"config.{name}", getattr(self, name), low=0.0, exclusive_low=True)
         for name, least in {"records": 12, "replicates": 2, "trajectories": 1, "workers": 2, "threads": 0}.items():
@@ -72,15 +72,15 @@ class StreamingPcaConfig:
             if margin_of(self, eta, self.momenta[-1]) < 2:
                 raise ValueError(
                     f"config.learning_rates: at {eta} a momentum of {self.momenta[-1]} tolerates only a delay below 2; "
-                    "use smaller ones."
+                    "use smaller learning rates."
                 )
 
 
 class Cell(NamedTuple):
-    """A setting under which an ensemble runs.
+    """The setting of an ensemble.
 
     Attributes:
-      name: of its file.
+      name: the name of its file.
       staleness: an integer or an `ExponentialQueue`.
       learning_rate: eta.
       momentum: mu.
@@ -95,7 +95,7 @@ class Cell(NamedTuple):
 
 
 def margin_of(config: StreamingPcaConfig, eta: float, momentum: float) -> float:
-    """The delay that the linearized recursion tolerates at the largest curvature at the optimum, that of |v|."""
+    """The delay that the linearized recursion tolerates at the largest curvature of the optimum, that of |v|."""
     return theory.streaming_pca.delay_margin(momentum, 2 * eta * config.eigenvalues[0])
 
 

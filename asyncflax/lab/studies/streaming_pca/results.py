@@ -1,4 +1,4 @@
-"""What a study of streaming PCA reads from its mean errors."""
+"""The results of a study of streaming PCA, computed from its mean errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Results(NamedTuple):
     curves: np.ndarray
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes the arrays and, as `NAME.axes`, what their axes are; a file with other content is set aside."""
+        """Writes the arrays and, as `NAME.axes`, the names of their axes; a file with other content is set aside."""
         arrays = self._asdict() | {f"{name}.axes": np.array(axes) for name, axes in _AXES.items()}
         archive = io.BytesIO()
         np.savez(archive, **arrays)  # pyright: ignore[reportArgumentType]
@@ -67,7 +67,7 @@ class Results(NamedTuple):
 
 
 def evaluate(config: StreamingPcaConfig, errors: dict[str, np.ndarray]) -> Results:
-    """Reads delays and curves from the mean error of each setting."""
+    """Computes delays and curves from the mean error of each setting."""
     rates, momenta = np.array(config.learning_rates), np.array(config.momenta)
     shape = (len(rates), len(momenta))
     width = max(len(delays_of(config, eta, mu)) for eta in config.learning_rates for mu in config.momenta)
@@ -87,7 +87,7 @@ def evaluate(config: StreamingPcaConfig, errors: dict[str, np.ndarray]) -> Resul
     if np.isnan(tolerable).any():
         raise ValueError(
             f"config.margins={config.margins} ends before the error is 1 + {config.tolerance} times that without "
-            "delay; add larger ones."
+            "delay; add larger margins."
         )
     exponent = np.array([np.polyfit(np.log(1 - momenta), np.log(part), 1)[0] for part in tolerable])
     kinds = kinds_of(config)
@@ -97,7 +97,7 @@ def evaluate(config: StreamingPcaConfig, errors: dict[str, np.ndarray]) -> Resul
 
 
 def tolerable_delay(delays: np.ndarray, error: np.ndarray, tolerance: float) -> float:
-    """Where the error first crosses 1 + tolerance times the one at delays[0]; NaN if it does not."""
+    """The delay at which the error first exceeds 1 + tolerance times that at delays[0]; NaN if there is none."""
     excess = np.log(error / error[0]) - np.log1p(tolerance)
     if not np.any(excess > 0):
         return np.nan

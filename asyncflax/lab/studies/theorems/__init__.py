@@ -5,7 +5,7 @@ deliver, simulated queues, recursions run forward, points of the paper's figures
 figure. `asyncflax theory` runs all checks.
 
 Tolerances are the same for all: an identity holds to rounding, a momentum to 0.005, a point of a published figure to
-2 % of the range of its points. Claims state any other.
+2 % of the range of its points. Claims state any exception.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def study(
     overwrite: bool = False,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> list[Claim]:
-    """Runs the checks and writes their claims and figures into `workdir`/claims, all of them or nothing.
+    """Runs the checks and writes their claims and figures into `workdir`/claims, all or none.
 
     Args:
-      workdir: a folder; created if missing.
-      only: names of checks, such as ('theorem-3', 'figure-6'); empty runs all.
-      quick: few cases and runs, wider intervals.
-      overwrite: replaces the claims and figures of an earlier study.
-      progress: wraps the list of checks, as tqdm does.
+      workdir: the folder of the study, created if missing.
+      only: the names of checks, such as ('theorem-3', 'figure-6'); () runs all.
+      quick: whether to run fewer cases, with wider intervals.
+      overwrite: whether to replace the claims and figures of an earlier study.
+      progress: the function that wraps the list of checks, such as tqdm.
 
     Returns:
       The claims, in the order of the checks; the command and the CPU minutes of each are those of its check alone.
 
     Raises:
       ValueError: a check is unknown.
-      FileExistsError: the folder holds claims already; nothing has been computed.
+      FileExistsError: the folder already has claims; nothing is computed.
 
     Example:
       >>> import tempfile
@@ -78,7 +78,7 @@ def study(
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds an earlier study; pass overwrite=True to replace it.")
     part, start, claims = folder.with_name("claims.part"), cpu_minutes(), []
-    shutil.rmtree(part, ignore_errors=True)  # of a study that was stopped
+    shutil.rmtree(part, ignore_errors=True)  # of an interrupted study
     part.mkdir(parents=True)
     for name in progress([name for name in _CHECKS if name in only or not only]):
         before = cpu_minutes()

@@ -1,4 +1,4 @@
-"""What checks return, and the fields that their claims share."""
+"""The return types of checks, and the fields that their claims share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Found = tuple[list[Fact], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is computed."""
+    """The amount of computation."""
 
     cases: int  # random cases of each identity
     runs: int  # simulated runs of each Monte Carlo average

@@ -1,4 +1,4 @@
-"""Runs of stale gradients in NumPy: over all sequences that can happen, or over simulated queues."""
+"""Runs of stale gradients in NumPy: over all possible sequences, or over simulated queues."""
 
 from __future__ import annotations
 

@@ -97,5 +97,5 @@ def _bracket(law: Any, limit: float) -> tuple[float, float]:
     for factor, falls in ((0.99, True), (1.01, False)):
         course = theory.mean_square_iterates(law, factor * limit, 1200)
         if (np.max(course[900:]) < np.max(course[300:600])) != falls:
-            raise RuntimeError(f"E x^2 of {law} does not change its course at its limit {limit:.4g}.")
+            raise RuntimeError(f"E x^2 of {law} must fall below the limit {limit:.4g} and grow above it, but does not.")
     return 0.99 * limit, 1.01 * limit
