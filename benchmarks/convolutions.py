@@ -1,4 +1,4 @@
-"""Milliseconds per gradient of cifar10_quick for each of the convolutions, for rounds of several widths.
+"""Milliseconds per gradient of cifar10_quick for each convolution and several widths of rounds.
 
     python benchmarks/convolutions.py [--batches 32 100] [--widths 1 2 4 8] [--seconds 0.5] [--alternations 7]
         [--convolutions native im2col] [--precision float32|tf32|bfloat16]
@@ -6,8 +6,8 @@
 
 A round of width W computes W gradients at W versions of the parameters, each on a batch of its own, with `vmap`; rounds
 follow each other in a loop inside one program, as in the engine. Medians over alternations, each of about `--seconds`
-but at least one round. Run it where you train, to see whether `conv='auto'` takes what is fastest there. On CPUs native
-convolutions take seconds a gradient.
+but at least one round. Run it where you train, to see whether `conv='auto'` picks the fastest convolution. On CPUs,
+native convolutions take seconds per gradient.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def measure(args: argparse.Namespace, batch: int, width: int) -> dict[str, np.nd
         rounds[name] = max(1, round(args.seconds / took))
     times: dict[str, list[np.ndarray]] = {name: [] for name in contestants}
     for alternation in range(args.alternations):
-        # In turn, and in changing order, so that a drift of the machine's speed falls on all.
+        # In turn and in changing order, so that drifts of the machine's speed affect all alike.
         for name in list(contestants)[:: 1 if alternation % 2 else -1]:
             took = clock(lambda name=name: contestants[name](rounds[name]))
             times[name].append(1e3 * np.array(took) / (rounds[name] * width))
@@ -86,9 +86,9 @@ def clock(run: Callable[[], None]) -> tuple[float, float]:
 def main() -> None:
     """Prints a table in Markdown."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 100], help="images a gradient")
-    parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 4, 8], help="gradients a round")
-    parser.add_argument("--seconds", type=float, default=0.5, help="how long a measurement takes about")
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 100], help="images per gradient")
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 4, 8], help="gradients per round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="approximate length of a measurement")
     parser.add_argument("--alternations", type=int, default=7)
     parser.add_argument("--convolutions", nargs="+", choices=list(CONVOLUTIONS), default=list(CONVOLUTIONS))
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])

@@ -1,11 +1,11 @@
-"""Updates per second of the ensembles over a plain NumPy loop, one trajectory after the other.
+"""Updates per second of the ensembles relative to a plain NumPy loop, one trajectory after the other.
 
     python benchmarks/ensembles.py
 
-Both sides get the same problem, staleness, step size and law of the samples. The loop is what one writes for a single
-trajectory: its samples and its trace are drawn ahead, the update is a line of NumPy on arrays. The ensemble draws
-everything itself. Blocks of the two alternate; printed are medians. Threads: how many ensembles run at a time, each
-its own program. Under longer delays an ensemble has fewer trajectories, so that past versions stay in the cache.
+Both sides get the same problem, staleness, step size and distribution of samples. The loop is what one writes for a
+single trajectory: samples and trace are drawn ahead, and the update is a line of NumPy on arrays. The ensemble draws
+everything itself. Blocks of the two alternate; medians are printed. `--threads` ensembles run at a time, each its own
+program. Under longer delays an ensemble has fewer trajectories, so that past versions stay in the cache.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def cases() -> dict[str, tuple[Callable[[int], Any], Callable[[int], Any], int]]
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="updates per second of ensembles over a plain NumPy loop")
-    parser.add_argument("--alternations", type=int, default=7, help="blocks of each")
+    parser.add_argument("--alternations", type=int, default=7, help="number of blocks of each")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="ensembles at a time")
     arguments = parser.parse_args()
     print(f"{'':42s} {'loop 10^3/s':>11s} {'ensembles 10^6/s':>16s} {'ratio':>7s}")

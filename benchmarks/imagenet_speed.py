@@ -1,19 +1,19 @@
-"""Images a second, and memory, of ResNet-50 and CaffeNet: one worker (synchronous), many, plain Flax, and PyTorch.
+"""Images per second and memory of ResNet-50 and CaffeNet: one worker (synchronous), many, plain Flax, and PyTorch.
 
     python benchmarks/imagenet_speed.py [--model ResNet50] [--batch 256] [--workers 1 8 64] [--torch] [--peak]
     python benchmarks/imagenet_speed.py --image_size 64 --batch 8 --events 4 --alternations 3 --stores device    # small
 
-One device, momentum SGD, bfloat16 where parameters stay float32. A few uint8 images lie on the device, so that input is
-not measured (`benchmarks/input_pipeline.py` and `benchmarks/input_wait.py` do that). `plain` is what people write: a
-compiled training step with donated arguments, called in a Python loop; beyond it the engine computes the gap and the
-size of each gradient. PyTorch has channels last and autocast, and compiles on a GPU. Nobody has weight decay; CaffeNet
-has dropout. Blocks of all contestants alternate in one process; medians. Beside them the bytes of each run's state:
+One device, momentum SGD, bfloat16 with float32 parameters. A few uint8 images are on the device, so that input is not
+measured (`benchmarks/input_pipeline.py` and `benchmarks/input_wait.py` do that). `plain` is what people write: a
+compiled training step with donated arguments, called in a Python loop; the engine also computes the gap and the norm of
+each gradient. PyTorch uses channels last and autocast, and compiles on a GPU. There is no weight decay; CaffeNet has
+dropout. Blocks of all contestants alternate in one process; medians are printed with the bytes of each run's state:
 parameters, velocity, statistics and versions, on the device and on the host.
 
-`--peak` measures memory instead. Each contestant has processes of its own: one that compiles, which takes memory as
-well, and one that finds its programs compiled and counts. On a GPU the peak is the largest number of bytes in use, by
-JAX's account and by PyTorch's, the latter for a block after the first; on a CPU it is the largest resident memory.
-JAX's and the CPU's have the start of the run in them. That of a process that has the images alone is subtracted.
+`--peak` measures memory instead. Each contestant has its own processes: one that compiles, which takes memory as well,
+and one that finds its programs compiled and is measured. On a GPU the peak is the largest number of bytes in use, as
+reported by JAX or PyTorch, the latter for a block after the first; on a CPU it is the largest resident memory. JAX's
+and the CPU's include the start of the run. The peak of a process with the images alone is subtracted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch wants memory of the GPU as well
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory of the GPU as well
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ NOBODY = "images alone"
 
 
 class Contestant(NamedTuple):
-    """Whoever trains."""
+    """A training loop to measure."""
 
     run: Callable[[], None]  # on a block of batches
     held: Callable[[], tuple[int, int]] | None = None  # the bytes of its state, on the device and on the host
@@ -148,7 +148,7 @@ def torch_loop(args: argparse.Namespace, rows: np.ndarray) -> Contestant:
 
 
 def contestants(args: argparse.Namespace) -> dict[str, Callable[[], Contestant]]:
-    """What makes each of them, by name."""
+    """Factories of the contestants, by name."""
     rows = np.random.default_rng(1).integers(IMAGES, size=(args.events, args.batch)).astype(np.int32)
     makers: dict[str, Callable[[], Contestant]] = {"plain": functools.partial(plain, args, rows)}
     for workers in args.workers:
@@ -161,7 +161,7 @@ def contestants(args: argparse.Namespace) -> dict[str, Callable[[], Contestant]]
 
 
 def print_speeds(args: argparse.Namespace) -> None:
-    """Images a second, and the bytes of the states."""
+    """Prints images per second, and the bytes of the states."""
     made = {name: make() for name, make in contestants(args).items()}
     times: dict[str, list[float]] = {name: [] for name in made}
     for _ in range(args.alternations + 1):  # the first one compiles
@@ -179,7 +179,7 @@ def print_speeds(args: argparse.Namespace) -> None:
 
 
 def print_peaks(args: argparse.Namespace) -> None:
-    """The largest memory of each contestant, and the bytes of the states."""
+    """Prints the peak memory of each contestant, and the bytes of the states."""
     found = {}
     for name in (NOBODY, *contestants(args)):
         with tempfile.TemporaryDirectory() as cache:
@@ -198,12 +198,12 @@ def print_peaks(args: argparse.Namespace) -> None:
 
 
 def print_alone(args: argparse.Namespace) -> None:
-    """Runs one contestant, and prints what `print_peaks` asks for.
+    """Runs one contestant, and prints the numbers that `print_peaks` reads.
 
-    The process that asks must be small: what is resident in it when it starts this one counts here, on Linux.
+    The parent process must be small: on Linux its resident memory at the start of this process counts here.
     """
     launcher.use_cache(args.cache)
-    torch = importlib.import_module("torch") if args.torch else None  # imported by all, so that it is subtracted
+    torch = importlib.import_module("torch") if args.torch else None  # imported by all contestants, so it is subtracted
     contestant = None
     if args.alone == NOBODY:
         kept = [jnp.asarray(array) for array in data(args.image_size)]
@@ -212,7 +212,7 @@ def print_alone(args: argparse.Namespace) -> None:
         contestant = contestants(args)[args.alone]()
         contestant.run()
         if args.alone == "PyTorch" and torch is not None and torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()  # it has tried which convolution is fastest
+            torch.cuda.reset_peak_memory_stats()  # it has searched for the fastest convolution
         contestant.run()
     device = jax.devices()[0]
     if device.platform == "cpu":
@@ -226,7 +226,7 @@ def print_alone(args: argparse.Namespace) -> None:
 
 
 def print_title(args: argparse.Namespace, device: str) -> None:
-    """What is measured where."""
+    """Prints the model, the device and the versions."""
     versions = f"jax {jax.__version__}"
     if args.torch:
         versions += f", torch {importlib.import_module('torch').__version__}"
@@ -248,10 +248,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--stores", nargs="+", default=["device", "host"], choices=["device", "host"])
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "tf32"])
-    parser.add_argument("--events", type=int, default=20, help="of a block")
+    parser.add_argument("--events", type=int, default=20, help="number of events per block")
     parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--torch", action="store_true", help="PyTorch as well")
-    parser.add_argument("--peak", action="store_true", help="memory instead of speed")
+    parser.add_argument("--torch", action="store_true", help="measure PyTorch as well")
+    parser.add_argument("--peak", action="store_true", help="measure memory instead of speed")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,9 +1,9 @@
-"""What `import asyncflax` loads and costs, and what one has to read to change the engine.
+"""Modules and CPU time of `import asyncflax`, and the modules to read before changing the engine.
 
     python benchmarks/imports.py [--starts 11]
 
-The cost is CPU time of the import alone, in processes of their own that have imported jax, optax and numpy before. What
-there is to read are the modules of this package that `engine/execute.py` imports, and those that they import.
+The cost is the CPU time of the import alone, in fresh processes that have already imported jax, optax and numpy. The
+modules to read are those of this package that `engine/execute.py` imports, directly or not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ print(spent, sum(name.split(".")[0] == "asyncflax" for name in sys.modules))
 
 
 def measure(starts: int) -> tuple[float, int]:
-    """The median of CPU seconds, and how many modules are loaded."""
+    """The median CPU seconds, and the number of modules loaded."""
     seconds, modules = [], 0
     for _ in range(starts):
         command = [sys.executable, "-W", "ignore", "-c", IMPORT]

@@ -1,13 +1,13 @@
-"""Images per second that are read, decoded and cropped at random, alone and through the pipeline.
+"""Images read, decoded and cropped at random per second, alone and through the pipeline.
 
     python benchmarks/input_pipeline.py [--data_dir FOLDER] [--sizes 224 64] [--workers 0 2] [--batch 16]
         [--batches 40] [--alternations 7]
     python benchmarks/input_pipeline.py --sizes 224 --batches 10 --alternations 3     # small
 
-On the photographs of imagenet_eight, 224x224, and on as many of ImageNet's usual size, 500x375: the same ones, enlarged
-and encoded again (quality 95), so smoother than real ones. Alone is one thread, by its CPU time: images per second per
-core. Through the pipeline is by wall time, 0 workers being four threads of one process, otherwise so many processes;
-the cases take turns, and each first empties what it has made ahead. Medians over the alternations.
+Uses the photographs of imagenet_eight, 224x224, and the same ones at ImageNet's usual size, 500x375: enlarged and
+encoded again (quality 95), so smoother than real ones. Alone is one thread, by CPU time: images per second per core.
+Through the pipeline is by wall time, with `--workers` processes, or four threads of one process for 0; the cases take
+turns, and each first consumes its prefetched batches. Medians over the alternations.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     try:
         sample = imagenet.imagenet_eight(args.data_dir).train
     except FileNotFoundError as error:
-        print(f"Nothing is measured, for lack of images: {error}")
+        print(f"no images to measure: {error}")
         return
     ahead = max(AHEAD, 3 * max(args.workers))
     print(f"{os.cpu_count()} cores, Pillow {Image.__version__}, batches of {args.batch}\n")
@@ -79,7 +79,7 @@ def main() -> None:
                         pipeline.event_batches(
                             records,
                             batch_size=args.batch,
-                            num_events=(args.alternations + 1) * (ahead + args.batches) + ahead,  # never at its end
+                            num_events=(args.alternations + 1) * (ahead + args.batches) + ahead,  # it never ends
                             image_size=size,
                             decode_processes=workers,
                         )
@@ -90,7 +90,7 @@ def main() -> None:
                     batches.take(ahead + args.batches)
                 alone, wall = [], []
                 for _ in range(args.alternations):
-                    time.sleep(1)  # for what the others make ahead
+                    time.sleep(1)  # while the others prefetch
                     alone.append(milliseconds(records, size, args.batch * args.batches // 4))
                     wall.append([])
                     for batches in pipelines:

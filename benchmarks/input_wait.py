@@ -1,19 +1,19 @@
-"""The share of its time that a device waits for images, in a training on records.
+"""The share of time that a device waits for images in a training run on records.
 
     python benchmarks/input_wait.py [--config FILE[:VARIANT]] [--model ResNet50] [--image_size 224] [--batch 256]
         [--precision bfloat16] [--decode_processes 0 8 14] [--num_workers 8] [--events 20] [--chunks 3]
         [--alternations 5] [--data_dir FOLDER]
     python benchmarks/input_wait.py --events 4 --chunks 2 --alternations 3     # small: SmallCnn on crops of 64x64
 
-What the config has, unless an argument says otherwise. `fed` is what `asyncflax.train` does: the batches of the next
-chunk are taken and sent to the device while it computes the present one. `ready` are the same chunks with the same
-batches, which lie on the device already. The two take turns in one process; a block is so many chunks, timed from the
-end of the chunk before it, and what the feed has made ahead is used up before. Nothing is evaluated, saved or logged.
-Waiting is 1 - time(ready) / time(fed), in pairs; CPU time is that of all threads and decoding processes. Medians.
-A row for each number of decoding processes, 0 being threads.
+Arguments override the config. `fed` is what `asyncflax.train` does: the batches of the next chunk are loaded and sent
+to the device while it computes the present one. `ready` runs the same chunks with the same batches, which are on the
+device already. The two take turns in one process; a block is `--chunks` chunks, timed from the end of the chunk before
+it, after the prefetched batches are used up. Nothing is evaluated, saved or logged. Waiting is
+1 - time(ready) / time(fed), in pairs; CPU time is that of all threads and decoding processes. Prints medians, one row
+per number of decoding processes, 0 being threads.
 
-On a CPU decoding and computing share the cores: waiting is then also what decoding takes from computing, and does not
-vanish, however many processes decode.
+On a CPU, decoding and computing share the cores: waiting then includes the time that decoding takes from computing, and
+does not vanish with more decoding processes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment
 from asyncflax.train.feeds import make_feed
 
-REST = 3.0  # seconds for the feed to fill what it makes ahead, so that it is quiet while `ready` is measured
+REST = 3.0  # seconds for the feed to prefetch, so that it is idle while `ready` is measured
 
 
 def chunks_ahead(workers: int, events: int) -> int:
@@ -58,7 +58,7 @@ def make_config(args: argparse.Namespace) -> TrainConfig:
         "data_dir": args.data_dir,
     }
     ahead = chunks_ahead(max(args.decode_processes), args.events)
-    chunks = (args.alternations + 1) * (ahead + args.chunks + 2) + ahead + 1  # the feed never comes to its end
+    chunks = (args.alternations + 1) * (ahead + args.chunks + 2) + ahead + 1  # so that the feed never ends
     return dataclasses.replace(
         config,
         num_updates=chunks * args.events,
@@ -70,7 +70,7 @@ def make_config(args: argparse.Namespace) -> TrainConfig:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process, and of those that decode for it where /proc says it."""
+    """CPU time of this process, and of those that decode for it where /proc reports it."""
     seconds = time.process_time()
     for child in multiprocessing.active_children():
         stat = pathlib.Path(f"/proc/{child.pid}/stat")
@@ -86,7 +86,7 @@ def block(
     """The state after some chunks, and the seconds and CPU seconds of all but the first and the last."""
     state = state._replace(event=np.int32(chunks[0].first_event))
     waiting, clocks = None, []
-    for chunk in chunks:  # as in a training, a chunk is waited for when the next one has been dispatched
+    for chunk in chunks:  # as in training, a chunk is awaited once the next one has been dispatched
         batches = batches_of(chunk)
         state, out = asyncflax.run_chunk(experiment.algorithm, experiment.gradient_fn, state, chunk, batches)
         if waiting is not None:
@@ -131,14 +131,14 @@ def main() -> None:
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--data_dir")
     parser.add_argument("--decode_processes", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--events", type=int, default=20, help="of a chunk")
-    parser.add_argument("--chunks", type=int, default=3, help="of a block")
+    parser.add_argument("--events", type=int, default=20, help="number of events per chunk")
+    parser.add_argument("--chunks", type=int, default=3, help="number of chunks per block")
     parser.add_argument("--alternations", type=int, default=5)
     args = parser.parse_args()
     try:
         experiment = make_experiment(make_config(args))
     except FileNotFoundError as error:
-        print(f"Nothing is measured, for lack of images: {error}")
+        print(f"no images to measure: {error}")
         return
     config = experiment.config
     begin = {"key": experiment.key, "model_state": experiment.model_state}

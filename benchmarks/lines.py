@@ -3,8 +3,8 @@
     python benchmarks/lines.py             # this tree
     python benchmarks/lines.py HEAD~10     # that commit, this tree, and the difference
 
-Everything under asyncflax/ is the library, wherever it stands, so that what moves does not count as less; tests,
-configs and launchers are rows of their own. A line of code has a token on it, outside of docstrings.
+Everything under asyncflax/ counts as the library, so that moves within it change nothing; tests, configs and launchers
+have their own rows. A line of code has a token on it, outside docstrings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, to
 
 
 def count(source: str) -> Counter[str]:
-    """How many lines of each kind a module has."""
+    """The number of lines of each kind in a module."""
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
@@ -66,7 +66,7 @@ def tree(commit: str | None) -> dict[str, Counter[str]]:
 
 
 def table(rows: dict[str, dict[str, Counter[str]]]) -> str:
-    """The counts, one line a tree and folder."""
+    """The counts, one line per tree and folder."""
     lines = [f"{'':24s}" + "".join(f"{kind:>12s}" for kind in KINDS)]
     for title, counts in rows.items():
         lines += [

@@ -1,10 +1,10 @@
-"""Live workers as threads of one host, beside the loop that everybody writes; and what an update costs the server.
+"""Live workers as threads of one host, against a plain Python loop; and the cost of an update at the server.
 
     python benchmarks/live.py [--alternations 5] [--events 400]
 
-Updates a second of 1, 2 and 4 workers over those of a Python loop around a compiled Optax step (the same network, batch
-and rule), in turn, medians; the server's share is the time of updates over the time of the run. Then the milliseconds
-of CPU of one `Server.deliver` against the parameters and the leaves that they are split into, in turn as well.
+Updates per second of 1, 2 and 4 workers over those of a Python loop around a compiled Optax step (the same network,
+batch and rule), in turn, medians; the server's share is the time of updates over the time of the run. Then the CPU
+milliseconds of one `Server.deliver` by number of parameters and of leaves, in turn as well.
 """
 
 from __future__ import annotations

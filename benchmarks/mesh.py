@@ -1,20 +1,20 @@
-"""What a second device buys: asynchronous rounds on a mesh against synchronous data parallelism, in one run.
+"""Speed-up from a second device: asynchronous rounds on a mesh against synchronous data parallelism, in one run.
 
     python benchmarks/mesh.py [--devices 2] [--workers 8] [--batch 100] [--alternations 9]
     python benchmarks/mesh.py --service gamma       # regular work: all lanes are filled
 
-Without accelerators a device is a process that is bound to one core (a CPU device takes all cores that it can get, so
-two of them in one process share what one has already), and its collectives go through the loopback. cifar10_quick on
-random images. Four contestants, each a program of about the same number of gradients:
+Without accelerators a device is a process bound to one core (a CPU device uses all cores of its process, so a second
+one would add none), and collectives go through the loopback. cifar10_quick on random images. Four contestants, each a
+program of about the same number of gradients:
 
     asynchronous, 1 device     one event after the other
     asynchronous, P groups     rounds of width P
     synchronous, 1 device      the same batches, one worker without staleness
     synchronous, P replicas    each batch split over P devices, the gradient all-reduced
 
-Blocks alternate; medians of the ratios. The speed-ups of the second and fourth row over the first and third are what is
-compared; the expectation of the planner for the second is printed beside it. While one device computes alone, the
-others wait without work.
+Blocks alternate; medians of the ratios. The results are the speed-ups of the second row over the first and of the
+fourth over the third, with the planner's expectation for the second. While one device computes alone, the others are
+idle.
 """
 
 from __future__ import annotations

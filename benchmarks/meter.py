@@ -1,4 +1,4 @@
-"""What the momentum meter costs: the compiled program and the clock with and without it, and one estimate on the host.
+"""The cost of the momentum meter: compiled program and wall time with and without it, and one estimate on the host.
 
 python benchmarks/meter.py
 """

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def make_model(name: str) -> tuple:
-    """Data, loss, parameters and a learning rate with which nothing diverges."""
+    """Data, loss, parameters and a learning rate at which nothing diverges."""
     if name == "cifar10_quick":
         rng = np.random.default_rng(0)
         images = jnp.asarray(rng.normal(0, 60, (1000, 32, 32, 3)).astype(np.float32))
@@ -89,7 +89,7 @@ def compare(label, algorithm, tx, loss_fn, params, data, workers, args) -> None:
 
     times = []
     for _ in range(-(-args.alternations // BLOCKS)):
-        # Fresh arrays now and then: where they happen to lie in memory changes the speed of both by some per cent.
+        # Fresh arrays now and then: their placement in memory changes the speed of both by a few per cent.
         state = asyncflax.init_run(algorithm, params, plan)
         carry = (jax.tree.map(jnp.copy, params), tx.init(params))
         for block in range(BLOCKS + 1):
@@ -104,7 +104,7 @@ def compare(label, algorithm, tx, loss_fn, params, data, workers, args) -> None:
                 *carry, _ = jax.block_until_ready(scan(*carry, indices))
 
             pair = {}
-            # In turn, and in changing order, so that a drift of the machine's speed falls on both.
+            # In turn and in changing order, so that drifts of the machine's speed affect both alike.
             for run in (run_ours, run_theirs) if block % 2 else (run_theirs, run_ours):
                 pair[run.__name__] = clock(run)
             if block > 0:  # the first block warms up

@@ -1,13 +1,13 @@
-"""What the transforms cost in a loop of one's own: time, memory and programs, against the plain step.
+"""The cost of the transforms in your own loop: time, memory and programs, against the plain step.
 
     python benchmarks/own_loop.py [--versions 8] [--batch 32] [--alternations 15]
 
-A network of 25M parameters in 160 leaves, SGD, donated parameters and state. Four contestants take one
-step each in turn: the plain step, `delay_gradients`, `store_versions` on the device and in host memory. Beside the
-medians of the ratios of their times: XLA's account of the peak of a step, less that of the plain one, over the bytes of
-the versions that are kept (1 where nothing but them is held); and how many programs all steps compiled. Then, in a
-process with four devices, over which all arrays are sharded: the bytes of the rows on each device over those of the
-whole. On CPUs host memory is the device's memory, so that its row shows the work and not the saving.
+A network of 25M parameters in 160 leaves, SGD, donated parameters and state. Four contestants take one step each in
+turn: the plain step, `delay_gradients`, `store_versions` on the device and in host memory. Prints the median ratios of
+their times; XLA's estimate of the peak memory of a step, minus that of the plain one, over the bytes of the kept
+versions (1 if nothing else is held); and the number of compiled programs. Then, in a process with four devices over
+which all arrays are sharded, the share of the rows' bytes on each device. On CPUs host memory is device memory, so its
+row shows the work and not the saving.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import time
 
 DEVICES = 4
-SHARDED = "ASYNCFLAX_OWN_LOOP_SHARDED"  # set in the process that this one starts
+SHARDED = "ASYNCFLAX_OWN_LOOP_SHARDED"  # set in the child process
 if SHARDED in os.environ:
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
 
@@ -37,7 +37,7 @@ LAYERS, WIDTH = 80, 560
 
 
 def contestants(versions: int) -> dict[str, optax.GradientTransformation]:
-    """Optimizers that keep so many gradients or parameters."""
+    """Optimizers that keep `versions` gradients or parameters."""
     sgd, delay = optax.sgd(1e-3), versions - 1
     stored = functools.partial(transforms.store_versions, versions)
     return {
@@ -109,7 +109,7 @@ def compare(versions: int, batch: int, alternations: int) -> None:
 
 
 def sharded(versions: int) -> None:
-    """Prints which part of its rows each of the devices has after three steps."""
+    """Prints the share of the rows on each device after three steps."""
     mesh = jax.make_mesh((DEVICES,), ("x",), axis_types=(AxisType.Auto,))
     params = make_params(lambda x: jax.device_put(x, NamedSharding(mesh, P(*[None] * (x.ndim - 1), "x"))))
     x = jax.device_put(jnp.ones((32, WIDTH)), NamedSharding(mesh, P()))

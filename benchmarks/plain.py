@@ -1,4 +1,4 @@
-"""What asyncflax is measured against: two small models and a plain Optax scan. Imports nothing of asyncflax."""
+"""The baseline of the benchmarks: two small models and a plain Optax scan. Imports nothing of asyncflax."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cnn_loss(params: dict[str, jax.Array], images: jax.Array, labels: jax.Array)
 
 
 def mlp_params(key: jax.Array) -> dict[str, jax.Array]:
-    """64-512-512-10: 301,066 parameters, many for its small batch: the store's worst case."""
+    """64-512-512-10: 301,066 parameters, many for its small batch, the worst case of the store."""
     k1, k2, k3 = jax.random.split(key, 3)
     return {
         "w1": jax.random.normal(k1, (64, 512)) / 8.0,
@@ -71,7 +71,7 @@ def mlp_loss(params: dict[str, jax.Array], images: jax.Array, labels: jax.Array)
 def make_scan(
     loss_fn: Callable[..., jax.Array], tx: optax.GradientTransformation, data: tuple[jax.Array, jax.Array]
 ) -> Any:
-    """The loop that everybody writes: `(params, opt_state, indices [T, B]) -> (params, opt_state, losses [T])`."""
+    """The usual loop: `(params, opt_state, indices [T, B]) -> (params, opt_state, losses [T])`."""
     images, labels = data
 
     def step(carry, rows):

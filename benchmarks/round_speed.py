@@ -1,11 +1,11 @@
-"""Events a second of cifar10_quick by the width of the rounds, by where versions are stored, and in PyTorch.
+"""Events per second of cifar10_quick by width of the rounds, by memory of the versions, and in PyTorch.
 
     python benchmarks/round_speed.py [--workers 64] [--batch 32 100] [--widths 1 2 4 8 16] [--torch]
     python benchmarks/round_speed.py --workers 16 --batch 32 --widths 1 4 --seconds 1 --alternations 3    # small
 
 One device, exponential work, momentum SGD with a velocity at the server, random images in float32. Blocks of all
 contestants alternate in one process; medians. `gradients` is the share of the time that the gradients of a round take
-alone, in a program without server and store. `--torch` adds the emulator that people write: an event queue, a copy of
+alone, in a program without server and store. `--torch` adds a typical emulator: an event queue, a copy of
 the parameters for each worker, and for each event load, gradient, update, store (PyTorch must be installed).
 """
 
@@ -27,7 +27,7 @@ import asyncflax
 from asyncflax import models, queues
 
 IMAGES, RATE, MOMENTUM = 2000, 1e-9, 0.5  # a step that cannot diverge costs the same
-Contestant = Callable[[int], None]  # runs so many events
+Contestant = Callable[[int], None]  # runs a number of events
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +63,7 @@ def engine(trace: asyncflax.Trace, batch: int, width: int, store: str, events: i
 
 
 def gradients_alone(trace: asyncflax.Trace, batch: int, width: int, events: int) -> Contestant:
-    """The gradients of as many rounds, and nothing else."""
+    """The gradients of the same rounds, and nothing else."""
     gradient_fn, params = make_gradient()
     plan = asyncflax.make_plan(trace.prefix(events), width=width)
     rounds = int(plan[0].num_rounds)
@@ -86,7 +86,7 @@ def gradients_alone(trace: asyncflax.Trace, batch: int, width: int, events: int)
 
 
 def torch_emulator(num_workers: int, batch: int) -> Contestant:
-    """The loop that emulators have: parameters are copied into the network and out of it again for each event."""
+    """The loop of typical emulators: parameters are copied into the network and out of it again for each event."""
     torch = importlib.import_module("torch")  # not a dependency
     nn = torch.nn
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 100])
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--stores", nargs="+", default=["device", "host"])
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a block, about")
+    parser.add_argument("--seconds", type=float, default=2.0, help="approximate seconds per block")
     parser.add_argument("--alternations", type=int, default=7)
     parser.add_argument("--torch", action="store_true")
     args = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Which share of the lanes of a round holds an event, by workers, service time and width.
+"""The share of lanes of a round that hold an event, by workers, service time and width.
 
     python benchmarks/rounds_filled.py
 
-20,000 events, seeds 0 to 4: means over the seeds, with the smallest and the largest. Nothing is timed. If launches and
-updates took no time, G groups with rounds of G would be G times this share faster than one device.
+20,000 events, seeds 0 to 4: means over the seeds, with the minimum and the maximum. Nothing is timed. If launches and
+updates took no time, G groups with rounds of width G would be faster than one device by G times this share.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The version store: how many versions are live, and how much memory a run takes for them.
+"""The version store: the number of live versions, and the memory that a run needs for them.
 
     python benchmarks/store.py
 
-For 64 workers and 20,000 events: the slots of the plan against the rows of a ring that never clips; XLA's own account
-of the peak memory of a compiled chunk, minus that of the same chunk with one slot, over the other slots times the
-parameters' bytes; and the same for the peak of the resident memory of a process that runs 200 events.
+For 64 workers and 20,000 events: the slots of the plan against the rows of a ring that never clips; XLA's estimate of
+the peak memory of a compiled chunk, minus that of the same chunk with one slot, over the other slots times the
+parameters' bytes; and the same for the peak resident memory of a process that runs 200 events.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WORKERS, EVENTS, PARAMETERS = 64, 20_000, 1_000_000
 
 
 def traces() -> dict[str, asyncflax.Trace]:
-    """The two models of asynchrony, and none."""
+    """Traces of the two models of asynchrony, and one without."""
     return {
         "no staleness": staleness.constant(0).trace(num_updates=EVENTS),
         "i.i.d. geometric": staleness.geometric(mean=WORKERS - 1.0).trace(num_updates=EVENTS),
@@ -37,12 +37,12 @@ def traces() -> dict[str, asyncflax.Trace]:
 
 
 def gradient_fn(params, batch):
-    """As cheap as a gradient can be, so that the store is what the memory is for."""
+    """A gradient as cheap as possible, so that the store dominates the memory."""
     return jnp.zeros(()), params * batch
 
 
 def compiled_peak(plan: asyncflax.Plan) -> int:
-    """Bytes that the compiled chunk holds at its peak: arguments, results and temporaries, less what is shared."""
+    """Peak bytes of the compiled chunk: arguments, results and temporaries, minus aliases."""
     algorithm, params = asyncflax.algorithms.asgd(1e-3), jnp.ones(PARAMETERS)
     state = asyncflax.init_run(algorithm, params, plan)
     batches = jnp.ones(plan.chunks.worker.shape[-1])
@@ -60,14 +60,14 @@ def compiled_peak(plan: asyncflax.Plan) -> int:
 
 
 def resident_peak(name: str) -> int:
-    """Bytes: the largest resident memory of a fresh process that runs 200 events of the trace."""
+    """Peak resident bytes of a fresh process that runs 200 events of the trace."""
     code = f"import store; store.run_some({name!r})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=sys.path[0])
     return int(done.stdout)
 
 
 def run_some(name: str) -> None:
-    """Runs a few chunks and prints the resident memory's peak in bytes."""
+    """Runs a few chunks and prints the peak resident memory in bytes."""
     trace = traces()[name]
     plan = asyncflax.make_plan(trace, rounds_per_chunk=100)
     algorithm = asyncflax.algorithms.asgd(1e-3)
@@ -93,7 +93,7 @@ def main() -> None:
         if base is None:
             base = compiled, resident
             ratios = (np.nan, np.nan)
-        else:  # the run without staleness has one slot of its own
+        else:  # the run without staleness has one slot too
             store = (plan.num_slots - 1) * size
             ratios = (compiled - base[0]) / store, (resident - base[1]) / store
         print(

@@ -1,9 +1,9 @@
-"""Cells a second of a sweep against a Python loop of runs, and what a program costs to compile.
+"""Cells per second of a sweep against a Python loop of runs, and the cost of compiling a program.
 
     python benchmarks/sweep.py [--updates 100] [--alternations 5]
 
 Digits, SmallCnn, batch 32, 8 workers. The loop runs one cell after the other with `run_chunk`, which is compiled once;
-the sweep trains tiles of 1 to 50 cells. Both train and evaluate the same cells, in turns; medians. Then the four worker
+the sweep trains tiles of 1 to 50 cells. Both train and evaluate the same cells, in turn; medians. Then the four worker
 counts 1, 2, 4, 8 as one program each, and as one program for all with traces padded to one plan shape.
 """
 
@@ -27,7 +27,7 @@ WORKERS = (1, 2, 4, 8)
 
 
 def seconds(function) -> float:
-    """How long a call takes."""
+    """The wall time of a call."""
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin
@@ -39,7 +39,7 @@ def hypers(count: int) -> np.ndarray:
 
 
 def loop(config: TrainConfig, images):
-    """A function that trains so many cells one by one."""
+    """A function that trains a number of cells one by one."""
     made = make_experiment(dataclasses.replace(config, checkpoint_every=config.num_updates), images=images)
 
     def train(count: int) -> None:

@@ -1,9 +1,9 @@
-"""A sweep over a number of the method in one program against a sweep for each of its values; and the check of a grid.
+"""A sweep over an option of the method in one program, against one sweep per value; and the check of a grid.
 
     python benchmarks/sweep_numbers.py [--alternations 3]
 
 Digits, SmallCnn, 8 workers, 100 updates a cell: 3 strengths of `dc_asgd` x 2 learning rates x 2 seeds. CPU seconds with
-compilation, in turns, medians. Then those of the check of nine million cells, whose results need not fit into memory.
+compilation, in turn, medians. Then those of the check of nine million cells, whose results need not fit into memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TRAIN = TrainConfig(num_workers=8, algorithm="dc_asgd", num_updates=100, eval_ev
 
 
 def cpu_seconds(function) -> float:
-    """What a call takes on all cores."""
+    """The CPU time of a call on all cores."""
     begin = time.process_time()
     function()
     return time.process_time() - begin

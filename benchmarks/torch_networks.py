@@ -1,6 +1,6 @@
 """CaffeNet and ResNet-50 in PyTorch, and the loop that trains them, for `imagenet_speed.py`.
 
-The layers are those of the oracles in `tests/test_imagenet_models.py`. PyTorch is no dependency: callers pass it.
+The layers are those of the oracles in `tests/test_imagenet_models.py`. PyTorch is not a dependency: callers pass it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def loop(
     precision: str,
 ) -> Callable[[], None]:
     """A function that trains on batches of rows of the data: bfloat16 by autocast, compiled on a GPU."""
-    torch.backends.cudnn.benchmark = True  # XLA tries what is fastest as well
+    torch.backends.cudnn.benchmark = True  # XLA searches for the fastest algorithms as well
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compiled = torch.compile(logits) if device.type == "cuda" else logits

@@ -1,4 +1,4 @@
-"""How long it takes to simulate a queue and to plan a run, and how much memory.
+"""The time and memory needed to simulate a queue and to plan a run.
 
     python benchmarks/traces.py
 
@@ -17,7 +17,7 @@ from asyncflax import queues, staleness
 
 
 def cases() -> dict[str, Callable[[], object]]:
-    """What is measured, by name."""
+    """The calls to measure, by name."""
     million = 1_000_000
 
     def simulate(workers, events, law, **policy):

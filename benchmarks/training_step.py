@@ -76,7 +76,7 @@ def torch_loop() -> Callable[[], None]:
     assert sum(p.numel() for p in net.parameters()) == 145_578
     images, labels = images_and_labels()
     images, labels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-9)  # a step that cannot diverge; it costs the same
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-9)  # a step that cannot diverge and costs the same
 
     def run():
         for _ in range(STEPS):
@@ -88,7 +88,7 @@ def torch_loop() -> Callable[[], None]:
 
 
 def main() -> None:
-    """Prints milliseconds a step and the ratios."""
+    """Prints milliseconds per step and the ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--torch", action="store_true")
     parser.add_argument("--native-scan", action="store_true")

@@ -1,16 +1,16 @@
-"""What an update of each method costs, against a copy of the bytes that it must move.
+"""The cost of an update of each method, against a copy of the bytes that it must move.
 
     python benchmarks/update_cost.py [--size 4000000] [--workers 8 64] [--methods dana_zero ormo] [--alternations 7]
 
 One array of parameters in float32, events of random workers in one loop, without gradients and slots: the method's
-update, the addition to the parameters, and the view where it is more than the parameters. What must be moved is counted
-by hand below, in arrays of d numbers that are read or written once each. What the compiled program moves is XLA's
-account of one event ("bytes accessed"): more, where it computes one array after the other and reads what they have in
-common again for each, as XLA does on CPUs. The copy reads and writes what must be moved for all events together,
-through memory; both alternate in one process. CPU time on a CPU, where all of them have one thread; medians of the
-ratios. Below 1 a method's numbers stay in a cache. The last columns are the time with many workers over that with few,
-and the same for the program's bytes: 1 where an event costs O(d) whatever their number. `multi_asgd` and
-`shifted_momentum` are the same work, so what they differ by is noise.
+update, the addition to the parameters, and the view unless it is the parameters. The arrays that must be moved are
+counted by hand below: arrays of d numbers, read or written once each. The compiled program moves XLA's "bytes accessed"
+of one event: more, if it computes one array after the other and reads shared inputs again for each, as XLA does on
+CPUs. The copy reads and writes the arrays that must be moved for all events at once, through memory; both alternate in
+one process. CPU time on a CPU, where each has one thread; medians of the ratios. Below 1, a method's numbers stay in a
+cache. The last columns are the time with many workers over that with few, and the same for the program's bytes: 1 if an
+event costs O(d) for any number of workers. `multi_asgd` and `shifted_momentum` do the same work, so their difference is
+noise.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MOVED = {
 
 
 def updates_of(name: str, num_workers: int, size: int, events: int):
-    """A function that makes so many updates, and how many arrays its program moves for each."""
+    """A function that makes a number of updates, and the number of arrays that its program moves per update."""
     factory = getattr(algorithms, name)
     options = {"num_workers": num_workers} if "num_workers" in inspect.signature(factory).parameters else {}
     algorithm = factory(1e-6, **options)
@@ -63,7 +63,7 @@ def updates_of(name: str, num_workers: int, size: int, events: int):
     def loop(params, state, handed_out, grads, workers):
         def event(t, carry):
             params, state, handed_out = carry
-            # Something that changes with the event, so that nothing can be taken out of the loop.
+            # A value that changes with the event, so that nothing is hoisted out of the loop.
             g = grads * (1.0 + 1e-9 * t)
             read = handed_out if has_view or name in ("dc_asgd", "gap_aware_asgd") else params
             updates, state = algorithm.update(g, state, params, worker=workers[t], staleness=t % 7, read_params=read)
@@ -85,9 +85,9 @@ def updates_of(name: str, num_workers: int, size: int, events: int):
 
 
 def copies(moved: int, size: int, events: int):
-    """A function that reads and writes as many bytes as so many events, once each, from memory rather than caches."""
+    """A function that reads and writes the bytes of a number of events, once each, from memory rather than caches."""
     total = moved * size * events // 2
-    if jax.default_backend() == "cpu":  # one thread, as the updates have in a loop
+    if jax.default_backend() == "cpu":  # one thread, like the updates in a loop
         source, target = np.ones(total, np.float32), np.ones(total, np.float32)
         return lambda: np.copyto(target, source)
     add = jax.jit(lambda x: x + 1.0, donate_argnums=0)
