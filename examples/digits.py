@@ -1,11 +1,11 @@
-"""Asynchrony begets momentum, on real handwritten digits: a grid of hyper-parameters for each number of workers.
+"""Asynchrony begets momentum, on real handwritten digits: a grid of hyperparameters for each number of workers.
 
     python examples/digits.py [--out demo]
 
 Trains softmax regression with 1, 4, 8 and 16 asynchronous workers on a grid of learning rates and explicit momenta;
-the whole grid of a worker count is one vmapped `asyncflax.run`. The more workers, the more implicit momentum, 1 - 1/M,
-and the less explicit momentum is best: Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774) in small. Prints a table
-and saves a figure; takes about twenty seconds on two cores.
+the whole grid of a worker count is one vmapped `asyncflax.run`. More workers mean more implicit momentum, 1 - 1/M, and
+a smaller best explicit momentum: a small version of Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774). Prints a
+table and saves a figure; takes about twenty seconds on two cores.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Data(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What the runs of one worker count show, each averaged over seeds; axes are momentum, learning rate."""
+    """Results of one worker count, averaged over seeds; the first axes are momentum and learning rate."""
 
     loss: np.ndarray  # [9, 8], on all training data after the last update
     accuracy: np.ndarray  # [9, 8], on the test data
@@ -89,7 +89,7 @@ def train_grid(num_workers: int, train: Data, test: Data) -> Grid:
 
 
 def best_cells(grid: Grid) -> tuple[np.ndarray, int, int]:
-    """The best loss of each momentum, and the place of the best cell. Diverged cells count as infinite."""
+    """The best loss of each momentum, and the indices of the best cell. Diverged cells count as infinite."""
     loss = np.where(np.isfinite(grid.loss), grid.loss, np.inf)
     row, column = np.unravel_index(np.argmin(loss), loss.shape)
     return loss.min(axis=1), int(row), int(column)
@@ -133,7 +133,7 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     names = ("digits.png", *(f"digits-{n}.png" for n in range(2, 1000)))
-    figure = next(out / name for name in names if not (out / name).exists())  # never over an older one
+    figure = next(out / name for name in names if not (out / name).exists())  # never overwrites an older one
 
     train, test = load_data()
     print(f"{len(MOMENTA)} momenta x {len(LEARNING_RATES)} learning rates x {SEEDS} seeds, {UPDATES} updates each")
@@ -150,7 +150,7 @@ def main() -> None:
         )
     draw(grids, figure)
     print(f"\nsaved {figure}")
-    print("next: another law of service times in train_grid, for example queues.heterogeneous_gamma()")
+    print("next: try other service times in train_grid, for example queues.heterogeneous_gamma()")
 
 
 if __name__ == "__main__":

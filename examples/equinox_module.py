@@ -1,4 +1,4 @@
-"""Equinox: a module whose arrays are the parameters, in a loop of one's own, and in `asyncflax.run`."""
+"""Equinox: a module whose arrays are the parameters, in your own loop and in `asyncflax.run`."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Flax Linen: a `TrainState`, which forwards no extra arguments; `with_delay` gives the inner chain those of a queue.
+"""Flax Linen: a `TrainState`, which forwards no extra arguments; `with_delay` supplies those of a queue.
 
 Four workers with exponential work, per-worker momentum and delay compensation. The loop computes its gradients at its
 current parameters and they arrive late (eq. 4 of Mitliagkas et al. 2016); for eq. 6 see nnx_optimizer.py.

@@ -17,7 +17,7 @@ optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 @nnx.jit
 def train_step(model, optimizer):
     graph, params = nnx.split(model, nnx.Param)
-    read = transforms.read_stale_params(optimizer.opt_state, params)  # the one line that is new
+    read = transforms.read_stale_params(optimizer.opt_state, params)  # the only new line
     loss, grads = jax.value_and_grad(lambda p: jnp.mean((nnx.merge(graph, p)(x) - y) ** 2))(read)
     optimizer.update(model, grads)
     return loss

@@ -1,4 +1,4 @@
-"""Orbax: versions in host memory are saved and restored with the optimizer's state, and the run goes on exactly."""
+"""Orbax: versions in host memory are saved and restored with the optimizer's state, and the run resumes exactly."""
 
 import tempfile
 

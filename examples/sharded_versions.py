@@ -1,8 +1,8 @@
-"""Parameters that are sharded over four devices, their old versions in host memory, sharded likewise."""
+"""Parameters sharded over four devices, and their old versions in host memory, sharded likewise."""
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # on a CPU, for trying it out
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # simulates four devices on a CPU
 import jax
 import jax.numpy as jnp
 import optax
@@ -28,10 +28,10 @@ def train_step(params, opt_state):
     return optax.apply_updates(params, updates), opt_state, loss
 
 
-opt_state, losses = tx.init(params), []  # rings follow the parameters: nothing to be said about their sharding
+opt_state, losses = tx.init(params), []  # rings take the sharding of the parameters
 for _ in range(100):
     params, opt_state, loss = train_step(params, opt_state)
     losses.append(float(loss))
 print(opt_state[1].ring.rows["kernel"].sharding)
-print(transforms.partition_spec(tx, params, specs)[1].ring.rows)  # for whoever has to name the shardings of a state
+print(transforms.partition_spec(tx, params, specs)[1].ring.rows)  # for code that needs the shardings of the state
 print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}")
