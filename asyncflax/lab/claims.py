@@ -267,10 +267,10 @@ def files_of(command: str) -> list[str]:
 
 
 def place(claim: Claim) -> tuple[list[Any], str]:
-    """A key that sorts claims by source, then by name."""
+    """The sort key of a claim: its source, then its name."""
     return _natural(claim.source), claim.name
 
 
 def _natural(text: str) -> list[Any]:
-    """A key that sorts 'Theorem 9' before 'Theorem 10'."""
+    """The sort key of a text, with 'Theorem 9' before 'Theorem 10'."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]

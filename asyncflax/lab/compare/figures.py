@@ -307,6 +307,6 @@ def _accuracy_axis(axes: Any, limits: tuple[float, float]) -> None:
 
 
 def _trained(results: xarray.Dataset) -> str:
-    """'digits, SmallCnn after 2,500 gradients'."""
+    """Formats as 'digits, SmallCnn after 2,500 gradients'."""
     train = json.loads(results.attrs["config"])["train"]
     return f"{train['dataset']}, {train['model']} after {train['num_updates']:,} gradients"

@@ -64,7 +64,7 @@ class Order(NamedTuple):
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Each label with each of the next place."""
+        """All pairs of labels from adjacent places."""
         return [(a, b) for one, below in zip(self.places, self.places[1:], strict=False) for a in one for b in below]
 
     def of(self, labels: Iterable[str]) -> Order:
@@ -245,7 +245,7 @@ def _finding(results: xarray.Dataset, order: Order, law: str, config: Mapping[st
 
 
 def _of(order: Order, texts: Any) -> str:
-    """The source or the paper's number of an order: one text for all, or one by name."""
+    """The text for an order: one text for all orders, or one by name."""
     return texts[order.name] if isinstance(texts, Mapping) else texts
 
 

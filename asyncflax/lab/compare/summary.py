@@ -88,7 +88,7 @@ def summarize(
 
 
 def last_losses(results: xarray.Dataset) -> xarray.DataArray:
-    """The mean training loss over the last tenth of the gradients, NaN for diverged trainings."""
+    """The mean training loss over the last tenth of the gradients, NaN for diverged runs."""
     rows = results.sizes["trained"]
     return results.train_loss.isel(trained=slice(rows - max(rows // 10, 1), None)).mean("trained", skipna=False)
 

@@ -64,7 +64,7 @@ def check(config: SweepConfig) -> None:
 
 
 def _check_axes(spec: Spec, axes: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raises unless a sweep has the axes of a figure's AXES, each with at least so many values."""
+    """Raises unless a sweep has the axes of a figure's AXES, each with its least number of values."""
     needed = getattr(importlib.import_module(spec.function.__module__), "AXES", {})
     missing = [name for name in needed if name not in axes]
     if missing:

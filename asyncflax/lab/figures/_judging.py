@@ -138,7 +138,7 @@ def times(verdict: Verdict) -> str:
 
 
 def by_workers(verdicts: Mapping[int, Verdict]) -> str:
-    """'1.10 (1.05 to 1.15) at 2 workers, seen; ...'"""
+    """Formats as '1.10 (1.05 to 1.15) at 2 workers, seen; ...'"""
     return "; ".join(f"{times(verdict)} at {_style.workers(m)}, {verdict.words}" for m, verdict in verdicts.items())
 
 

@@ -57,7 +57,7 @@ def workers_of(results: xarray.Dataset) -> list[int]:
 
 
 def title(results: xarray.Dataset) -> str:
-    """'digits, SmallCnn, momentum_asgd, 1 and 8 workers, 100 updates, 2 seeds'."""
+    """Formats as 'digits, SmallCnn, momentum_asgd, 1 and 8 workers, 100 updates, 2 seeds'."""
     train, seeds = train_config(results), results.sizes.get("seed", 1)
     workers = _style.workers(*workers_of(results))
     trained = f"{train['dataset']}, {train['model']}, {train['algorithm']}, {workers}, {train['num_updates']:,} updates"

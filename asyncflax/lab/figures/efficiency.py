@@ -94,7 +94,7 @@ def efficiency(
 
 
 def _draw_relative(axes: Any, workers: np.ndarray, intervals: dict[int, Interval], *, constant: bool) -> None:
-    """Ratios with their intervals, and the ideal: constant, or 1/M."""
+    """Draws ratios with their intervals, and the ideal: constant, or 1/M."""
     _style.intervals(axes, workers, intervals.values(), label="measured")
     ideal = np.ones(len(workers)) if constant else workers[0] / workers
     axes.plot(workers, ideal, color="black", linestyle="--", label="without any loss")

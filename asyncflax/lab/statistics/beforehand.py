@@ -47,7 +47,7 @@ def smallest_difference(deviation: float, seeds: int, probability: float = 0.8) 
     Args:
       deviation: sigma >= 0, the standard deviation of differences over seeds.
       seeds: n >= 2.
-      probability: in (0, 1).
+      probability: the power, in (0, 1).
 
     Example:
       >>> round(smallest_difference(deviation=0.0125, seeds=16), 4)

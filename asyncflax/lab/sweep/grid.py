@@ -130,7 +130,7 @@ class Cells:
                 raise kind(f"{field}the cell {at} is invalid: {error}") from None
 
     def hyper(self, index: tuple[int, ...]) -> tuple[float, ...]:
-        """The values of `numbers` of a cell."""
+        """The hyperparameters `numbers` of a cell."""
         config = self.config(index)
         return tuple(getattr(config, name) for name in self.numbers)
 

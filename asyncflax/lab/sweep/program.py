@@ -89,7 +89,7 @@ class Program:
         self._compiled_for: Any = None
 
     def structure(self, environment: Environment) -> bool:
-        """Environments for which this is equal can be trained together."""
+        """The key of an environment; environments with equal keys can be trained together."""
         return self._experiments[environment].plan.chunks.exclusive
 
     @property
@@ -307,7 +307,7 @@ def _stacked(rows: Sequence[Mapping[str, jax.Array]], count: tuple[int, int]) ->
 
 
 def _mask(metrics: dict[str, np.ndarray], updates: np.ndarray, evaluated: np.ndarray) -> dict[str, np.ndarray]:
-    """NaN from the first row in which a loss or the gap is not finite; 'diverged_at' is its update."""
+    """Sets NaN from the first row in which a loss or the gap is not finite; 'diverged_at' is its update."""
     never = np.iinfo(np.int64).max
     first = np.full(metrics["train_loss"].shape[:2], never)
     for name, at in (("train_loss", updates), ("gap", updates), ("test_loss", evaluated)):
@@ -321,7 +321,7 @@ def _mask(metrics: dict[str, np.ndarray], updates: np.ndarray, evaluated: np.nda
 
 
 def _filled(rows: np.ndarray, count: int) -> np.ndarray:
-    """Rows padded to `count` with the last one."""
+    """The rows, padded to `count` with the last one."""
     return rows[np.minimum(np.arange(count), len(rows) - 1)]
 
 

@@ -100,7 +100,7 @@ def margin_of(config: StreamingPcaConfig, eta: float, momentum: float) -> float:
 
 
 def delays_of(config: StreamingPcaConfig, eta: float, momentum: float) -> list[int]:
-    """0 and a grid around the margin."""
+    """0 and a grid of delays around the margin."""
     margin = margin_of(config, eta, momentum)
     return sorted({0, *(round(fraction * margin) for fraction in config.margins)})
 
@@ -117,7 +117,7 @@ def cells_of(config: StreamingPcaConfig) -> list[Cell]:
 
 
 def kinds_of(config: StreamingPcaConfig) -> list[Cell]:
-    """Asynchrony of mean staleness M - 1, its implicit momentum as explicit momentum, and neither."""
+    """Settings of asynchrony with mean staleness M - 1, of its implicit momentum as explicit one, and of neither."""
     workers, eta = config.workers, config.asynchronous_learning_rate
     every = _every(config, eta, 0.0)
     return [

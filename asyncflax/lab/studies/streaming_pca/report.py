@@ -110,7 +110,7 @@ def table(config: StreamingPcaConfig, results: Results) -> str:
 
 
 def draw(config: StreamingPcaConfig, results: Results) -> Any:
-    """Error against delay; delays against momentum; the fit; asynchrony against momentum."""
+    """Draws error against delay, delays against momentum, the fit, and asynchrony against momentum."""
     figure = _style.new_figure(12, 8.6)
     (errors, delays), (fit, curves) = figure.subplots(2, 2)
     eta, momenta, rest = results.learning_rates[0], results.momenta, 1 - results.momenta

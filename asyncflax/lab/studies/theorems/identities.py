@@ -13,7 +13,7 @@ from asyncflax.lab.studies.theorems._runs import all_orders, paths, random_gradi
 
 
 def theorem_2(size: Size) -> Found:
-    """Eq. 7 against the average over all sequences of staleness, for random distributions and a non-convex f."""
+    """Compares eq. 7 with the average over all sequences of staleness, for random distributions and non-convex f."""
     rng, worst, shown = np.random.default_rng(2), 0.0, {}
     for _ in range(size.cases):
         values = int(rng.integers(2, 5))
@@ -41,7 +41,7 @@ def theorem_2(size: Size) -> Found:
 
 
 def theorem_3(size: Size) -> Found:
-    """Eq. 8 against eq. 5 and 6 with geometric staleness."""
+    """Compares eq. 8 with eq. 5 and 6 under geometric staleness."""
     rng, worst, shown = np.random.default_rng(3), 0.0, {}
     for _ in range(size.cases):
         mu = rng.uniform(0.05, 0.95)
@@ -65,7 +65,7 @@ def theorem_3(size: Size) -> Found:
 
 
 def theorems_6_and_7(size: Size) -> Found:
-    """Explicit momentum, against all sequences of geometric staleness and all orders of delivery."""
+    """Checks explicit momentum on all sequences of geometric staleness and all orders of delivery."""
     rng, worst, shown, cases = np.random.default_rng(7), 0.0, {}, max(size.cases // 8, 1)
     late = np.array(list(itertools.product(*map(range, range(1, 8)))))  # staleness 0 to t at update t
     orders = [all_orders(m) for m in range(1, 9)]
@@ -97,7 +97,7 @@ def theorems_6_and_7(size: Size) -> Found:
 
 
 def _drawn(shown: dict[str, tuple[np.ndarray, np.ndarray]], left: str, right: str) -> Any:
-    """The two sides of an identity as trajectories of the mean of x, in the first three cases."""
+    """Draws the two sides of an identity as trajectories of the mean of x, in the first three cases."""
     figure = _style.new_figure(7.5, 4.2)
     axes = figure.subplots()
     for k, (case, (points, line)) in enumerate(list(shown.items())[:3]):

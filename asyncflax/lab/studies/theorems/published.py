@@ -1,4 +1,4 @@
-"""Figures 2, 6 and 7: published curves and points beside exact recursions."""
+"""Figures 2, 6 and 7: published curves and points against exact recursions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIGURE_7 = (  # mu_S, and the error after 10 steps with mu_L = 0, condition numb
 
 
 def figure_2(size: Size) -> Found:
-    """The rule of Figure 2 beside the best explicit momenta by exact recursion."""
+    """Compares the rule of Figure 2 with the best explicit momenta by exact recursion."""
     workers = np.array(size.workers)
     forecasts = planner.make(size.workers, target_momentum=0.8).forecasts
     mean, run = (np.array([getattr(each, f"{name}_momentum") for each in forecasts]) for name in ("mean", "run"))
@@ -88,7 +88,7 @@ def figure_2(size: Size) -> Found:
 
 
 def figure_6(size: Size) -> Found:
-    """The published points of the best explicit momentum beside the exact recursion."""
+    """Compares the published points of the best explicit momentum with the exact recursion."""
     implicit = np.linspace(0.0, 0.9, 9 * size.between + 1)
     figure = _style.new_figure(7.5, 4.8)
     axes = figure.subplots()
@@ -115,7 +115,7 @@ def figure_6(size: Size) -> Found:
 
 
 def figure_7(size: Size) -> Found:
-    """The published points of the error without explicit momentum beside the exact recursion."""
+    """Compares the published points of the error without explicit momentum with the exact recursion."""
     after_10 = lambda mu: theory.best_hyper_parameters(_geometric(mu), 10.0, momentum=0.0).radius ** 10
     implicit, points = map(np.array, FIGURE_7)
     grid = np.linspace(0.0, 0.85, 86)
@@ -157,7 +157,7 @@ def _geometric(implicit: float) -> Any:
 
 
 def _crossing(workers: np.ndarray, momentum: np.ndarray) -> float:
-    """Where the momentum crosses zero (to 1e-4), linear between two numbers of workers."""
+    """The zero of the momentum (to 1e-4), linearly interpolated between numbers of workers."""
     after = int(np.argmax(momentum < -1e-4))
     at, before = momentum[after], max(momentum[after - 1], 0.0)
     return float(workers[after - 1] + (workers[after] - workers[after - 1]) * before / (before - at))

@@ -24,7 +24,7 @@ _SERVICE_TIMES = (
 
 
 def theorem_5(size: Size) -> Found:
-    """Eq. 9 against all orders of delivery, and against simulated queues."""
+    """Compares eq. 9 with all orders of delivery, and with simulated queues."""
     rng, worst, cases = np.random.default_rng(5), 0.0, max(size.cases // 8, 1)
     for m in range(1, 9):
         read = all_orders(m)
@@ -105,7 +105,7 @@ def momentum_of_the_mean(x: np.ndarray, h: float, rng: np.random.Generator) -> I
 
 
 def staleness_of_queues(size: Size) -> Found:
-    """The distribution of staleness, from one late event of many queues; its mean, for any service times."""
+    """Checks the distribution of staleness at a late event of many queues, and its mean for any service times."""
     late = np.array([exponential_queue(8, 200, seed).staleness[-1] for seed in range(size.runs)])
     momentum = Interval(*(x / (1 + x) for x in student(late)))
     below = staleness.geometric(7.0).table.cumsum()
@@ -156,7 +156,7 @@ def staleness_of_queues(size: Size) -> Found:
 
 
 def measured_momentum(size: Size) -> Found:
-    """Implicit momentum measured in single noisy runs: how often the interval contains 1 - 1/M."""
+    """Measures implicit momentum in single noisy runs, and how often its interval contains 1 - 1/M."""
     settings = list(itertools.product([(2, 0.5), (4, 0.33), (8, 0.23)], [0.0, 0.3, -0.09]))
     rng, found = np.random.default_rng(6), {}
     for number, ((m, h), explicit) in enumerate(settings):

@@ -17,7 +17,7 @@ _DERIVED = f"{PAPER}, derived from eq. 5 and 6"
 
 
 def stability(size: Size) -> Found:
-    """The limit of a constant delay, and the order of the limits of staleness with the same mean."""
+    """Checks the limit of a constant delay, and the order of limits of distributions with the same mean."""
     delays = [0, 1, 2, 3, 5, 7, 11, 15, 23, 31]
     closed = [2 * math.sin(math.pi / (4 * tau + 2)) for tau in delays]
     found = [_limit_of_delay(tau) for tau in delays]
@@ -93,7 +93,7 @@ def _limit_of_delay(tau: int) -> float:
 
 
 def _bracket(law: Any, limit: float) -> tuple[float, float]:
-    """Around a limit, the steps at which E x^2 falls and at which it grows over 1,200 updates."""
+    """The steps around a limit at which E x^2 falls and at which it grows over 1,200 updates."""
     for factor, falls in ((0.99, True), (1.01, False)):
         course = theory.mean_square_iterates(law, factor * limit, 1200)
         if (np.max(course[900:]) < np.max(course[300:600])) != falls:
