@@ -1,11 +1,10 @@
 """asyncflax: emulate, study and tame asynchronous SGD in JAX.
 
-The core is flat and needs jax, optax and numpy; it is what is imported here. Everything else is in wings, which are
-loaded when they are first used: `transforms`, `algorithms`, `engine`, `live`, `theory`, `data`, `models`, `train`,
-`lab`.
+The core is flat, needs only jax, optax and numpy, and is imported here. The subpackages are imported on first use:
+`transforms`, `algorithms`, `engine`, `live`, `theory`, `data`, `models`, `train`, `lab`.
 
 Invalid arguments raise a TypeError or a ValueError that names the argument, shows its value and says what to do.
-Docstrings list further errors only.
+Docstrings list only other errors.
 """
 
 from typing import TYPE_CHECKING

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-LARGEST = 2**31 - 1  # of int32, the dtype of traces, plans and counters
+LARGEST = 2**31 - 1  # the int32 maximum; traces, plans and counters are int32
 
 
 def is_traced(value: Any) -> bool:
@@ -34,7 +34,7 @@ def shown(value: Any) -> str:
 def is_array(value: Any) -> bool:
     """True for array-likes of JAX: arrays of JAX and NumPy, traced values, numbers."""
     if isinstance(value, np.ndarray | np.generic):
-        return value.dtype.kind not in "OSUMm"  # objects, text, dates
+        return value.dtype.kind not in "OSUMm"  # objects, strings, dates
     return isinstance(value, jax.Array | bool | int | float | complex) or hasattr(value, "__jax_array__")
 
 
@@ -44,7 +44,7 @@ def is_leaf(value: Any) -> bool:
 
 
 def integer(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) -> int:
-    """`value` as an int in minimum..maximum; None is no maximum, for values that never become int32."""
+    """`value` as an int in minimum..maximum; None means no maximum, for values that never become int32."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -71,7 +71,7 @@ def _typed(name: str, value: Any) -> str:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """`value` as a bool; rejects numbers and text such as 'False', which is truthy."""
+    """`value` as a bool; rejects numbers and strings such as 'False', which is truthy."""
     if is_traced(value) or np.ndim(value) != 0 or not (isinstance(value, bool) or _kind(value) == "b"):
         raise TypeError(f"{name} must be True or False, got {_typed(name, value)}.")
     return bool(value)
@@ -99,7 +99,7 @@ def number(
 
 
 def numbers(name: str, value: Any, what: str = "a number") -> np.ndarray:
-    """A real number, or an array or list of them, as float64; rejects text, bools and objects."""
+    """A real number, or an array or list of them, as float64; rejects strings, bools and objects."""
     try:
         if _are_numbers(value):
             return np.asarray(value, dtype=np.float64)
@@ -198,7 +198,7 @@ def like(name: str, tree: Any, other_name: str, other: Any) -> None:
             raise ValueError(f"{path} must have the shape of {other_name}, {_shape(twin)}; got {_shape(leaf)}.")
 
 
-_TRAINED = "of a module pass nnx.state(model, nnx.Param) or equinox.filter(model, equinox.is_inexact_array)."
+_TRAINED = "for a module, pass nnx.state(model, nnx.Param) or equinox.filter(model, equinox.is_inexact_array)."
 
 
 def arrays(name: str, tree: Any, hint: str = _TRAINED) -> None:
@@ -223,11 +223,11 @@ def parameters(name: str, tree: Any) -> None:
         what = f"{dtype}{list(_shape(leaf))}" if hasattr(leaf, "dtype") else shown(leaf)
         if jnp.issubdtype(dtype, jnp.complexfloating):
             why = (
-                "JAX's gradient of a real loss is the conjugate of the direction of ascent, so methods would step in a "
-                "wrong direction; pass real and imaginary parts as two real leaves."
+                "JAX's gradient of a real loss is the conjugate of the ascent direction, so updates would point the "
+                "wrong way; pass real and imaginary parts as two real leaves."
             )
         else:
-            why = "convert it to float, or move what gradients do not train to model_state or the batches."
+            why = "convert it to float, or move non-trainable values to model_state or the batches."
         raise TypeError(f"{path} must be real and floating, got {what}; {why}")
 
 
@@ -242,7 +242,7 @@ def real(name: str, tree: Any) -> None:
 def rows(name: str, tree: Any, count: int, *, at_least: bool = False, of: str = "events") -> None:
     """Raises unless all leaves of a PyTree have a leading axis of length `count`, or longer with `at_least`."""
     each = f"one row for each of the {count} {of}"
-    stack = "stack them, jax.tree.map(lambda *rows: numpy.stack(rows), *batches)."
+    stack = "stack them with jax.tree.map(lambda *rows: numpy.stack(rows), *batches)."
     for path, leaf in _leaves(name, tree):
         if not is_array(leaf) and not hasattr(leaf, "shape"):
             what = f"{shown(leaf)} ({type(leaf).__name__})"
@@ -253,7 +253,7 @@ def rows(name: str, tree: Any, count: int, *, at_least: bool = False, of: str = 
         if isinstance(tree, list | tuple) and len(tree) == count > 1:
             what = f"a {type(tree).__name__} of {count} batches"
             raise ValueError(f"{name} must be arrays with {each}, got {what}; {stack}")
-        raise ValueError(f"{path} must have {each}, its shape is {shape}.")
+        raise ValueError(f"{path} must have {each}, got shape {shape}.")
 
 
 def key(name: str, value: Any) -> None:
@@ -263,11 +263,11 @@ def key(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a single typed key such as jax.random.key(0), got {shown(value)}.")
 
 
-def batchable(name: str, key: jax.Array, advice: str = "take jax.random.key(seed, impl='threefry2x32')") -> None:
+def batchable(name: str, key: jax.Array, advice: str = "use jax.random.key(seed, impl='threefry2x32')") -> None:
     """Raises for a key whose random numbers depend on batching, as under `jax.vmap`."""
     kind = str(jax.random.key_impl(key))
     if "rbg" in kind:
-        raise ValueError(f"{name} has the implementation {kind}, whose random numbers depend on batching; {advice}.")
+        raise ValueError(f"{name} uses the implementation {kind}, whose random numbers depend on batching; {advice}.")
 
 
 def unbatched(name: str, key: jax.Array) -> jax.Array:

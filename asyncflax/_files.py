@@ -91,7 +91,7 @@ def cached(
 ) -> Mapping[str, np.ndarray]:
     """The arrays in a cache file of `kind`, which is created from `make()` if it does not exist.
 
-    If `replace`, a corrupted file is set aside and recreated, otherwise it raises a ValueError about `what`.
+    If `replace`, a corrupted file is renamed and recreated; otherwise it raises a ValueError about `what`.
     """
     if path.exists():
         try:
@@ -100,7 +100,7 @@ def cached(
             why = f"{path} is corrupted or not a cache of {what} ({error})"
             if not replace:
                 raise ValueError(f"{why}; delete it or pass another file to recreate it.") from None
-            print(f"note: {why}; it is now {set_aside(path).name} and will be recreated")
+            print(f"note: {why}; it was renamed to {set_aside(path).name} and will be recreated")
     arrays = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, arrays, kind=kind)
@@ -108,12 +108,12 @@ def cached(
 
 
 def write_once(path: pathlib.Path, content: bytes) -> str:
-    """Writes a derived file unless it exists; a file with other content is set aside. Returns a note about that."""
+    """Writes a derived file unless it exists; a file with other content is renamed. Returns a note if so."""
     note = ""
     if path.exists():
         if path.read_bytes() == content:
             return note
-        note = f"note: {path} was modified; it is now {set_aside(path).name} and written again"
+        note = f"note: {path} was modified; it was renamed to {set_aside(path).name} and rewritten"
     write_atomically(path, lambda file: file.write(content))
     return note
 

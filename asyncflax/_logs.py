@@ -1,4 +1,4 @@
-"""Logs of asynchronous runs in their own words, for `Trace.from_log`: which update was computed on which version."""
+"""Reads logs of asynchronous runs, whatever their column names, for `Trace.from_log`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = ("worker", "version", "made", "time", "begun", "ticket")
 
 
 class _Log(NamedTuple):
-    """The columns of a log by our names, as lists of Python's values, and what to call line t in a message."""
+    """The columns of a log under our names, as lists of Python values, and how messages refer to line t."""
 
     columns: dict[str, list[Any]]
     where: Callable[[int], str]
@@ -38,7 +38,7 @@ class _Log(NamedTuple):
 
 
 def events(log: Any, columns: Mapping[str, str | None] | None, before_start: str) -> dict[str, Any]:
-    """The arguments of the Trace of a log: one event for each of its lines."""
+    """The arguments of `Trace` for a log, one event per line."""
     _check.choice("before_start", before_start, ("refuse", "clamp"))
     columns = _checked(columns)
     log = _of_file(pathlib.Path(log), columns) if isinstance(log, str | os.PathLike) else _of_table(log, columns)
@@ -64,7 +64,7 @@ def events(log: Any, columns: Mapping[str, str | None] | None, before_start: str
 
 
 def _checked(columns: Mapping[str, str | None] | None) -> dict[str, str | None]:
-    """The log's names of our columns, None for those to leave out."""
+    """The log's name for each of our columns; None omits the column."""
     if columns is not None and not isinstance(columns, Mapping):
         raise TypeError(f"columns must be a dict such as {{'worker': 'rank'}}, got {_check.shown(columns)}.")
     for name in columns or {}:
@@ -73,18 +73,20 @@ def _checked(columns: Mapping[str, str | None] | None) -> dict[str, str | None]:
 
 
 def _picked(keys: Sequence[Any], columns: dict[str, str | None], log: str) -> dict[str, str]:
-    """The log's names of the columns that it has, by ours."""
+    """The log's name for each of our columns that it has."""
     for name, key in columns.items():
         if key is not None and key not in keys:
             raise ValueError(
-                f"columns has {name!r}: {key!r}, {log} has {_check.shown([*keys])}{_check.nearest(key, keys)}"
+                f"columns maps {name!r} to {key!r}, but {log} has {_check.shown([*keys])}{_check.nearest(key, keys)}"
             )
     picked = {name: key for name in _NAMES if (key := columns.get(name, name)) is not None and key in keys}
-    missing = [] if "worker" in picked else ["who delivered ('worker')"]
+    missing = [] if "worker" in picked else ["which worker delivered ('worker')"]
     if "version" not in picked and not {"time", "begun"} <= picked.keys():
         missing.append("which version was read ('version'), or when ('time' and 'begun')")
     if missing:
-        raise ValueError(f"{log} does not say {' and '.join(missing)}; name its columns, of {_check.shown([*keys])}.")
+        raise ValueError(
+            f"{log} does not say {' and '.join(missing)}; pass columns=, available: {_check.shown([*keys])}."
+        )
     return picked
 
 
@@ -102,16 +104,16 @@ def _of_table(log: Any, columns: dict[str, str | None]) -> _Log:
         except (TypeError, ValueError):  # lists of different lengths
             cells = np.zeros(())
         if cells.ndim != 1 or len(cells) == 0 or len(cells) != len(table.get("worker", cells)):
-            raise ValueError(f"log[{key!r}] must be a list with an entry for each update, its shape is {cells.shape}.")
+            raise ValueError(f"log[{key!r}] must be a list with one entry per update, got shape {cells.shape}.")
         table[name] = (cells.astype("datetime64[us]") if cells.dtype.kind == "M" else cells).tolist()
     return _Log(table, lambda t: f"log, row {t}")
 
 
 def _of_file(path: pathlib.Path, columns: dict[str, str | None]) -> _Log:
-    """A .csv file with a header, or one of JSON lines."""
+    """A .csv file with a header, or a file of JSON lines."""
     readers = {".csv": _csv_lines, ".jsonl": _json_lines, ".ndjson": _json_lines}
     if path.suffix not in readers:
-        raise ValueError(f"log must be a file {', '.join(readers)}, got {path}.")
+        raise ValueError(f"log must be one of {', '.join(readers)}, got {path}.")
     if not path.is_file():
         raise FileNotFoundError(f"no log at {path}.")
     numbers: list[int] = []
@@ -119,7 +121,7 @@ def _of_file(path: pathlib.Path, columns: dict[str, str | None]) -> _Log:
         lines = readers[path.suffix](path, file)
         first = next(lines, None)
         if first is None:
-            raise ValueError(f"{path} has no lines; it must have one for each update.")
+            raise ValueError(f"{path} has no lines; expected one line per update.")
         picked = _picked([*first[1]], columns, str(path))
         table: dict[str, list[Any]] = {name: [] for name in picked}
         for number, cells in itertools.chain([first], lines):
@@ -149,9 +151,9 @@ def _json_lines(path: pathlib.Path, file: TextIO) -> Iterator[tuple[int, dict[st
             if line.strip():
                 cells = json.loads(line)
                 if not isinstance(cells, dict):
-                    raise ValueError(f"it must be a JSON object, got {_check.shown(cells)}")
+                    raise ValueError(f"expected a JSON object, got {_check.shown(cells)}")
                 yield number, cells
-    except ValueError as error:  # of JSON and of what is no text as well
+    except ValueError as error:  # invalid JSON, or bytes that are not text
         raise ValueError(f"{path}, line {number}: {error}.") from error
 
 
@@ -159,14 +161,14 @@ def _json_lines(path: pathlib.Path, file: TextIO) -> Iterator[tuple[int, dict[st
 
 
 def _label(cell: Any) -> str:
-    """What names a worker or a version, alike for 7, 7.0 and '7'."""
+    """The name of a worker or a version, the same for 7, 7.0 and '7'."""
     if cell is None or isinstance(cell, bool | list | dict) or cell != cell:  # NaN
         raise ValueError
     return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
 
 
 def _seconds(cell: Any) -> float:
-    """A number of seconds, or a date and time, in ISO 8601 as text; without a zone it is UTC."""
+    """Seconds, from a number or a date and time (as text in ISO 8601); UTC if it has no time zone."""
     if isinstance(cell, bool):
         raise TypeError
     if isinstance(cell, str):
@@ -182,7 +184,7 @@ def _seconds(cell: Any) -> float:
 
 
 def _numbered(labels: list[str]) -> np.ndarray:
-    """Workers by number, in the order of their names, where numbers count as such: w2 comes before w10."""
+    """Numbers the workers in the natural order of their names: w2 comes before w10."""
     parts = lambda label: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", label)]
     number = {label: i for i, label in enumerate(sorted(set(labels), key=parts))}
     return np.array([number[label] for label in labels])
@@ -194,8 +196,8 @@ def _refuse_back(log: _Log, time: np.ndarray) -> None:
         t = int(back[0]) + 1
         now, before = (_check.shown(log.columns["time"][k]) for k in (t, t - 1))
         raise ValueError(
-            f"{log.where(t)}: time={now} is before {before} of the line ahead of it; sort the lines in the order in "
-            "which updates were made."
+            f"{log.where(t)}: time={now} is before time={before} of the previous line; sort the lines in the order "
+            "of the updates."
         )
 
 
@@ -203,42 +205,42 @@ def _refuse_back(log: _Log, time: np.ndarray) -> None:
 
 
 def _counted(log: _Log) -> np.ndarray:
-    """Versions that are counted from 0, one more for each line."""
+    """Versions that are counted from 0 and incremented by each line."""
     versions = []
     for t, label in enumerate(log.read("version", _label)):
         if not label.isdecimal() or int(label) > t:
             raise ValueError(
-                f"{log.where(t)}: version={label} is read, of the versions 0..{t} that there are after {t} lines; if "
-                "they are called otherwise, name the column that says which one each line made, columns={'made': ...}."
+                f"{log.where(t)}: version={label} is read, but only versions 0..{t} exist then; if versions are "
+                "named otherwise, pass the column of the version that each line made, columns={'made': ...}."
             )
         versions.append(int(label))
     return np.array(versions)
 
 
 def _matched(log: _Log, worker: np.ndarray, *, clamp: bool) -> np.ndarray:
-    """Versions by the names of those that lines made; several lines in a row may make one, as in a buffer.
+    """Versions named by the line that made them; consecutive lines may share one, as with buffered updates.
 
-    Version 0 has one name that no line made. With `clamp` it may have several, each in the first line of a worker.
+    Version 0 has one name, which no line made; with `clamp` it may have several, each in the first line of a worker.
     """
     made, read = log.read("made", _label), log.read("version", _label)
-    after: dict[str, int] = {}  # a name, and how many lines have been there when its version was
+    after: dict[str, int] = {}  # the number of lines after which the version of each name exists
     for t, label in enumerate(made):
         if after.get(label, t) != t:
-            raise ValueError(f"{log.where(t)}: version {label} is made again, first in {log.where(after[label] - 1)}.")
+            raise ValueError(f"{log.where(t)}: version {label} was already made by {log.where(after[label] - 1)}.")
         after[label] = t + 1
     versions, seen, initial = [], set(), None
     for t, label in enumerate(read):
         known = after.get(label, 0)
         if known > t:
             raise ValueError(
-                f"{log.where(t)}: version {label} is read before it exists, {log.where(known - 1)}, made it; `made` is "
-                "the version after an update."
+                f"{log.where(t)}: version {label} is read before it was made ({log.where(known - 1)}); `made` must be "
+                "the version after the update."
             )
         initial = label if not known and initial is None else initial
         if not known and label != initial and not (clamp and worker[t] not in seen):
             raise ValueError(
-                f"{log.where(t)}: version {label} is read and no line made it, nor is it the initial one, {initial}; "
-                "the log has a gap, or it begins in the middle of a run: then pass before_start='clamp'."
+                f"{log.where(t)}: version {label} is read, but no line made it and the initial version is {initial}; "
+                "the log has a gap, or begins in the middle of a run (then pass before_start='clamp')."
             )
         seen.add(worker[t])
         versions.append(known)

@@ -36,14 +36,14 @@ def need(name: str, value: Any, size: float, what: str, *, there_are: int | None
     Args:
       name, value: the argument.
       size: estimate in bytes.
-      what: what requires them.
+      what: what requires the memory.
       there_are: available bytes; by default, those of this process.
     """
     there_are = available() if there_are is None else there_are
     if there_are is not None and size > there_are:
         raise ValueError(
             f"{name}={_check.shown(value)} is too large: {what} would take about {_text(size)} of memory, "
-            f"{_text(there_are)} are available; reduce it."
+            f"but only {_text(there_are)} is available; reduce it."
         )
 
 
@@ -64,7 +64,7 @@ def _text(size: float) -> str:
 
 
 def _of_system() -> int | None:
-    """What Linux can allocate without swapping; elsewhere the free memory, or all of it."""
+    """The memory that Linux can allocate without swapping; elsewhere the free or the total memory."""
     for line in _lines(_PROC / "meminfo"):
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -74,7 +74,7 @@ def _of_system() -> int | None:
 
 
 def _of_group() -> int | None:
-    """What the limits of the control group (version 2) and its parents leave."""
+    """The memory left by the limits of the control group (version 2) and its parents."""
     own = next((line[3:].strip("/") for line in _lines(_PROC / "self" / "cgroup") if line.startswith("0::")), None)
     if own is None:
         return None

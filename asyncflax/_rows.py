@@ -12,7 +12,7 @@ from asyncflax import _memory
 
 
 def fill_rows(row: Any, num_rows: int, name: str = "num_rows") -> Any:
-    """A store of `num_rows` copies of a row, in new memory; `name` is the argument that an error would name."""
+    """A store of `num_rows` copies of a row, in new memory; `name` is the argument named in errors."""
     _memory.need_rows(name, num_rows, num_rows, row)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *jnp.shape(x))), row)
 

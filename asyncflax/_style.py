@@ -17,7 +17,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "0.6"
 _LINES = ("-", "--", ":")
-_SHORT = 25  # points of a line that has a marker at each
+_SHORT = 25  # lines of at most this many points have a marker at each
 _DPI = 100
 
 
@@ -54,7 +54,7 @@ def plain_log(axes: Any, which: str) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     low, high = getattr(axes.dataLim, f"interval{which}")
-    if low == high > 0:  # of a single value matplotlib knows no range
+    if low == high > 0:  # matplotlib finds no range for a single value
         axes.set(**{f"{which}lim": (low / 2, 2 * high)})
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
@@ -73,7 +73,7 @@ def log_ticks(axes: Any, values: Iterable[int]) -> None:
 
 
 def intervals(axes: Any, x: Any, found: Iterable[tuple[float, float, float]], k: int = 0, **options: Any) -> None:
-    """Draws the k-th series, numbers with their intervals, each as (value, low, high)."""
+    """Draws the k-th series with its intervals, each point as (value, low, high)."""
     value, low, high = np.array([*found]).T
     axes.errorbar(x, value, yerr=[value - low, high - value], **look(k), capsize=4, **options)
 

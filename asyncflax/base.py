@@ -37,7 +37,7 @@ def server_params(params: Any, state: Any, *, worker: Any = None) -> Any:
 class AsyncAlgorithm:
     """A method of asynchronous training: pure functions on the server's state.
 
-    It is Optax's pair plus `view`, what a worker receives when it asks for parameters.
+    It is Optax's pair with a `view`, which returns what a worker receives when it asks for parameters.
 
     Attributes:
       init: `init(params) -> state`.
@@ -46,13 +46,13 @@ class AsyncAlgorithm:
         params: the server's parameters before the update;
         worker: int32 [], the worker that delivers;
         staleness: int32 [], the number of updates since the version was handed out;
-        read_params: what the worker had received (a `view`);
-        extra: `value`, the loss at read_params, and whatever later engines add; accept **extra and use what you need.
+        read_params: the parameters that the worker received (a `view`);
+        extra: `value`, the loss at read_params, and further arguments; accept **extra and use what you need.
         The engine adds the updates to the parameters.
       view: `view(params, state, *, worker=None) -> PyTree like params`, what a worker downloads: the parameters
-        themselves, a look-ahead, a prediction. worker is int32 [], or None where the version is not one worker's own
-        (version 0, and traces in which several workers read one version).
-      num_workers: the number of workers the state was built for, None if it does not matter.
+        themselves, a look-ahead, a prediction. worker is int32 [], or None if several workers may read the version
+        (version 0, and all versions of traces in which they do).
+      num_workers: the number of workers that the state was built for; None if it does not depend on it.
 
     An algorithm is a PyTree: its structure is the method, its leaves are the hyperparameters that `method` found. It
     can be an argument of jitted functions, and of `jax.vmap`.
@@ -75,7 +75,7 @@ class AsyncAlgorithm:
         for name in ("init", "update", "view"):
             function = getattr(self, name)
             _check.function(name, function)
-            if not isinstance(function, Partial | _Callable):  # it is one already when JAX rebuilds the tree
+            if not isinstance(function, Partial | _Callable):  # already a Partial when JAX rebuilds the tree
                 object.__setattr__(self, name, as_partial(function))
         if self.num_workers is not None:
             object.__setattr__(self, "num_workers", _check.integer("num_workers", self.num_workers, 1))
@@ -91,8 +91,8 @@ class AsyncAlgorithm:
 def as_partial(function: Any) -> Any:
     """A function as a PyTree whose leaves can be arguments of a compiled program.
 
-    A plain function has no leaves. Those of a callable PyTree are its arrays, and in a `Partial` of arrays and numbers
-    the numbers too; everything else (functions, text, options) belongs to its structure.
+    A plain function has no leaves. The leaves of a callable PyTree are its arrays, in a `Partial` of arrays and numbers
+    also the numbers; everything else (functions, strings, options) belongs to its structure.
     """
     if not callable(function):
         return function
@@ -112,7 +112,7 @@ def as_partial(function: Any) -> Any:
         hash(rest)
     except TypeError as error:
         raise TypeError(
-            f"fields of a callable PyTree must be arrays or hashable, {error}; use a tuple, or a static field."
+            f"fields of a callable PyTree must be arrays or hashable ({error}); use a tuple or a static field."
         ) from None
     return _Callable(arrays, structure, rest)
 
@@ -124,11 +124,11 @@ def _is_option(leaf: Any) -> bool:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["structure", "rest"])
 @dataclasses.dataclass(frozen=True)
 class _Callable:
-    """A callable PyTree, of which only the arrays are leaves; equal for equal structure, so that it compiles once."""
+    """A callable PyTree with only the arrays as leaves; equal structures compare equal, so that it compiles once."""
 
     arrays: list[Any]
     structure: Any
-    rest: tuple[Any, ...]  # None in the place of each array
+    rest: tuple[Any, ...]  # None in place of each array
 
     def __call__(self, *args, **kwargs):
         return self._function(*args, **kwargs)
@@ -148,13 +148,13 @@ def from_optax(
 ) -> AsyncAlgorithm:
     """Runs an Optax optimizer at the server, one update per event.
 
-    Every transformation in it that takes extra arguments receives worker, staleness, read_params and value. Another
-    optimizer object compiles another program; `method` shows how to change hyperparameters without recompiling.
+    Every transformation in it that takes extra arguments receives worker, staleness, read_params and value. A new
+    optimizer object recompiles; see `method` for how to change hyperparameters without recompiling.
 
     Args:
       tx: an optimizer, for example a chain with `asyncflax.transforms`, or an `optax.MultiSteps`. Initialization raises
-        for those that need more than the gradient of an event: line searches and L-BFGS (the loss at other parameters),
-        `optax.contrib.sam` (a second gradient), and `optax.lookahead` (whose parameters are a pair).
+        if it needs more than the gradient of an event: line searches and L-BFGS (the loss at other parameters),
+        `optax.contrib.sam` (a second gradient), and `optax.lookahead` (a pair of parameters).
       view, num_workers: see `AsyncAlgorithm`.
 
     Example:
@@ -167,7 +167,7 @@ def from_optax(
 
 @dataclasses.dataclass(frozen=True)
 class _OptaxInit:
-    """The init of an optimizer. Both are equal for the same optimizer, so a run compiles once."""
+    """The init of an optimizer; like `_OptaxUpdate`, equal for the same optimizer, so that a run compiles once."""
 
     tx: optax.GradientTransformation
 
@@ -194,21 +194,21 @@ def as_optax(name: str, tx: Any) -> optax.GradientTransformation:
     return tx
 
 
-_LINE_SEARCH = "a line search evaluates the loss at further parameters (value_fn), an event has one value; leave it out"
+_LINE_SEARCH = "a line search evaluates the loss at further parameters (value_fn), but an event has one; remove it"
 # Why optimizers are not supported, by their state anywhere in a chain.
 _NO_METHODS = {
     optax.ScaleByBacktrackingLinesearchState: _LINE_SEARCH,
     optax.ScaleByZoomLinesearchState: _LINE_SEARCH,
     optax.ScaleByLBFGSState: (
-        "L-BFGS compares gradients at successive parameters and searches along a line (value_fn), stale gradients are "
-        "of other parameters; take a first-order optimizer, such as optax.adam"
+        "L-BFGS compares gradients at successive parameters and searches along a line (value_fn), but stale "
+        "gradients belong to other parameters; use a first-order optimizer such as optax.adam"
     ),
     optax.contrib.SAMState: (
-        "optax.contrib.sam needs a second gradient (grad_fn), an event has one; compute both in the gradient function "
-        "and return the second"
+        "optax.contrib.sam needs a second gradient (grad_fn), but an event has one; compute both in the gradient "
+        "function and return the second"
     ),
     optax.LookaheadState: (
-        "the parameters of optax.lookahead are a pair, fast and slow, a worker reads one; pass the fast optimizer alone"
+        "optax.lookahead has a pair of parameters, fast and slow, but a worker reads one; pass the fast optimizer alone"
     ),
 }
 
@@ -226,7 +226,7 @@ def transform_gradients(tx: optax.GradientTransformation, algorithm: AsyncAlgori
     """Applies an Optax transformation, such as clipping, to the gradients before a method receives them.
 
     Args:
-      tx: runs at the server and receives the extra arguments of an event; its state precedes the method's.
+      tx: the transformation, run at the server with the extra arguments of an event; its state precedes the method's.
       algorithm: the method.
 
     Example:
@@ -244,7 +244,7 @@ def transform_updates(algorithm: AsyncAlgorithm, tx: optax.GradientTransformatio
 
     Args:
       algorithm: the method.
-      tx: runs at the server and receives the extra arguments of an event; its state follows the method's.
+      tx: the transformation, run at the server with the extra arguments of an event; its state follows the method's.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp, optax
@@ -265,7 +265,7 @@ def _joined(tx: Any, algorithm: AsyncAlgorithm, *, tx_first: bool) -> AsyncAlgor
 
 @dataclasses.dataclass(frozen=True)
 class _Joined:
-    """One function, by name, of a method after or before a transformation; the state is a pair in their order."""
+    """The function `name` of a method chained with a transformation; the state is a pair in their order."""
 
     tx: optax.GradientTransformation
     tx_first: bool
@@ -293,7 +293,7 @@ class _Joined:
 
 
 class WeightDecay(TypedDict, total=False):
-    """The keywords of weight decay, see `transforms.decay_weights`; a factory takes `**decay: Unpack[WeightDecay]`."""
+    """Keyword arguments of `transforms.decay_weights`, for factories with `**decay: Unpack[WeightDecay]`."""
 
     weight_decay: float
     decay_at: str
@@ -402,5 +402,5 @@ def _is_number(value: Any, parameter: inspect.Parameter) -> bool:
 
 
 def _as_leaf(value: Any) -> Any:
-    # A NumPy scalar has a strong type, which would lift bfloat16 updates to float32; a Python float has not.
+    # A NumPy scalar is strongly typed and would promote bfloat16 updates to float32; a Python float is weakly typed.
     return float(value) if isinstance(value, int | float | np.number) else value

@@ -12,7 +12,7 @@ _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, er
 
 
 class RunError(Exception):
-    """An error that the user can fix: an invalid config, the folder of another run, a diverged training.
+    """An error that the user can fix: an invalid config, the folder of another run, a diverged run.
 
     Example: see `asyncflax.train.train_and_evaluate`.
     """
@@ -22,7 +22,7 @@ def of_system(error: BaseException | None) -> OSError | None:
     """Finds the operating-system error behind `error`, such as a full disk; None if there is none.
 
     Orbax wraps such errors, also in groups; TensorStore, which writes checkpoint arrays, raises a ValueError. An
-    OSError is returned unchanged; of others, only causes that concern disks are considered.
+    OSError is returned unchanged; for other errors, only disk-related causes are considered.
 
     Example:
       >>> from asyncflax.errors import of_system

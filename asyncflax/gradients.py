@@ -2,7 +2,7 @@
 
     gradient_fn(read_params, batch, *, key, event, worker, model_state) -> GradientResult
 
-A gradient function receives those of the four keywords that its signature names (all of them if it has **kwargs), so
+A gradient function receives whichever of the four keywords its signature names (all of them if it has **kwargs), so
 `jax.value_and_grad(loss_fn)` is a valid gradient function, and so is
 
     >>> def noisy_gradient(params, batch, *, key):
@@ -98,8 +98,8 @@ def from_loss(
       loss_fn: `loss_fn(params, batch, ...)`; of the keywords key, event, worker and model_state it receives those that
         its signature names. Returns the loss, or with the options below `(loss, aux)`, `(loss, model_update)` or
         `(loss, (aux, model_update))`.
-      has_aux: whether it returns something to report.
-      has_model_update: whether it returns a `ModelUpdate`.
+      has_aux: whether `loss_fn` returns auxiliary outputs.
+      has_model_update: whether `loss_fn` returns a `ModelUpdate`.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp
@@ -166,7 +166,7 @@ def call_gradient_fn(gradient_fn: Callable[..., Any], read_params, batch, **cont
 
 def _check_not_reported(model_state: Any, aux: Any) -> None:
     """Rejects a new model state returned in aux, where it would never reach the server."""
-    if not any(map(jnp.ndim, jax.tree.leaves(model_state))):  # nothing to tell apart from other scalars
+    if not any(map(jnp.ndim, jax.tree.leaves(model_state))):  # scalars cannot be told apart from other outputs
         return
     types = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), tree)
     structure, wanted = jax.tree.structure(model_state), types(model_state)

@@ -52,7 +52,7 @@ class Sample(NamedTuple):
 
 
 def read_ring(state: RingState, staleness: Any) -> Any:
-    """The version `staleness` pushes before the newest, or else the oldest; on the device."""
+    """The version `staleness` pushes before the newest, on the device; the oldest if there is none."""
 
     def read(rows):
         capacity = rows.shape[0]
@@ -133,8 +133,8 @@ class Ring:
     """A ring buffer of the newest `capacity` parameter versions.
 
     Args:
-      capacity: the number of versions, of staleness 0..capacity - 1.
-      memory: 'device', or 'pinned_host' to keep versions in host memory, so that only the pushed and the read one are
+      capacity: the number of versions, which have staleness 0..capacity - 1.
+      memory: 'device', or 'pinned_host' to keep versions in host memory, so that only the versions pushed and read are
         transferred.
       beyond: what `sample` does if the staleness exceeds the capacity with probability above 1e-6. 'error' raises;
         'clip' reads the oldest version instead and reports it in each `Sample`.
@@ -185,13 +185,13 @@ class Ring:
         return RingState(jax.tree.map(zeros, template), jnp.zeros((), jnp.int32))
 
     def init(self, params: Any) -> RingState:
-        """A ring that holds version 0; later versions must have its shapes and dtypes."""
+        """A ring that holds version 0; later versions must match its shapes and dtypes."""
         return self.push(self.empty(params), params)
 
     def push(self, state: RingState, params: Any) -> RingState:
         """Adds the newest version, overwriting the oldest if the ring is full.
 
-        Rows that a checkpoint restored to another memory are moved back.
+        Rows that were restored from a checkpoint to another memory are moved back.
         """
         _check.instance("state", state, RingState, _STATE)
         rows = jax.tree.map(lambda rows: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype), state.rows)
@@ -211,7 +211,7 @@ class Ring:
         return state._replace(rows=jax.tree.map(write, state.rows, params), pushed=state.pushed + 1)
 
     def read(self, state: RingState, staleness: Any) -> Any:
-        """The version `staleness` pushes older than the newest, or else the oldest.
+        """The version `staleness` pushes before the newest; the oldest if there is none.
 
         A concrete staleness must be less than the capacity; a traced one is clipped.
 

@@ -34,8 +34,8 @@ def local_sgd(
         \text{delivers } x_0 - x_H
 
     An outer learning rate of 1 averages the workers. The state of the local optimizer is reset at every event. Local
-    step h of event t has the key fold_in(fold_in(key, t), h). The loss is the mean over the steps, auxiliary outputs
-    are those of the first. Updates of the model state (batch statistics) are composed into one update of the server.
+    step h of event t has the key fold_in(fold_in(key, t), h). The loss is the mean over the steps; auxiliary
+    outputs are those of the first. Updates of the model state (batch statistics) are composed into one.
 
     Args:
       gradient_fn: a gradient function as described in `gradients`, for one step.
@@ -46,8 +46,8 @@ def local_sgd(
 
     Raises:
       TypeError: `gradient_fn` is not callable, or `optimizer` is not an Optax transformation.
-      ValueError: `steps` is empty or below 1. When called: the batch has another number of rows, the worker has no
-        number of steps, or the decay of a model update is not a single number.
+      ValueError: `steps` is empty or below 1. When called: the batch has the wrong number of rows, `steps` has
+        no entry for the worker, or the decay of a model update is not a single number.
 
     Source: Liu et al. 2024 (arXiv:2401.09135).
 
@@ -144,7 +144,7 @@ class _LocalSgd:
         return GradientResult(known((loss / count).astype(first.loss.dtype)), delivered, first.aux, change)
 
     def _count(self, worker) -> tuple[Any, Callable[[jax.Array], jax.Array]]:
-        """H of a worker, and a function that maps numbers to NaN if the worker has no H."""
+        """H of the worker, and a function that maps numbers to NaN if the worker has none."""
         if not self.by_worker:
             return self.steps[0], lambda x: x
         if not _check.is_traced(worker) and worker >= len(self.steps):
@@ -158,7 +158,7 @@ def _check_rows(batch: Any, count: int) -> None:
         if jnp.shape(leaf)[:1] != (count,):
             raise ValueError(
                 f"batch{jax.tree_util.keystr(path)} must have one row for each of the {count} local steps of an event, "
-                f"its shape is {jnp.shape(leaf)}."
+                f"got shape {jnp.shape(leaf)}."
             )
 
 

@@ -11,7 +11,7 @@ from asyncflax import _check
 
 __all__ = ["gap", "normalised_gap", "rms"]
 
-_HINT = "pass arrays of JAX or NumPy."
+_HINT = "pass JAX or NumPy arrays."
 
 
 def rms(tree: Any) -> jax.Array:
@@ -55,7 +55,7 @@ def gap(params: Any, read_params: Any) -> jax.Array:
 def normalised_gap(gap: Any, gradient_rms: Any) -> jax.Array:
     """The gap relative to the gradient norm, ||theta_now - theta_read|| / ||g||; 0 where both are 0.
 
-    Unlike the gap it does not shrink because gradients do: what remains is how far stale the parameters are.
+    Unlike the gap, it does not shrink with the gradients.
 
     Args:
       gap: `result.gap` of a run, see `gap`.

@@ -18,10 +18,10 @@ def staleness_histogram(axes: Any, trace: Trace, law: StalenessLaw | None = None
     """Histogram of the staleness of a trace, with the expected distribution as a line.
 
     Args:
-      axes: where to draw.
+      axes: the axes to draw on.
       trace: the trace.
       law: the expected distribution, or None.
-      burn_in: number of initial events to leave out.
+      burn_in: the number of initial events to skip.
 
     Example:
       >>> import asyncflax
@@ -53,11 +53,11 @@ def curves(
 ) -> None:
     """One line per run, such as the loss against updates or simulated seconds.
 
-    Runs without points are left out.
+    Runs without points are skipped.
 
     Args:
-      axes: where to draw.
-      x, y: values by name of the run.
+      axes: the axes to draw on.
+      x, y: the values of each run, by its name.
       xlabel, ylabel: labels with units.
 
     Example:
@@ -69,7 +69,7 @@ def curves(
       1
     """
     if x.keys() != y.keys():
-        raise ValueError(f"x has the runs {sorted(x)}, y has {sorted(y)}; they must agree.")
+        raise ValueError(f"x and y must have the same runs, got {sorted(x)} and {sorted(y)}.")
     for k, name in enumerate(x):
         if len(x[name]):
             axes.plot(x[name], y[name], **_style.look(k, len(x[name])), label=name)
@@ -82,9 +82,9 @@ def momentum(axes: Any, rows: Sequence[Mapping[str, Any]], law: StalenessLaw | N
     """Measured implicit and total momentum with their intervals, and the theoretical value.
 
     Args:
-      axes: where to draw.
-      rows: the metrics, see `records.Records`; those with 'implicit_momentum' are drawn.
-      law: distribution of the staleness; a geometric one adds a line, see `StalenessLaw.implicit_momentum`.
+      axes: the axes to draw on.
+      rows: the rows of metrics (see `records.Records`); those with 'implicit_momentum' are drawn.
+      law: the distribution of the staleness; a geometric one adds a line at its `implicit_momentum`.
 
     Example:
       >>> import asyncflax
@@ -119,11 +119,11 @@ def training(
 ) -> None:
     """Overview of a run: loss and accuracy against updates and simulated time, gap, momentum, staleness.
 
-    Panels without data (accuracy, momentum, simulated time) are left out.
+    Panels without data (accuracy, momentum, simulated time) are omitted.
 
     Args:
-      figure: `matplotlib.figure.Figure`, without axes.
-      rows: the metrics, see `records.Records`.
+      figure: an empty `matplotlib.figure.Figure`.
+      rows: the rows of metrics (see `records.Records`).
       trace: the trace of the run.
       law, burn_in: see `staleness_histogram`.
 

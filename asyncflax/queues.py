@@ -3,7 +3,7 @@
 M workers compute without waiting for each other. A worker reads the newest version, computes a gradient on it for a
 random service time, delivers it, and starts over. So each version v >= 1 is read by exactly one worker, the one whose
 update produced it; version 0 is read by all. For every service-time distribution the mean staleness tends to M - 1.
-A server or a link that takes time serves in order of arrival; when it saturates, workers take turns.
+A server or link that takes time serves in order of arrival; when it saturates, workers take turns.
 
 Each worker has its own random stream, so a longer trace with the same seed extends the shorter one. Simultaneous
 deliveries (equal floating-point times) are ordered by worker id.
@@ -48,11 +48,11 @@ class ServiceTime:
     """The distribution of the time of one gradient: a mean per machine, drawn once, times a factor per task.
 
     Attributes:
-      name: how it was constructed, for display.
+      name: the name that `repr` shows.
       machine: (generator, num_workers) -> float64 [num_workers], mean seconds of a task on each worker's machine.
       task: (generator, n) -> float64 [n], independent non-negative factors of mean 1, drawn in blocks of any size; the
-        factors must not depend on the block size. Or a tuple of such functions: worker i has number i, from the start
-        again where there are more workers.
+        factors must not depend on the block size. Or a tuple of such functions: worker i uses
+        number i modulo their number.
       memoryless: whether the factors are exponential.
 
     Raises:
@@ -73,7 +73,7 @@ class ServiceTime:
     memoryless: bool = False
 
     def __post_init__(self):
-        _check.instance("name", self.name, str, "a text")
+        _check.instance("name", self.name, str, "a str")
         _check.function("machine", self.machine)
         for task in self.task if isinstance(self.task, tuple) and self.task else (self.task,):
             _check.function("task", task)
@@ -298,21 +298,21 @@ def stragglers(
 
 
 def measured(trace: Trace | str | os.PathLike[str], server_time: float = 0.0) -> ServiceTime:
-    """The service times of a trace, drawn again with replacement for each worker: a straggler stays a straggler.
+    """The service times of a trace, resampled with replacement for each worker: a straggler stays a straggler.
 
-    Worker i of a simulation works as worker i of the trace did, from the start again where there are more workers.
-    What is drawn is `time - begun`. Where the trace lacks `begun`, workers are taken to read a version as soon as they
-    have delivered, as in `simulate`; their first events are then left out.
+    Worker i of a simulation draws the times of worker i of the trace, modulo its number of workers. A service time is
+    `time - begun`. If the trace lacks `begun`, workers are assumed to read a version as soon as they have delivered, as
+    in `simulate`, and their first events are skipped.
 
     Args:
       trace: a trace with times, or the path of one.
-      server_time: mean seconds that the server spends on an update; pass `deterministic(server_time)` to `simulate` as
-        well. They are not the worker's, nor is the wait for a busy server, which is unknown: only gradients that found
-        it at rest are drawn, and of a worker without any its shortest.
+      server_time: the mean seconds that the server spends on an update, which are subtracted; pass
+        `deterministic(server_time)` to `simulate` as well. The wait for a busy server is unknown, so only gradients
+        that found it idle are drawn; a worker without any gets its shortest time.
 
     Raises:
-      FileNotFoundError, ValueError: the trace cannot be loaded, has no times, says nothing about a worker, or
-        server_time leaves it none.
+      FileNotFoundError, ValueError: the trace cannot be loaded, has no times, or leaves a worker none after
+        server_time is subtracted.
 
     >>> import asyncflax
     >>> import numpy as np
@@ -326,7 +326,7 @@ def measured(trace: Trace | str | os.PathLike[str], server_time: float = 0.0) ->
         trace = Trace.load(_check.path("trace", trace))
     server_time = _check.scalar("server_time", server_time, low=0.0)
     if trace.time is None:
-        raise ValueError("trace must have times, the seconds at which updates were made; this one has none.")
+        raise ValueError("trace must have times, the seconds at which updates were made; got time=None.")
     rested = np.diff(trace.time, prepend=-np.inf) >= 1.5 * server_time  # server times may vary a little
     order = np.argsort(trace.worker, kind="stable")
     samples = []
@@ -339,8 +339,8 @@ def measured(trace: Trace | str | os.PathLike[str], server_time: float = 0.0) ->
         alone = seconds[rested[events]]
         if not seconds.any():
             raise ValueError(
-                f"trace and server_time={server_time} leave no seconds for the gradients of worker {i}; record more of "
-                "its events, or pass a smaller server_time."
+                f"trace leaves worker {i} no service time after server_time={server_time} is subtracted; record more "
+                "of its events, or pass a smaller server_time."
             )
         samples.append(alone if alone.any() else seconds[seconds > 0].min(keepdims=True))
     means = np.array([of_worker.mean() for of_worker in samples])
@@ -378,17 +378,18 @@ def simulate(
         version as soon as its gradient is bound to be too stale; 'discard' lets it finish and rejects the gradient.
         Rejected gradients are not in the trace: versions count accepted updates. The threshold R of Ringmaster ASGD
         (arXiv:2501.16168) is max_staleness + 1.
-      server_time: the distribution of the time in which the server applies one gradient of each worker; others wait, in
-        order of arrival. Its worker then reads the new version. None: no time, nobody waits.
-      link_time: the distribution of the time that a gradient, or a version, takes on the link of the server, which all
-        workers share: one direction in, one out, each in order of arrival. None: no time. Links of their own, on which
-        nobody waits, belong to service_time.
+      server_time: the distribution of the time that the server takes to apply one gradient of each worker; others wait
+        in order of arrival. The worker then reads the new version. None means no time.
+      link_time: the distribution of the time that a gradient or a version takes on the link of the server, which all
+        workers share; each direction serves in order of arrival. None means no time. The time on a worker's own link
+        belongs to service_time.
 
-    A trace with a server or a link of this kind says when each version was read (`Trace.begun`).
+    With server_time or link_time, the trace records when each version was read (`Trace.begun`).
 
     Raises:
-      ValueError: a number is below its minimum, the policy is unknown or lacks max_staleness, a time does not fit
-        num_workers or is drawn negative, not finite or all zero, or max_staleness meets server_time or link_time.
+      ValueError: a number is below its minimum, the policy is unknown or lacks max_staleness, a time does not match
+        num_workers, draws of it are negative, not finite or all zero, or max_staleness is combined with server_time or
+        link_time.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1; Ringmaster ASGD (arXiv:2501.16168) for restarts.
 
@@ -401,7 +402,7 @@ def simulate(
       >>> q.simulate(num_workers=8, num_updates=1000, service_time=q.exponential(), max_staleness=9).staleness.max()
       np.int32(9)
 
-      A server that takes a quarter of a worker's time is busy with more than 5 workers, and they take turns:
+      A server that takes a quarter of a worker's time saturates with more than 5 workers, which then take turns:
       >>> trace = q.simulate(
       ...     num_workers=8, num_updates=2000, service_time=q.exponential(), server_time=q.deterministic(0.25)
       ... )
@@ -413,12 +414,12 @@ def simulate(
     if policy is not None:
         _check.choice("policy", policy, ("restart", "discard"))
         if max_staleness is None:
-            raise ValueError(f"policy={policy!r} needs max_staleness.")
+            raise ValueError(f"policy={policy!r} requires max_staleness.")
     stages = {"link_time": link_time, "server_time": server_time}
     stages = {name: law for name, law in stages.items() if law is not None}
     if stages:
         if max_staleness is not None:
-            raise ValueError(f"max_staleness={max_staleness} and {min(stages)} exclude each other; pass one of them.")
+            raise ValueError(f"max_staleness={max_staleness} and {min(stages)} are mutually exclusive; pass one.")
         _need_trace(num_workers, 40_000, num_updates, 250)
         shared = {name: _Tasks(law, num_workers, seed, name) for name, law in stages.items()}
         return _pass_stages(_Tasks(service_time, num_workers, seed), num_updates, **shared)
@@ -468,7 +469,7 @@ _MANY = 16  # the smallest block of tasks drawn at once, if many are needed
 
 
 class _Tasks:
-    """The times of all workers at one stage; worker i computes by the stream [seed, i + 1]."""
+    """The times of all workers at one stage; worker i draws from the stream [seed, i + 1]."""
 
     def __init__(self, law: ServiceTime, num_workers: int, seed: int, stage: str = "service_time"):
         _check.instance(stage, law, ServiceTime, "a ServiceTime such as queues.exponential()")
@@ -502,7 +503,7 @@ class _Tasks:
 
 
 def _need_trace(num_workers: int, of_worker: int, num_updates: int, of_update: int) -> None:
-    """Raises if workers or updates do not fit into memory, given the bytes of one."""
+    """Raises if workers or updates do not fit into memory, given the bytes of each."""
     _memory.need("num_workers", num_workers, of_worker * num_workers, "their service times")
     _memory.need("num_updates", num_updates, of_worker * num_workers + of_update * num_updates, "the trace")
 
@@ -521,7 +522,9 @@ def _merge(tasks: _Tasks, num_updates: int) -> Trace:
     until = lambda times: int(np.searchsorted(times, horizon, side="right")) - 1  # the number of updates by the horizon
     while True:
         if not np.isfinite(horizon):
-            raise ValueError(f"service_time={tasks.law} takes too long: {num_updates} updates overflow a double.")
+            raise ValueError(
+                f"service_time={tasks.law} is too long: the time of {num_updates} updates overflows a double."
+            )
         counts, total = [], 0
         for i in range(tasks.num_workers):
             while finish[i][-1] <= horizon and len(finish[i]) <= num_updates:
@@ -592,12 +595,12 @@ def _serve(tasks: _Tasks, num_updates: int, max_staleness: int, *, restart: bool
 def _pass_stages(
     tasks: _Tasks, num_updates: int, *, link_time: _Tasks | None = None, server_time: _Tasks | None = None
 ) -> Trace:
-    """The event loop of workers that wait in line, at the link to them and back and at the server."""
+    """The event loop with a queue at each direction of the link and at the server."""
     streams = lambda stage: None if stage is None else [stage.one_by_one(i) for i in range(tasks.num_workers)]
     link = streams(link_time)
     route = [(link, True), (streams(tasks), False), (link, True), (streams(server_time), True)]
     route = [(seconds, in_line) for seconds, in_line in route if seconds is not None]
-    free = [0.0] * len(route)  # when each stage has served all who stand in its line
+    free = [0.0] * len(route)  # when each stage has served its queue
     read, began = [0] * tasks.num_workers, [0.0] * tasks.num_workers
     heap: list[tuple[float, int, int]] = []
     worker, read_version, time, begun = [], [], [], []

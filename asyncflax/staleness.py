@@ -1,4 +1,4 @@
-"""Staleness distributions: how many updates old the version is on which a gradient was computed.
+"""Staleness distributions: the age, in updates, of the version on which a gradient was computed.
 
 A distribution is its probability mass function q_l = P(tau = l), stored as a table that is cut off where the tail is
 below double precision (2^24 entries at most). It generates traces for the engine (`StalenessLaw.trace`, eq. 5 of the
@@ -43,12 +43,12 @@ class StalenessLaw:
     """The distribution of the staleness tau, in server updates.
 
     Attributes:
-      name: how it was constructed, for display.
+      name: the name that `repr` shows.
       table: float64 [K + 1], table[l] = q_l = P(tau = l); the probability beyond K is 0.
       mean: E tau, in closed form.
 
     Raises:
-      ValueError: the entries are not probabilities that sum to 1 within 1e-9, or the mean is not the table's.
+      ValueError: the entries are not probabilities that sum to 1 within 1e-9, or the mean does not match the table.
 
     Example:
       >>> import asyncflax
@@ -62,7 +62,7 @@ class StalenessLaw:
     mean: float
 
     def __post_init__(self):
-        _check.instance("name", self.name, str, "a text")
+        _check.instance("name", self.name, str, "a str")
         table = _table("table", self.table)
         object.__setattr__(self, "table", table)
         bad = ~np.isfinite(self.table) | (self.table < 0)
@@ -70,11 +70,11 @@ class StalenessLaw:
             worst = int(np.argmax(bad))
             raise ValueError(f"{self.name}: pmf[{worst}]={self.table[worst]} is not a probability.")
         if abs(self.table.sum() - 1.0) > 1e-9:
-            raise ValueError(f"{self.name}: pmf sums to {self.table.sum():.12g}, not to 1; divide it by its sum.")
+            raise ValueError(f"{self.name}: pmf sums to {self.table.sum():.12g}, not 1; divide it by its sum.")
         object.__setattr__(self, "mean", _check.scalar("mean", self.mean, low=0.0))
         of_table = float(np.sum(np.arange(len(table)) * table))
         if abs(self.mean - of_table) > _MEAN_TOLERANCE * (1.0 + of_table):
-            raise ValueError(f"mean must match the table's, {of_table:.9g}, got mean={self.mean!r}.")
+            raise ValueError(f"mean must match the table's mean, {of_table:.9g}, got mean={self.mean!r}.")
 
     def __repr__(self) -> str:
         return self.name
@@ -285,7 +285,7 @@ def poisson(mean: float) -> StalenessLaw:
 
 
 def negative_binomial(mean: float, shape: float) -> StalenessLaw:
-    """A Poisson with gamma distributed rate: `shape` 1 is geometric, the limit of infinite shape is Poisson.
+    """A Poisson distribution with gamma-distributed rate: geometric for `shape` 1, Poisson for infinite shape.
 
     Var tau = mean + mean^2 / shape. P(0) must not underflow.
 
@@ -316,11 +316,11 @@ def empirical(pmf: Sequence[float] | np.ndarray) -> StalenessLaw:
 
 
 def measured(trace: Trace | str | os.PathLike[str], *, burn_in: int = 0) -> StalenessLaw:
-    """The histogram of the staleness of a trace, from which `theory.momentum_kernel` has its momentum.
+    """The histogram of the staleness of a trace, for example for `theory.momentum_kernel`.
 
     Args:
       trace: a trace, or the path of one.
-      burn_in: number of initial events to leave out, in which a queue fills.
+      burn_in: the number of initial events to skip, in which a queue fills.
 
     Raises:
       FileNotFoundError, ValueError: the trace cannot be loaded, or burn_in is negative or leaves no event.
@@ -351,7 +351,7 @@ def _table(name: str, values: Any) -> np.ndarray:
 
 
 def _equal(name: str, low: int, high: int, argument: str) -> StalenessLaw:
-    """Equal probabilities for low..high; `argument` is the one that gives `high`, for errors."""
+    """Equal probabilities for low..high; errors name `argument`."""
     _memory.need(argument, high, 40 * high, "the table of the distribution")
     table = np.where(np.arange(high + 1) >= low, 1.0 / (high - low + 1), 0.0)
     return StalenessLaw(name, table, (low + high) / 2)

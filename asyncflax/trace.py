@@ -21,7 +21,7 @@ import numpy as np
 from asyncflax import _check, _memory
 from asyncflax._files import sign, verified, write_atomically
 
-_FORMATS = (1, 2)  # of files that can be read; the last is written, the first has no ticket and no begun
+_FORMATS = (1, 2)  # readable file formats; the last one is written, the first one lacks ticket and begun
 _ARRAYS = {"format", "num_workers", "worker", "read_version"}  # of every file
 _OPTIONAL = {"time", "ticket", "begun"}
 
@@ -35,8 +35,8 @@ class Trace:
       read_version: int [T], the version on which the gradient of event t was computed, in 0..t.
       time: float [T] or None, when the server applies event t, in simulated seconds; non-decreasing.
       num_workers: the number of workers; by default the largest id + 1.
-      ticket: int [T] or None, the number under which the gradient of event t was begun, all different; its batch and
-        random keys belong to it. By default the event's index t.
+      ticket: int [T] or None, the unique number under which the gradient of event t was begun, which determines
+        its batch and random key; by default t.
       begun: float [T] or None, when its version was read: not after `time`, and not before the version existed.
         `time - begun` is the service time; it includes links and the wait at the server.
 
@@ -70,7 +70,7 @@ class Trace:
         read_version = _integers("read_version", self.read_version)
         if len(worker) != len(read_version):
             raise ValueError(
-                f"worker has {len(worker)} events, read_version has {len(read_version)}; the lengths must match."
+                f"worker and read_version must have the same length, got {len(worker)} and {len(read_version)} events."
             )
         if len(worker) == 0:
             raise ValueError("worker must have at least one event, got none.")
@@ -101,7 +101,7 @@ class Trace:
         begun = self._seconds("begun", len(worker))
         if begun is not None:
             if time is None:
-                raise ValueError("begun needs time, the end of what has begun; pass both or none.")
+                raise ValueError("begun requires time; pass both or neither.")
             _refuse_first(begun > time, lambda t: f"begun={begun[t]} is after time={time[t]}.")
             made = np.append(-np.inf, time)[read_version]
             _refuse_first(
@@ -127,7 +127,7 @@ class Trace:
             return None
         seconds = np.array(_check.numbers(name, getattr(self, name), "a list of seconds"))
         if seconds.shape != (num_events,):
-            raise ValueError(f"{name} has shape {seconds.shape}, the trace has {num_events} events.")
+            raise ValueError(f"{name} must have shape ({num_events},), one entry per event, got {seconds.shape}.")
         _refuse_first(~np.isfinite(seconds), lambda t: f"{name}={seconds[t]} is not finite.")
         return seconds
 
@@ -154,12 +154,12 @@ class Trace:
 
     @property
     def recorded(self) -> bool:
-        """Whether a live run has recorded it: with tickets of its own, or with `begun`."""
+        """Whether it is the record of a live run: it has `begun`, or tickets out of order."""
         return self.begun is not None or not self.in_order
 
     @property
     def num_tickets(self) -> int:
-        """The largest ticket + 1: T, or more where some tickets were never delivered."""
+        """The largest ticket + 1: T, or more if some tickets were never delivered."""
         return int(self.ticket.max()) + 1
 
     def prefix(self, num_events: int) -> Trace:
@@ -243,8 +243,8 @@ class Trace:
             ) from error
         if (number := content.pop("format")) not in _FORMATS:
             raise ValueError(
-                f"{path} has trace format {number}, this version reads {' and '.join(map(str, _FORMATS))}; install the "
-                "version of asyncflax that wrote it."
+                f"{path} has trace format {number}, but this version reads {' and '.join(map(str, _FORMATS))}; install "
+                "the version of asyncflax that wrote it."
             )
         try:
             return cls(num_workers=int(content.pop("num_workers")), **content)
@@ -255,37 +255,37 @@ class Trace:
     def from_log(
         cls, log: Any, *, columns: Mapping[str, str | None] | None = None, before_start: str = "refuse"
     ) -> Trace:
-        """The trace of a run that somebody logged: a line an update, in the order in which they were made.
+        """The trace of a logged run: one line per update, in the order in which they were made.
 
-        A line says that the update of this worker was made at this time, and on which version it was computed. The
-        columns that are looked for, by these names or by those of `columns`:
+        A line has the worker of the update, its time and the version on which it was computed. The columns, under
+        these names or those of `columns`:
 
-        =========  =========================================================================================
-        worker     who delivered, by any name; workers are numbered in the order of their names
-        version    the version that was read: a number, a hash, a time, whatever names it
-        made       the version that the update made. Lines in a row may share one, as where updates are buffered.
-                   Without this column versions are numbers and count the updates from 0
+        =========  =============================================================================================
+        worker     the worker that delivered, under any name; workers are numbered in the order of their names
+        version    the version that was read: a number, a hash, a time or any other name
+        made       the version that the update made. Consecutive lines may share one, as with buffered updates.
+                   Without this column, versions are numbers and count the updates from 0
         time       when the update was made: seconds, or a date and time
-        begun      when the version was read; without `version`, the newest one of that time was
+        begun      when the version was read; without `version`, it was the newest one at that time
         ticket     an integer
-        =========  =========================================================================================
+        =========  =============================================================================================
 
-        Only worker and version are needed, or worker, time and begun. Seconds count from the earliest of the log.
+        Worker and version are required, or worker, time and begun. Seconds count from the earliest time in the log.
 
         Args:
-          log: the path of a .csv file with a header or of one with a JSON object a line (.jsonl, .ndjson), a DataFrame
-            of pandas or polars, or a dict of lists.
-          columns: the log's names by ours; None leaves a column out.
-          before_start: what to do with several versions that no line made. 'refuse' raises. 'clamp' takes them for
-            version 0 if they are in the first line of a worker, as in a log that begins in the middle of a run: these
-            staleness values are too small.
+          log: the path of a .csv file with a header or of a file with one JSON object per line (.jsonl, .ndjson), a
+            pandas or polars DataFrame, or a dict of lists.
+          columns: the log's name for each of our columns; None omits a column.
+          before_start: what to do if several versions were made by no line. 'refuse' raises. 'clamp' treats them as
+            version 0 if they occur in the first line of a worker, as in a log that begins in the middle of a run; their
+            staleness is then too small.
 
         Raises:
-          FileNotFoundError: there is no such file.
-          TypeError, ValueError: columns are missing or unknown, a cell is missing or not what it should be, a version
-            is read before it exists or made by no line, or the clock goes back; the message names the line.
+          FileNotFoundError: the file does not exist.
+          TypeError, ValueError: columns are missing or unknown, a cell is missing or invalid, a version is read before
+            it exists or made by no line, or times decrease; the message names the line.
 
-        Example: an asynchronous RL trainer, whose step 4 trained on what actor w2 sampled with the policy of step 2.
+        Example: asynchronous RL: step 4 of the trainer used samples that actor w2 drew with the policy of step 2.
           >>> import asyncflax
           >>> log = {"actor": ["w1", "w10", "w2"], "policy": [1, 1, 2], "step": [2, 3, 4], "seconds": [9.0, 9.5, 11.0]}
           >>> words = {"worker": "actor", "version": "policy", "made": "step", "time": "seconds"}
@@ -313,7 +313,7 @@ class Trace:
 
 
 class _TooLargeError(ValueError):
-    """A file does not fit into memory."""
+    """A file that does not fit in memory."""
 
 
 def _unpack(path: pathlib.Path) -> dict[str, Any]:
@@ -363,14 +363,16 @@ def _tickets(values: object, num_events: int) -> np.ndarray:
         return np.arange(num_events, dtype=np.int32)
     ticket = _integers("ticket", values)
     if len(ticket) != num_events:
-        raise ValueError(f"ticket has {len(ticket)} events, the trace has {num_events}; the lengths must match.")
+        raise ValueError(f"ticket must have one entry for each of the {num_events} events, got {len(ticket)}.")
     _refuse_first(
         (ticket < 0) | (ticket > _check.LARGEST), lambda t: f"ticket={ticket[t]} is not in 0..{_check.LARGEST}."
     )
     order = np.argsort(ticket, kind="stable")
     again = np.zeros(num_events, bool)
     again[order[1:]] = np.diff(ticket[order]) == 0
-    _refuse_first(again, lambda t: f"ticket={ticket[t]} is that of event {np.argmax(ticket == ticket[t])} as well.")
+    _refuse_first(
+        again, lambda t: f"ticket={ticket[t]} is already the ticket of event {np.argmax(ticket == ticket[t])}."
+    )
     return ticket.astype(np.int32)
 
 

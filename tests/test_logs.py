@@ -128,13 +128,13 @@ def test_a_log_that_begins_in_the_middle():
     """Of a queue: the first line of each worker may have read what was made before, and nothing else has."""
     trace = queues.simulate(num_workers=5, num_updates=400, service_time=queues.exponential())
     tail = {"worker": trace.worker[200:], "version": trace.read_version[200:], "made": np.arange(201, 401)}
-    with pytest.raises(ValueError, match=r"log, row 1: version .* is read and no line made it"):
+    with pytest.raises(ValueError, match=r"log, row 1: version .* is read, but no line made it"):
         Trace.from_log(tail)
     found = Trace.from_log(tail, before_start="clamp")
     np.testing.assert_array_equal(found.read_version, np.maximum(trace.read_version[200:] - 200, 0))
     assert np.sum(found.staleness != trace.staleness[200:]) == 5 - 1  # one of them was made by the last line before
     gap = {name: np.delete(column, 100) for name, column in tail.items()}
-    with pytest.raises(ValueError, match=r"row 1\d\d: version 301 is read and no line made it, nor is it the initial"):
+    with pytest.raises(ValueError, match=r"row 1\d\d: version 301 is read, but no line made it and the initial"):
         Trace.from_log(gap, before_start="clamp")
 
 
@@ -144,19 +144,23 @@ LOG = {"worker": [0, 1, 0], "version": [5, 5, 6], "made": [6, 7, 8], "time": [1.
 @pytest.mark.parametrize(
     "log, options, message",
     [
-        ({"version": [0]}, {}, r"log does not say who delivered \('worker'\); name its columns, of \['version'\]"),
+        (
+            {"version": [0]},
+            {},
+            r"log does not say which worker delivered \('worker'\); pass columns=, available: \['version'\]",
+        ),
         ({"worker": [0]}, {}, r"log does not say which version was read \('version'\), or when \('time' and 'begun'\)"),
         ({"worker": [0], "time": [0.0]}, {}, "does not say which version"),
-        (LOG, {"columns": {"worker": "wrker"}}, "columns has 'worker': 'wrker', log has .*did you mean 'worker'"),
+        (LOG, {"columns": {"worker": "wrker"}}, "columns maps 'worker' to 'wrker', but log has .* mean 'worker'"),
         (LOG, {"columns": {"staleness": "s"}}, "columns must be one of 'worker', 'version', .* got 'staleness'"),
         (LOG, {"before_start": "drop"}, "before_start must be one of 'refuse', 'clamp'"),
-        (LOG | {"time": [1.0, 3.0, 2.0]}, {}, "log, row 2: time=2.0 is before 3.0 of the line ahead of it; sort"),
-        (LOG | {"version": [5, 5, 8]}, {}, "log, row 2: version 8 is read before it exists, log, row 2, made it"),
-        (LOG | {"version": [7, 5, 6]}, {}, "log, row 0: version 7 is read before it exists, log, row 1, made it"),
-        (LOG | {"version": [5, 4, 6]}, {}, "log, row 1: version 4 is read and no line made it, nor is it the initial"),
-        (LOG | {"made": [6, 7, 6]}, {}, "log, row 2: version 6 is made again, first in log, row 0"),
-        (LOG, {"columns": {"made": None}}, r"log, row 0: version=5 is read, of the versions 0..0 that there are after"),
-        (LOG | {"version": ["a", "b", "c"]}, {"columns": {"made": None}}, "log, row 0: version=a is read, of the"),
+        (LOG | {"time": [1.0, 3.0, 2.0]}, {}, "log, row 2: time=2.0 is before time=3.0 of the previous line; sort"),
+        (LOG | {"version": [5, 5, 8]}, {}, r"log, row 2: version 8 is read before it was made \(log, row 2\)"),
+        (LOG | {"version": [7, 5, 6]}, {}, r"log, row 0: version 7 is read before it was made \(log, row 1\)"),
+        (LOG | {"version": [5, 4, 6]}, {}, "log, row 1: version 4 is read, but no line made it and the initial"),
+        (LOG | {"made": [6, 7, 6]}, {}, "log, row 2: version 6 was already made by log, row 0"),
+        (LOG, {"columns": {"made": None}}, r"log, row 0: version=5 is read, but only versions 0..0 exist then"),
+        (LOG | {"version": ["a", "b", "c"]}, {"columns": {"made": None}}, "log, row 0: version=a is read, but only"),
         (LOG | {"version": [5, None, 6]}, {}, "log, row 1: version must be a name or a number, got None"),
         (LOG | {"version": [5, np.nan, 6]}, {}, "log, row 1: version must be a name or a number, got nan"),
         (LOG | {"time": [1.0, "noon", 3.0]}, {}, "log, row 1: time must be a time, got 'noon'"),
@@ -164,16 +168,16 @@ LOG = {"worker": [0, 1, 0], "version": [5, 5, 6], "made": [6, 7, 8], "time": [1.
         (
             LOG | {"time": [1.0, 2.0]},
             {},
-            r"log\['time'\] must be a list with an entry for each update, its shape is \(2,",
+            r"log\['time'\] must be a list with one entry per update, got shape \(2,",
         ),
-        (LOG | {"worker": [[0], [1], [0]]}, {}, r"log\['worker'\] must be a list with an entry for each update"),
-        ({"worker": [], "version": []}, {}, r"log\['worker'\] must be a list with an entry for each update"),
+        (LOG | {"worker": [[0], [1], [0]]}, {}, r"log\['worker'\] must be a list with one entry per update"),
+        ({"worker": [], "version": []}, {}, r"log\['worker'\] must be a list with one entry per update"),
         (LOG | {"ticket": [0, 1.5, 2]}, {}, "log, row 1: ticket must be an integer, got 1.5"),
-        (LOG | {"ticket": [0, 3, 3]}, {}, "log, event 2: ticket=3 is that of event 1 as well"),
+        (LOG | {"ticket": [0, 3, 3]}, {}, "log, event 2: ticket=3 is already the ticket of event 1"),
         (LOG | {"begun": [0.0, 2.5, 1.0]}, {}, "log, event 1: begun=2.5 is after time=2.0"),
         (LOG | {"begun": [0.0, 0.5, 0.5]}, {}, "log, event 2: begun=0.5 is before version 1 existed, at time=1.0"),
         ("none.csv", {}, "no log at none.csv"),
-        ("log.txt", {}, "log must be a file .csv, .jsonl, .ndjson, got log.txt"),
+        ("log.txt", {}, "log must be one of .csv, .jsonl, .ndjson, got log.txt"),
         (7, {}, "log must be the path of a .csv or .jsonl file, a DataFrame or a dict of lists, got 7"),
         (LOG, {"columns": ["worker"]}, "columns must be a dict such as"),
     ],
@@ -187,17 +191,17 @@ def test_bad_logs_are_refused_in_one_line(log, options, message):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("log.csv", b"", "log.csv has no lines; it must have one for each update"),
+        ("log.csv", b"", "log.csv has no lines; expected one line per update"),
         ("log.csv", b"worker,version\n", "log.csv has no lines"),
         ("log.csv", b"worker,version\n0,0\n\n1,\n", "log.csv, line 4: 'version' is missing"),
         ("log.csv", b"worker,version\n0,0,9\n", "log.csv, line 2: it has more cells than the header"),
         ("log.csv", b"worker,version\n0,0\n1,\xff\n", r"log.csv, after line \d: 'utf-8' codec"),
-        ("log.csv", b"worker;version\n0;0\n", "log.csv does not say who delivered"),
-        ("log.csv", b"worker,version\n0,0\n1,7\n", "log.csv, line 3: version=7 is read, of the versions 0..1"),
+        ("log.csv", b"worker;version\n0;0\n", "log.csv does not say which worker delivered"),
+        ("log.csv", b"worker,version\n0,0\n1,7\n", "log.csv, line 3: version=7 is read, but only versions 0..1 exist"),
         ("log.jsonl", b'{"worker": 0, "version": 0}\n{"worker": 1}\n', "log.jsonl, line 2: 'version' is missing"),
         ("log.jsonl", b'{"worker": 0, "version": 0}\n{"worker": 1', "log.jsonl, line 2: Expecting"),
         ("log.jsonl", b'\n{"worker": 0, "version": null}\n', "log.jsonl, line 2: 'version' is missing"),
-        ("log.ndjson", b"[0, 0]\n", r"log.ndjson, line 1: it must be a JSON object, got \[0, 0\]"),
+        ("log.ndjson", b"[0, 0]\n", r"log.ndjson, line 1: expected a JSON object, got \[0, 0\]"),
         ("log.jsonl", b"\xff\xfe", r"log.jsonl, line \d: 'utf-8' codec"),
     ],
 )

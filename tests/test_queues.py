@@ -416,9 +416,9 @@ def custom(task, machine=np.ones):
         (
             {"server_time": queues.exponential(), "max_staleness": 3},
             ValueError,
-            "max_staleness=3 and server_time exclude each other",
+            "max_staleness=3 and server_time are mutually exclusive",
         ),
-        ({"policy": "discard"}, ValueError, "policy='discard' needs max_staleness"),
+        ({"policy": "discard"}, ValueError, "policy='discard' requires max_staleness"),
         (
             {"service_time": custom(lambda n: np.full(n, np.nan))},
             ValueError,
@@ -454,10 +454,10 @@ def test_bad_input_is_one_clear_error(call, error, message):
         (lambda: queues.measured(Trace([0], [0])), "trace must have times"),
         (
             lambda: queues.measured(Trace([0, 1, 0], [0] * 3, [1.0, 2.0, 3.0])),
-            "no seconds for the gradients of worker 1",
+            "trace leaves worker 1 no service time",
         ),
         (lambda: queues.measured(Trace([0, 0], [0, 0], [1.0, 2.0]), server_time=1.0), "pass a smaller server_time"),
-        (lambda: queues.measured(Trace([0], [0], [1.0], num_workers=2)), "of worker 0"),
+        (lambda: queues.measured(Trace([0], [0], [1.0], num_workers=2)), "worker 0 no"),
         (lambda: queues.ServiceTime("two", np.ones, ()), "task must be a function"),
         (lambda: queues.ServiceTime("two", np.ones, (np.ones, None)), "task must be a function"),
     ],
@@ -484,7 +484,7 @@ def test_a_mean_of_a_few_enormous_times_draws_no_more_than_is_needed(shape):
     "law, message",
     [
         (queues.exponential(5e-324), "must return 2 positive numbers"),
-        (queues.exponential(1e308), "takes too long: 9 updates overflow a double"),
+        (queues.exponential(1e308), "is too long: the time of 9 updates overflows a double"),
     ],
 )
 def test_times_beyond_the_range_of_a_double_are_refused(law, message):

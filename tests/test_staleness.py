@@ -116,7 +116,7 @@ def test_identities():
         (lambda: staleness.StalenessLaw("x", np.array([np.nan, 2.0]), 0.0), r"x: pmf\[0\]=nan is not a probability"),
         (
             lambda: staleness.StalenessLaw("x", np.array([0.5, 0.5]), 7.0),
-            "mean must match the table's, 0.5, got mean=7.0",
+            "mean must match the table's mean, 0.5, got mean=7.0",
         ),
         (lambda: staleness.uniform(0, 3).bound(-1), "mass must be finite and in"),
         (lambda: staleness.uniform(0, 3).bound(np.nan), "mass must be finite and in"),
@@ -127,7 +127,7 @@ def test_identities():
         (lambda: staleness.negative_binomial(5000.0, 5000.0), "underflows; use poisson"),
         (lambda: staleness.empirical([0.5, np.nan]), r"pmf\[1\]=nan is not a probability"),
         (lambda: staleness.empirical([1.5, -0.5]), r"pmf\[1\]=-0.5 is not a probability"),
-        (lambda: staleness.empirical([0.5, 0.4]), "pmf sums to 0.9, not to 1"),
+        (lambda: staleness.empirical([0.5, 0.4]), "pmf sums to 0.9, not 1"),
         (lambda: staleness.empirical([]), "pmf must be a list of probabilities"),
         (lambda: staleness.constant(1).trace(num_updates=0), "num_updates must be an integer >= 1"),
         (lambda: staleness.constant(1).trace(num_updates=5, num_workers=0), "num_workers must be an integer >= 1"),

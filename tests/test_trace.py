@@ -18,7 +18,7 @@ from asyncflax._files import sign
         ({"worker": [0, 0, 0], "read_version": [0, 1, 3]}, r"event 2: read_version=3 is not in 0..2"),
         ({"worker": [0, -2], "read_version": [0, 0]}, r"event 1: worker=-2 is not in 0"),
         ({"worker": [0, 3], "read_version": [0, 0], "num_workers": 3}, r"event 1: worker=3 is not in 0..2"),
-        ({"worker": [0], "read_version": [0, 0]}, "worker has 1 events, read_version has 2"),
+        ({"worker": [0], "read_version": [0, 0]}, "worker and read_version must have the same length, got 1 and 2"),
         ({"worker": [], "read_version": []}, "at least one event"),
         ({"worker": [2**40], "read_version": [0]}, "event 0: worker=1099511627776 is not in 0..2147483646"),
         ({"worker": [2**31 - 1], "read_version": [0]}, "event 0: worker=2147483647 is not in 0..2147483646"),
@@ -31,19 +31,31 @@ from asyncflax._files import sign
             {"worker": [0], "read_version": [0], "num_workers": 0},
             "num_workers must be an integer >= 1, got num_workers=0",
         ),
-        ({"worker": [0, 0], "read_version": [0, 0], "time": [1.0]}, r"time has shape \(1,\)"),
+        (
+            {"worker": [0, 0], "read_version": [0, 0], "time": [1.0]},
+            r"time must have shape \(2,\), one entry per event, got \(1,\)",
+        ),
         ({"worker": [0, 0], "read_version": [0, 0], "time": [1.0, np.nan]}, "event 1: time=nan is not finite"),
         (
             {"worker": [0, 0], "read_version": [0, 0], "time": [1.0, 0.5]},
             "event 1: time=0.5 is before time=1.0 of event 0",
         ),
-        ({"worker": [0, 0], "read_version": [0, 0], "ticket": [0]}, "ticket has 1 events, the trace has 2"),
+        (
+            {"worker": [0, 0], "read_version": [0, 0], "ticket": [0]},
+            "ticket must have one entry for each of the 2 events, got 1",
+        ),
         ({"worker": [0, 0], "read_version": [0, 0], "ticket": [4, -1]}, "event 1: ticket=-1 is not in 0..2147483647"),
         ({"worker": [0], "read_version": [0], "ticket": [2**31]}, "event 0: ticket=2147483648 is not in 0..2147483647"),
-        ({"worker": [0] * 3, "read_version": [0] * 3, "ticket": [7, 5, 7]}, "event 2: ticket=7 is that of event 0 as"),
+        (
+            {"worker": [0] * 3, "read_version": [0] * 3, "ticket": [7, 5, 7]},
+            "event 2: ticket=7 is already the ticket of event 0",
+        ),
         ({"worker": [0], "read_version": [0], "ticket": [1.5]}, "ticket must be a list of integers"),
-        ({"worker": [0], "read_version": [0], "begun": [0.0]}, "begun needs time"),
-        ({"worker": [0], "read_version": [0], "time": [1.0], "begun": [[0.0]]}, r"begun has shape \(1, 1\)"),
+        ({"worker": [0], "read_version": [0], "begun": [0.0]}, "begun requires time"),
+        (
+            {"worker": [0], "read_version": [0], "time": [1.0], "begun": [[0.0]]},
+            r"begun must have shape \(1,\), one entry per event, got \(1, 1\)",
+        ),
         ({"worker": [0], "read_version": [0], "time": [1.0], "begun": [np.inf]}, "event 0: begun=inf is not finite"),
         ({"worker": [0], "read_version": [0], "time": [1.0], "begun": [1.5]}, "event 0: begun=1.5 is after time=1.0"),
         (
@@ -148,7 +160,7 @@ def test_files_of_others_and_of_the_future_are_refused(tmp_path, trace):
     archive = io.BytesIO()
     np.savez(archive, format=99, **trace._arrays())
     path.write_bytes(sign(archive.getvalue()))
-    with pytest.raises(ValueError, match="format 99, this version reads 1 and 2"):
+    with pytest.raises(ValueError, match="format 99, but this version reads 1 and 2"):
         Trace.load(path)
     trace.save(path, overwrite=True)
     with np.load(path) as file:  # an ordinary .npz for everybody else

@@ -320,7 +320,7 @@ def _start(plan, algorithm=None):
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, t, BATCHES[:-1]),
             ValueError,
-            r"batches must have one row for each of the 24 events, its shape is \(23, 4\)",
+            r"batches must have one row for each of the 24 events, got shape \(23, 4\)",
         ),
         (
             lambda t: asyncflax.run(METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, t, {"x": BATCHES, "y": 3}),
@@ -393,7 +393,7 @@ def _start(plan, algorithm=None):
             TypeError,
             "chunk must be a chunk of a plan",
         ),
-        (lambda t: asyncflax.make_plan(t, cuts=[7])[1].take(BATCHES[:20]), ValueError, r"its shape is \(20, 4\)"),
+        (lambda t: asyncflax.make_plan(t, cuts=[7])[1].take(BATCHES[:20]), ValueError, r"got shape \(20, 4\)"),
         (lambda t: asyncflax.make_plan(t)[0].take({"s": 1.0}), ValueError, r"batches\['s'\] must have one row"),
         (lambda t: asyncflax.from_optax(0.1), TypeError, "tx must be an optax.GradientTransformation, got 0.1"),
         (lambda t: asyncflax.from_optax(optax.sgd(0.1), num_workers=0), ValueError, "num_workers must be"),

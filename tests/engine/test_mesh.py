@@ -284,7 +284,7 @@ def test_keys_whose_numbers_depend_on_the_company_are_refused():
     gradient_fn = jax.value_and_grad(problems.softmax_loss)
     start = (METHODS["asgd"].make(), gradient_fn, SOFTMAX_PARAMS, TRACES["exponential"], BATCHES)
     asyncflax.run(*start, key=jax.random.key(0, impl="rbg"))
-    with pytest.raises(ValueError, match=r"key has the implementation .*rbg.* instead of width=4"):
+    with pytest.raises(ValueError, match=r"key uses the implementation .*rbg.* instead of width=4"):
         asyncflax.run(*start, key=jax.random.key(0, impl="rbg"), width=4)
 
 

@@ -97,7 +97,7 @@ def test_a_log_without_times_cannot_be_measured():
     for trace in (Trace([0, 1], [0, 0]), Trace([0], [0], [1.0]), Trace([0, 1], [0, 0], [1.0, 1.0])):
         with pytest.raises(ValueError, match="trace must have the times of two updates at least"):
             cluster.measure(trace)
-    with pytest.raises(ValueError, match="no seconds for the gradients of worker 0"):
+    with pytest.raises(ValueError, match="trace leaves worker 0 no service time"):
         cluster.measure(simulated(queues.gamma(), size=100), server_seconds=9.0)
 
 
@@ -133,17 +133,14 @@ def test_the_launcher_measures_a_log(tmp_path):
     assert "Measured: 500 updates by 2 workers" in done.out and "1 s an update, busy 100% of the time" in done.out
     assert "What to set" in done.out
     assert unmeasured.status == 0 and "What to set" in unmeasured.out
-    assert (
-        "Nothing is measured: trace and server_time=0.0 leave no seconds for the gradients of worker 2"
-        in unmeasured.out
-    )
+    assert "Nothing is measured: trace leaves worker 2 no service time after server_time=0.0" in unmeasured.out
     content = json.loads((tmp_path / "plan" / "cluster.json").read_text())
     assert content["server_seconds"] == 1.0 and [row["num_workers"] for row in content["scenarios"]] == [1, 1, 4, 4]
     assert (tmp_path / "plan" / "cluster.png").read_bytes()[1:4] == b"PNG"
     messages = [
         f"{tmp_path}/plan/plan.csv exists; pass --overwrite to replace it.",
         "--columns needs --trace, the file that it is about.",
-        f"{tmp_path}/log.csv, line 3: version=7 is read, of the versions 0..1",
+        f"{tmp_path}/log.csv, line 3: version=7 is read, but only versions 0..1 exist",
     ]
     for found, message in zip(wrong, messages, strict=True):
         assert found.status == 1 and found.out == "" and found.err.startswith(f"error: {message}"), found

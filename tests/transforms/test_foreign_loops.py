@@ -156,7 +156,7 @@ def test_params_that_are_not_those_stored_are_named():
 
 
 def test_a_whole_module_is_refused_with_what_to_pass():
-    with pytest.raises(TypeError, match=r"got the NNX module Linear; of a module pass nnx.state\(model, nnx.Param\)"):
+    with pytest.raises(TypeError, match=r"got the NNX module Linear; for a module, pass nnx.state\(model, nnx.Param\)"):
         read_stale_params(store_versions(1).init(nnx.state(linear())), linear())
     module = {"weight": jnp.ones(2), "activation": jax.nn.relu}  # the leaves of an Equinox module
     for block in (store_versions(1), delay_gradients(1), with_delay(1, optax.sgd(0.1))):

@@ -252,7 +252,7 @@ def test_a_law_is_not_drawn_under_vmap_with_keys_that_depend_on_the_company():
     np.testing.assert_array_equal(jax.vmap(second)(seeds), [second(seed) for seed in seeds])
     with jax.default_prng_impl("rbg"):
         assert second(0) in (1.0, 2.0)
-        with pytest.raises(ValueError, match=r"staleness, batched by jax\.vmap, has the implementation rbg"):
+        with pytest.raises(ValueError, match=r"staleness, batched by jax\.vmap, uses the implementation rbg"):
             jax.vmap(second)(seeds)
 
 
