@@ -304,7 +304,7 @@ def ensemble(staleness: int, num_updates: int, num_trajectories: int, **options:
 def test_what_does_not_fit_is_said_at_the_door(what, monkeypatch, tmp_path):
     monkeypatch.setattr(_memory, "available", lambda: GIB)
     name = what.split(":")[0]
-    found = fault(what, rf"\b{re.escape(name)}\b.* is too large: .* 1.0 GiB are available", TOO_LARGE[what])
+    found = fault(what, rf"\b{re.escape(name)}\b.* is too large: .* only 1.0 GiB is available", TOO_LARGE[what])
     assert found == "" and list(tmp_path.iterdir()) == []
 
 

@@ -81,7 +81,7 @@ def test_updates_of_the_model_that_forget_differently_are_one():
 def test_workers_without_a_number_of_steps_are_refused():
     """Two numbers for the four workers of the trace. A worker that is only known when it runs delivers NaN."""
     worker = local.local_sgd(gradient_fn, optax.sgd(0.2), steps=[3, 1])
-    with pytest.raises(ValueError, match=r"gradient_fn was made for num_workers=2, the trace has worker 3\."):
+    with pytest.raises(ValueError, match=r"gradient_fn was built for num_workers=2, but the trace has worker 3\."):
         asyncflax.run(asyncflax.algorithms.asgd(0.0), worker, SOFTMAX_PARAMS, TRACE, BATCHES)
     context = {"key": jax.random.key(0), "event": 0, "model_state": None}
     with pytest.raises(ValueError, match=r"steps must have one number per worker, got \[3, 1\] and worker=2"):

@@ -1,7 +1,7 @@
 """The engine: runs a trace exactly, many gradients at a time.
 
 `plan` turns a trace into rounds of gradients and slots for the versions that they read; `placement` assigns them to
-devices; `step` is one round; `execute` runs chunks of rounds, with versions on the device or, by `host_store`, in host
+devices; `step` is one round; `execute` runs chunks of rounds, with versions on the device or (`host_store`) in host
 memory. Before a run, `forecasts` predicts its time, `bytes` its traffic and memory, and `report` prints both.
 """
 
@@ -25,7 +25,7 @@ __all__ = [
     "RunState",
     "RunOutput",
     "RunResult",
-    # What to expect of it
+    # Forecasts
     "best_width",
     "forecast",
     "RoundForecast",

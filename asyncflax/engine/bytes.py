@@ -21,8 +21,8 @@ class Traffic(NamedTuple):
     """The bytes that one device receives in a round.
 
     Attributes:
-      total: int, all of them.
-      between: int, those from other device groups, which cross the slower links if a group is a host.
+      total: int, the sum.
+      between: int, the bytes from other device groups, which cross the slower links if each group is a host.
     """
 
     total: int
@@ -36,7 +36,7 @@ class Memory(NamedTuple):
       params: int, the server's parameters.
       state: int, the method's state.
       versions: int, the stored versions; 0 with store='host'.
-      round: int, gradients and versions of the round in progress.
+      round: int, the gradients and versions of the round in progress.
       host: int, the versions in host memory.
     """
 
@@ -113,7 +113,7 @@ def memory(
     server: str = "replicated",
     store: str = "device",
 ) -> Memory:
-    """The bytes that a run keeps on one device, and for it on its host.
+    """The bytes that a run keeps on one device and, for that device, on its host.
 
     With c the bytes of the parameters on one device (d, or about d / P with a sharded server), a round keeps 2 W c of
     gradients and the versions they were computed on, and on several devices 2 (W/G) d for the group's own lanes. With
@@ -122,11 +122,11 @@ def memory(
     Args:
       params: PyTree of arrays or `jax.ShapeDtypeStruct`.
       width: W, a multiple of `device_groups`.
-      num_slots: how many versions are stored at once: `Plan.num_slots`.
+      num_slots: the number of versions stored at once, `Plan.num_slots`.
       state: the method's state, for example `jax.eval_shape(algorithm.init, params)`.
       device_groups, replicas: G device groups of R devices each.
       server: 'replicated' or 'sharded'.
-      store: where versions are: 'device', 'ring' or 'host'.
+      store: the store of versions: 'device', 'ring' or 'host'.
 
     Raises:
       TypeError: a leaf of `params` or `state` has no shape and dtype.
@@ -163,7 +163,7 @@ def memory(
 
 
 def _divided(name: str, tree: Any, parts: int) -> tuple[int, int]:
-    """The bytes of the arrays that are sharded over so many devices, and of the others; 0 shards none."""
+    """The bytes of the arrays that are sharded over `devices`, and of the others; 0 shards none."""
     divided = whole = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         try:

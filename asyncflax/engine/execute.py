@@ -33,7 +33,7 @@ class RunState(NamedTuple):
     Attributes:
       params: PyTree, the server's parameters theta_t.
       algorithm: the method's state.
-      slots: versions handed out, pairs (parameters, model state), each leaf with a leading axis [num_slots]; with
+      slots: the versions handed out, pairs (parameters, model state), each leaf with a leading axis [num_slots]; with
         store='host' a list of num_slots pairs in host memory.
       model_state: PyTree of arrays that gradients do not train (BatchNorm statistics, ...), or None.
       key: a typed JAX key; an event uses fold_in(key, ticket), where by default ticket t is event t.
@@ -61,11 +61,11 @@ class RunResult(NamedTuple):
     Attributes:
       params: the server's parameters after the last event.
       state: the method's state after the last event.
-      losses: [T], the loss at what the worker read, in event order.
+      losses: [T], the loss at the parameters that the worker read, in event order.
       staleness: int32 [T], in updates.
       gap: float [T], see `metrics.gap`.
-      gradient_rms: float [T], of the gradients; see `metrics.normalised_gap`.
-      aux: what the gradient function reports, with a leading axis [T].
+      gradient_rms: float [T], the root mean square of the gradients; see `metrics.normalised_gap`.
+      aux: the auxiliary outputs of the gradient function, with a leading axis [T].
       model_state: the server's model state after the last event, or None.
     """
 
@@ -102,16 +102,16 @@ def run(
     Args:
       algorithm: the method.
       gradient_fn: `jax.value_and_grad(loss_fn)`, `from_loss(loss_fn)`, or any function described in `gradients`. Bind
-        a data set with `jax.tree_util.Partial` (see `from_loss`): one that is closed over is compiled in.
+        a data set with `jax.tree_util.Partial` (see `from_loss`); a closed-over data set is compiled in.
       params: PyTree of arrays, the initial parameters.
       trace: the T events.
-      batches: PyTree with leading axis T; row t is what event t computes on (data, or indices into data). Of a trace
-        that a live run has recorded, row k belongs to ticket k, and there may be more rows.
-      width: the maximum number of gradients computed together. The result does not depend on it beyond rounding, nor on
-        the next three.
+      batches: PyTree with leading axis T; row t is the batch of event t (data, or indices into data). For a trace
+        recorded by a live run, row k belongs to ticket k, and there may be more rows.
+      width: the maximum number of gradients computed together. Up to rounding, the result depends neither on it nor on
+        the next three arguments.
       mesh: several devices (see `make_mesh`), whose groups share the gradients of a round; None for one device.
       server: 'replicated', or 'sharded' over the mesh; see `placement`.
-      store: of past versions, 'device', 'ring' or 'host'; see `make_plan`. 'host' cannot be traced.
+      store: the store of past versions, 'device', 'ring' or 'host'; see `make_plan`. 'host' cannot be traced.
       key: a typed JAX key for randomness in the gradient function; default `jax.random.key(0)`.
       model_state: PyTree of arrays that gradients do not train, or None.
 
@@ -162,7 +162,7 @@ def init_run(
     Args:
       algorithm, params, key, model_state: as in `run`. The state shares no memory with them.
       plan: from `make_plan`.
-      algorithm_state: the method's initial state, for a run that continues under another trace (its plan has
+      algorithm_state: the method's initial state, for a run that continues with another trace (its plan has
         `first_event`); by default `algorithm.init(params)`.
 
     Raises:
@@ -189,19 +189,19 @@ def init_run(
 def _check_start(algorithm: AsyncAlgorithm, params: Any, plan: Plan, key: Any, model_state: Any) -> jax.Array:
     """Checks the arguments of a run; returns the key."""
     _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
-    _check.instance("plan", plan, Plan, "an asyncflax.Plan (asyncflax.make_plan makes one from a trace)")
+    _check.instance("plan", plan, Plan, "an asyncflax.Plan (see asyncflax.make_plan)")
     _check.parameters("params", params)
-    _check.arrays("model_state", model_state, "pass arrays of JAX or NumPy.")
+    _check.arrays("model_state", model_state, "pass JAX or NumPy arrays.")
     if algorithm.num_workers is not None and plan.num_workers > algorithm.num_workers:
         raise ValueError(
             f"the trace has num_workers={plan.num_workers}, "
-            f"the algorithm was built for num_workers={algorithm.num_workers}."
+            f"but the algorithm was built for num_workers={algorithm.num_workers}."
         )
     key = jax.random.key(0) if key is None else key
     _check.key("key", key)
     need_memory(algorithm, params, plan, model_state)
     if plan.width > 1 or plan.placement.mesh is not None:
-        threefry = "take jax.random.key(seed, impl='threefry2x32')"
+        threefry = "use jax.random.key(seed, impl='threefry2x32')"
         _check.batchable("key", key, f"{threefry}, or width=1 without a mesh instead of width={plan.width}")
     return key
 
@@ -237,14 +237,14 @@ def _check_call(algorithm: AsyncAlgorithm, gradient_fn: Any, chunk: Chunk, batch
     """Checks the arguments of a chunk without waiting for a device; returns the gradient function as a PyTree."""
     _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
     _check.rows("batches", batches, chunk.worker.shape[-1])
-    _check.arrays("batches", batches, "pass arrays of JAX or NumPy.")
+    _check.arrays("batches", batches, "pass JAX or NumPy arrays.")
     chunk.placement.check_batches(batches)
     _check.function("gradient_fn", gradient_fn, _check.GRADIENT)
     for name, made in (("the algorithm", algorithm), ("gradient_fn", gradient_fn)):
-        num_workers = getattr(made, "num_workers", None)  # such as that of `local.local_sgd`
+        num_workers = getattr(made, "num_workers", None)  # as of `local.local_sgd`
         if num_workers is not None and not _check.is_traced(chunk.worker) and np.max(chunk.worker) >= num_workers:
             raise ValueError(
-                f"{name} was made for num_workers={num_workers}, the trace has worker {np.max(chunk.worker)}."
+                f"{name} was built for num_workers={num_workers}, but the trace has worker {np.max(chunk.worker)}."
             )
     return as_partial(gradient_fn)
 
@@ -281,7 +281,7 @@ def run_chunk(
 
     Args:
       algorithm: the method. Other hyperparameters do not recompile (see `method`).
-      gradient_fn: as in `run`; keep one object, since a new function recompiles.
+      gradient_fn: as in `run`; pass the same object each time, since a new function recompiles.
       state: from `init_run` or from the previous chunk.
       chunk: `plan[k]`.
       batches: PyTree with leading axis E: `plan[k].take(all_batches)`.
@@ -292,7 +292,7 @@ def run_chunk(
     Raises:
       TypeError: an argument has an unsupported type.
       ValueError: the batches do not have E rows; the chunk has more workers than the algorithm was built for; the state
-        is of another method, at another event, with other slots or on other devices. (The state of another trace with
+        is of another method, at another event, or has other slots or devices. (The state of another trace with
         equally many slots is not detected.)
 
     Example:
@@ -307,14 +307,14 @@ def run_chunk(
       >>> int(state.event), out.losses.shape
       (100, (40,))
     """
-    _check.instance("chunk", chunk, Chunk, "a chunk of a plan, plan[k]")
-    _check.instance("state", state, RunState, "a RunState (asyncflax.init_run makes the first)")
+    _check.instance("chunk", chunk, Chunk, "a Chunk such as plan[k]")
+    _check.instance("state", state, RunState, "a RunState (see asyncflax.init_run)")
     gradient_fn = _check_call(algorithm, gradient_fn, chunk, batches)
     _check_slots(state, chunk)
     placement = chunk.placement
     traced = _check.is_traced(state.event) or _check.is_traced(chunk.first_event)
     if not traced and int(state.event) != chunk.first_event:
-        raise ValueError(f"state is at event {int(state.event)}, the chunk begins at event {chunk.first_event}.")
+        raise ValueError(f"state is at event {int(state.event)}, but the chunk begins at event {chunk.first_event}.")
     execute = _run_chunk
     if placement.store == "host":
         _refuse_traced(algorithm, gradient_fn, state, batches)
@@ -353,12 +353,12 @@ _run_chunk = jax.jit(_execute, donate_argnums=2)
 
 
 def _check_slots(state: RunState, chunk: Chunk) -> None:
-    """Raises if the versions of the state are stored otherwise; `Rounds.check` checks the rest, once."""
+    """Raises if the state stores its versions differently from the plan; `Rounds.check` checks the rest, once."""
     on_host, store = isinstance(state.slots, list), chunk.placement.store
     if on_host != (store == "host"):
         raise ValueError(
-            f"the state's versions are {'in host memory' if on_host else 'on the device'}, the plan has {store=}; "
-            "plan with the store that the state was made for."
+            f"the state's versions are {'in host memory' if on_host else 'on the device'}, but the plan has {store=}; "
+            "make the plan with the store of the state."
         )
     _check.key("state.key", state.key)
     devices = lambda mesh: None if mesh is None else set(mesh.devices.flat)
@@ -366,21 +366,19 @@ def _check_slots(state: RunState, chunk: Chunk) -> None:
         lies = state.key.sharding.device_set
         if lies != (devices(chunk.placement.mesh) or lies) or (chunk.placement.mesh is None and len(lies) > 1):
             raise ValueError(
-                f"the state is on {len(lies)} devices, not those of the plan; move it with jax.device_put to "
+                f"the state is on {len(lies)} devices that are not those of the plan; move it with jax.device_put to "
                 "the shardings of a state from init_run, or load it with Checkpoints.latest(like=...)."
             )
     found = {len(state.slots)} if on_host else {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(state.slots)}
     if found - {chunk.num_slots}:
-        raise ValueError(f"state has {found.pop()} slots, the plan has {chunk.num_slots}.")
+        raise ValueError(f"state has {found.pop()} slots, but the plan has {chunk.num_slots}.")
 
 
 def _refuse_traced(*trees: Any) -> None:
-    if any(
-        map(_check.is_traced, jax.tree.leaves((trees, jnp.zeros(()))))
-    ):  # inside of jax.jit zeros are traced as well
+    if any(map(_check.is_traced, jax.tree.leaves((trees, jnp.zeros(()))))):  # zeros are traced too inside jax.jit
         raise ValueError(
-            "store='host' moves versions between compiled programs and cannot be traced: call it outside of jax.jit "
-            "and jax.vmap, or take store='device'."
+            "store='host' moves versions between compiled programs and cannot be traced; call it outside of jax.jit "
+            "and jax.vmap, or use store='device'."
         )
 
 

@@ -31,7 +31,7 @@ class RoundForecast(NamedTuple):
       num_rounds: int, the number of rounds of the trace.
       mean_round: float, events per round.
       filled: float in (0, 1], the share of lanes that hold an event, `mean_round` / `width`.
-      speed_up: float, over sequential execution on one device.
+      speed_up: float, the speed-up over sequential execution on one device.
     """
 
     width: int
@@ -50,7 +50,7 @@ def forecast(
     fixed: float = 0.0,
     update: float = 0.0,
 ) -> RoundForecast:
-    """Forecasts rounds of a given width, by the model of time at the top of this module.
+    """Forecasts rounds of a given width with the model of time of this module.
 
     Counts the rounds of `make_plan` without cuts: 10^6 events take about 0.15 s.
 
@@ -60,7 +60,7 @@ def forecast(
       device_groups: G, the number of device groups, which share the lanes of a round.
       replicas: R, the number of devices per group, which share each gradient.
       fixed: h in [0, 1], the fixed share of a gradient's time.
-      update: u >= 0, the time of an update; a sharded server's is about 1/P of a replicated one's.
+      update: u >= 0, the time of an update; for a sharded server about 1/P of that of a replicated one.
 
     Raises:
       TypeError: `trace` is not a Trace.
@@ -95,10 +95,10 @@ def best_width(
 
     Without a fixed share this is always W = G: k rounds of G take no longer than one of k G, and contain at least as
     many events. With a fixed share, wider rounds spread it over more events. The candidates are all multiples of G up
-    to the longest round of the trace, pruned by a bound. 10^6 events take 0.1 s to 0.7 s, some seconds with `fixed`
-    near 1.
+    to the longest round of the trace, pruned by a bound. 10^6 events take 0.1 s to 0.7 s, and some seconds with
+    `fixed` near 1.
 
-    A round keeps W gradients and W versions (see `memory`): if they may not fit, pass the `widths` that do.
+    A round keeps W gradients and W versions (see `memory`): if memory is short, pass the `widths` that fit.
 
     Args:
       trace: the T events.
@@ -136,7 +136,7 @@ def best_width(
         if best.num_rounds == fewest or cost.of(events, width, fewest).speed_up <= best.speed_up:
             break  # wider rounds cannot save enough rounds to win
         this = cost.of(events, width, count_rounds(ends, width))
-        best = max(best, this, key=lambda forecast: forecast.speed_up)  # the first if tied
+        best = max(best, this, key=lambda forecast: forecast.speed_up)  # the first one if tied
     return best
 
 
@@ -170,8 +170,8 @@ def round_ends(trace: Trace) -> list[int]:
     The ends are non-decreasing, so the greedy choice, the longest possible rounds, needs the fewest.
     """
     events = len(trace)
-    first_read = np.full(events + 1, events)  # by version, T if it is never read
-    first_read[trace.read_version[::-1]] = np.arange(events)[::-1]  # NumPy keeps the last of repeated indices
+    first_read = np.full(events + 1, events)  # by version; T if never read
+    first_read[trace.read_version[::-1]] = np.arange(events)[::-1]  # NumPy keeps the last value of repeated indices
     return np.minimum.accumulate(first_read[::-1])[::-1][1:].tolist()
 
 

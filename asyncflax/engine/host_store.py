@@ -2,7 +2,7 @@
 
 The host dispatches one program per round. While a round is computed, the versions that the next one reads are copied to
 the device, and those that the previous one created to the host. A version that is read in the round after its creation
-stays on the device. The host waits only for the round before the last and its copies, so that the device always has
+stays on the device. The host waits only for the second-to-last round and its copies, so that the device always has
 work (`bytes.memory` counts these versions). A transfer costs the host about 0.1 ms per array of a version.
 """
 
@@ -40,7 +40,9 @@ def _host_kind(x: jax.Array) -> str:
     for kind in ("pinned_host", "unpinned_host"):
         if kind in kinds:
             return kind
-    raise ValueError(f"store='host' needs a device that can reach host memory, {device} has {kinds}; take 'device'.")
+    raise ValueError(
+        f"store='host' needs a device that can access host memory, but {device} has {kinds}; use store='device'."
+    )
 
 
 def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutput]:
@@ -55,7 +57,7 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
     chunk = chunk.placement.put(chunk)
     common = (algorithm, gradient_fn, state.key, chunk, batches)
     own = (state.params, state.algorithm, state.model_state)
-    if chunk.placement.mesh is None:  # committed to one device, as arrays from the host are: one program
+    if chunk.placement.mesh is None:  # committed to one device, like arrays from the host, so that there is one program
         device = next(iter(jax.tree.leaves(state.slots)[0].sharding.device_set))
         common, own = jax.device_put((common, own), device)
     versions.fetch(reads[0])
@@ -63,9 +65,9 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
     under_way: collections.deque[Any] = collections.deque()
     for r in range(count):
         rows = versions.rows(reads[r])
-        rows += rows[:1] * (width - len(rows))  # lanes that are not used
+        rows += rows[:1] * (width - len(rows))  # unused lanes
         server, made, done = _round(*common, server, np.int32(r), rows)
-        versions.fetch(set(reads[r + 1]) - set(writes[r]))  # first: what goes out waits for the round
+        versions.fetch(set(reads[r + 1]) - set(writes[r]))  # before the copies to the host, which wait for the round
         gone = versions.hand_out(writes[r], made, wanted=reads[r + 1])
         under_way.append((done, gone))
         if len(under_way) > _ROUNDS_AHEAD:
@@ -82,14 +84,14 @@ def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutp
 
 
 class _Versions:
-    """Slots on the host, with copies on the device of those of the last and of the next round."""
+    """Slots on the host, with copies on the device for the last and the next round."""
 
     def __init__(self, slots: Sequence[Any]):
         self.slots = list(slots)
         self._near: dict[int, Any] = {}
 
     def fetch(self, wanted: Collection[int]) -> None:
-        """Starts copying slots to the device, and drops the copies of all others."""
+        """Starts copying slots to the device and drops the copies of all others."""
         missing = sorted(set(wanted) - self._near.keys())
         brought = to_device([self.slots[slot] for slot in missing])
         self._near = {slot: self._near[slot] for slot in wanted if slot in self._near}
@@ -100,10 +102,10 @@ class _Versions:
         return [self._near[slot] for slot in slots]
 
     def hand_out(self, slots: Sequence[int], made: Sequence[Any], wanted: Collection[int]) -> list[Any]:
-        """Writes versions to slots, the last one if several share a slot; those in `wanted` stay on the device.
+        """Writes versions to slots, the last one if several share a slot; slots in `wanted` also stay on the device.
 
         Returns:
-          the arrays in transfer.
+          The arrays in transfer.
         """
         new = dict(zip(slots, made, strict=False))
         gone = to_host(list(new.values()))

@@ -61,7 +61,7 @@ def make_mesh(device_groups: int = 1, replicas: int = 1, *, devices: Sequence[An
     groups = _check.integer("device_groups", device_groups, 0) or max(len(found) // replicas, 1)
     size = f"a mesh of device_groups={groups} times replicas={replicas}"
     if groups * replicas > len(found):
-        raise ValueError(f"{size} needs {groups * replicas} devices, there are {len(found)}.")
+        raise ValueError(f"{size} needs {groups * replicas} devices, but only {len(found)} are available.")
     used = found[: groups * replicas]
     idle = {device.process_index for device in found} - {device.process_index for device in used}
     if idle:
@@ -74,18 +74,18 @@ def make_mesh(device_groups: int = 1, replicas: int = 1, *, devices: Sequence[An
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the arrays of a run lie; a static part of its plan.
+    """Where the arrays of a run are; a static part of its plan.
 
     Args:
-      mesh: with the axes 'group' and 'replica' (see `make_mesh`); None for one device.
-      server: 'replicated', everything that the server keeps is on every device; 'sharded', each device keeps a part of
+      mesh: a mesh with the axes 'group' and 'replica' (see `make_mesh`); None for one device.
+      server: 'replicated' keeps all arrays of the server on every device; with 'sharded' each device keeps a part of
         every array that can be divided over all devices.
-      store: where past versions are: 'device', in slots; 'ring', in a ring buffer on the device; 'host', in host memory
-        (pinned, where the platform has it).
+      store: the store of past versions: 'device', slots; 'ring', a ring buffer on the device; 'host', host memory
+        (pinned, if the platform has it).
 
     Raises:
       TypeError: `mesh` is not a mesh.
-      ValueError: the mesh does not have the two axes, or 'sharded' without a mesh.
+      ValueError: the mesh lacks the two axes, or the server is 'sharded' without a mesh.
 
     Example:
       >>> from asyncflax.engine.placement import Placement, make_mesh
@@ -103,16 +103,16 @@ class Placement:
         if self.mesh is None:
             if self.server == "sharded":
                 raise ValueError(
-                    "server='sharded' is for several devices; pass mesh=asyncflax.make_mesh(device_groups=...)."
+                    "server='sharded' needs several devices; pass mesh=asyncflax.make_mesh(device_groups=...)."
                 )
             return
-        _check.instance("mesh", self.mesh, Mesh, "a jax.sharding.Mesh (asyncflax.make_mesh makes one)")
+        _check.instance("mesh", self.mesh, Mesh, "a jax.sharding.Mesh (see asyncflax.make_mesh)")
         if self.mesh.axis_names != (GROUP, REPLICA):
             raise ValueError(
                 f"mesh must have the 2 axes ('group', 'replica'), got {len(self.mesh.axis_names)}: "
-                f"{self.mesh.axis_names}; asyncflax.make_mesh(device_groups=4, replicas=2) makes one."
+                f"{self.mesh.axis_names}; use asyncflax.make_mesh(device_groups=4, replicas=2)."
             )
-        # jax.make_mesh makes explicit axes, which shard_map treats otherwise.
+        # jax.make_mesh creates explicit axes, which shard_map treats differently.
         auto = Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=(AxisType.Auto,) * 2)
         object.__setattr__(self, "mesh", auto)
 
@@ -134,17 +134,17 @@ class Placement:
     def check_batches(self, batches: Any) -> None:
         """Raises if the B rows of batches [E, B, ...] cannot be divided over the replicas."""
         for path, x in jax.tree_util.tree_leaves_with_path(batches):
-            rows = jnp.shape(x)[1] if jnp.ndim(x) > 1 else 0  # a number for an event is everybody's
+            rows = jnp.shape(x)[1] if jnp.ndim(x) > 1 else 0  # a scalar per event is replicated
             if rows % self.replicas:
                 raise ValueError(
-                    f"batches{jax.tree_util.keystr(path)} have {rows} rows an event, which cannot be divided over the "
+                    f"batches{jax.tree_util.keystr(path)} have {rows} rows per event, which cannot be divided over the "
                     f"replicas={self.replicas} devices of a group."
                 )
 
     # Without a mesh everything below returns its argument.
 
     def keep(self, tree: Any, rows: int = 0) -> Any:
-        """Shards the server's arrays inside a compiled program; the first `rows` axes of a leaf are never divided."""
+        """Shards the server's arrays inside a compiled program, except over the first `rows` axes of a leaf."""
         if self.mesh is None:
             return tree
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, self.sharding(jnp.shape(x), rows)), tree)
@@ -159,7 +159,7 @@ class Placement:
         """The sharding of an array of the server."""
         assert self.mesh is not None
         axis = self._divided_axis(shape, rows)
-        # Replicas first: then the part of a version on a device of a group is contiguous.
+        # Replicas first, so that the part of a version on a device of a group is contiguous.
         spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, (REPLICA, GROUP))
         return NamedSharding(self.mesh, spec)
 
@@ -182,11 +182,11 @@ class Placement:
         """Divides W lanes over the device groups.
 
         Args:
-          function: `function(shared, read, lanes) -> (grads, rest)`: arguments common to all lanes; then, with an axis
-            [W], what the lanes read, and further arguments of each lane.
+          function: `function(shared, read, lanes) -> (grads, rest)` of the arguments common to all lanes and, with an
+            axis [W], the versions read and the further arguments of each lane.
 
         Returns:
-          a function of the same arguments. `read` and the gradients are sharded as by `keep(rows=1)`; with a sharded
+          A function of the same arguments. `read` and the gradients are sharded as by `keep(rows=1)`; with a sharded
           server they are exchanged in parts, by `all_to_all` over the groups and inside each group.
         """
         if self.mesh is None:
@@ -222,8 +222,8 @@ class Placement:
     def put(self, tree: Any) -> Any:
         """Copies arrays of the host or of one device (PyTree; also keys) to every device of the mesh.
 
-        With several processes each passes the same values. Arrays on the mesh stay where they are; without a mesh NumPy
-        arrays are copied to the device.
+        Every process passes the same values. Arrays on the mesh stay in place; without a mesh NumPy arrays
+        are copied to the device.
         """
         return self._put(tree, lambda x: PartitionSpec())
 
@@ -235,7 +235,7 @@ class Placement:
     def put_spread(self, tree: Any, *, of_process: bool = False) -> Any:
         """Copies arrays [n, B, ...] of the host, with their B rows divided over all devices.
 
-        With `of_process` each process passes the rows of its own devices, otherwise all pass the same arrays.
+        With `of_process` each process passes the rows of its own devices; otherwise all pass the same arrays.
         """
         spread = lambda x: PartitionSpec(None, (GROUP, REPLICA))
         if self.mesh is None or not of_process or jax.process_count() == 1:

@@ -45,18 +45,18 @@ class Chunk:
       num_rounds: [], the number of rounds.
       round_start: [R], the position in the chunk of the first event of each round.
       round_size: [R], the number of events of each round, at most `width`.
-      ticket: [E], which identifies the batch and the random key of the event.
+      ticket: [E], the ticket that determines the batch and the random key of the event.
       worker: [E], the worker that delivers.
       staleness: [E], in updates.
       read_slot: [E], the slot of the version that the event reads.
       write_slot: [E], the slot of the version that the event creates.
-      reader: [E], the worker that reads the version that the event creates.
+      reader: [E], the worker that reads the created version.
       width: the maximum number of gradients computed together.
       num_slots: the number of slots.
       padded: whether some chunk of the plan has fewer than R rounds.
       exclusive: whether every version after 0 is read by one worker only.
-      recorded: whether the trace was recorded by a live run, which has more batches than events.
-      placement: `Placement`, the devices and the store of versions.
+      recorded: whether the trace was recorded by a live run, which may have more batches than events.
+      placement: the `Placement`: devices and store of versions.
 
     Example:
       >>> import asyncflax
@@ -132,10 +132,10 @@ class Chunk:
         return np.asarray(self.ticket)[: int(self.num_events)]
 
     def take(self, batches: Any) -> Any:
-        """The rows of `batches` (PyTree, a row for each ticket) of the chunk's events, padded to E with the last one.
+        """The rows of `batches` (PyTree, one row per ticket) for the chunk's events, padded to E with the last row.
 
         Raises:
-          ValueError: a leaf does not have T rows; of a recorded trace, at least the largest ticket + 1.
+          ValueError: a leaf does not have T rows or, for a recorded trace, at least the largest ticket + 1.
         """
         tickets, of = self.tickets, "tickets" if self.recorded else "events"
         _check.rows("batches", batches, int(self.total_tickets), at_least=self.recorded, of=of)
@@ -144,7 +144,7 @@ class Chunk:
         return self.pad(jax.tree.map(lambda x: x[rows], batches))
 
     def pad(self, batches: Any) -> Any:
-        """Pads the batches of the chunk's events (PyTree, leading axis `num_events`) to E rows with the last one.
+        """Pads the batches of the chunk's events (PyTree, leading axis `num_events`) to E rows with the last row.
 
         Raises:
           ValueError: a leaf does not have `num_events` rows.
@@ -204,7 +204,7 @@ class Plan:
     def __getitem__(self, k: int) -> Chunk:
         k = _check.integer("the index of a chunk", k, -len(self))
         if k >= len(self):
-            raise IndexError(f"chunk {k} of a plan of {len(self)} chunks.")
+            raise IndexError(f"the plan has {len(self)} chunks, got index {k}.")
         return jax.tree.map(lambda x: x[k], self.chunks)
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -298,7 +298,7 @@ class Plan:
         """The chunks from `event` on, to resume a saved state.
 
         Raises:
-          ValueError: no chunk begins there: the state was saved under another width or other cuts.
+          ValueError: no chunk begins there, because the state was saved with another width or other cuts.
 
         >>> import asyncflax
         >>> plan = asyncflax.make_plan(asyncflax.staleness.constant(3).trace(num_updates=100), cuts=[50])
@@ -310,9 +310,9 @@ class Plan:
         if event not in first and event != self.events.stop:
             before = first[first < event].max(initial=0)
             raise ValueError(
-                f"the state is at event {event}, where no chunk of this plan begins (width={self.width}; the chunk "
-                f"before begins at event {before}); plan with the width and the cuts that the state was saved under, "
-                f"or with cuts=[{event}, ...]."
+                f"the state is at event {event}, where no chunk of this plan begins (width={self.width}; the previous "
+                f"chunk begins at event {before}); make the plan with the width and the cuts of the saved state, or "
+                f"with cuts=[{event}, ...]."
             )
         return (chunk for chunk in self if chunk.first_event >= event)
 
@@ -336,17 +336,17 @@ def make_plan(
       width: the maximum number of gradients in a round; 1 executes events one by one. None takes one per device group,
         the fastest if a group computes its lanes one by one (see `engine.best_width`).
       mesh: the devices, from `make_mesh`; its groups share the gradients of a round. None runs on one device.
-      server: 'replicated', every device keeps the whole server; 'sharded', each device keeps a part.
-      store: of versions: 'device', slots on the device; 'ring', a ring buffer there, version v at v modulo its length;
-        'host', slots in host memory, so that device memory does not depend on their number.
-      num_slots: the number of slots; by default as many as needed. A common number lets traces share a program.
+      server: 'replicated' keeps the whole server on every device, 'sharded' a part on each.
+      store: the store of versions: 'device', slots on the device; 'ring', a ring buffer there, version v at v modulo
+        its length; 'host', slots in host memory, so that device memory does not depend on their number.
+      num_slots: the number of slots; by default as many as needed. Traces with the same number share a program.
       cuts: event indices at which a chunk must begin, for example where the run is evaluated or saved.
-      rounds_per_chunk: the size of a chunk; by default that of the longest stretch between cuts.
-      first_event: the index of the first event, where the trace continues another one (`init_run` with
+      rounds_per_chunk: the size of a chunk; by default the longest stretch between cuts.
+      first_event: the index of the first event if the trace continues another one (`init_run` with
         `algorithm_state`); cuts are relative to it.
 
     Returns:
-      a `Plan` whose chunks cover the events in order.
+      A `Plan` whose chunks cover the events in order.
 
     Raises:
       TypeError: `trace` is not a Trace.
@@ -367,12 +367,12 @@ def make_plan(
     width = _check.integer("width", width, 1)
     if width % placement.groups:
         raise ValueError(
-            f"width={width} cannot be divided over the device_groups={placement.groups} of the mesh; take a multiple, "
-            "or None for one gradient a group (config.width=0)."
+            f"width={width} cannot be divided over the device_groups={placement.groups} of the mesh; use a multiple, "
+            "or None for one gradient per group (config.width=0)."
         )
     cuts = sorted({*_check.integers("cuts", cuts, 0)})
     if cuts and cuts[-1] > len(trace):
-        raise ValueError(f"cuts={cuts[-1]} lies beyond the {len(trace)} events of the trace.")
+        raise ValueError(f"cuts={cuts[-1]} exceeds the {len(trace)} events of the trace.")
     bounds = np.array([0, *(cut for cut in cuts if 0 < cut < len(trace)), len(trace)])
     starts = _round_starts(trace, width, bounds)
     sizes = np.diff(starts, append=len(trace))
@@ -387,7 +387,7 @@ def make_plan(
     begins = starts[first_round]
     num_events = np.diff(begins, append=len(trace))
     stretches = "cuts" if rounds_per_chunk is None else "rounds_per_chunk"
-    shape = len(first_round), rounds, int(num_events.max())  # of chunks that are all as long as the longest
+    shape = len(first_round), rounds, int(num_events.max())  # all chunks are padded to the longest
     size = 20 * len(trace) + 4 * shape[0] * (2 * rounds + 6 * shape[2]) + 24 * shape[0] * max(shape[1:])
     _memory.need(stretches, shape[0], size, f"a plan of {shape[0]} chunks of up to {shape[2]} events")
 
@@ -431,12 +431,12 @@ def _allocate_slots(read_version: np.ndarray) -> tuple[np.ndarray, int]:
     """The slot of each version 0..T, and the number of slots.
 
     Version v >= 1 is written after event v - 1 and may be overwritten after event last_use[v]. A version that is never
-    read is written as well and freed at once, which costs at most one slot and spares the engine a condition. Slots are
+    read is also written and freed at once, which costs at most one slot and spares the engine a condition. Slots are
     reused in the order in which they become free.
     """
     num_events = len(read_version)
     last_use = np.arange(num_events + 1)
-    last_use[read_version] = np.arange(num_events)  # of repeated indices NumPy keeps the last
+    last_use[read_version] = np.arange(num_events)  # NumPy keeps the last value of repeated indices
     freed_before = np.concatenate([[0], np.cumsum(np.bincount(last_use, minlength=num_events + 1))[:-1]])
     num_slots = int(np.max(np.arange(1, num_events + 2) - freed_before))
     order_of_death = np.argsort(last_use, kind="stable").tolist()
@@ -466,7 +466,7 @@ def _round_starts(trace: Trace, width: int, bounds: np.ndarray) -> np.ndarray:
 
 
 def _readers(trace: Trace) -> tuple[np.ndarray, bool]:
-    """The reader of version t + 1 for each event t (by default its worker), and whether no version has several."""
+    """The reader of version t + 1 for each event t (by default its worker), and whether each has at most one."""
     reader = np.append(trace.worker[:1], trace.worker)  # [T + 1], by version
     reader[trace.read_version] = trace.worker
     later = trace.read_version > 0

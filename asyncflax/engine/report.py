@@ -1,4 +1,4 @@
-"""Forecasts as a text for the terminal and as a figure."""
+"""Forecasts as text for the terminal and as a figure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def draw(
     Args:
       figure: an empty `matplotlib.figure.Figure`.
       trace: the events.
-      device_groups: the values of G; each is a line, over the widths that are multiples of it.
+      device_groups: the values of G, one line each, over the widths that are multiples of it.
       widths: values on the horizontal axes.
       replicas, fixed, update: as in `forecast`.
 
@@ -86,7 +86,7 @@ def draw(
     costs = [Cost(groups, replicas, fixed, update) for groups in integers("device_groups", device_groups)]
     for cost in costs:
         if not any(width % cost.groups == 0 for width in widths):
-            raise ValueError(f"widths={widths} have no multiple of device_groups={cost.groups}; add one.")
+            raise ValueError(f"widths={widths} contain no multiple of device_groups={cost.groups}; add one.")
     ends = round_ends(trace)
     counts = {width: count_rounds(ends, width) for width in widths}
     filled, speed = figure.subplots(1, 2)

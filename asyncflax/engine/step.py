@@ -17,14 +17,14 @@ from asyncflax.gradients import GradientResult, call_gradient_fn
 
 
 class RunOutput(NamedTuple):
-    """Reports of the E events of a chunk, in event order; zero beyond the chunk's `num_events`.
+    """The reports of the E events of a chunk, in event order; zero beyond its `num_events`.
 
     Attributes:
       losses: [E], the loss at the parameters read.
       staleness: int32 [E], in updates.
       gap: float [E], ||theta_now - theta_read|| / sqrt(d) when the gradient arrived; see `metrics.gap`.
       gradient_rms: float [E], ||g|| / sqrt(d) of the gradient on arrival; see `metrics.normalised_gap`.
-      aux: reports of the gradient function, with a leading axis [E].
+      aux: the auxiliary outputs of the gradient function, with a leading axis [E].
     """
 
     losses: jax.Array
@@ -39,8 +39,8 @@ class ServerState(NamedTuple):
 
     Attributes:
       params, algorithm, model_state: as in `RunState`.
-      store: versions handed out, (parameters, model state) with a leading axis of rows.
-      out: `RunOutput` of the chunk.
+      store: the versions handed out, (parameters, model state) with a leading axis of rows.
+      out: the `RunOutput` of the chunk.
     """
 
     params: Any
@@ -64,7 +64,7 @@ def apply(
 
     Args:
       algorithm: the method.
-      params, state, model_state: before the event.
+      params, state, model_state: their values before the event.
       result: the worker's gradient.
       event: worker, staleness and read_params, as in `AsyncAlgorithm.update`.
     """
@@ -113,7 +113,7 @@ class Rounds:
 
         Args:
           r: int32 [].
-          server: before the round.
+          server: the carry before the round.
           read: the versions that its events read.
           rows: int32 [W] or [], the rows of the store for the versions that its events create.
         """
@@ -128,17 +128,17 @@ class Rounds:
         """Raises unless structures and shapes match; runs once, while the program is traced.
 
         Args:
-          params, state, model_state: before the first round; `state` is the method's.
+          params, state, model_state: their values before the first round; `state` is the method's.
           read: a version.
         """
         if self.together:
             _check.batchable("state.key", self.key)
         fresh = jax.eval_shape(self.algorithm.init, params)
-        _check.like("state.algorithm", state, "the state that this method begins with", fresh)
-        _check.like("what state.slots hold", read, "(state.params, state.model_state)", (params, model_state))
+        _check.like("state.algorithm", state, "the initial state of this method", fresh)
+        _check.like("the content of state.slots", read, "(state.params, state.model_state)", (params, model_state))
 
     def no_output(self, read: Any) -> RunOutput:
-        """Zeros for the reports of the chunk's events.
+        """Zeros in place of the reports of the chunk's events.
 
         Args:
           read: a version; only shapes matter.

@@ -1,7 +1,7 @@
-"""Workers that really run at the same time, and a trace that replays exactly.
+"""Workers that run concurrently, and a trace that replays exactly.
 
-`Server` is a method at work, without a thread and without I/O. `threads` drives it on one host, a thread a worker. What
-happened is a `Trace` with tickets: `engine.run` of it gives the parameters of the live run again.
+`Server` runs a method without threads or I/O. `threads` drives it on one host, with one thread per worker. The events
+are recorded as a `Trace` with tickets, with which `engine.run` reproduces the parameters of the live run.
 """
 
 from asyncflax.live.packed import Packed

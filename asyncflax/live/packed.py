@@ -1,8 +1,8 @@
-"""PyTrees with few buffers: what travels between the server and its workers.
+"""PyTrees with few buffers, for transfers between the server and its workers.
 
-Programs and transfers take time for each array: updating 160 arrays took four times as long as updating a single one of
-the same size (150,000 parameters). So small arrays share a buffer for each dtype; large ones, which would cost more to
-copy than to name, stay as they are.
+Programs and transfers cost time per array: updating 160 arrays took four times as long as updating a single one of
+the same size (150,000 parameters). So small arrays share one buffer per dtype; large ones, for which a copy costs more
+than a separate buffer, stay as they are.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from asyncflax import _check
 
 __all__ = ["Packed", "pack"]
 
-_LARGE = 2**16  # bytes of an array that has a buffer of its own
+_LARGE = 2**16  # bytes from which an array has a buffer of its own
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # interned, so that comparing two of them is fast
 class _Layout:
-    """Where the leaves of a tree are: structure, and for each its shape and buffer."""
+    """The structure of a tree, and the shape and the buffer of each leaf."""
 
     structure: Any
     leaves: tuple[tuple[tuple[int, ...], int], ...]
@@ -36,11 +36,11 @@ _layout = functools.lru_cache(maxsize=256)(_Layout)
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["buffers"], meta_fields=["layout"])
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A PyTree of arrays with one buffer for the small ones of each dtype; a PyTree itself.
+    """A PyTree of arrays, with one buffer for the small ones of each dtype; itself a PyTree.
 
         Attributes:
-          buffers: tuple of arrays [n].
-          layout: how `unpack` finds the leaves.
+          buffers: tuple of arrays [n], the content.
+          layout: the positions of the leaves, for `unpack`.
 
         Example:
           >>> import jax.numpy as jnp
@@ -66,7 +66,7 @@ class Packed:
 
 
 def pack(tree: Any) -> Packed:
-    """Packs a PyTree; inside a compiled program what made its leaves stays a program of its own."""
+    """Packs a PyTree; the computation of its leaves is not fused with the packing."""
     leaves, structure = jax.tree.flatten(tree)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     if any(map(_check.is_traced, leaves)):

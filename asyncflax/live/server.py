@@ -1,8 +1,8 @@
 """The server of a live run: tickets out, gradients in, and a trace of what happened.
 
-It has no thread and does no I/O. Whoever drives it (threads, actors, a test) calls one method at a time, and the trace
-that it records replays in `engine.run`: gradients are applied in the order of the log by the engine's own function, and
-the batch and the random keys of a gradient belong to its ticket, which is handed out with the parameters.
+It has no threads and does no I/O. Its driver (threads, actors, a test) calls one method at a time, and the recorded
+trace replays in `engine.run`: gradients are applied in the order of the log by the engine's own function, and the
+batch and the random key of a gradient belong to its ticket, which is handed out with the parameters.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _COLUMNS = {"worker": np.int32, "read_version": np.int32, "ticket": np.int32, "b
 
 
 class Read(NamedTuple):
-    """What a server hands out with a job.
+    """The version that a server hands out with a job.
 
     Attributes:
-      params: `Packed`.
-      model_state: `Packed`.
+      params: `Packed`, the parameters.
+      model_state: `Packed`, the model state.
     """
 
     params: Packed
@@ -45,10 +45,10 @@ class Read(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """What a worker delivers.
+    """A delivery of a worker.
 
     Attributes:
-      grads: `Packed`, of the `GradientResult`.
+      grads: `Packed`, the gradients.
       rest: `Packed`, the `GradientResult` without grads.
     """
 
@@ -57,13 +57,13 @@ class Gradient(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a worker is asked to do.
+    """A gradient for a worker to compute.
 
     Attributes:
-      ticket: int, to which the batch and the random key of the gradient belong.
-      lease: int, unlike that of any other job: a ticket that is handed out again has another one.
-      version: int, the number of updates in what is handed out.
-      read: `Read`, what to compute on.
+      ticket: int, which determines the batch and the random key of the gradient.
+      lease: int, unique to the job: a ticket that is handed out again gets a new lease.
+      version: int, the number of updates in the version handed out.
+      read: `Read`, the version to compute on.
     """
 
     ticket: int
@@ -78,7 +78,7 @@ class Job(NamedTuple):
 
     @property
     def model_state(self) -> Any:
-        """PyTree, or None."""
+        """PyTree or None, the model state to compute on."""
         return _unpack(self.read.model_state)
 
 
@@ -89,8 +89,8 @@ class Snapshot(NamedTuple):
       params: PyTree, the server's parameters.
       algorithm: the method's state.
       model_state: PyTree, or None.
-      log: arrays of the events so far, by name: worker, read_version, ticket, begun, time.
-      open_tickets: int32 [n], those handed out and not delivered.
+      log: the arrays of the events so far, by name: worker, read_version, ticket, begun, time.
+      open_tickets: int32 [n], the tickets handed out and not delivered.
     """
 
     params: Any
@@ -101,27 +101,27 @@ class Snapshot(NamedTuple):
 
 
 class Server:
-    """A method at work: hands out jobs, applies what is delivered, records the trace.
+    """Runs a method: hands out jobs, applies the deliveries, records the trace.
 
     A worker reads, computes, delivers, and receives its next job in return. Workers may come and go: the ticket of a
-    worker that was forgotten goes to the next reader. A delivery is applied once at most. After `num_updates` of them
-    the server hands out nothing more; what is still being computed then is dropped.
+    forgotten worker goes to the next reader. A delivery is applied at most once. After `num_updates` updates the server
+    hands out no more jobs; gradients still being computed are dropped.
 
-    Not safe for threads: callers take turns.
+    Not thread-safe: calls must not overlap.
 
     Args:
       algorithm: the method. Its view must be the same for all workers, as that of every method in `algorithms` is.
       params: PyTree of arrays, the initial parameters.
-      num_workers: how many workers there may be, with ids below it.
-      num_updates: T.
-      model_state: PyTree of what gradients do not train, or None.
-      clock: returns seconds; only differences matter.
-      warn: called with a sentence when a delivery is refused.
+      num_workers: the maximum number of workers; ids are below it.
+      num_updates: T, the number of updates.
+      model_state: PyTree of arrays that gradients do not train, or None.
+      clock: a function that returns seconds; only differences matter.
+      warn: a function that is called with a message when a delivery is rejected.
 
     Attributes:
-      num_applied: the updates made so far.
-      device: where the server is, that of the parameters.
-      busy: seconds spent on updates.
+      num_applied: the number of updates so far.
+      device: the device of the server, that of the parameters.
+      busy: the seconds spent on updates.
 
     Raises:
       TypeError, ValueError: an argument is invalid.
@@ -151,11 +151,11 @@ class Server:
     ):
         _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
         _check.parameters("params", params)
-        _check.arrays("model_state", model_state, "pass arrays of JAX or NumPy.")
+        _check.arrays("model_state", model_state, "pass JAX or NumPy arrays.")
         self.num_workers = _check.integer("num_workers", num_workers, 1)
         self.num_updates = _check.integer("num_updates", num_updates, 1)
         if algorithm.num_workers is not None and num_workers > algorithm.num_workers:
-            raise ValueError(f"num_workers={num_workers}, the algorithm was built for {algorithm.num_workers}.")
+            raise ValueError(f"num_workers={num_workers}, but the algorithm was built for {algorithm.num_workers}.")
         self.algorithm, self.warn, self.busy = algorithm, warn, 0.0
         params, state, model_state = begin(algorithm, params, model_state)
         _refuse_view_of_worker(algorithm, params, state)
@@ -163,15 +163,15 @@ class Server:
         self._hold(params, state, model_state)
         self._log: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._outputs: list[RunOutput] = []
-        self._jobs: dict[int, tuple[Job, float]] = {}  # by worker, with the time of reading
+        self._jobs: dict[int, tuple[Job, float]] = {}  # by worker, with the time of the read
         self._returned: list[int] = []  # a heap of tickets to be handed out again
         self._next_ticket = 0
-        self._leases = itertools.count(secrets.randbits(48))  # a server that was restarted has others
+        self._leases = itertools.count(secrets.randbits(48))  # a restarted server has others
         self._clock, self._zero, self._last = clock, clock(), 0.0
 
     @property
     def num_applied(self) -> int:
-        """The updates made so far."""
+        """The number of updates so far."""
         return len(self._log["time"])
 
     @property
@@ -202,7 +202,7 @@ class Server:
     def read(self, worker: int) -> Job | None:
         """The next job of a worker, on the newest parameters; None after the last update.
 
-        A worker that reads before it has delivered begins anew: its ticket is returned first.
+        If a worker reads before it has delivered, its open ticket is returned first.
         """
         worker = _check.integer("worker", worker, 0, self.num_workers - 1)
         self.forget(worker)
@@ -217,13 +217,13 @@ class Server:
         return job
 
     def deliver(self, worker: int, lease: int, result: GradientResult | Gradient) -> Job | None:
-        """Applies a gradient, unless it is not expected; the worker's next job, or None after the last update.
+        """Applies an expected gradient; returns the worker's next job, or None after the last update.
 
         Args:
-          worker: who delivers.
-          lease: of the worker's job. A second delivery, one of another lease and one of a forgotten worker are refused
-            with a warning; the worker then receives its present job, or a new one.
-          result: what the gradient function returned, or what `gradient` returns.
+          worker: the worker that delivers.
+          lease: the lease of its job. A second delivery, another lease or a forgotten worker is rejected with a
+            warning; the worker then receives its current job, or a new one.
+          result: the result of the gradient function, or of `gradient`.
 
         Raises:
           ValueError: the gradients do not match the parameters.
@@ -233,7 +233,7 @@ class Server:
             return None
         job, begun = self._jobs.get(worker, (None, 0.0))
         if job is None or job.lease != lease:
-            self.warn(f"worker {worker} delivers a gradient that is not expected from it; it is dropped")
+            self.warn(f"worker {worker} delivered an unexpected gradient, which is dropped")
             return self.read(worker) if job is None else job
         staleness = self.num_applied - job.version
         before = self._now()
@@ -241,7 +241,7 @@ class Server:
         event = (np.int32(worker), np.int32(staleness))
         self._model, self._state, out = _apply(self.algorithm, self._model, self._state, job.read, gradient, *event)
         self._read = self._handed_out()
-        jax.block_until_ready(self._read)  # so that the times are those of updates, not of dispatch
+        jax.block_until_ready(self._read)  # so that times include the updates, not only their dispatch
         now = self._now()
         self.busy += now - before
         row = (worker, job.version, job.ticket, begun, now)
@@ -252,32 +252,32 @@ class Server:
         return self.read(worker)
 
     def forget(self, worker: int) -> None:
-        """Takes the job of a worker back, if it has one; its ticket goes to the next reader."""
+        """Revokes the job of a worker, if it has one; its ticket goes to the next reader."""
         job, _ = self._jobs.pop(worker, (None, 0.0))
         if job is not None:
             heapq.heappush(self._returned, job.ticket)
 
     def trace(self) -> Trace:
-        """The trace of the updates made so far, with tickets and times in seconds.
+        """The trace of the updates so far, with tickets and times in seconds.
 
         Raises:
-          ValueError: there are none.
+          ValueError: there are no updates.
         """
         return Trace(**self._arrays(), num_workers=self.num_workers)
 
     def outputs(self) -> RunOutput:
-        """What the events since the last call have reported, a `RunOutput` of NumPy arrays with a leading axis.
+        """The reports of the events since the last call: a `RunOutput` of NumPy arrays with a leading axis.
 
         Raises:
-          ValueError: there were none.
+          ValueError: there were no events.
         """
         outputs, self._outputs = self._outputs, []
         if not outputs:
-            raise ValueError("no event since the last call.")
+            raise ValueError("there were no events since the last call.")
         return jax.tree.map(lambda *x: np.stack([np.asarray(one) for one in x]), *outputs)
 
     def state(self) -> Snapshot:
-        """What `restore` needs, in memory of its own."""
+        """A copy of everything that `restore` needs."""
         open_tickets = sorted([*self._returned, *(job.ticket for job, _ in self._jobs.values())])
         own = (self.params, _unpack(self._state), self.model_state)
         return Snapshot(*own, self._arrays(), np.array(open_tickets, np.int32))
@@ -286,7 +286,7 @@ class Server:
         """Resumes from a snapshot: open tickets go to the next readers, and the clock continues at the last event.
 
         Raises:
-          ValueError: it is not of this method, or has more updates or workers.
+          ValueError: the snapshot is of another method, or has more updates or workers.
         """
         own = (snapshot.params, snapshot.algorithm, snapshot.model_state)
         here = (self._model.params, self._state, self._model.model_state)
@@ -296,7 +296,7 @@ class Server:
         if len(log["time"]) > self.num_updates or max(log["worker"], default=0) >= self.num_workers:
             raise ValueError(
                 f"the snapshot has {len(log['time'])} updates of {max(log['worker'], default=0) + 1} workers, "
-                f"num_updates={self.num_updates} and num_workers={self.num_workers}."
+                f"but num_updates={self.num_updates} and num_workers={self.num_workers}."
             )
         self._hold(snapshot.params, snapshot.algorithm, snapshot.model_state)
         self._log, self._outputs, self._jobs = log, [], {}
@@ -312,7 +312,7 @@ class Server:
         self._read = self._handed_out()
 
     def _handed_out(self) -> Read:
-        """What workers read now."""
+        """The version that workers read now."""
         if _is_plain(self.algorithm):
             return self._model
         return self._model._replace(params=_view(self.algorithm, self._model.params, self._state))
@@ -327,13 +327,13 @@ class Server:
 
 
 def _refuse_view_of_worker(algorithm: AsyncAlgorithm, params: Any, state: Any) -> None:
-    """Raises for a view that depends on the worker: here several may read one version, a replay has one of each."""
+    """Raises for a view that depends on the worker: several may read one version, but a replay has one copy of each."""
     view = jax.make_jaxpr(lambda worker: algorithm.view(params, state, worker=worker))(np.int32(0)).jaxpr
     (worker,) = view.invars
     if any(worker in equation.invars for equation in view.eqns) or worker in view.outvars:
         raise ValueError(
-            "the view of the algorithm depends on the worker; in a live run several workers may read one version. "
-            "Run the method over a trace with asyncflax.run."
+            "the view of the algorithm depends on the worker, but in a live run several workers may read one version; "
+            "run the method over a trace with asyncflax.run."
         )
 
 
@@ -352,7 +352,7 @@ def _packed(result: GradientResult) -> Gradient:
 
 @jax.jit
 def gradient(gradient_fn: Any, key: jax.Array, read: Read, batch: Any, ticket: Any, worker: Any) -> Gradient:
-    """The gradient of a ticket, from what was read to what is delivered, in one program."""
+    """The delivery of a ticket, computed from the version read in one program."""
     return _packed(compute(gradient_fn, key, (read.params.unpack(), read.model_state.unpack()), batch, ticket, worker))
 
 
@@ -361,10 +361,10 @@ def _view(algorithm: AsyncAlgorithm, params: Packed, state: Packed) -> Packed:
     return pack(algorithm.view(params.unpack(), state.unpack(), worker=None))
 
 
-@functools.partial(jax.jit, donate_argnums=2)  # workers read the parameters, nobody the method's state
+@functools.partial(jax.jit, donate_argnums=2)  # workers read the parameters, but not the method's state
 def _apply(algorithm, model: Read, state: Packed, read: Read, delivered: Gradient, worker, staleness):
-    """The server after an event, and what the event reports."""
-    # Of the buffers, which are few: of the leaves it would take as long as the update.
+    """The server after an event, and the reports of the event."""
+    # Of the few buffers; for the leaves it would take as long as the update.
     moved, size = metrics.gap(model.params.buffers, read.params.buffers), metrics.rms(delivered.grads.buffers)
     result = delivered.rest.unpack()._replace(grads=delivered.grads.unpack())
     event = {"worker": worker, "staleness": staleness, "read_params": read.params.unpack()}

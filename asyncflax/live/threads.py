@@ -1,4 +1,4 @@
-"""Live workers on one host: a thread a worker, each with its device or a share of the cores."""
+"""Live workers on one host: one thread per worker, each with a device or a share of the cores."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from asyncflax.trace import Trace
 
 __all__ = ["Segment", "Threads", "run_threads"]
 
-_AHEAD = 2  # segments that may wait for their reader before the workers do
-_POLL = 0.1  # seconds between two looks at whether a thread must stop
+_AHEAD = 2  # segments that may be queued before workers block
+_POLL = 0.1  # seconds between checks of whether a thread must stop
 
 
 class Segment(NamedTuple):
     """The events between two cuts of a live run.
 
     Attributes:
-      events: slice, from the cut before to this one.
-      out: `RunOutput` of these events.
-      snapshot: `Snapshot` of the server after them.
+      events: slice, the events from the previous cut to this one.
+      out: the `RunOutput` of these events.
+      snapshot: the `Snapshot` of the server after them.
     """
 
     events: slice
@@ -40,21 +40,22 @@ class Segment(NamedTuple):
 
 
 class Threads:
-    """Workers as threads of this process, which drive a server; iterate over it to run them.
+    """Workers as threads of this process that drive a server; iterate over it to run them.
 
     Gradients of different workers overlap as far as the devices allow: JAX releases Python's lock while a program runs,
     and on a CPU all programs share the cores.
 
     Args:
-      server: the `Server`; it is used by these threads alone until they have ended.
+      server: the `Server`, used by these threads only until they have ended.
       gradient_fn: see `gradients`.
-      batch: `batch(ticket) -> PyTree`, what the gradient of a ticket is computed on; called in the worker's thread.
+      batch: `batch(ticket) -> PyTree`, the batch of a ticket; called in the worker's thread.
       key: a typed JAX key; a ticket uses fold_in(key, ticket).
       cuts: the numbers of updates at which a segment ends; the last update is one.
-      devices: worker i computes on devices[i % n]; by default the local devices. The server is where its parameters are.
-      service_time: how long a gradient takes at least, in seconds; the thread sleeps for what is left of it. None: as
-        long as it takes.
-      seed: of these times, drawn by ticket.
+      devices: n devices, by default the local ones. Worker i computes on devices[i % n], the server where its parameters
+        are.
+      service_time: the distribution of the minimum seconds per gradient; the thread sleeps for the rest of them. None
+        sets no minimum.
+      seed: the random seed of the service times, which are drawn by ticket.
 
     Raises:
       TypeError, ValueError: an argument is invalid.
@@ -93,7 +94,7 @@ class Threads:
         self._segments: queue.Queue[Segment | BaseException] = queue.Queue(_AHEAD)
 
     def __iter__(self) -> Iterator[Segment]:
-        """Runs the workers; yields at each cut, while they go on. They are stopped when the iteration is closed."""
+        """Runs the workers; yields at each cut while they continue. Closing the iteration stops them."""
         self._stop.clear()
         self._warm_up()
         self._begin = end = self._server.num_applied
@@ -131,7 +132,7 @@ class Threads:
             self._put(error)
 
     def _work(self, worker: int) -> None:
-        """The life of a worker."""
+        """The loop of a worker."""
         number = worker % len(self._gradient_fns)
         device, gradient_fn = self._devices[number], self._gradient_fns[number]
         key = jax.device_put(self._key, device)
@@ -153,14 +154,14 @@ class Threads:
                     self._put(Segment(events, self._server.outputs(), self._server.state()))
 
     def _seconds(self, worker: int, ticket: int) -> float:
-        """How long the gradient of a ticket takes at least."""
+        """The minimum seconds of the gradient of a ticket."""
         if self._service_time is None:
             return 0.0
         generator = np.random.default_rng([self._seed, 1, ticket])
         return float(self._means[worker] * np.asarray(self._service_time.task_of(worker)(generator, 1))[0])
 
     def _put(self, segment: Segment | BaseException) -> None:
-        """Hands a segment over; waits for its reader, unless nobody reads any more."""
+        """Enqueues a segment or an error; blocks while the queue is full, unless the workers are being stopped."""
         while not self._stop.is_set():
             try:
                 self._segments.put(segment, timeout=_POLL)
@@ -200,21 +201,21 @@ def run_threads(
     service_time: ServiceTime | None = None,
     seed: int = 0,
 ) -> tuple[RunResult, Trace]:
-    """Trains with workers that run at the same time; the asynchrony is what happens.
+    """Trains with concurrent workers, and records their asynchrony.
 
-    `run(algorithm, gradient_fn, params, trace, batches)` of the trace gives the result again: to rounding, and to the
-    last bit for methods whose arithmetic the compiler arranges alike.
+    `run(algorithm, gradient_fn, params, trace, batches)` with the recorded trace reproduces the result up to rounding,
+    and bitwise if the compiler orders the arithmetic of the method alike.
 
     Args:
       algorithm, gradient_fn, params, key, model_state: as in `run`.
       batches: PyTree with at least num_updates + num_workers - 1 rows, one for each ticket; or a function from a ticket
         to its batch.
       num_workers: the number of threads.
-      num_updates: T.
+      num_updates: T, the number of updates.
       devices, service_time, seed: see `Threads`.
 
     Returns:
-      a `RunResult` of T events, and the `Trace` that happened.
+      The `RunResult` of T events, and the recorded `Trace`.
 
     Raises:
       TypeError, ValueError: an argument is invalid.

@@ -177,7 +177,11 @@ def test_parameters_of_every_floating_type_begin(dtype):
 
 
 BAD_BATCHES = {
-    "iterator": (lambda: iter(BATCHES), TypeError, r"batches must be .* got <.*iterator .*stack them, jax\.tree\.map"),
+    "iterator": (
+        lambda: iter(BATCHES),
+        TypeError,
+        r"batches must be .* got <.*iterator .*stack them with jax\.tree\.map",
+    ),
     "generator": (lambda: (x for x in BATCHES), TypeError, r"got <generator .* \(generator\); if it yields batches"),
     "iterator in a tree": (lambda: {"x": map(abs, BATCHES)}, TypeError, r"batches\['x'\] must be .* got <map object"),
     "range": (lambda: range(T), TypeError, r"got range\(0, 4\) \(range\); if it yields batches"),
@@ -243,29 +247,29 @@ def test_a_model_state_may_be_frozen_and_aux_may_look_like_a_part_of_it():
 
 BAD_CHUNKS = {
     "method": ({"algorithm": optax.sgd(0.1)}, TypeError, r"algorithm must be an AsyncAlgorithm .*from_optax"),
-    "state": ({"state": PARAMS}, TypeError, r"state must be a RunState \(asyncflax\.init_run"),
+    "state": ({"state": PARAMS}, TypeError, r"state must be a RunState \(see asyncflax\.init_run"),
     "gradient": ({"gradient_fn": 3}, TypeError, r"gradient_fn must be a function"),
     "workers": (
         {"algorithm": algorithms.multi_asgd(0.1, 0.5, num_workers=2)},
         ValueError,
-        r"the algorithm was made for num_workers=2, the trace has worker 2",
+        r"the algorithm was built for num_workers=2, but the trace has worker 2",
     ),
     "workers of the gradient": (
         {"gradient_fn": local.local_sgd(GRADIENT, optax.sgd(0.1), steps=[1, 2])},
         ValueError,
-        r"gradient_fn was made for num_workers=2, the trace has worker 2",
+        r"gradient_fn was built for num_workers=2, but the trace has worker 2",
     ),
     "another method": (
         {"algorithm": algorithms.momentum_asgd(0.1, 0.5)},
         ValueError,
-        r"state\.algorithm must have the structure of the state that this method begins with",
+        r"state\.algorithm must have the structure of the initial state of this method",
     ),
     "as many arrays of others": (
         {"algorithm": algorithms.multi_asgd(0.1, 0.5, num_workers=5), "of": algorithms.momentum_asgd(0.1, 0.5)},
         ValueError,
-        r"state\.algorithm.* must have the (structure|shape) of the state that this method begins with",
+        r"state\.algorithm.* must have the (structure|shape) of the initial state of this method",
     ),
-    "parameters": ({"params": np.zeros(3)}, ValueError, r"what state\.slots hold\[0\] must have the shape of .*\(3,\)"),
+    "parameters": ({"params": np.zeros(3)}, ValueError, r"the content of state\.slots\[0\] must have the shape of .*\(3,\)"),
     "key": ({"key": np.zeros(2, np.uint32)}, TypeError, r"state\.key must be a single typed key"),
 }
 

@@ -330,7 +330,7 @@ def _start(plan, algorithm=None):
         (
             lambda t: asyncflax.run(METHODS["multi_asgd"].make(num_workers=2), gradient_fn, SOFTMAX_PARAMS, t, BATCHES),
             ValueError,
-            "the trace has num_workers=4, the algorithm was built for num_workers=2",
+            "the trace has num_workers=4, but the algorithm was built for num_workers=2",
         ),
         (
             lambda t: asyncflax.run(
@@ -391,7 +391,7 @@ def _start(plan, algorithm=None):
                 METHODS["asgd"].make(), gradient_fn, _start(asyncflax.make_plan(t)), asyncflax.make_plan(t), BATCHES
             ),
             TypeError,
-            "chunk must be a chunk of a plan",
+            "chunk must be a Chunk such as",
         ),
         (lambda t: asyncflax.make_plan(t, cuts=[7])[1].take(BATCHES[:20]), ValueError, r"got shape \(20, 4\)"),
         (lambda t: asyncflax.make_plan(t)[0].take({"s": 1.0}), ValueError, r"batches\['s'\] must have one row"),
@@ -429,7 +429,7 @@ def _start(plan, algorithm=None):
                 BATCHES[12:],
             ),
             ValueError,
-            "state is at event 0, the chunk begins at event 12",
+            "state is at event 0, but the chunk begins at event 12",
         ),
         (
             lambda t: asyncflax.run_chunk(
@@ -440,7 +440,7 @@ def _start(plan, algorithm=None):
                 BATCHES,
             ),
             ValueError,
-            "slots, the plan has 4",
+            "slots, but the plan has 4",
         ),
     ],
 )

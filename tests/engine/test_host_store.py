@@ -111,5 +111,5 @@ def test_a_state_of_another_store_is_refused():
     algorithm = METHODS["asgd"].make()
     plan = asyncflax.make_plan(TRACES["exponential"], store="host")
     state = asyncflax.init_run(algorithm, SOFTMAX_PARAMS, asyncflax.make_plan(TRACES["exponential"]))
-    with pytest.raises(ValueError, match=r"versions are on the device, the plan has store='host'"):
+    with pytest.raises(ValueError, match=r"versions are on the device, but the plan has store='host'"):
         asyncflax.run_chunk(algorithm, gradient_fn, state, plan[0], BATCHES)

@@ -217,12 +217,12 @@ def test_bad_placements_are_refused(name, value, message):
 
 def test_bad_meshes_batches_and_states_are_refused():
     trace, row = TRACES["exponential"], METHODS["asgd"]
-    with pytest.raises(ValueError, match=r"device_groups=4 times replicas=4 needs 16 devices, there are 8"):
+    with pytest.raises(ValueError, match=r"device_groups=4 times replicas=4 needs 16 devices, but only 8 are"):
         asyncflax.make_mesh(4, 4)
-    with pytest.raises(ValueError, match=r"server='sharded' is for several devices"):
+    with pytest.raises(ValueError, match=r"server='sharded' needs several devices"):
         Placement(server="sharded")
     gradient_fn = jax.value_and_grad(problems.softmax_loss)
-    with pytest.raises(ValueError, match=r"batches have 3 rows an event, .* replicas=2 devices"):
+    with pytest.raises(ValueError, match=r"batches have 3 rows per event, .* replicas=2 devices"):
         mesh = asyncflax.make_mesh(2, 2)
         asyncflax.run(row.make(), gradient_fn, SOFTMAX_PARAMS, trace, BATCHES[:, :3], width=4, mesh=mesh)
     with pytest.raises(ValueError, match=r"store='host' .* cannot be traced"):
@@ -238,7 +238,7 @@ def test_bad_meshes_batches_and_states_are_refused():
     wide = asyncflax.make_plan(trace, width=4, rounds_per_chunk=5)
     with pytest.raises(ValueError, match=r"is at event 5, where no chunk of this plan begins \(width=4;.* event 0"):
         wide.chunks_from(int(state.event))
-    with pytest.raises(ValueError, match=r"is at event 5, the chunk begins at event 0"):
+    with pytest.raises(ValueError, match=r"is at event 5, but the chunk begins at event 0"):
         asyncflax.run_chunk(row.make(), gradient_fn, state, wide[0], wide[0].take(BATCHES))
     assert [chunk.first_event for chunk in narrow.chunks_from(NUM_EVENTS)] == []
 
@@ -295,5 +295,5 @@ def test_a_state_on_other_devices_is_refused():
         algorithm, SOFTMAX_PARAMS, asyncflax.make_plan(trace, mesh=asyncflax.make_mesh(2, 2), width=2)
     )
     for where in ({}, {"mesh": asyncflax.make_mesh(4, 2), "width": 4}):
-        with pytest.raises(ValueError, match=r"the state is on 4 devices, not those of the plan"):
+        with pytest.raises(ValueError, match=r"the state is on 4 devices that are not those of the plan"):
             asyncflax.run_chunk(algorithm, gradient_fn, state, asyncflax.make_plan(trace, **where)[0], BATCHES)

@@ -95,7 +95,7 @@ def test_asynchrony_is_parallelism(num_workers, law, length):
     [
         ({"width": 0}, "width must be an integer >= 1, got width=0"),
         ({"cuts": [-1]}, "cuts must be an integer >= 0"),
-        ({"cuts": [99]}, "cuts=99 lies beyond the 10 events"),
+        ({"cuts": [99]}, "cuts=99 exceeds the 10 events"),
         ({"rounds_per_chunk": 0}, "rounds_per_chunk must be an integer >= 1"),
     ],
 )
@@ -107,7 +107,7 @@ def test_bad_input_is_one_clear_error(options, message):
 def test_a_chunk_that_does_not_exist():
     plan = asyncflax.make_plan(asyncflax.staleness.constant(1).trace(num_updates=10), cuts=[5])
     assert plan[-1].events == slice(5, 10)
-    with pytest.raises(IndexError, match="chunk 2 of a plan of 2 chunks"):
+    with pytest.raises(IndexError, match="the plan has 2 chunks, got index 2"):
         plan[2]
     with pytest.raises(TypeError, match="the index of a chunk must be a concrete integer"):
         plan[0:1]

@@ -291,7 +291,7 @@ PLAN = asyncflax.make_plan(TRACE, width=4)
         (lambda: PLAN.summary(server="shard"), "did you mean 'sharded'"),
         (
             lambda: engine.draw(None, TRACE, widths=[1, 2], device_groups=[4]),
-            "have no multiple of device_groups=4; add one",
+            "contain no multiple of device_groups=4; add one",
         ),
     ],
 )

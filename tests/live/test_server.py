@@ -145,7 +145,7 @@ BAD = {
     "num_workers": (
         lambda: Server(algorithms.multi_asgd(0.1, num_workers=2), NORM_PARAMS, num_workers=3, num_updates=1),
         ValueError,
-        "num_workers=3, the algorithm was built for 2",
+        "num_workers=3, but the algorithm was built for 2",
     ),
     "view": (
         lambda: Server(
