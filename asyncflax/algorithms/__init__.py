@@ -4,15 +4,15 @@ Hyperparameters that several methods share:
 
 - `learning_rate`, alpha or eta in the equations: a number >= 0 or a schedule of the number of server updates.
 - `momentum`, mu, beta or gamma: a number in [-1, 1].
-- `num_workers`, M, N or K: at least 1.
-- `form`: 'inside' has the step size in the velocity (u <- mu u + alpha g, w <- w - u; Caffe); 'outside' applies it to
-  the velocity (v <- mu v + g, w <- w - alpha v; `optax.sgd`, PyTorch). They differ when the learning rate changes.
-  Methods without `form` are 'inside', except `yellowfin`.
+- `num_workers`, M, N or K: an integer >= 1.
+- `form`: 'inside' puts the step size into the velocity (u <- mu u + alpha g, w <- w - u; Caffe); 'outside' applies it
+  to the velocity (v <- mu v + g, w <- w - alpha v; `optax.sgd`, PyTorch). They differ when the learning rate changes.
+  Methods without `form` use 'inside', except `yellowfin`.
 - `weight_decay`, a number >= 0, and `decay_at`, 'read' or 'server', are keywords of every method (see
   `transforms.decay_weights`). Decay comes first: a rule compensates, measures or accumulates the decayed gradient.
 
-Memory is counted in parameters, d. A value that is not finite or out of range, or an unknown option, raises a
-`ValueError` that names the argument.
+Memory is counted in units of d, the number of parameters. A value that is not finite or out of range, or an unknown
+option, raises a `ValueError` that names the argument.
 
 Example:
   >>> from asyncflax import algorithms

@@ -15,14 +15,14 @@ def citation(*used: Any) -> str:
     """BibTeX entries of the papers behind methods and other functions of this library.
 
     Args:
-      used: names of methods, functions or classes of this library, the result of a method (also inside of
-        `transform_gradients`), or configs of trainings and comparisons.
+      used: names of methods, functions or classes of this library, the result of a method (also inside
+        `transform_gradients`), or configs of runs and comparisons.
 
     Returns:
       The entries in the order of first mention, beginning with Mitliagkas et al.
 
     Raises:
-      ValueError: unknown method, or the methods of a comparison cannot be read.
+      ValueError: the method is unknown, or the methods of a comparison cannot be parsed.
       TypeError: an argument has no docstring.
 
     Example:
@@ -44,14 +44,14 @@ def _documentation(used: Any) -> str:
     """The docstring of a function, a class, a method by its name, or the factory of an algorithm."""
     if isinstance(used, str):
         if used not in algorithms.__all__:
-            raise ValueError(f"citation: {used!r} is not a method; there are {', '.join(algorithms.__all__)}.")
+            raise ValueError(f"citation: {used!r} is not a method; available: {', '.join(algorithms.__all__)}.")
         used = getattr(algorithms, used)
     while behind := [x for x in getattr(_update(used), "args", ()) if isinstance(x, AsyncAlgorithm)]:
         used = behind[0]  # of `transform_gradients`
     made_by = getattr(getattr(_update(used), "func", None), "make", used)
     text = inspect.getdoc(made_by)
     if not text or not hasattr(made_by, "__name__"):
-        raise TypeError(f"citation takes names of methods, functions, classes and configs, got {used!r}.")
+        raise TypeError(f"citation accepts names of methods, functions, classes and configs, got {used!r}.")
     return text
 
 

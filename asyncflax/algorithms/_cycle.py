@@ -1,4 +1,4 @@
-"""A momentum that is renewed once per cycle of N gradients, with their mean."""
+"""A momentum that is updated once per cycle of N gradients, with their mean."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 
 class CycleState(NamedTuple):
-    """The momentum and the present cycle.
+    """The momentum and the current cycle.
 
     Attributes:
-      arrived: int32 [], gradients of this cycle so far.
+      arrived: int32 [], the number of gradients of this cycle so far.
       momentum: PyTree like params, m.
       gathered: PyTree like params, the sum of this cycle's updates.
     """
@@ -23,7 +23,7 @@ class CycleState(NamedTuple):
 
 
 def begin(params: Any) -> CycleState:
-    """A first cycle, with momentum zero."""
+    """The first cycle, with zero momentum."""
     zeros = lambda: jax.tree.map(jnp.zeros_like, params)
     return CycleState(jnp.zeros((), jnp.int32), zeros(), zeros())
 

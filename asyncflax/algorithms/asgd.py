@@ -41,7 +41,7 @@ def delay_adaptive_asgd(
     .. math:: w_{t+1} = w_t - \alpha \frac{M}{\max(M, \tau_t)} \nabla f(w_{t - \tau_t})
 
     Args:
-      delay: 'staleness' takes tau_t (0 is fresh), 'staleness_plus_one' takes tau_t + 1, the count of some codes.
+      delay: 'staleness' uses tau_t (0 is fresh), 'staleness_plus_one' uses tau_t + 1, as some implementations count.
 
     Source: Mishchenko et al. 2022 (arXiv:2206.07638); the rule is that of their code, konstmish/asynchronous_sgd.
     """
@@ -70,9 +70,9 @@ class RoundMeanState(NamedTuple):
     """State of one synchronous round.
 
     Attributes:
-      arrived: int32 [], gradients of this round so far.
+      arrived: int32 [], the number of gradients of this round so far.
       mean: PyTree like params, their sum divided by the number of workers.
-      inner: state of the optimizer that takes one step per round.
+      inner: the state of the optimizer that takes one step per round.
     """
 
     arrived: jax.Array
@@ -114,8 +114,8 @@ def ssgd(
 
     .. math:: u \leftarrow \mu u + \alpha \, \mathrm{mean}_i \, g^i, \qquad w \leftarrow w - u
 
-    Meant for traces of `queues.barrier`, in which the M events of a round read the same version; on other traces every
-    M consecutive gradients are averaged. An incomplete last round is not applied. Schedules count rounds, and
+    Intended for traces of `queues.barrier`, in which the M events of a round read the same version; on other traces
+    every M consecutive gradients are averaged. An incomplete last round is not applied. Schedules count rounds, and
     `decay_at` makes no difference.
 
     Source: the baseline SSGD of Hakimi et al. 2019 (arXiv:1907.11612).

@@ -6,7 +6,7 @@ gradients G_v and G_{v-1} that arrived at updates v and v - 1, and the gradient 
 
     E (g_v - G_v) = mu_S E (g_v - G_{v-1}),        mu_S = 1 - 1/M
 
-whatever explicit momentum and learning rate were meanwhile. When g_v arrives, tau updates after version v was made,
+whatever explicit momentum and learning rate were in between. When g_v arrives, tau updates after version v was made,
 both others are known. All are noisy, so mu_S is estimated as a ratio of products with an *instrument*, which predicts
 g_v - G_{v-1} and has independent noise: the running average of the gradients up to update v - 2. A few dozen
 coordinates suffice.
@@ -30,7 +30,7 @@ from asyncflax.transforms._dtypes import wide_dtype, with_promotion
 from asyncflax.transforms._trees import given
 
 _MEMORY = 8  # updates over which the instrument averages
-_WARM_UP = 10  # the loop closes after this many times (memory + workers) updates
+_WARM_UP = 10  # the loop closes after _WARM_UP (memory + workers) updates
 
 
 class ClosedLoopState(NamedTuple):
@@ -41,9 +41,9 @@ class ClosedLoopState(NamedTuple):
       explicit_momentum: float [], mu_L of the next update.
       implicit_momentum: float [], the estimate of mu_S; 0 until there is one.
       arrived: float [rows, coordinates], the newest gradients; that of update k is in row k mod rows.
-      averages: float [rows, coordinates], their running average.
-      with_later: float [], decaying sum of instrument times (g_v - G_v).
-      with_earlier: float [], decaying sum of instrument times (g_v - G_{v-1}).
+      averages: float [rows, coordinates], their running averages.
+      with_later: float [], the decaying sum of instrument times (g_v - G_v).
+      with_earlier: float [], the decaying sum of instrument times (g_v - G_{v-1}).
       velocity: PyTree like params, u.
     """
 
@@ -76,28 +76,28 @@ def closed_loop_momentum(
     .. math:: \mu_L \leftarrow \mu_L + \kappa (\mu^* - (\mu_L + \hat\mu_S)), \qquad
         u \leftarrow \mu_L u + \alpha g, \qquad w \leftarrow w - u
 
-    mu_L is 0 for the first 10 (M + 8) updates, until there are enough gradients for an estimate; shorter trainings are
+    mu_L is 0 for the first 10 (M + 8) updates, until there are enough gradients for an estimate; shorter runs are
     asynchronous SGD. It becomes negative where implicit momentum alone exceeds the target. The sum is total momentum to
     first order (see `theory.total_momentum_operator`).
 
-    The server keeps one velocity and some thousand numbers. `optax.tree.get(state, 'explicit_momentum')` is the present
-    mu_L; trainings log it.
+    The server keeps one velocity and a few thousand numbers. `optax.tree.get(state, 'explicit_momentum')` is the
+    current mu_L; training runs log it.
 
-    The estimate needs gradients that change slowly over `window` updates: in short trainings, with few workers or near
+    The estimate needs gradients that change slowly over `window` updates: in short runs, with few workers or near
     the largest stable step size it can be far off (2 workers on digits, 800 updates: mu_L anywhere from 0 to 0.7 for a
     target of 0.9). mu_S is exact for queues with exponential work and for geometric staleness; under other
     distributions the estimate is a best fit.
 
     Args:
-      momentum: mu^*, the target for the total.
+      momentum: mu^*, the target of the total momentum.
       num_workers: M; gradients with a staleness of 10 M + 8 or more do not enter the estimate (in a queue with
-        exponential work fewer than one in 20,000).
+        exponential work, fewer than one in 20,000).
       gain: kappa in (0, 1], the share of the error that one update removes.
       limit: the largest |mu_L|, in [0, 1].
       window: the number of updates over which the estimate averages, at least 20.
       coordinates: the number of gradient coordinates used, at least 1.
       reads: 'once' if every version is read by one worker, as in a queue, or 'independent' if staleness is drawn from a
-        distribution. There a fresh gradient carries no information, since it is g_v and G_v at once, and is left out.
+        distribution. Fresh gradients are then omitted: they are both g_v and G_v and carry no information.
 
     Source: Zhang and Mitliagkas 2017 (arXiv:1706.03471), closed-loop YellowFin (Appendix G, Algorithm 5), for the rule
     and its gain of 0.01. Their estimator of the total, eq. 35, is a median over all coordinates of ratios of past
@@ -136,7 +136,7 @@ def closed_loop_momentum(
     @with_promotion
     def update_fn(updates, state, params=None, *, grads, staleness=None, **extra):
         staleness = given("closed_loop_momentum", "staleness", staleness)
-        state = jax.tree.map(jnp.asarray, state)  # a restored one may be of NumPy
+        state = jax.tree.map(jnp.asarray, state)  # a restored state may consist of NumPy arrays
         mu, t, dtype = state.explicit_momentum, state.updates, state.arrived.dtype
         velocity = jax.tree.map(lambda u, v: (mu * v + u).astype(v.dtype), updates, state.velocity)
 

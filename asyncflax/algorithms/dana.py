@@ -27,8 +27,8 @@ def dana_zero(
     .. math:: u^i \leftarrow \gamma u^i + \eta g^i, \qquad \theta \leftarrow \theta - u^i, \qquad
         \text{send } \hat\theta = \theta - \gamma \sum_j u^j
 
-    While each of the N workers delivers once, momentum moves the server to the look-ahead. What remains of the gap is
-    due to gradients, as in asynchronous SGD without momentum. With one worker this is Nesterov's method.
+    While each of the N workers delivers once, momentum moves the server to the look-ahead. The remaining gap is due
+    to gradients, as in asynchronous SGD without momentum. With one worker this is Nesterov's method.
 
     The server keeps N velocities and their sum, (N + 1) d numbers; an event costs O(d), whatever N.
 
@@ -53,7 +53,7 @@ def dana_slim(
     form: str = "inside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""DANA-Slim: DANA-Zero without work for the server, which keeps the look-ahead itself.
+    r"""DANA-Slim: DANA-Zero without overhead at the server, which keeps the look-ahead itself.
 
     .. math:: \text{worker: } u^i \leftarrow \gamma u^i + \eta g^i, \quad \text{sends } \gamma u^i + \eta g^i; \qquad
         \text{server: } \Theta \leftarrow \Theta - (\gamma u^i + \eta g^i)
@@ -61,7 +61,7 @@ def dana_slim(
     For every order of events, the parameters Theta = theta - gamma sum_j u^j are those at which DANA-Zero's workers
     compute. The gap, from one look-ahead to another, is larger than DANA-Zero's although the gradients are the same.
     The rule is that of Multi-ASGD with Nesterov's step; form='inside' is the paper's momentum correction. In a real
-    cluster each worker keeps its own velocity and the server none; here the state has all of them, N d numbers.
+    cluster each worker keeps its own velocity and the server none; here the state holds all of them, N d numbers.
 
     Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-Slim.
     """
@@ -82,18 +82,18 @@ def dana_dc(
     origin: str = "params",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""DANA-DC: DANA-Zero with gradients that are compensated for the rest of the gap, as in DC-ASGD.
+    r"""DANA-DC: DANA-Zero with gradients compensated for the remaining gap, as in DC-ASGD.
 
     .. math:: \hat g = g^i + \lambda \, g^i \odot g^i \odot (\theta - \theta^i)
 
-    theta^i is the look-ahead that worker i had received. The engine provides it; a real server keeps N of them,
-    (2 N + 1) d numbers in all. With an adaptive strength, as in DC-ASGD-a, there are d or N d more.
+    theta^i is the look-ahead that worker i received. The engine provides it; a real server keeps N of them,
+    (2 N + 1) d numbers in all. An adaptive strength, as in DC-ASGD-a, needs d or N d more.
 
     Args:
       strength, curvature, mean_square, mean_square_decay, epsilon: see `dc_asgd`. We do not know which mean square the
         paper uses; a constant strength makes the fewest assumptions.
-      origin: where the way from theta^i ends: 'params', the server's theta, as in the formula, or 'lookahead', what it
-        would send now, so that a fresh gradient stays unchanged.
+      origin: the point to which gradients are compensated: 'params', the server's theta, as in the formula, or
+        'lookahead', the look-ahead that it would send now, so that a fresh gradient stays unchanged.
 
     Source: Hakimi et al. 2019 (arXiv:1907.11612), DANA-DC; Zheng et al. 2017 (arXiv:1609.08326) for the compensation.
     """

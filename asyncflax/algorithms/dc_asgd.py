@@ -30,16 +30,16 @@ def dc_asgd(
     .. math:: \hat g = g + \lambda \, g \odot g \odot (w_t - w_{read}), \qquad w_{t+1} = w_t - \alpha \hat g
 
     The engine provides the parameters read, so the state has no backups (a real server keeps M of them). With an
-    adaptive strength, DC-ASGD-a, lambda is divided by the root of a running mean of g * g, d or M d numbers.
+    adaptive strength, DC-ASGD-a, lambda is divided by the root of a running mean of g * g (d or M d numbers).
 
     Args:
       strength: lambda >= 0; 0.04 is said to be that of DC-ASGD-c (not checked against the paper).
       curvature: 'squared' or 'absolute', see `transforms.compensate_delay`.
-      mean_square: 'none' has a constant lambda; 'shared' adapts it with one running mean of g * g at the server,
-        'per_worker' with one per worker, as the authors' code does. Two is then said to be a good strength.
-      mean_square_decay: of that mean, in [0, 1); 0.95 is not checked against the paper.
+      mean_square: 'none' keeps lambda constant; 'shared' adapts it with one running mean of g * g at the server,
+        'per_worker' with one per worker, like the authors' code. A good strength is then said to be 2.
+      mean_square_decay: the decay of that mean, in [0, 1); 0.95 is not checked against the paper.
       epsilon: > 0, added to that mean, see `transforms.compensate_delay`; the authors' code has 1e-7.
-      num_workers: needed by 'per_worker'.
+      num_workers: the number of workers, required by 'per_worker'.
 
     Source: Zheng et al. 2017 (arXiv:1609.08326).
     """

@@ -24,7 +24,7 @@ def delayed_nesterov(
     form: str = "outside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Plain steps of size eta / N, and every N gradients a momentum step; their mean renews the momentum.
+    r"""Plain steps of size eta / N, and every N gradients a momentum step; their mean updates the momentum.
 
     .. math::
         \text{gradients } 1, ..., N-1: \quad \Delta \leftarrow \Delta + g, \qquad

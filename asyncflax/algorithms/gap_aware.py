@@ -60,11 +60,11 @@ def gap_aware_asgd(
     gradient is 1. The server keeps C and u, 2 d numbers ('parameter').
 
     Args:
-      granularity: of sizes: 'parameter', each number on its own ("elementwise" in our second-hand description of the
-        rule), 'leaf', the norm of each array, or 'global', the norm of all.
+      granularity: how sizes are measured: 'parameter', each number on its own ("elementwise" in our second-hand
+        description of the rule), 'leaf', the norm of each array, or 'global', the norm of all.
       average: 'cumulative', the mean of all steps, which has no constant to choose, or 'ema', a bias-corrected
         exponential average, which follows shrinking steps.
-      average_decay: of 'ema', in [0, 1).
+      average_decay: the decay of 'ema', in [0, 1).
 
     Source: Barkai, Hakimi and Schuster 2020, Gap-Aware Mitigation of Gradient Staleness (arXiv:1909.10802),
     second-hand; what is uncertain is an option.
@@ -89,7 +89,7 @@ def gap_aware_asgd(
         debias = 1.0 if average == "cumulative" else 1.0 - jnp.where(past > 0, average_decay**past, 0.0)
 
         def penalised(g, gap, c):
-            ratio = gap * debias / jnp.where(c == 0.0, 1.0, c)  # without a step before, nothing has moved
+            ratio = gap * debias / jnp.where(c == 0.0, 1.0, c)  # before the first step nothing has moved
             return (g / (1.0 + ratio)).astype(g.dtype)
 
         updates = jax.tree.map(penalised, updates, moved, state.average)

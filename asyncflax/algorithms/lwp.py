@@ -21,11 +21,11 @@ def lwp(
     lag: float | None = None,
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""One velocity at the server; workers compute at a prediction that is a lag of constant velocity ahead.
+    r"""One velocity at the server; workers compute at a prediction with constant velocity over a lag.
 
     .. math:: u \leftarrow \gamma u + \eta g, \qquad \theta \leftarrow \theta - u, \qquad \text{send } \theta - \tau u
 
-    The prediction is tau steps ahead, where Nesterov's look-ahead is gamma of one.
+    The prediction is tau steps ahead; Nesterov's look-ahead is gamma steps.
 
     Args:
       lag: tau >= 0, in updates; default N, said to be the paper's. (The mean staleness of a queue is N - 1.)

@@ -21,7 +21,7 @@ def momentum_asgd(
     form: str = "inside",
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""Naive momentum: one velocity at the server, updated with stale gradients. Negative momentum is welcome.
+    r"""Naive momentum: one velocity at the server, updated with stale gradients. Momentum may be negative.
 
     .. math:: u_{t+1} = \mu_L u_t + \alpha_t \nabla f(w_{t - \tau_t}), \qquad w_{t+1} = w_t - u_{t+1}
 
@@ -71,13 +71,13 @@ def multi_asgd(
     nesterov: bool = False,
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""One velocity per worker, which receives the gradients of that worker only.
+    r"""One velocity per worker, updated with the gradients of that worker only.
 
     .. math:: u^i \leftarrow \mu u^i + \alpha g^i, \qquad w \leftarrow w - u^i
 
     Args:
-      num_workers: M; the state has M velocities.
-      nesterov: apply mu u^i + alpha g^i instead of u^i.
+      num_workers: M, the number of velocities in the state.
+      nesterov: whether to apply mu u^i + alpha g^i instead of u^i.
 
     Source: the baseline Multi-ASGD of Hakimi et al. 2019 (arXiv:1907.11612), second-hand.
     """

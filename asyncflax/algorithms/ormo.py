@@ -2,7 +2,7 @@ r"""OrMo: gradients enter the momentum in the order in which they were requested
 
 Gradients are sorted into buckets of K by the version on which they were computed. For every order of arrivals, u is the
 momentum of synchronous training over the buckets: a gradient that is D buckets late enters it with beta^D, and the
-parameters catch up on the momentum steps that it has missed.
+parameters catch up on the momentum steps that it missed.
 
 Source: Shi, Yang and Li 2024, Ordered Momentum for Asynchronous SGD (arXiv:2407.19234). We know the abstract only; the
 rules are second-hand, and have the expected properties.
@@ -92,7 +92,7 @@ def ormo(
     With one worker it is heavy-ball momentum, with beta = 0 asynchronous SGD.
 
     Args:
-      late_step: the step of a gradient that is D > 0 buckets late: 'catch_up' includes the D momentum steps that it has
+      late_step: the step of a gradient that is D > 0 buckets late: 'catch_up' includes the D momentum steps that it
         missed, without which the result would depend on the order of arrivals; 'vanilla' is the plain step eta g.
       bucket: 'ceil' or 'floor', for t and s alike. In a synchronous order 'floor' is SSGD with heavy-ball momentum and
         'ceil' is SSGD at Nesterov's look-ahead, both with K times the step. (A floor for t alone, which fits some
@@ -123,9 +123,9 @@ def ormo_da(
         \eta_t = \eta \text{ if } \tau_t \le 2 K \text{ else } \min(\eta, 1 / (4 L \tau_t)) \quad \text{('bound')}
 
     Args:
-      rule: 'ratio', for practice (we do not know its constant), or 'bound', that of the theory; both second-hand.
-      scale: c > 0 of 'ratio'.
-      smoothness: L > 0 of 'bound', the Lipschitz constant of the gradient.
+      rule: 'ratio', for practice (we do not know its constant), or 'bound', from the theory; both second-hand.
+      scale: c > 0 in 'ratio'.
+      smoothness: L > 0 in 'bound', the Lipschitz constant of the gradient.
       late_step: see `ormo`.
 
     Source: Shi et al. 2024 (arXiv:2407.19234), OrMo-DA.

@@ -1,6 +1,6 @@
-"""Parts of methods beside `asyncflax.transforms`, for your own as well: decay, step sizes, compensation, look-aheads.
+"""Parts of methods besides `asyncflax.transforms`, also for your own: decay, step sizes, compensation, look-aheads.
 
-Each checks its arguments as methods do, see `asyncflax.algorithms`.
+Each checks its arguments like the methods, see `asyncflax.algorithms`.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def ahead(params: Any, updates: Any, steps: float | jax.Array) -> Any:
 
     Args:
       params: PyTree of arrays.
-      updates: like params, in the sign of Optax: minus a velocity of the papers.
-      steps: a number.
+      updates: PyTree like params, with the sign of Optax: minus a velocity of the papers.
+      steps: the number of steps.
 
     Example:
       >>> import jax.numpy as jnp

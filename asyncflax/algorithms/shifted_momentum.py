@@ -18,7 +18,7 @@ from asyncflax.transforms._trees import given
 
 
 class PastVelocitiesState(NamedTuple):
-    """State of shifted momentum with the velocities of versions.
+    """State of shifted momentum with one velocity per version.
 
     Attributes:
       version: int32 [], t, the newest version.
@@ -68,10 +68,10 @@ def shifted_momentum(
 
     Args:
       velocity: 'worker' keeps one velocity per worker, as the authors' code does: `multi_asgd` with dampening. In a
-        queue this is the equation, since a worker reads the version that its own update has made. 'version' keeps those
-        of the newest versions, which is the equation for every trace.
+        queue this is the equation, since a worker reads the version that its own update made. 'version' keeps those of
+        the newest versions, which is the equation for every trace.
       max_staleness: the largest staleness, required for 'version' only; the state has (max_staleness + 1) d numbers. A
-        staler gradient gives NaN, which ends a training.
+        staler gradient returns NaN, which ends the run.
       dampening: d in [0, 1]; the regime 'async2' of the authors' code has d = mu = 0.9.
 
     Source: Giladi, Nacson, Hoffer and Soudry 2020, At Stability's Edge (arXiv:1909.12340), whose equation is
@@ -80,7 +80,7 @@ def shifted_momentum(
     _check.choice("velocity", velocity, ("worker", "version"))
     _check.number("dampening", dampening, low=0.0, high=1.0)
     if (velocity == "version") != (max_staleness is not None):
-        needs = "needs" if velocity == "version" else "has no use for"
+        needs = "needs" if velocity == "version" else "does not accept"
         raise ValueError(f"velocity={velocity!r} {needs} max_staleness, got max_staleness={max_staleness}.")
     if max_staleness is None:
         velocities = per_worker(explicit_momentum(momentum), num_workers)

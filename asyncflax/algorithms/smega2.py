@@ -24,7 +24,7 @@ def smega2(
     dampening: float = 0.0,
     **decay: Unpack[WeightDecay],
 ) -> AsyncAlgorithm:
-    r"""One momentum m for all workers, renewed every N gradients with their mean, and a look-ahead along it.
+    r"""One momentum m for all workers, updated every N gradients with their mean, and a look-ahead along it.
 
     .. math::
         s \leftarrow (s + 1) \bmod N, \qquad G \leftarrow G + \eta g, \qquad
@@ -33,8 +33,8 @@ def smega2(
         \text{send } \theta - \gamma \left[ (N + s (\gamma - 1)) m + (s / N) G \right]
 
     The step size is inside m and G; in the authors' code it is outside, where the look-ahead is wrong after a change of
-    the learning rate. The server keeps m and G, 2 d numbers, whatever N. With one worker it is Nesterov's method, with
-    gamma = 0 asynchronous SGD.
+    the learning rate. The server keeps m and G, 2 d numbers, whatever N. With one worker it is Nesterov's method; with
+    gamma = 0, asynchronous SGD.
 
     Args:
       num_workers: N, the length of a cycle.

@@ -17,16 +17,16 @@ _EPSILON = 1e-6
 
 
 class YellowFinState(NamedTuple):
-    """State of YellowFin; averages are running ones from 0, not bias-corrected.
+    """State of YellowFin; averages are running averages from 0, without bias correction.
 
     Attributes:
       updates: int32 [], t.
       learning_rate: float [], the smoothed learning rate, without the factor.
       explicit_momentum: float [], the smoothed momentum, without delta_momentum.
       window: float [window], log ||g||^2 of the newest gradients.
-      log_extremes: float [2], averages of the smallest and the largest value in the window.
-      grads: PyTree like params, in float32 at least: the average of g.
-      square, norm, distance: float [], averages of ||g||^2, ||g|| and the estimated distance to the optimum.
+      log_extremes: float [2], the averages of the smallest and the largest value in the window.
+      grads: PyTree like params, in float32 at least, the average of g.
+      square, norm, distance: float [], the averages of ||g||^2, ||g|| and the estimated distance to the optimum.
       velocity: PyTree like params, v.
     """
 
@@ -89,12 +89,12 @@ def yellowfin(
     `closed_loop_momentum` closes the loop.
 
     Args:
-      learning_rate: factor of the tuned learning rate.
-      initial_learning_rate: > 0; 1e-4 is that of the code and of the paper's Algorithm 5.
-      initial_momentum: in [-1, 1].
-      delta_momentum: added to the tuned momentum; the sum is clipped to [-1, 1].
-      window: the number of gradients whose extremes are taken.
-      average_decay: in [0, 1).
+      learning_rate: a factor of the tuned learning rate.
+      initial_learning_rate: > 0; 1e-4 is the value of the code and of the paper's Algorithm 5.
+      initial_momentum: the initial value in [-1, 1].
+      delta_momentum: an offset of the tuned momentum; the sum is clipped to [-1, 1].
+      window: the number of gradients whose extremes are used.
+      average_decay: the decay of the running averages, in [0, 1).
 
     Source: Zhang and Mitliagkas 2017, YellowFin and the Art of Momentum Tuning (arXiv:1706.03471), Algorithms 1 to 4;
     details from the authors' code, JianGoForIt/YellowFin_Pytorch.
@@ -174,7 +174,7 @@ def _square(tree: Any) -> jax.Array:
 
 
 def _clip(tree: Any, bound: jax.Array, where: jax.Array) -> Any:
-    """The tree, shortened to a norm where the condition holds."""
+    """The tree, scaled down to a norm where the condition holds."""
     scale = jnp.minimum(1.0, (bound + _EPSILON) / (jnp.sqrt(_square(tree)) + _EPSILON))
     scale = jnp.where(where, scale, 1.0)
     return jax.tree.map(lambda x: (scale * x).astype(x.dtype), tree)

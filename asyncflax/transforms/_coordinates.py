@@ -11,10 +11,10 @@ from jax.sharding import PartitionSpec
 
 
 def draw(params: Any, count: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Sorted, distinct indices into the raveled leaves of `params`, `count` in all, or as many as there are.
+    """Sorted, distinct indices into the raveled leaves of `params`: `count` in all, or all if there are fewer.
 
-    Each leaf has the same number, as far as its size allows, so small layers count as much as large ones; if there are
-    more leaves than coordinates, the largest have one each.
+    Each leaf gets the same number, as far as its size allows, so that small layers count as much as large ones; if
+    there are more leaves than coordinates, the largest get one each.
     """
     rng = np.random.default_rng(seed)
     sizes = [int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(params)]
@@ -27,7 +27,7 @@ def take(tree: Any, places: tuple[Any, ...]) -> Any:
     leaves, structure = jax.tree.flatten(tree)
 
     def pick(leaf, rows):
-        if any(jax.typeof(leaf).sharding.spec):  # JAX cannot ravel a type that is sharded explicitly
+        if any(jax.typeof(leaf).sharding.spec):  # JAX cannot ravel explicitly sharded types
             places = jnp.unravel_index(rows, leaf.shape)
             return leaf.at[places].get(mode="promise_in_bounds", out_sharding=PartitionSpec(None))
         return jnp.ravel(leaf).at[rows].get(mode="promise_in_bounds")

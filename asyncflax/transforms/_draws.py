@@ -1,4 +1,4 @@
-"""The staleness of each step of a jitted loop: from an integer, a distribution or a trace, or one of them per part."""
+"""The staleness of each step of a jitted loop: from an integer, a distribution or a trace, or from one per part."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Draws:
     Attributes:
       at: int32 [] step -> int32 [] staleness, regardless of the start and the capacity.
       maximum: the largest staleness in the ring.
-      length: the number of steps, None if unlimited.
-      worker: int32 [] step -> int32 [] id of the worker who delivers, None if there are no workers.
+      length: the number of steps; None if unlimited.
+      worker: int32 [] step -> int32 [] id of the worker that delivers; None if there are no workers.
     """
 
     at: Callable[[jax.Array], jax.Array]
@@ -48,10 +48,10 @@ class Turn(NamedTuple):
     """The staleness of a step.
 
     Attributes:
-      staleness: int32 [], of the entry in the ring.
+      staleness: int32 [], the staleness of the entry used.
       recorded: int32 [], the same for the state; -1 after the end of a trace.
-      is_early: bool [], whether the wanted entry is before the start.
-      is_lost: int32 [], 1 if the wanted entry is no longer in the ring.
+      is_early: bool [], whether the drawn entry is before the start.
+      is_lost: int32 [], 1 if the drawn entry is no longer in the ring.
     """
 
     staleness: jax.Array
@@ -73,14 +73,14 @@ def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, see
     seed = seed if _check.is_traced(seed) else _check.integer("seed", seed, 0, 2**32 - 1)  # JAX keeps 32 bits
     if _check.is_traced(max_staleness):
         raise TypeError(
-            "max_staleness is the size of a ring and cannot be traced; "
+            "max_staleness determines the size of a ring and cannot be traced; "
             "under optax.inject_hyperparams pass static_args=('max_staleness', 'seed')."
         )
     if max_staleness is not None:
         max_staleness = _check.integer("max_staleness", max_staleness, 0, _check.LARGEST - 1)
     if _check.is_traced(staleness):
         if max_staleness is None:
-            raise ValueError("max_staleness must be given for a traced staleness: it sizes the ring.")
+            raise ValueError("max_staleness is required for a traced staleness, because it sizes the ring.")
         delay = jnp.asarray(staleness, jnp.int32)
         return Draws(lambda t: delay, max_staleness, worker=_round_robin(delay))
 
@@ -106,8 +106,8 @@ def draws_from(staleness: Staleness, max_staleness: int | None, beyond: str, see
     if max_staleness < needed and lost > 0:
         what = f"max_staleness={max_staleness} cuts off {lost:.3g} of the probability of {staleness}"
         if beyond == "error":
-            raise ValueError(f"{what}; take max_staleness={needed}, or beyond='clip'.")
-        warnings.warn(f"{what}: those steps read the oldest entry instead.", stacklevel=3)
+            raise ValueError(f"{what}; use max_staleness={needed} or beyond='clip'.")
+        warnings.warn(f"{what}; those steps read the oldest entry instead.", stacklevel=3)
     return Draws(at, max_staleness, length, worker)
 
 
@@ -117,7 +117,7 @@ def _round_robin(delay: Any) -> Callable[[jax.Array], jax.Array]:
 
 
 def is_one(staleness: Any) -> bool:
-    """Whether it is a single staleness, not a tree of them."""
+    """Whether it is a single staleness rather than a tree of them."""
     is_tree = isinstance(staleness, Mapping | tuple | list) or jax.tree.structure(staleness).num_leaves > 1
     return isinstance(staleness, Trace | StalenessLaw) or not is_tree
 
@@ -131,15 +131,15 @@ def for_each_part(
         values, structure = jax.tree.flatten(staleness, is_leaf=is_one)
         labels = jax.tree.unflatten(structure, range(len(values)))
     if not isinstance(values, Mapping | tuple | list):
-        raise TypeError(f"labels need a staleness for each label, a mapping or a tuple, got staleness={staleness!r}.")
+        raise TypeError(f"labels require a mapping or a tuple of staleness by label, got staleness={staleness!r}.")
     of_label = dict(values) if isinstance(values, Mapping) else dict(enumerate(values))
     if not of_label:
-        raise ValueError(f"staleness must have a value for one part at least, got {_check.shown(staleness)}.")
+        raise ValueError(f"staleness must have a value for at least one part, got {_check.shown(staleness)}.")
 
     def checked(tree: Any) -> Any:
         for label in jax.tree.leaves(tree):
             if label not in of_label:
-                raise ValueError(f"labels has {label!r}, which has no staleness; those with one are {list(of_label)}.")
+                raise ValueError(f"labels has {label!r}, which has no staleness; available: {list(of_label)}.")
         return tree
 
     blocks: dict[Hashable, optax.GradientTransformation] = {

@@ -15,12 +15,12 @@ from asyncflax import _check
 def given(block: str, name: str, value: Any) -> Any:
     """The argument of an update; raises if it is missing."""
     if value is None and name == "params":
-        raise ValueError(f"{block} needs the parameters: update(updates, state, params).")
+        raise ValueError(f"{block} needs params; call update(updates, state, params).")
     if value is None:
         raise ValueError(
-            f"{block} needs {name} in update(...): pass it by keyword; a wrapper that forwards no extra arguments has "
-            "dropped it (of optax.MultiSteps take optax.GradientTransformationExtraArgs(steps.init, steps.update)), or "
-            "the loop has no events (transforms.with_delay provides them)."
+            f"{block} needs {name} in update(...); pass it by keyword. A wrapper that forwards no extra arguments "
+            "drops it (convert optax.MultiSteps with optax.GradientTransformationExtraArgs(steps.init, steps.update)), "
+            "and a loop without events has none (use transforms.with_delay)."
         )
     return value
 
@@ -34,7 +34,7 @@ def worker_of(block: str, worker: Any, num_workers: int) -> Any:
 
 
 def matching(block: str, name: str, tree: Any, updates: Any) -> Any:
-    """A PyTree like the parameters, masked as the updates are, or one vector where `optax.flatten` made them one."""
+    """A PyTree like the parameters, masked like the updates, or one vector if `optax.flatten` made them one."""
     given(block, name, tree)
     if _is_raveled(updates, tree):
         return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])

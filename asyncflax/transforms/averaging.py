@@ -26,12 +26,12 @@ class ParamsAverageState(NamedTuple):
 
 
 def average_params(decay: float | jax.Array) -> optax.GradientTransformation:
-    r"""Averages the updated parameters; updates pass unchanged. Put it at the end of a chain.
+    r"""Averages the updated parameters; updates pass unchanged. Place it last in a chain.
 
     .. math:: \bar w_{t+1} = \bar w_t + \max(1 - \beta, \tfrac{1}{t+1}) \, (w_{t+1} - \bar w_t)
 
-    This is the mean over updates for the first 1 / (1 - beta) of them, and an exponential moving average from then on,
-    which needs no bias correction. With beta = 1 it is Polyak-Ruppert averaging.
+    This is the mean over the first 1 / (1 - beta) updates and an exponential moving average after them, without a need
+    for bias correction. With beta = 1 it is Polyak-Ruppert averaging.
 
     Args:
       decay: beta in [0, 1].

@@ -30,21 +30,21 @@ def compensate_delay(
     mean_square_decay: float | None = None,
     epsilon: float | jax.Array = 1e-10,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adds the estimated change of the gradient from the parameters read to the server's.
+    r"""Adds the estimated change of the gradient from the parameters read to those of the server.
 
     .. math:: \hat g = g + \lambda \, c(g) \odot (\theta_t - \theta_{read})
 
-    c(g) estimates the diagonal of the Hessian. The update needs `params` and the extra argument `read_params`; an
-    optional one, `origin`, replaces the server's parameters.
+    c(g) estimates the diagonal of the Hessian. The update requires `params` and the extra argument `read_params`; the
+    optional `origin` replaces the server's parameters.
 
     Args:
       strength: lambda >= 0; 0.04 is said to be that of DC-ASGD-c (not checked against the paper).
       curvature: 'squared', c(g) = g * g (the paper's form), or 'absolute', c(g) = |g| (in public copies of
         the authors' code, not in the code itself).
       mean_square_decay: rho in [0, 1) makes the strength adaptive (DC-ASGD-a), lambda / sqrt(m + epsilon) with
-        m <- rho m + (1 - rho) g * g, the present gradient included; None keeps it constant (DC-ASGD-c).
-      epsilon: > 0. The authors' code has 1e-7, which outweighs the squares of gradients below 3e-4, common in networks,
-        and so disables the adaptation for them; 1e-10 only guards against zero.
+        m <- rho m + (1 - rho) g * g, the current gradient included; None keeps it constant (DC-ASGD-c).
+      epsilon: > 0. The authors' code has 1e-7, which exceeds the squares of gradients below 3e-4, common in networks,
+        and so disables the adaptation for them; 1e-10 only guards against division by zero.
 
     Raises:
       TypeError: parameters are complex (in init).

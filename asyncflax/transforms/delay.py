@@ -22,7 +22,7 @@ class DelayState(NamedTuple):
     Attributes:
       ring: the newest gradients; `ring.pushed` is the number of steps.
       clipped: int32 [], the number of steps whose gradient was no longer in the ring.
-      staleness: int32 [], of the last step; -1 after the end of a trace.
+      staleness: int32 [], the staleness of the last step; -1 after the end of a trace.
     """
 
     ring: RingState
@@ -40,19 +40,19 @@ def delay_gradients(
     seed: int = 0,
     memory: str = "device",
 ) -> optax.GradientTransformation:
-    r"""Replaces the gradient of step t by that of step t - tau_t: asynchrony as one line in any Optax chain.
+    r"""Replaces the gradient of step t by that of step t - tau_t: asynchrony in one line of any Optax chain.
 
-    Put it first and change nothing else:
+    Place it first and change nothing else:
 
     .. math:: w_{t+1} = w_t - \alpha \, g_{t - \tau_t}, \qquad g_s = \nabla f(w_s; z_s)
 
     *How often a gradient is used.* A constant delay uses each gradient once. A distribution draws tau_t independently,
-    so that a gradient may be used never, once or often, as versions in eq. 5. The trace of a queue uses each at most
-    once, except those of version 0, at which all workers start: the exactly-once form.
+    so that a gradient may be used never, once or several times, like versions in eq. 5. The trace of a queue uses each
+    at most once, except those of version 0, at which all workers start: the exactly-once form.
 
     *The difference from eq. 6.* Eq. 6 evaluates a fresh sample at old parameters; this replays an old gradient with its
     old sample. The mean dynamics on quadratics agree. The noise does not: reused samples are correlated, and the
-    stationary variance is larger. For eq. 6 itself use `store_versions`, `history.Ring` or `asyncflax.run`.
+    stationary variance is larger. For eq. 6 itself, use `store_versions`, `history.Ring` or `asyncflax.run`.
 
     Args:
       before_start: while tau_t > t, 'clamp' uses the first gradient, 'drop' returns a zero update.
@@ -102,7 +102,7 @@ class WithDelayState(NamedTuple):
     Attributes:
       ring: the newest pairs of gradients and the parameters at which they were computed.
       clipped, staleness: as in `DelayState`.
-      inner_state: of the inner transformation.
+      inner_state: the state of the inner transformation.
     """
 
     ring: RingState
@@ -121,18 +121,18 @@ def with_delay(
     seed: int = 0,
     memory: str = "device",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""An optimizer with stale gradients and the extra arguments of an event, for loops without events.
+    r"""Gives an optimizer stale gradients and the extra arguments of an event, for loops without events.
 
     Loops such as Flax's `TrainState`, Keras or NumPyro call `update(gradients, state, params)` only. At step t the
     inner transformation receives the gradient of step t - tau_t, as with `delay_gradients`, and the extra arguments on
     which methods of asynchronous training such as `compensate_delay` depend:
 
-    - `staleness`, int32 [], the one in effect;
+    - `staleness`, int32 [], as used;
     - `read_params`, the parameters at which that gradient was computed;
     - `worker`, int32 [], under a `Trace`, or a constant delay, whose tau + 1 workers take turns (t mod (tau + 1)). A
       random distribution has no workers.
 
-    The loop still computes at its present parameters: these are delayed gradients (eq. 4). Eq. 6, fresh samples at old
+    The loop still computes at its current parameters: these are delayed gradients (eq. 4). Eq. 6, fresh samples at old
     parameters, needs a loop that reads them with `read_stale_params`.
 
     Args:
@@ -142,7 +142,7 @@ def with_delay(
       staleness, max_staleness, beyond, seed, memory: see `asyncflax.transforms`; the memory has as many versions of the
         parameters as gradients.
 
-    The update needs `params`.
+    The update requires `params`.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 4.
 

@@ -42,20 +42,20 @@ def explicit_momentum(
 ) -> optax.GradientTransformation:
     r"""Heavy ball: u_{t+1} = mu_L u_t + update; the output is u_{t+1}.
 
-    Behind a learning rate, the step size is inside the velocity, which is eq. 3 of Mitliagkas et al. 2016:
+    After a learning rate in the chain, the step size is inside the velocity, which is eq. 3 of Mitliagkas et al. 2016:
 
     .. math:: w_{t+1} - w_t = \mu_L (w_t - w_{t-1}) - \alpha_t \nabla f(w_t)
 
-    In front of it (as in `optax.sgd`) the step size is outside. The two differ when the learning rate changes.
+    Before it (as in `optax.sgd`), the step size is outside. The two differ when the learning rate changes.
 
     Args:
       momentum: mu_L in [-1, 1], a number, an array, or a schedule of the number of updates. With M asynchronous workers
         the implicit momentum is 1 - 1/M already, so the best explicit momentum falls with M, below zero.
-      nesterov: return mu_L u_{t+1} + update instead (the shifted-variable form of Nesterov's momentum).
-      accumulator_dtype: of the velocity, by default that of the parameters; the output has the dtype of the updates.
+      nesterov: whether to return mu_L u_{t+1} + update instead (the shifted-variable form of Nesterov's momentum).
+      accumulator_dtype: the dtype of the velocity, by default that of the parameters; updates keep theirs.
 
     Raises:
-      TypeError: parameters are complex and the accumulator's dtype is real (in init).
+      TypeError: parameters are complex and `accumulator_dtype` is real (in init).
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 3, and for negative momentum section 4 and Figure 8 of
     the Allerton version.
@@ -93,11 +93,11 @@ def explicit_momentum(
 
 
 def _check_dtype(dtype: Any) -> None:
-    """Raises unless it is None or a floating or complex dtype."""
+    """Raises unless the value is None or a floating or complex dtype."""
     try:
         found = None if dtype is None else jnp.dtype(dtype)
     except TypeError:
-        raise TypeError(f"accumulator_dtype must be a type such as jnp.float32, got {_check.shown(dtype)}.") from None
+        raise TypeError(f"accumulator_dtype must be a dtype such as jnp.float32, got {_check.shown(dtype)}.") from None
     if found is not None and not jnp.issubdtype(found, jnp.inexact):
         raise TypeError(f"accumulator_dtype must be floating or complex, got {found.name}.")
 
@@ -123,7 +123,7 @@ class SummedMomentumState(NamedTuple):
     """State of `summed_momentum`.
 
     Attributes:
-      workers: PyTree like params with a leading axis [num_workers], u^i of each worker.
+      workers: PyTree like params with a leading axis [num_workers], the velocity u^i of each worker.
       total: PyTree like params, the sum of all u^i.
     """
 
@@ -146,7 +146,7 @@ def summed_momentum(
       num_workers: N >= 1.
       accumulator_dtype: see `explicit_momentum`.
 
-    The update needs the extra argument `worker`.
+    The update requires the extra argument `worker`.
 
     Source: DANA-Zero in Hakimi et al. 2019 (arXiv:1907.11612), whose v^0 this is.
 

@@ -17,9 +17,9 @@ def scale_by_staleness(fn: Callable[[jax.Array], jax.Array]) -> optax.GradientTr
     """Multiplies updates by `fn(staleness)`.
 
     Args:
-      fn: float [] -> a number; tau = 0 is a fresh gradient.
+      fn: a function of the staleness tau (float []) that returns a number; tau = 0 is a fresh gradient.
 
-    The update needs the extra argument `staleness`.
+    The update requires the extra argument `staleness`.
 
     Source: Zhang et al. 2015 (staleness-aware learning rates, second-hand); Mishchenko et al. 2022 (arXiv:2206.07638).
 

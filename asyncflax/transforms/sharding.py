@@ -23,10 +23,10 @@ def partition_spec(tx: Any, params: Any, specs: Any) -> Any:
       tx: an Optax transformation, or a method (`AsyncAlgorithm`).
       params: PyTree of arrays or `jax.ShapeDtypeStruct`; nothing is allocated.
       specs: PyTree of `PartitionSpec` like params or a prefix of it, such as that of `flax.linen.get_partition_spec`;
-        None is replicated.
+        None means replicated.
 
     Raises:
-      ValueError: specs are not like params.
+      ValueError: specs do not match params.
 
     Example:
       >>> import asyncflax, jax.numpy as jnp

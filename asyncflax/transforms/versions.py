@@ -1,4 +1,4 @@
-"""Old parameters for your own loop: eq. 6 itself, from the optimizer's state."""
+"""Old parameters for your own loop: eq. 6 itself, with versions in the optimizer's state."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class StoredVersions(NamedTuple):
     Attributes:
       ring: the parameters before the newest updates.
       stale: PyTree like params, the version for the next gradient, unless its staleness is 0. The update reads it right
-        after writing the newest one: a step that reads the ring before it writes makes XLA copy all of it.
-      staleness: int32 [], of the next gradient; -1 after the end of a trace.
+        after writing the newest one, since reading the ring before writing makes XLA copy all of it.
+      staleness: int32 [], the staleness of the next gradient; -1 after the end of a trace.
       clipped: int32 [], the number of steps whose version was no longer in the ring.
     """
 
@@ -43,12 +43,12 @@ def store_versions(
 ) -> optax.GradientTransformation:
     r"""Keeps past parameters in the optimizer's state, for `read_stale_params`; updates pass unchanged.
 
-    With it your own loop is eq. 6: a fresh sample, evaluated at old parameters.
+    With it, your own loop is eq. 6: fresh samples, evaluated at old parameters.
 
     .. math:: w_{t+1} = w_t - \alpha \nabla f(w_{t - \tau_t}; z_t)
 
-    Before enough versions exist the initial parameters are read (tau is clamped to t). The update needs `params`. For
-    the arguments see `asyncflax.transforms`.
+    Before enough versions exist the initial parameters are read (tau is clamped to t). The update requires `params`.
+    For the arguments see `asyncflax.transforms`.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 6.
 
@@ -91,14 +91,14 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
     """The parameters at which to compute the next gradient; PyTree like `params`.
 
     Args:
-      opt_state: state of an optimizer with `store_versions` anywhere in it; its arrays may be wrapped, as by Flax's
+      opt_state: state of an optimizer with `store_versions` anywhere in it; its arrays may be wrapped, as in Flax's
         `nnx.Optimizer`. Masked parameters are read fresh. Of several states (one per part of the parameters) exactly
         one must hold each leaf.
-      params: the newest parameters, PyTree of arrays; of a module, `nnx.state(model, nnx.Param)`.
+      params: the newest parameters, PyTree of arrays; for a module, `nnx.state(model, nnx.Param)`.
 
     Raises:
-      ValueError: no `store_versions` in the state, a leaf differs from its versions in shape or dtype, or not exactly
-        one of several states holds it.
+      ValueError: there is no `store_versions` in the state, a leaf differs from its versions in shape or dtype, or not
+        exactly one of several states holds it.
       TypeError: a leaf of `params` is not an array.
     """
     _check.arrays("params", params)
@@ -106,7 +106,7 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
     states = [x for x in jax.tree.leaves(opt_state, is_leaf=is_stored) if is_stored(x)]
     if not states:
         raise ValueError(
-            "opt_state holds no state of store_versions; put asyncflax.transforms.store_versions(...) into the chain."
+            "opt_state has no state of store_versions; add asyncflax.transforms.store_versions(...) to the chain."
         )
     newest, structure = jax.tree_util.tree_flatten_with_path(params)
     read = []
@@ -115,7 +115,7 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
         name = f"params{jax.tree_util.keystr(path)}"
         if len(states) > 1 and len(found) != 1:
             raise ValueError(
-                f"{name} must be in one of the {len(states)} states of store_versions, is in {len(found)}."
+                f"{name} must be in exactly one of the {len(states)} states of store_versions, got {len(found)}."
             )
         read.append(_choose(name, new, *found[0]) if found else new)
     return jax.tree.unflatten(structure, read)
@@ -123,16 +123,16 @@ def read_stale_params(opt_state: Any, params: Any) -> Any:
 
 def _read_leaves(state: StoredVersions, params: Any) -> list[Any]:
     """For each leaf of the parameters its stale version and the staleness, or a masked node."""
-    (staleness,) = jax.tree.leaves(state.staleness)  # a library may have wrapped it
+    (staleness,) = jax.tree.leaves(state.staleness)  # possibly wrapped by another library
     held, structure = jax.tree.flatten(state.stale, is_leaf=is_masked)
-    try:  # what a mask has taken out may be a whole subtree
+    try:  # a mask may remove a whole subtree
         parts = structure.flatten_up_to(params)
-    except ValueError:  # arrays wrapped in other types: their order is all there is
+    except ValueError:  # arrays wrapped in other types are matched by order
         parts = jax.tree.leaves(params)
     if len(parts) != len(held):
         raise ValueError(
-            f"params must have the leaves that store_versions was made for, {len(held)}; got {len(parts)}. "
-            "Of an NNX model pass nnx.state(model, nnx.Param)."
+            f"params must have the {len(held)} leaves that store_versions was built for, got {len(parts)}; "
+            "for an NNX model, pass nnx.state(model, nnx.Param)."
         )
     leaves = []
     for old, part in zip(held, parts, strict=True):
@@ -143,5 +143,5 @@ def _read_leaves(state: StoredVersions, params: Any) -> list[Any]:
 def _choose(name: str, new: Any, old: jax.Array, staleness: jax.Array) -> jax.Array:
     like = jnp.shape(new), jnp.result_type(new)
     if like != (old.shape, old.dtype):
-        raise ValueError(f"{name} must be like its stored versions, {old.dtype}{old.shape}; got {like[1]}{like[0]}.")
+        raise ValueError(f"{name} must match its stored versions, {old.dtype}{old.shape}; got {like[1]}{like[0]}.")
     return poison(jnp.where(staleness == 0, new, old), staleness < 0)

@@ -16,10 +16,10 @@ def decay_weights(weight_decay: float | jax.Array, *, at: str = "read") -> optax
     Args:
       weight_decay: a number >= 0.
       at: 'read', the parameters at which the gradient was computed: the gradient of a loss with an L2 term, for which
-        the theorems about asynchrony hold; or 'server', the parameters before the update, as in the codes of SMEGA2,
+        the theorems about asynchrony hold; or 'server', the parameters before the update, as in the code of SMEGA2,
         shifted momentum and MXNet's DCASGD.
 
-    The update needs the extra argument `read_params` ('read') or `params` ('server').
+    The update requires the extra argument `read_params` ('read') or `params` ('server').
 
     Source: derived: the theorems of Mitliagkas et al. 2016 (arXiv:1605.09774) hold with an L2 term in the stale
     gradient; decay at the server's parameters breaks eq. 8.

@@ -23,15 +23,15 @@ class PerWorkerState(NamedTuple):
 
 
 def per_worker(tx: optax.GradientTransformation, num_workers: int) -> optax.GradientTransformationExtraArgs:
-    """Keeps one state of `tx` per worker; an event reads and writes that of the worker who delivers.
+    """Keeps one state of `tx` per worker; an event reads and writes that of the worker that delivers.
 
-    A schedule inside `tx` counts that worker's updates; a learning rate belongs outside. An event costs one row,
+    A schedule inside `tx` counts the updates of its worker; a learning rate belongs outside. An event costs one row,
     whatever the number of workers. A traced worker id beyond `num_workers` is not detected here (`asyncflax.run`
     rejects such a trace).
 
     Args:
       tx: any transformation.
-      num_workers: at least 1.
+      num_workers: the number of workers, at least 1.
 
     The update needs the extra argument `worker`.
 

@@ -269,7 +269,11 @@ BAD_CHUNKS = {
         ValueError,
         r"state\.algorithm.* must have the (structure|shape) of the initial state of this method",
     ),
-    "parameters": ({"params": np.zeros(3)}, ValueError, r"the content of state\.slots\[0\] must have the shape of .*\(3,\)"),
+    "parameters": (
+        {"params": np.zeros(3)},
+        ValueError,
+        r"the content of state\.slots\[0\] must have the shape of .*\(3,\)",
+    ),
     "key": ({"key": np.zeros(2, np.uint32)}, TypeError, r"state\.key must be a single typed key"),
 }
 

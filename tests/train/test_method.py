@@ -128,7 +128,7 @@ def test_a_moving_average_by_hand(decay):
 
 def test_an_average_needs_the_parameters():
     tx = transforms.average_params(0.9)
-    with pytest.raises(ValueError, match="average_params needs the parameters"):
+    with pytest.raises(ValueError, match="average_params needs params"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     half = tx.init(jnp.ones(2, jnp.bfloat16))
     assert half.params_average.dtype == jnp.float32

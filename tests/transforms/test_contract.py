@@ -429,7 +429,7 @@ def test_an_update_without_its_event_says_what_is_missing(name, missing):
 @pytest.mark.parametrize("name", ["compensate_delay", "decay_weights-server", "store_versions", "with_delay"])
 def test_an_update_without_parameters_says_so(name):
     tx = make(name)
-    with pytest.raises(ValueError, match="needs the parameters: update"):
+    with pytest.raises(ValueError, match="needs params; call update"):
         tx.update(PARAMS, tx.init(PARAMS), **{**event_at(PARAMS), "read_params": PARAMS})
 
 

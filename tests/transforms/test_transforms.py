@@ -141,17 +141,17 @@ def test_clipping_is_announced_and_counted():
         (
             lambda: delay_gradients(staleness.geometric(7.0), max_staleness=10),
             ValueError,
-            r"max_staleness=10 cuts off 0.23 of the probability of geometric\(7\); take max_staleness=103",
+            r"max_staleness=10 cuts off 0.23 of the probability of geometric\(7\); use max_staleness=103",
         ),
         (lambda: delay_gradients(QUEUE, max_staleness=1, beyond="error"), ValueError, "max_staleness=1 cuts off"),
-        (lambda: delay_gradients(5, max_staleness=4, beyond="error"), ValueError, "take max_staleness=5"),
+        (lambda: delay_gradients(5, max_staleness=4, beyond="error"), ValueError, "use max_staleness=5"),
         (lambda: delay_gradients(5, beyond="wrap"), ValueError, "beyond must be one of 'error', 'clip', got 'wrap'"),
         (lambda: delay_gradients(5, before_start="x"), ValueError, "before_start must be one of 'clamp', 'drop'"),
         (lambda: delay_gradients(5, max_staleness=-1), ValueError, "max_staleness must be an integer >= 0"),
         (
             lambda: jax.vmap(lambda d: delay_gradients(d).init(1.0))(jnp.arange(3)),
             ValueError,
-            "max_staleness must be given",
+            "max_staleness is required",
         ),
         (
             lambda: delay_gradients(staleness.constant(1), seed=-1),
@@ -183,17 +183,17 @@ def test_clipping_is_announced_and_counted():
         (
             lambda: read_stale_params(optax.sgd(0.1).init(0.0), 0.0),
             ValueError,
-            "opt_state holds no state of store_versions",
+            "opt_state has no state of store_versions",
         ),
         (
             lambda: store_versions(2).update(0.0, store_versions(2).init(0.0)),
             ValueError,
-            "store_versions needs the parameters",
+            "store_versions needs params",
         ),
         (
             lambda: compensate_delay(1.0).update(0.0, (), read_params=0.0),
             ValueError,
-            "compensate_delay needs the parameters",
+            "compensate_delay needs params",
         ),
         (lambda: decay_weights(1.0).update(0.0, (), 0.0), ValueError, "needs read_params"),
     ],
