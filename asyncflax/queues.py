@@ -522,9 +522,7 @@ def _merge(tasks: _Tasks, num_updates: int) -> Trace:
     until = lambda times: int(np.searchsorted(times, horizon, side="right")) - 1  # the number of updates by the horizon
     while True:
         if not np.isfinite(horizon):
-            raise ValueError(
-                f"service_time={tasks.law} is too long: the time of {num_updates} updates overflows a double."
-            )
+            raise ValueError(f"service_time={tasks.law} is too long: {num_updates} updates overflow a double.")
         counts, total = [], 0
         for i in range(tasks.num_workers):
             while finish[i][-1] <= horizon and len(finish[i]) <= num_updates:

@@ -40,9 +40,7 @@ def _host_kind(x: jax.Array) -> str:
     for kind in ("pinned_host", "unpinned_host"):
         if kind in kinds:
             return kind
-    raise ValueError(
-        f"store='host' needs a device that can access host memory, but {device} has {kinds}; use store='device'."
-    )
+    raise ValueError(f"store='host' needs a device with access to host memory, but {device} has {kinds}; use 'device'.")
 
 
 def execute(algorithm, gradient_fn, state, chunk, batches) -> tuple[Any, RunOutput]:

@@ -2,7 +2,7 @@ r"""What asynchrony does, in closed form: implicit momentum, exact recursions on
 
 `momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on a
 quadratic, stability limits and best hyperparameters; `estimate` the momentum of a recorded trajectory; `streaming_pca`
-the limits of streaming PCA. Loaded on first use: `meter`, the momentum of a run in progress; `problems`, small ones
+the limits of streaming PCA. Imported on first use: `meter`, the momentum of a run in progress; `problems`, small ones
 with a theory; `planner`, hyperparameters for a number of workers; `cluster`, measurements of a cluster from its trace.
 
 The quadratic is :math:`(\lambda/2) x^2`. With explicit momentum :math:`\mu_L` and noise n of variance 1,
@@ -16,14 +16,14 @@ This is linear, so means and mean squares obey exact recursions. With the genera
 
 Arguments:
 
-- `staleness`: an integer, constant, as in a round robin of staleness + 1 equal workers; or a distribution of
+- `staleness`: an integer for constant staleness, as with staleness + 1 equal workers in turn; or a distribution of
   `asyncflax.staleness`, drawn independently for each update (Mitliagkas et al. 2016, eq. 5); or `ExponentialQueue(M)`,
   M workers with exponential work, where a version is read by the worker that made it. Its mean dynamics are those of
-  geometric staleness with mean M - 1, its mean squares are not.
+  geometric staleness with mean M - 1, but its mean squares are not.
 - `h`: alpha lambda, step size times curvature, at least 0.
 - `momentum`: mu_L, the explicit momentum in [-1, 1]; in (-1, 1) for limits and optima.
-- `sigma`: standard deviation of a gradient's noise divided by the curvature.
-- `num_updates`: T.
+- `sigma`: the standard deviation of a gradient's noise divided by the curvature.
+- `num_updates`: T, the number of updates.
 - `form`: 'heavy_ball', as above, or 'shifted', see `mean_radius`.
 
 Values out of range, unknown options and tables of staleness that are too long for the roots of their polynomial raise a
@@ -83,7 +83,7 @@ __all__ = [
     "queue_mean_square_matrix",
     "best_hyper_parameters",
     "BestHyperParameters",
-    # A measurement
+    # Measurement
     "estimate_momentum",
     "MomentumEstimate",
     # Limits

@@ -14,7 +14,7 @@ from asyncflax import _check
 from asyncflax.staleness import StalenessLaw, constant
 
 FORMS = ("heavy_ball", "shifted")
-_LARGEST_TABLE = 2048  # of a distribution that is not geometric: its polynomials have a root for each entry
+_LARGEST_TABLE = 2048  # of non-geometric distributions, whose polynomials have a root for each entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ExponentialQueue:
     """M workers with one gradient in flight each and exponential work of equal mean.
 
     Attributes:
-      num_workers: M.
+      num_workers: M, the number of workers.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), section 2.1, assumptions A2 and A3.
 
@@ -50,7 +50,7 @@ def generating_function(staleness: Staleness) -> tuple[np.ndarray, np.ndarray]:
     q = as_law(staleness).table
     if len(q) > _LARGEST_TABLE:
         raise ValueError(
-            f"staleness must reach at most {_LARGEST_TABLE - 1}, or be geometric, "
+            f"staleness must be at most {_LARGEST_TABLE - 1}, or geometric; "
             f"got {as_law(staleness)} with a table up to {len(q) - 1}."
         )
     return q, np.append(1.0, np.zeros(len(q) - 1))
@@ -84,7 +84,7 @@ def is_fixed(staleness: Staleness) -> bool:
 
 
 def as_law(staleness: Staleness) -> StalenessLaw:
-    """The distribution of a staleness; of queues only that of one worker."""
+    """The distribution of a staleness; for a queue, only with one worker."""
     if isinstance(staleness, StalenessLaw):
         return staleness
     if isinstance(staleness, ExponentialQueue):

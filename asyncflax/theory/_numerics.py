@@ -56,7 +56,7 @@ def gains(numerator: np.ndarray, denominator: np.ndarray, h: float, momentum: fl
         weights[-1] /= 2
         response, feedback = weights @ fresh_square, weights @ (at_rho * fresh_square - read_square)
         if abs(response - before) <= 1e-13 * response or size >= 2**18:
-            return float(response), max(float(feedback), 1e-300)  # positive, up to rounding
+            return float(response), max(float(feedback), 1e-300)  # positive up to rounding
         before, size = response, 2 * size
 
 
@@ -74,7 +74,7 @@ def spectral_radius(matrix: np.ndarray) -> float:
 
 
 def zero(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function changes sign between two points, to 12 digits."""
+    """The point between two others at which a function changes sign, to 12 digits."""
     from scipy import optimize
 
     return optimize.root_scalar(function, bracket=(low, high), xtol=1e-300, rtol=1e-12).root

@@ -1,4 +1,4 @@
-"""The step size and explicit momentum that are best for the mean; see `asyncflax.theory`."""
+"""The best step size and explicit momentum for the mean; see `asyncflax.theory`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def best_hyper_parameters(
     the characteristic polynomial have modulus at most r, spans a factor of kappa. The smallest such r comes from
     bisection to 1e-10, the momentum from a grid of step 0.04 and Brent's method around its best point.
 
-    The best step is often far above `mean_square_limit`, where the mean converges and trajectories diverge: this is the
+    The best step is often far above `mean_square_limit`, where the mean converges but trajectories diverge: this is the
     optimum for E x, not a recipe for training.
 
     Args:
       condition_number: kappa, the largest curvature over the smallest, at least 1.
-      momentum: fixes mu_L instead of searching for it.
+      momentum: a fixed mu_L; None searches for the best.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorems 6 and 7 of the Allerton version for the recurrence; its
     Figure 6 has 20 best momenta for condition numbers 5 and 20, all within 0.011 of these. The search is derived.

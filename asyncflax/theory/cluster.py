@@ -1,11 +1,11 @@
-r"""What a trace says about the cluster that it was recorded on, and about other clusters of such workers.
+r"""Measures the cluster on which a trace was recorded, and predicts other clusters of such workers.
 
-A trace with times has, for each gradient, the seconds from the read of its version to its update, and between updates
-gaps. A server that takes its time for an update never makes two that are closer, and while gradients wait for it every
-gap is that time: where no gaps are shorter than the one that is most frequent, that is the server's. With the times of
-workers and server the queue is simulated again, for other numbers of workers or a faster server.
+A trace with times has, for each gradient, the seconds from the read of its version to its update, and the gaps between
+updates. If an update takes time at the server, no gap is shorter, and every gap is that long while gradients wait: if
+hardly any gap is shorter than the most frequent one, this is the time of the server. With the times of workers and
+server the queue is simulated for other numbers of workers or a faster server.
 
-Staleness is M - 1 in the mean for all of them; how it is distributed decides whether it acts as a momentum of
+The mean staleness is M - 1 in all cases; its distribution decides whether it acts as a momentum of
 :math:`1 - 1/M` (Mitliagkas et al. 2016, Theorems 3 and 5) or as the kernel of Theorem 2.
 """
 
@@ -30,29 +30,31 @@ __all__ = ["Cluster", "Scenario", "draw", "files", "measure", "save", "table", "
 
 _EVENTS = 20_000  # of each simulation
 _WORKERS = (1, 2, 4, 8, 16, 32)
-_ENOUGH = 50  # gaps, to see a server in them
+_ENOUGH = 50  # gaps, to detect a server
 _STRAGGLER = 2.0  # times the median
-_BUSY = 0.95  # of the time: then hardly a gradient finds the server at rest, and only those say how long they took
-_GEOMETRIC = 0.1  # total variation up to which a momentum says enough
+_BUSY = (
+    0.95  # of the time; above it hardly any gradient finds the server idle, and only those reveal their service time
+)
+_GEOMETRIC = 0.1  # total variation up to which a single momentum suffices
 _CLUSTER = "a Cluster (cluster.measure makes one)"
 
 
 class Cluster(NamedTuple):
-    """What was measured.
+    """The measurements of a cluster.
 
     Attributes:
-      num_workers: M.
+      num_workers: M, the number of workers.
       events: the number of updates.
       seconds: float, seconds per update.
       service_seconds: float64 [M], the mean seconds of each worker's gradients, without those at the server.
-      server_seconds: float, the server's for one update; 0 where it cannot be seen.
+      server_seconds: float, the seconds of the server for one update; 0 if they cannot be detected.
       busy: float, the share of the time in which the server made updates.
-      saturation: float, the number of such workers that keep the server busy; inf where its time cannot be seen.
-      staleness: its distribution, without the first tenth of the events.
-      from_geometric: float, the total variation between it and the geometric one with mean M - 1.
-      service_time: the distribution of the workers' times, to draw from.
-      fit: float, the seconds per update of the queue simulated with what was measured, relative to `seconds`; far from
-        1 where times depend on each other, as of workers that share a processor.
+      saturation: float, the number of such workers that keep the server busy; inf if its time cannot be detected.
+      staleness: the distribution of the staleness, without the first tenth of the events.
+      from_geometric: float, the total variation between it and the geometric distribution with mean M - 1.
+      service_time: the distribution of the service times.
+      fit: float, the seconds per update of a simulation with these measurements, relative to `seconds`; far from 1 if
+        times depend on each other, as for workers that share a processor.
 
     Example: see `measure`.
     """
@@ -71,12 +73,12 @@ class Cluster(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A number of workers like those measured.
+    """A simulated number of workers like those measured.
 
     Attributes:
       name: 'as measured', 'server twice as fast' or 'no stragglers', in which workers that take more than twice the
         median take the median.
-      num_workers: M.
+      num_workers: M, the number of workers.
       hardware: float, seconds per update relative to one worker as measured.
       busy: float, the share of the time in which the server makes updates.
       staleness_std: float, the standard deviation of the staleness; its mean is M - 1.
@@ -97,12 +99,12 @@ def measure(trace: Trace, *, server_seconds: float | None = None) -> Cluster:
     """Measures workers, server and staleness of a trace.
 
     Args:
-      trace: with times; with `begun` if workers may rest before they read a version again.
-      server_seconds: of one update, where they are known; by default they are looked for in the trace. They are seen
-        if they hardly vary and at least about one gradient in ten waits.
+      trace: a trace with times; with `begun` if workers may pause before they read the next version.
+      server_seconds: the seconds of the server for one update, if known; by default they are detected in the trace,
+        which requires that they hardly vary and that at least about one gradient in ten waits.
 
     Raises:
-      TypeError, ValueError: the trace has no times or one event, or says too little about a worker.
+      TypeError, ValueError: the trace has no times, only one event, or too few of a worker.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Theorem 5 for the geometric distribution.
 
@@ -114,10 +116,10 @@ def measure(trace: Trace, *, server_seconds: float | None = None) -> Cluster:
       >>> round(found.server_seconds, 2), round(found.busy, 1), round(found.saturation), found.service_seconds.round(1)
       (0.1, 0.7, 11, array([1., 1., 1., 1., 1., 1., 1., 1.]))
     """
-    _check.instance("trace", trace, Trace, "a Trace, see Trace.load and Trace.from_log")
+    _check.instance("trace", trace, Trace, "a Trace (see Trace.load and Trace.from_log)")
     gaps = np.diff(() if trace.time is None else trace.time)
     if not gaps.any():
-        raise ValueError("trace must have the times of two updates at least; without them nothing can be measured.")
+        raise ValueError("trace must have the times of at least two updates.")
     if server_seconds is None:
         server_seconds = _seen_server(gaps) if trace.num_workers > 1 else 0.0
     server_seconds = _check.scalar("server_seconds", server_seconds, low=0.0)
@@ -149,12 +151,12 @@ def what_if(
 ) -> list[Scenario]:
     """Simulates other numbers of workers: as measured, with a server twice as fast, without stragglers.
 
-    The workers are those measured: as many fast and slow ones in proportion, in the order of their means.
+    The workers are those measured: fast and slow ones in the same proportion, in the order of their means.
 
     Args:
-      cluster: from `measure`.
-      num_workers: numbers M of workers, increasing; default 1, 2, 4, 8, 16, 32.
-      progress: is called with the numbers of workers and gives them back one by one, as tqdm does.
+      cluster: the result of `measure`.
+      num_workers: increasing numbers M of workers; default 1, 2, 4, 8, 16, 32.
+      progress: a function such as tqdm that wraps the iterable of numbers of workers.
 
     Raises:
       TypeError, ValueError: an argument is out of range.
@@ -201,12 +203,12 @@ def what_if(
 
 
 def table(cluster: Cluster, scenarios: Sequence[Scenario], target_momentum: float = 0.8) -> str:
-    """What was measured, and a table of the scenarios, for the terminal.
+    """The measurements and a table of the scenarios, for the terminal.
 
     Args:
-      cluster: from `measure`.
-      scenarios: from `what_if`.
-      target_momentum: mu*, the best momentum of one worker, for the momentum to set.
+      cluster: the result of `measure`.
+      scenarios: the result of `what_if`.
+      target_momentum: mu*, the best momentum of one worker; adds the explicit momentum to set.
 
     Example:
       >>> from asyncflax import queues
@@ -274,9 +276,9 @@ def draw(figure: Any, cluster: Cluster, scenarios: Sequence[Scenario]) -> None:
     """Three panels: the staleness, its kernel of Theorem 2, and the seconds per update against workers.
 
     Args:
-      figure: `matplotlib.figure.Figure`, without axes.
-      cluster: from `measure`.
-      scenarios: from `what_if`.
+      figure: an empty `matplotlib.figure.Figure`.
+      cluster: the result of `measure`.
+      scenarios: the result of `what_if`.
 
     Example:
       >>> from matplotlib.figure import Figure
@@ -322,11 +324,11 @@ def draw(figure: Any, cluster: Cluster, scenarios: Sequence[Scenario]) -> None:
 
 
 def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pathlib.Path]:
-    """Where `save` writes: cluster.json and cluster.png in a folder.
+    """The paths that `save` writes: cluster.json and cluster.png in a folder.
 
     Args:
-      folder: need not exist.
-      overwrite: whether files may be there.
+      folder: the folder, which need not exist.
+      overwrite: whether the files may exist.
 
     Raises:
       FileExistsError: one of the files exists.
@@ -347,19 +349,19 @@ def files(folder: str | os.PathLike[str], *, overwrite: bool = False) -> list[pa
 def save(
     cluster: Cluster, scenarios: Sequence[Scenario], folder: str | os.PathLike[str], *, overwrite: bool = False
 ) -> list[pathlib.Path]:
-    """Writes cluster.json and cluster.png, each whole or not at all. Needs matplotlib (the extra `train`).
+    """Writes cluster.json and cluster.png atomically. Requires matplotlib (the extra `train`).
 
     Args:
-      cluster: from `measure`.
-      scenarios: from `what_if`.
-      folder: is made if there is none.
-      overwrite: replaces what is there.
+      cluster: the result of `measure`.
+      scenarios: the result of `what_if`.
+      folder: the folder, created if it does not exist.
+      overwrite: whether to replace existing files.
 
     Returns:
       The paths.
 
     Raises:
-      FileExistsError: one of the files exists; nothing has been written.
+      FileExistsError: one of the files exists; nothing is written.
 
     Example:
       >>> import tempfile
@@ -389,12 +391,12 @@ def save(
 
 def _checked(scenarios: Sequence[Scenario]) -> list[Scenario]:
     if not isinstance(scenarios, list | tuple) or not all(isinstance(scenario, Scenario) for scenario in scenarios):
-        raise TypeError(f"scenarios must be a list of them, from what_if, got {_check.shown(scenarios)}.")
+        raise TypeError(f"scenarios must be a list from what_if, got {_check.shown(scenarios)}.")
     return [*scenarios]
 
 
 def _seen_server(gaps: np.ndarray) -> float:
-    """The gap that is most frequent, if hardly any are shorter and enough are alike; else 0: gaps are the workers'."""
+    """The most frequent gap if hardly any are shorter and enough are alike; else 0: gaps are due to workers."""
     if len(gaps) < _ENOUGH:
         return 0.0
     ordered = inside = np.sort(gaps)

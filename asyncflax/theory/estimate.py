@@ -6,12 +6,12 @@ With explicit momentum m, step size alpha and the gradient :math:`g_t = \nabla f
     y_t = Dx_{t+1} - m Dx_t + \alpha g_t, \qquad z_t = Dx_t - m Dx_{t-1} + \alpha g_t, \qquad Dx_{t+1} = x_{t+1} - x_t .
 
 Then :math:`E y_t = \mu_S E z_t`: eq. 8 of Mitliagkas et al. 2016, with explicit momentum (on a quadratic the recurrence
-of Theorems 6 and 7 of their Allerton version). Along one run more is true:
+of Theorems 6 and 7 of their Allerton version). Along a single run, more holds:
 
 .. math:: E[y_t - \mu_S z_t \mid \text{all events that made } x_{t-1}] = 0 ,
 
 but :math:`z_t` is correlated with the error, since both contain the last applied gradient, so least squares of y on z
-(and a median of the ratios y/z) is biased. What was known at t-1 is uncorrelated with it and serves as an instrument.
+(and a median of the ratios y/z) is biased. Quantities known at t-1 are uncorrelated with it and serve as instruments.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ def estimate_momentum(
     *Assumptions*, for any differentiable f: staleness from M workers with exponential work of equal mean
     (:math:`\mu_S = 1 - 1/M`) or drawn independently from a geometric distribution; a constant step size; heavy-ball
     momentum with a fresh velocity (`algorithms.momentum_asgd`); gradient noise that is independent between updates.
-    `grads` may be the gradient of the objective at x_t or an unbiased estimate from samples drawn at t: other samples
-    than those of the workers, or the gradient that a worker computed on x_t, although it is applied later.
+    `grads` may be the gradient of the objective at x_t or an unbiased estimate from samples drawn at t: either other
+    samples than those of the workers, or the gradient that a worker computed on x_t, although it is applied later.
 
     *Errors.* The ratio has a bias of order 1/T. Where z_t can hardly be predicted (few coordinates, small steps, mostly
-    noise) the estimate is unreliable and its interval can be too narrow. A converging run is informative at its start
-    only; then many short runs help more than a long one. Under any other distribution of staleness there is no single
+    noise) the estimate is unreliable and its interval can be too narrow. A converging run is informative only at its
+    start; then many short runs help more than a long one. Under any other distribution of staleness there is no single
     momentum (`momentum_kernel`), and the value is a best fit.
 
     Args:
       params: float [T], [T, d] or [R, T, d]: x_t after each update, in order, for R independent runs; all coordinates
         of the model, or a fixed subset.
-      grads: the same shape, grads[t] = the gradient at params[t].
+      grads: float of the same shape, the gradient at each of params.
       learning_rate: alpha, positive.
       momentum: m, the explicit momentum in [-1, 1].
-      confidence: of the interval, in (0, 1).
+      confidence: the confidence level of the interval, in (0, 1).
 
     Raises:
       TypeError: an argument is not numeric.
       ValueError: shapes differ, there are fewer than 12 versions, a number is out of range or not finite, or the
-        gradients do not predict z_t (nothing moves).
+        gradients do not predict z_t, because nothing moves.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 8, and Theorems 6 and 7 of the Allerton version, for
     the relation; the instruments are derived.
@@ -107,7 +107,7 @@ def estimate_momentum(
 
     value = _two_stage(with_y.sum(-1), with_z.sum(-1), gram.sum(-1))
     if not np.isfinite(value):
-        raise ValueError("params and grads do not move: the gradients do not predict the next update.")
+        raise ValueError("params and grads do not move, so the gradients do not predict the next update.")
     without = [  # the estimate without one of the batches
         _two_stage(with_y.sum(-1) - with_y[:, i], with_z.sum(-1) - with_z[:, i], gram.sum(-1) - gram[..., i])
         for i in range(len(batches))
@@ -126,7 +126,7 @@ def _runs(name: str, values: Any) -> np.ndarray:
     array = array.reshape(-1, 1) if array.ndim == 1 else array
     array = array[None] if array.ndim == 2 else array
     if array.shape[1] < 12 or array.size == 0:
-        raise ValueError(f"{name} must hold at least 12 versions, got the shape {np.shape(values)}.")
+        raise ValueError(f"{name} must have at least 12 versions, got shape {np.shape(values)}.")
     return array
 
 
@@ -141,7 +141,7 @@ def _running_averages(g: np.ndarray) -> np.ndarray:
 
 
 def _batches(num_runs: int, length: int) -> np.ndarray:
-    """Where segments of the concatenated runs begin: about 40 in all, none across two runs."""
+    """The starts of the segments of the concatenated runs: about 40 in all, none across two runs."""
     each = min(max(_BATCHES // num_runs, 1), length)
     starts = np.arange(each) * length // each
     return np.ravel(np.arange(num_runs)[:, None] * length + starts)

@@ -29,7 +29,7 @@ def mean_iterates(
     For queues see `queue_mean_matrix`.
 
     Args:
-      before_start: while tau > t, 'clamp' reads x_0; 'drop' makes no update at that tick, the velocity included, and t
+      before_start: while tau > t, 'clamp' reads x_0; 'drop' updates nothing at that tick, not even the velocity, and t
         counts ticks. A queue has nothing to drop.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), eq. 5 and 6; Theorem 5 for the queue.
@@ -47,18 +47,18 @@ def mean_iterates(
     _memory.need("num_updates", num_updates, 50 * num_updates, "the iterates")
     if isinstance(staleness, ExponentialQueue):
         if before_start == "drop":
-            raise ValueError("before_start='drop' needs a distribution: every worker of a queue starts with x_0.")
+            raise ValueError("before_start='drop' needs a distribution, since every worker of a queue starts with x_0.")
         return powers(queue_mean_matrix(staleness.num_workers, h, momentum), np.array([1.0, 0.0, 1.0]), num_updates)
     q = as_law(staleness).table
     x, velocity = np.ones(num_updates + 1), 0.0
     for t in range(num_updates):
         reach = min(t + 1, len(q))
-        read, happens = q[:reach] @ x[t::-1][:reach], q[:reach].sum()  # from versions that exist: tau <= t
+        read, happens = q[:reach] @ x[t::-1][:reach], q[:reach].sum()  # only versions that exist: tau <= t
         if before_start == "clamp":
             read, happens = read + (1.0 - happens) * x[0], 1.0
         step = happens * momentum * velocity - h * read
         x[t + 1] = x[t] + step
-        velocity = step + (1.0 - happens) * velocity  # without an update the velocity waits
+        velocity = step + (1.0 - happens) * velocity  # without an update the velocity is kept
     return x
 
 
@@ -81,7 +81,7 @@ def queue_mean_matrix(num_workers: int, h: float, momentum: float = 0.0) -> np.n
              [ 0.5 ,  0.  ,  0.25]])
     """
     x, v, _, m = queue_update(num_workers, checked_step(h), checked_momentum(momentum))
-    mean = [0, 1, 3]  # a snapshot chosen at random has the mean of all
+    mean = [0, 1, 3]  # a random snapshot has the mean of all
     return np.array([row[mean] + row[2] * np.eye(3)[2] for row in (x, v, m)])
 
 
@@ -89,7 +89,7 @@ def mean_radius(staleness: Staleness, h: float, *, momentum: float = 0.0, form: 
     r"""The asymptotic factor by which E x grows or shrinks per update: the spectral radius of its recursion.
 
     Args:
-      form: 'heavy_ball' adds a fresh velocity to the stale gradient. 'shifted' takes the velocity of the version read,
+      form: 'heavy_ball' adds a fresh velocity to the stale gradient. 'shifted' uses the velocity of the version read,
         :math:`v_{t+1} = \mu_L v_{t-\tau} - \alpha \nabla f(x_{t-\tau})`, hence
         :math:`(z-1) z - (\mu_L (z - 1) - h z) Q(z) = 0`.
 

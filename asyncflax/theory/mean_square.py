@@ -122,7 +122,7 @@ def mean_square_radius(staleness: Staleness, h: float, *, momentum: float = 0.0)
     smallest = max(mean_radius(staleness, h, momentum=momentum) ** 2, poles)
     if h == 0.0 or is_fixed(staleness):
         return float(smallest)
-    # In the logarithm of rho / smallest - 1, in which the logarithm of the gain is nearly straight.
+    # In the logarithm of rho / smallest - 1, of which the logarithm of the gain is nearly linear.
     gain = lambda log: np.log(gains(numerator, denominator, h, momentum, smallest * (1 + np.exp(log)))[1])
     high, lowest = 0.0, np.log(1e-4)
     while gain(high) > 0:
@@ -137,8 +137,8 @@ def mean_square_radius(staleness: Staleness, h: float, *, momentum: float = 0.0)
 def mean_square_limit(staleness: Staleness, momentum: float = 0.0) -> float:
     """The step size times curvature up to which E x^2 is stable, as in a simulation.
 
-    It never exceeds `stability_limit`: under random staleness trajectories diverge although their mean converges. It is
-    the first crossing in an upward search in steps of 5 % from h = (1 - |mu_L|) / (20 (1 + E tau)).
+    It never exceeds `stability_limit`: under random staleness, trajectories may diverge while their mean converges. It
+    is the first crossing in an upward search in steps of 5 % from h = (1 - |mu_L|) / (20 (1 + E tau)).
 
     Source: derived.
 
@@ -200,7 +200,7 @@ def stationary_variance(staleness: Staleness, h: float, *, momentum: float = 0.0
 
 
 # The second moments of (x, v, s_i, m, n) for a random worker i, as indices of the moments
-# E x^2, E x v, E v^2, E x m, E v m, mean s^2, E m^2, E n^2; 8 are those that vanish, with a single factor n.
+# E x^2, E x v, E v^2, E x m, E v m, mean s^2, E m^2, E n^2; 8 stands for those with a single factor n, which vanish.
 _MOMENT = np.array([[0, 1, 3, 3, 8], [1, 2, 4, 4, 8], [3, 4, 5, 6, 8], [3, 4, 6, 6, 8], [8, 8, 8, 8, 7]])
 
 
@@ -218,7 +218,7 @@ def _queue_mean_square(num_workers: int, h: float, momentum: float) -> tuple[np.
 
 
 def _response(q: np.ndarray, h: float, num_updates: int, momentum: float) -> np.ndarray:
-    """The deviation of x, 0 to T updates after a gradient that is too small by 1 (times the curvature)."""
+    """The deviation of x, 0 to T updates after a gradient that was too small by 1 (times the curvature)."""
     response = np.zeros(num_updates + 1)
     response[1] = velocity = h
     for t in range(1, num_updates):

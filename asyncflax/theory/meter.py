@@ -34,11 +34,11 @@ __all__ = ["Measured", "MomentumMeter", "Readout", "watch"]
 
 
 class Readout(NamedTuple):
-    """What `watch` reports for an event; with a leading axis [E] for E events.
+    """The report of `watch` for an event; with a leading axis [E] for E events.
 
     Attributes:
-      params: [coordinates], of the parameters that the worker read.
-      grads: [coordinates], of the gradient at them, as the method's momentum receives it.
+      params: [coordinates], the coordinates of the parameters that the worker read.
+      grads: [coordinates], those of the gradient at them, as the momentum of the method receives it.
     """
 
     params: Any
@@ -53,7 +53,7 @@ class Measured(NamedTuple):
       low: float, the lower end of its interval.
       high: float, the upper end.
       total: float, mu_L + mu_S, explicit and implicit momentum to first order.
-      versions: (first, last), the versions of the window.
+      versions: (first, last), the range of versions in the window.
     """
 
     implicit: float
@@ -74,21 +74,21 @@ def watch(
     """A gradient function that also reports coordinates of the parameters read and of the gradient.
 
     Its auxiliary outputs get an entry 'meter', a `Readout`, at the cost of two gathers per event. The coordinates are
-    fixed, drawn without replacement, and of equal number in all leaves of the parameters, as far as sizes allow, so
+    fixed and drawn without replacement, with equal numbers in all leaves of the parameters, as far as sizes allow, so
     that small layers count as much as large ones.
 
     Args:
       gradient_fn: a gradient function as described in `gradients`, whose auxiliary output is empty or a dict.
       params: PyTree of arrays like its parameters; only shapes matter.
-      coordinates: their maximum number.
-      seed: of the draw.
-      applied: `applied(grads, read_params) -> grads`, by default the identity: what the method's momentum receives. It
-        is called with PyTrees like params of the coordinates only, so it must be elementwise, as weight decay and
-        multipliers are; clipping by the norm belongs in the gradient function.
+      coordinates: the maximum number of coordinates.
+      seed: the random seed of their draw.
+      applied: `applied(grads, read_params) -> grads`, the gradient that the method's momentum receives; by default the
+        identity. It is called with PyTrees like params of the coordinates only, so it must be elementwise, like weight
+        decay and multipliers; clipping by the norm belongs in the gradient function.
 
     Raises:
       TypeError: `gradient_fn` or `applied` is not callable. When called: the auxiliary output is not a dict.
-      ValueError: coordinates below 1, or params without numbers. When called: there already is an entry 'meter'.
+      ValueError: coordinates is below 1, or params has no numbers. When called: there already is an entry 'meter'.
 
     Example:
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -114,23 +114,23 @@ def watch(
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["gradient_fn", "applied", "places"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class _Watched:
-    """A gradient function with a meter; a PyTree, so that what it binds are arguments of the compiled program."""
+    """A gradient function with a meter; a PyTree, so that bound arrays are arguments of the compiled program."""
 
     gradient_fn: Callable[..., Any]
     applied: Callable[[Any, Any], Any] | None
-    places: tuple[Any, ...]  # of the coordinates in each leaf
+    places: tuple[Any, ...]  # the coordinates in each leaf
 
     def __call__(self, read_params, batch, **context) -> GradientResult:
         result = call_gradient_fn(self.gradient_fn, read_params, batch, **context)
         aux = {} if isinstance(result.aux, tuple) and not result.aux else result.aux
         if not isinstance(aux, dict):
-            raise TypeError(f"gradient_fn must report nothing or a dict to be watched, it reports {aux!r}.")
+            raise TypeError(f"gradient_fn must report nothing or a dict to be watched, got {aux!r}.")
         if "meter" in aux:
-            raise ValueError("gradient_fn reports 'meter' already; watch it once, or rename that entry.")
+            raise ValueError("gradient_fn already reports 'meter'; watch it only once, or rename that entry.")
         params, grads = (_coordinates.take(tree, self.places) for tree in (read_params, result.grads))
         if self.applied is not None:
             grads = self.applied(grads, params)
-            _check.like("what `applied` returns", grads, "its arguments", params)
+            _check.like("the result of `applied`", grads, "its arguments", params)
         readout = Readout(_coordinates.flat(params), _coordinates.flat(grads))
         return result._replace(aux={**aux, "meter": readout})
 
@@ -147,17 +147,17 @@ class MomentumMeter:
     - service times are exponential with equal means. Under other distributions there is no single momentum, and the
       value is a best fit.
 
-    There is no estimate for a window in which the learning rate changes.
+    A window in which the learning rate changes has no estimate.
 
     For a small convolutional network on digits (M = 8, explicit momentum 0.3), the half-width of the interval was 0.09
     (0.06 to 0.17) with a window of 480 updates and 0.05 with 960; more than 64 coordinates did not reduce it. The value
-    was 0.01 to 0.03 too low: the bias of the estimator is of the order of one over the window.
+    was 0.01 to 0.03 too low: the bias of the estimator is of order one over the window.
 
     Args:
       learning_rate: alpha, a number or a function from int [n], indices of events, to their learning rates.
       momentum: mu_L, the explicit momentum in [-1, 1].
       window: the number of versions, at least 12.
-      confidence: of the interval, in (0, 1).
+      confidence: the confidence level of the interval, in (0, 1).
 
     Example: 8 workers on a noisy quadratic, explicit momentum 0.3.
       >>> import asyncflax, jax, jax.numpy as jnp
@@ -196,13 +196,13 @@ class MomentumMeter:
         """Adds readouts of events, in any order. Version 0, which all workers read, is ignored.
 
         Args:
-          read_version: int [E], of these events: `trace.read_version[events]`.
+          read_version: int [E], the versions read by these events: `trace.read_version[events]`.
           readout: arrays [E, coordinates], the entry 'meter' of their auxiliary output.
 
         Raises:
           ValueError: shapes do not agree, or a version is repeated.
         """
-        _check.instance("readout", readout, Readout, "a Readout, the entry 'meter' of what events report")
+        _check.instance("readout", readout, Readout, "a Readout, the entry 'meter' of the auxiliary output")
         versions = np.array(_check.integers("read_version", read_version, 0), np.int64)
         params, grads = (np.asarray(part) for part in readout)
         if versions.ndim != 1 or params.ndim != 2 or params.shape != grads.shape or len(params) != len(versions):
@@ -214,7 +214,7 @@ class MomentumMeter:
             self._params, self._grads = params[:0], grads[:0]
         if params.shape[1] != self._params.shape[1]:
             raise ValueError(
-                f"readout has {params.shape[1]} coordinates, those before had {self._params.shape[1]}; "
+                f"readout has {params.shape[1]} coordinates, but earlier ones had {self._params.shape[1]}; "
                 "use one meter per watched gradient function."
             )
         later = versions > 0
@@ -223,7 +223,7 @@ class MomentumMeter:
         versions = versions[order]
         for version in versions[1:][np.diff(versions) == 0][:1]:
             raise ValueError(
-                f"version {version} has been read twice; the meter needs a trace in which every version after 0 is "
+                f"version {version} was read twice; the meter needs a trace in which every version after 0 is "
                 "read once, such as that of a queue without restarts."
             )
         keep = slice(self._window_start(versions), None)
@@ -234,7 +234,7 @@ class MomentumMeter:
     def estimate(self) -> Measured | None:
         """Momentum over the newest window.
 
-        None while there are too few consecutive versions, if the learning rate is 0 or changes in the window, or if
+        None if there are too few consecutive versions, if the learning rate is 0 or changes in the window, or if the
         parameters do not move or are not finite.
         """
         first = self._window_start(self._versions)
@@ -266,7 +266,7 @@ class MomentumMeter:
             self.add(arrays["meter_versions"], Readout(arrays["meter_params"], arrays["meter_grads"]))
 
     def _window_start(self, versions: np.ndarray) -> int:
-        """Where the newest `window` consecutive versions begin; 0 if there are none."""
+        """The start of the newest `window` consecutive versions; 0 if there are none."""
         span = self.window - 1
         complete = np.flatnonzero(versions[span:] - versions[: max(len(versions) - span, 0)] == span)
         return int(complete[-1]) if len(complete) else 0

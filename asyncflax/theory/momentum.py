@@ -6,11 +6,11 @@ For any distribution of staleness, :math:`q_l = P(\tau = l)`, Theorem 2, eq. 7:
     E[w_{t+1} - w_t] = E[w_t - w_{t-1}] - \alpha q_0 E \nabla f(w_t)
                        + \alpha \sum_{l \ge 0} (q_l - q_{l+1}) E \nabla f(w_{t-(l+1)})
 
-For the geometric one, :math:`q_l = (1 - \mu_S) \mu_S^l`, this is momentum SGD, Theorem 3, eq. 8:
+For the geometric distribution, :math:`q_l = (1 - \mu_S) \mu_S^l`, this is momentum SGD, Theorem 3, eq. 8:
 
 .. math:: E[w_{t+1} - w_t] = \mu_S E[w_t - w_{t-1}] - (1 - \mu_S) \alpha E \nabla f(w_t)
 
-and M workers with exponential work have :math:`\mu_S = 1 - 1/M`, Theorem 5, eq. 9. These are statements about expected
+and M workers with exponential work have :math:`\mu_S = 1 - 1/M`, Theorem 5, eq. 9. These statements are about expected
 iterates and expected gradients, not about gradients at the expected iterate. Theorems 6 and 7 of the longer version of
 the paper (Allerton, October 2016) add explicit momentum. In the arguments, `num_workers` is M >= 1, and `target` is
 mu*, the best momentum of synchronous training.
@@ -124,9 +124,9 @@ def compensating_momentum(target: float, num_workers: int) -> float:
 
     .. math:: \mu_L = \mu^* - (1 - 1/M)
 
-    Negative beyond `turning_point(target)` workers. This is the rule behind Figure 2 of the paper; it neglects the
-    second-order term of `total_momentum_operator`, with which only explicit momentum 0 gives heavy ball exactly. The
-    best momentum of the exact mean dynamics, `best_hyper_parameters`, has the same sign and other values.
+    It is negative beyond `turning_point(target)` workers. This is the rule behind Figure 2 of the paper; it neglects
+    the second-order term of `total_momentum_operator`, with which only explicit momentum 0 gives heavy ball exactly.
+    The best momentum of the exact mean dynamics, `best_hyper_parameters`, has the same sign but other values.
 
     Source: Mitliagkas et al. 2016 (arXiv:1605.09774), Figure 2.
 

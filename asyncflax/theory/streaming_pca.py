@@ -1,8 +1,8 @@
-r"""Streaming PCA under asynchronous momentum SGD: limits of small step sizes, and the delays that they tolerate.
+r"""Streaming PCA under asynchronous momentum SGD: limits of small step sizes, and tolerated delays.
 
 Async-MSGD is the rule of `problems.streaming_pca`, with step size eta, momentum mu and delay tau. In slow time
 :math:`s = k \eta` it follows an ordinary differential equation everywhere, and near a stationary point a stochastic one
-for :math:`U = V / \sqrt{\eta}`. Delays of the tolerated sizes do not appear in either equation.
+for :math:`U = V / \sqrt{\eta}`. Tolerated delays appear in neither equation.
 
 Arguments of several functions: `momentum`, mu in (-1, 1); `learning_rate`, eta > 0; `eigenvalues`, float [d], the
 diagonal of Sigma in the coordinates of the eigenvectors, :math:`\lambda_1 > \lambda_2 \ge ...`. A value out of range
@@ -141,15 +141,15 @@ def tolerable_delay(
         \tau_k \lesssim \frac{(1 - \mu)^2}{\eta^{1 - \gamma}} \;\text{(ODE)}, \qquad
         \tau_k \lesssim \frac{(1 - \mu)^2}{\eta^{1/2 - \gamma}} \;\text{(SDE)}
 
-    Both up to an unknown constant. Second-hand sources mix them, and we do not know which is the main result of the
-    paper. The delay that the linearised recursion tolerates, `delay_margin`, decreases like (1 - mu) for small eta, not
-    like its square.
+    Both hold up to an unknown constant. Second-hand sources mix them, and we do not know which is the main result of
+    the paper. The delay that the linearised recursion tolerates, `delay_margin`, decreases like (1 - mu) for small eta,
+    not like its square.
 
     Args:
       momentum, learning_rate: see the module.
       regime: 'ode' or 'sde'.
-      gamma: in (0, 1] for 'ode', in (0, 1/2] for 'sde'.
-      constant: a factor.
+      gamma: the exponent, in (0, 1] for 'ode' and in (0, 1/2] for 'sde'.
+      constant: the unknown constant.
 
     Source: Liu et al. 2018 (arXiv:1806.01660) (second-hand, not checked).
 
@@ -176,7 +176,7 @@ def delay_margin(momentum: float, h: float) -> float:
         4 s ((1 - \mu)^2 + 4 \mu s) = h^2, \quad s = \sin^2 \frac{\theta}{2}
 
     A real number, the inverse of `theory.stability_limit`: smaller delays are stable. It is negative if even a fresh
-    gradient is not. For small h > 0
+    gradient is unstable. For small h > 0
 
     .. math:: \tau \approx \frac{\pi}{2} \frac{1 - \mu}{h} - \frac{1}{1 - \mu} + \frac12
 
@@ -233,7 +233,7 @@ def phases(
     Args:
       eigenvalues, learning_rate, momentum: see the module.
       accuracy: epsilon in (0, delta^2), the mean square of v_2 at which to stop.
-      delta: where the phases meet, in (0, 0.7).
+      delta: the boundary between the phases, in (0, 0.7).
 
     Source: Liu et al. 2018 (arXiv:1806.01660) for the phases (second-hand); the logarithms are derived.
 
@@ -249,7 +249,7 @@ def phases(
     accuracy = _check.scalar("accuracy", accuracy, low=0.0, high=delta**2, exclusive_low=True)
     gap = values[0] - values[1]
     if gap <= 0:
-        raise ValueError(f"eigenvalues must descend, the first strictly, got {tuple(values)}.")
+        raise ValueError(f"eigenvalues must be in descending order, the first strictly, got {tuple(values)}.")
     unit, floor = rest / (eta * gap), eta * values[0] * values[1] / (2 * rest * gap)
     left = (delta**2 - floor) / (accuracy - floor) if accuracy > floor else np.inf
     return Phases(

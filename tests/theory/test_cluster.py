@@ -95,7 +95,7 @@ def test_a_queue_that_does_not_fit_says_so():
 
 def test_a_log_without_times_cannot_be_measured():
     for trace in (Trace([0, 1], [0, 0]), Trace([0], [0], [1.0]), Trace([0, 1], [0, 0], [1.0, 1.0])):
-        with pytest.raises(ValueError, match="trace must have the times of two updates at least"):
+        with pytest.raises(ValueError, match="trace must have the times of at least two updates"):
             cluster.measure(trace)
     with pytest.raises(ValueError, match="trace leaves worker 0 no service time"):
         cluster.measure(simulated(queues.gamma(), size=100), server_seconds=9.0)

@@ -443,7 +443,7 @@ def test_the_best_synchronous_hyper_parameters(kappa):
         ),
         (lambda: theory.stability_limit(1, 1.5), ValueError, "momentum must be finite and in"),
         (lambda: theory.stability_limit(1, form="nesterov"), ValueError, "form must be one of 'heavy_ball', 'shifted'"),
-        (lambda: theory.stability_limit(3000, 0.5), ValueError, "staleness must reach at most 2047, or be geometric"),
+        (lambda: theory.stability_limit(3000, 0.5), ValueError, "staleness must be at most 2047, or geometric"),
         (lambda: theory.mean_iterates(1, -0.1, 5), ValueError, "h must be finite and in"),
         (lambda: theory.mean_iterates(1, np.nan, 5), ValueError, "h must be finite"),
         (lambda: theory.mean_iterates(1, 0.1, 0), ValueError, "num_updates must be an integer >= 1"),

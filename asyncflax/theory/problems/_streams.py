@@ -1,7 +1,7 @@
 """Cheap parallel streams of independent numbers of mean 0 and variance 1.
 
-A stream is drawn in blocks, since a random word of 32 bits holds the signs of several updates. Block b depends on the
-key and on b only. Trajectories are the last axis, so that the processor can vectorise over them.
+A stream is drawn in blocks, since a random word of 32 bits holds the signs of several updates. Block b depends only on
+the key and b. Trajectories are the last axis, so that the processor can vectorise over them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from asyncflax.theory._model import Staleness
 
 
 def num_slots(staleness: Staleness) -> int:
-    """A slot per worker, or per version that may be read: a power of two, for few programs."""
+    """The slots: one per worker, or one per version that may be read (a power of two, for few programs)."""
     if isinstance(staleness, ExponentialQueue):
         return staleness.num_workers
     oldest = staleness.maximum if isinstance(staleness, StalenessLaw) else staleness
@@ -43,7 +43,7 @@ def read(staleness: Staleness, store: jax.Array, event: jax.Array, drawn: jax.Ar
 
 def write(staleness: Staleness, store: jax.Array, event: jax.Array, drawn: jax.Array, new: jax.Array) -> jax.Array:
     """The store with the version that the event created."""
-    if isinstance(staleness, ExponentialQueue):  # the worker that delivered downloads it
+    if isinstance(staleness, ExponentialQueue):  # downloaded by the worker that delivered
         rows = _rows(store, drawn)
         return jnp.put_along_axis(store, rows, new[None], axis=0, inplace=False, mode="promise_in_bounds")
     return jax.lax.dynamic_update_index_in_dim(store, new, (event + 1) % store.shape[0], 0)

@@ -27,7 +27,7 @@ from asyncflax.trace import Trace
 
 
 class Problem:
-    """What can be simulated: a PyTree whose leaves are its numbers, with a `stream` of `_streams`."""
+    """A problem that can be simulated: a PyTree whose leaves are its numbers, with a `stream` of `_streams`."""
 
     stream: str
 
@@ -61,12 +61,12 @@ class Problem:
         Args:
           staleness: see `asyncflax.theory`.
           learning_rate: alpha >= 0.
-          num_updates: T.
-          num_trajectories: R.
-          momentum: mu in [-1, 1], explicit.
-          start: w_0; by default 1 on the quadratic, and in streaming PCA the saddle e_2.
+          num_updates: T, the number of updates.
+          num_trajectories: R, the number of trajectories.
+          momentum: mu in [-1, 1], the explicit momentum.
+          start: w_0; by default 1 for the quadratic and the saddle e_2 for streaming PCA.
           every: the number of updates between two records, a divisor of T; by default only the end is recorded.
-          seed: determines all that is random.
+          seed: determines all random draws.
 
         Raises:
           TypeError, ValueError: an argument is invalid; the message names it.
@@ -106,7 +106,7 @@ class Ensemble:
     Attributes:
       updates: int [K + 1], the updates after which parameters were recorded: 0, every, 2 every, ...
       paths: float [K + 1, R, ...], the server's parameters of each trajectory then.
-      problem, staleness, seed: as simulated.
+      problem, staleness, seed: the arguments of the simulation.
 
     Example:
       >>> from asyncflax.theory import problems

@@ -1,4 +1,4 @@
-r"""The noisy quadratic, on which theory is exact.
+r"""The noisy quadratic, for which the theory is exact.
 
 .. math:: f(w; n) = \frac{\lambda}{2} w^2 + \lambda \sigma n w, \qquad \nabla f(w; n) = \lambda (w + \sigma n)
 
@@ -32,7 +32,7 @@ class NoisyQuadratic(Problem):
         of the iterates do not depend on it.
 
     Raises:
-      ValueError: a number is out of range, or an unknown stream.
+      ValueError: a number is out of range, or the stream is unknown.
 
     Source: the model of `asyncflax.theory`, after Mitliagkas et al. 2016 (arXiv:1605.09774).
 
@@ -60,7 +60,7 @@ class NoisyQuadratic(Problem):
 
     @property
     def start(self) -> np.ndarray:
-        """1: w and a sample n are numbers."""
+        """1, since w and a sample n are numbers."""
         return np.ones(())
 
     def gradient(self, params: Any, sample: Any) -> tuple[jax.Array, jax.Array]:

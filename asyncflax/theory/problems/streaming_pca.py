@@ -7,7 +7,7 @@ Asynchronous momentum SGD (Async-MSGD), with a fresh velocity and Oja's gradient
 .. math:: v_{k+1} = v_k + \mu (v_k - v_{k-1}) + \eta (I - u u^T) X_k X_k^T u, \qquad u = v_{k - \tau_k}
 
 Oja's gradient is *added*: the variance is maximised. `StreamingPca.gradient` is its negative, so Async-MSGD is
-`algorithms.momentum_asgd(eta, mu)` as it stands. Optima are v = e_1 and -e_1, all other e_i are saddles (the last one a
+simply `algorithms.momentum_asgd(eta, mu)`. Optima are v = e_1 and -e_1, all other e_i are saddles (the last one a
 minimum on the sphere).
 
 Source: Liu, Li, Shi, Zhou and Zhao 2018 (arXiv:1806.01660). We know the abstract only; the rule is second-hand.
@@ -42,7 +42,7 @@ class StreamingPca(Problem):
         determines the diffusion limits; the length of v is noisier under 'gaussian'.
 
     Raises:
-      TypeError, ValueError: eigenvalues are not positive or not in descending order, or an unknown stream.
+      TypeError, ValueError: eigenvalues are not positive or not in descending order, or the stream is unknown.
 
     Source: Liu et al. 2018 (arXiv:1806.01660); diag(4, 3, 2, 1) is said to be their example (second-hand).
 
@@ -64,10 +64,12 @@ class StreamingPca(Problem):
         values = self.eigenvalues
         if isinstance(values, np.ndarray) or not (isinstance(values, tuple) or _check.is_leaf(values)):
             raise TypeError(f"eigenvalues must be a tuple of numbers, got {_check.shown(values)}.")
-        if isinstance(values, tuple) and not any(map(_check.is_leaf, values)):  # which JAX may put there
+        if isinstance(values, tuple) and not any(map(_check.is_leaf, values)):  # which JAX may store as leaves
             _check.number("eigenvalues", values, low=0.0, exclusive_low=True)
             if len(values) < 2 or any(np.diff(values) > 0) or values[0] == values[1]:
-                raise ValueError(f"eigenvalues must be at least two and descend, the first strictly, got {values}.")
+                raise ValueError(
+                    f"eigenvalues must be at least two in descending order, the first strictly, got {values}."
+                )
         _check.choice("stream", self.stream, _streams.LAWS)
 
     @property
