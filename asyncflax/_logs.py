@@ -113,7 +113,7 @@ def _of_file(path: pathlib.Path, columns: dict[str, str | None]) -> _Log:
     """A .csv file with a header, or a file of JSON lines."""
     readers = {".csv": _csv_lines, ".jsonl": _json_lines, ".ndjson": _json_lines}
     if path.suffix not in readers:
-        raise ValueError(f"log must be one of {', '.join(readers)}, got {path}.")
+        raise ValueError(f"log must end in one of {', '.join(readers)}, got {path}.")
     if not path.is_file():
         raise FileNotFoundError(f"no log at {path}.")
     numbers: list[int] = []

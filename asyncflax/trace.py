@@ -127,7 +127,7 @@ class Trace:
             return None
         seconds = np.array(_check.numbers(name, getattr(self, name), "a list of seconds"))
         if seconds.shape != (num_events,):
-            raise ValueError(f"{name} must have shape ({num_events},), one entry per event, got {seconds.shape}.")
+            raise ValueError(f"{name} must have shape ({num_events},), got {seconds.shape}.")
         _refuse_first(~np.isfinite(seconds), lambda t: f"{name}={seconds[t]} is not finite.")
         return seconds
 
@@ -370,9 +370,7 @@ def _tickets(values: object, num_events: int) -> np.ndarray:
     order = np.argsort(ticket, kind="stable")
     again = np.zeros(num_events, bool)
     again[order[1:]] = np.diff(ticket[order]) == 0
-    _refuse_first(
-        again, lambda t: f"ticket={ticket[t]} is already the ticket of event {np.argmax(ticket == ticket[t])}."
-    )
+    _refuse_first(again, lambda t: f"ticket={ticket[t]} is also the ticket of event {np.argmax(ticket == ticket[t])}.")
     return ticket.astype(np.int32)
 
 

@@ -144,11 +144,7 @@ LOG = {"worker": [0, 1, 0], "version": [5, 5, 6], "made": [6, 7, 8], "time": [1.
 @pytest.mark.parametrize(
     "log, options, message",
     [
-        (
-            {"version": [0]},
-            {},
-            r"log does not say which worker delivered \('worker'\); pass columns=, available: \['version'\]",
-        ),
+        ({"version": [0]}, {}, r"not say which worker delivered \('worker'\); pass columns=, available: \['version'\]"),
         ({"worker": [0]}, {}, r"log does not say which version was read \('version'\), or when \('time' and 'begun'\)"),
         ({"worker": [0], "time": [0.0]}, {}, "does not say which version"),
         (LOG, {"columns": {"worker": "wrker"}}, "columns maps 'worker' to 'wrker', but log has .* mean 'worker'"),
@@ -173,11 +169,11 @@ LOG = {"worker": [0, 1, 0], "version": [5, 5, 6], "made": [6, 7, 8], "time": [1.
         (LOG | {"worker": [[0], [1], [0]]}, {}, r"log\['worker'\] must be a list with one entry per update"),
         ({"worker": [], "version": []}, {}, r"log\['worker'\] must be a list with one entry per update"),
         (LOG | {"ticket": [0, 1.5, 2]}, {}, "log, row 1: ticket must be an integer, got 1.5"),
-        (LOG | {"ticket": [0, 3, 3]}, {}, "log, event 2: ticket=3 is already the ticket of event 1"),
+        (LOG | {"ticket": [0, 3, 3]}, {}, "log, event 2: ticket=3 is also the ticket of event 1"),
         (LOG | {"begun": [0.0, 2.5, 1.0]}, {}, "log, event 1: begun=2.5 is after time=2.0"),
         (LOG | {"begun": [0.0, 0.5, 0.5]}, {}, "log, event 2: begun=0.5 is before version 1 existed, at time=1.0"),
         ("none.csv", {}, "no log at none.csv"),
-        ("log.txt", {}, "log must be one of .csv, .jsonl, .ndjson, got log.txt"),
+        ("log.txt", {}, "log must end in one of .csv, .jsonl, .ndjson, got log.txt"),
         (7, {}, "log must be the path of a .csv or .jsonl file, a DataFrame or a dict of lists, got 7"),
         (LOG, {"columns": ["worker"]}, "columns must be a dict such as"),
     ],

@@ -32,9 +32,7 @@ _EVENTS = 20_000  # of each simulation
 _WORKERS = (1, 2, 4, 8, 16, 32)
 _ENOUGH = 50  # gaps, to detect a server
 _STRAGGLER = 2.0  # times the median
-_BUSY = (
-    0.95  # of the time; above it hardly any gradient finds the server idle, and only those reveal their service time
-)
+_BUSY = 0.95  # of the time; above it hardly any gradient, and so no service time, is free of the wait for the server
 _GEOMETRIC = 0.1  # total variation up to which a single momentum suffices
 _CLUSTER = "a Cluster (cluster.measure makes one)"
 

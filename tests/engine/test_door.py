@@ -177,11 +177,7 @@ def test_parameters_of_every_floating_type_begin(dtype):
 
 
 BAD_BATCHES = {
-    "iterator": (
-        lambda: iter(BATCHES),
-        TypeError,
-        r"batches must be .* got <.*iterator .*stack them with jax\.tree\.map",
-    ),
+    "iterator": (lambda: iter(BATCHES), TypeError, r"batches must be .* got <.*iterator .*with jax\.tree\.map"),
     "generator": (lambda: (x for x in BATCHES), TypeError, r"got <generator .* \(generator\); if it yields batches"),
     "iterator in a tree": (lambda: {"x": map(abs, BATCHES)}, TypeError, r"batches\['x'\] must be .* got <map object"),
     "range": (lambda: range(T), TypeError, r"got range\(0, 4\) \(range\); if it yields batches"),
@@ -269,11 +265,7 @@ BAD_CHUNKS = {
         ValueError,
         r"state\.algorithm.* must have the (structure|shape) of the initial state of this method",
     ),
-    "parameters": (
-        {"params": np.zeros(3)},
-        ValueError,
-        r"the content of state\.slots\[0\] must have the shape of .*\(3,\)",
-    ),
+    "parameters": ({"params": np.zeros(3)}, ValueError, r"state\.slots\[0\] must have the shape of .*\(3,\)"),
     "key": ({"key": np.zeros(2, np.uint32)}, TypeError, r"state\.key must be a single typed key"),
 }
 

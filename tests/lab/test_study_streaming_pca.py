@@ -94,7 +94,7 @@ def test_errors_at_the_optima_and_at_the_saddles():
 
 
 BAD = {
-    "order": (lambda: StreamingPca((1.0, 2.0)), ValueError, "must be at least two in descending order"),
+    "order": (lambda: StreamingPca((1.0, 2.0)), ValueError, "must be at least two and descend"),
     "no gap": (lambda: StreamingPca((2.0, 2.0, 1.0)), ValueError, "the first strictly"),
     "one": (lambda: StreamingPca((2.0,)), ValueError, "at least two"),
     "negative": (lambda: StreamingPca((2.0, -1.0)), ValueError, "eigenvalues must be finite"),

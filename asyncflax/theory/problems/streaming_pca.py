@@ -67,9 +67,7 @@ class StreamingPca(Problem):
         if isinstance(values, tuple) and not any(map(_check.is_leaf, values)):  # which JAX may store as leaves
             _check.number("eigenvalues", values, low=0.0, exclusive_low=True)
             if len(values) < 2 or any(np.diff(values) > 0) or values[0] == values[1]:
-                raise ValueError(
-                    f"eigenvalues must be at least two in descending order, the first strictly, got {values}."
-                )
+                raise ValueError(f"eigenvalues must be at least two and descend, the first strictly, got {values}.")
         _check.choice("stream", self.stream, _streams.LAWS)
 
     @property
