@@ -1,4 +1,4 @@
-"""Runs a study of a single method and saves its outcome as claims.
+"""Runs a study of a single method or of live workers and saves its outcome as claims.
 
     asyncflax study --name=outer_momentum --workdir=runs/outer-momentum
     asyncflax claims --from=runs/outer-momentum    # copies the claims into results/, docs/claims.md and the README
@@ -6,8 +6,9 @@
 stable_rates measures the largest stable learning rate of each method with 8 to 64 workers (about ten CPU minutes);
 closed_loop compares closed-loop with fixed momentum; constant_delay tests whether learning rates must shrink like
 1 / tau and momentum must be shifted; delay_adaptive, whether delay-adaptive steps help against stragglers;
-outer_momentum, whether momentum at the server hurts asynchronous local SGD. The same command resumes an interrupted
-study. Prints the claims; WORKDIR/claims contains a JSON file per claim, and a figure.
+outer_momentum, whether momentum at the server hurts asynchronous local SGD; live, whether a queue of measured service
+times predicts a live training (needs CIFAR-10). The same command resumes an interrupted study. Prints the claims;
+WORKDIR/claims contains a JSON file per claim, and a figure.
 """
 
 from absl import flags

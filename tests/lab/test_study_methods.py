@@ -1,6 +1,8 @@
 """Studies of single methods: verdicts where the answer is known, and the studies in small."""
 
 import importlib
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from asyncflax import algorithms, data, queues, theory
 from asyncflax.errors import RunError
 from asyncflax.lab import claims
 from asyncflax.lab.studies import methods
-from asyncflax.lab.studies.methods import _parts, closed_loop, constant_delay, stable_rates
+from asyncflax.lab.studies.methods import _parts, closed_loop, constant_delay, live, stable_rates
 from asyncflax.lab.studies.methods._trainings import Trainings
 
 JUDGED = [name for name in methods.names() if name != "constant_delay"]
@@ -132,6 +134,41 @@ def test_a_race_looks_for_the_loss_chooses_the_best_rate_and_decides():
         missed["verdict"] == "seen" and "of 16 trainings miss the loss: one 0 times, other 10 times" in missed["ours"]
     )
     assert -1 <= missed["value"] <= 1
+
+
+def traced(seconds):
+    """A live trace of two workers; worker 1 takes three times these seconds."""
+    law = queues.ServiceTime("made", lambda rng, n: np.array([1.0, 3.0])[:n], lambda rng, n: np.resize(seconds, n))
+    return queues.simulate(num_workers=2, num_updates=40, service_time=law)
+
+
+def test_a_simulated_trace_has_the_measured_times_and_the_tickets_of_a_server():
+    trace = live.simulated(traced([0.5, 1.5]), seed=1)
+    handed_out, open_tickets = itertools.count(2), {0: 0, 1: 1}
+    for worker, ticket in zip(trace.worker, trace.ticket, strict=True):  # deliver, then read
+        assert ticket == open_tickets[worker]
+        open_tickets[worker] = next(handed_out)
+    for worker, scale in ((0, 1.0), (1, 3.0)):
+        seconds = np.diff(trace.time[trace.worker == worker], prepend=0.0)
+        np.testing.assert_allclose(np.unique(seconds.round(6)), [0.5 * scale, 1.5 * scale])
+    assert (live.simulated(traced([0.5, 1.5]), seed=2).worker != trace.worker).any()
+
+
+def test_the_prediction_interval_by_hand():
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])  # s^2 = 6, t of 7 degrees of freedom 2.3646
+    half = 2.364624 * math.sqrt(6.0) * math.sqrt(1 + 1 / 8)
+    np.testing.assert_allclose(live.predicted(values), [4.5, 4.5 - half, 4.5 + half], rtol=1e-6)
+
+
+@pytest.mark.parametrize("off, verdict", [(0.0, "seen"), (6.1, "seen"), (6.2, "refuted"), (-6.2, "refuted")])
+def test_a_live_training_is_judged_by_its_last_losses(off, verdict):
+    updates, last = live.DESIGN.training.num_updates, live.DESIGN.last
+    course = lambda end: np.append(np.full(updates - last, 9.0), np.full(last, end))
+    losses = {"emulated": np.stack([course(float(k)) for k in range(1, 9)]), "live": course(4.5 + off)}
+    losses |= {"replay": losses["live"] + 0.25, "without staleness": course(2.0)}
+    fact = live.decide(live.DESIGN, losses)
+    assert (fact["value"], fact["verdict"]) == (4.5, verdict)
+    assert f"{4.5 + off:.3f} live, 2.000 without staleness; the replay differs by at most 0.2" in fact["ours"]
 
 
 # --- The studies -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Studies of single methods: each answers one question of a paper, on handwritten digits or on a quadratic.
+"""Studies of single methods and of live workers: one question each, on handwritten digits, CIFAR-10 or a quadratic.
 
 Every public module is a study. Its `DESIGN` fixes everything beforehand, seeds and criterion included; `QUICK` is a
 small design for testing; `study` measures and decides. `run_study` writes a folder:
@@ -34,7 +34,7 @@ def names() -> list[str]:
     Example:
       >>> from asyncflax.lab.studies import methods
       >>> methods.names()
-      ['closed_loop', 'constant_delay', 'delay_adaptive', 'outer_momentum', 'stable_rates']
+      ['closed_loop', 'constant_delay', 'delay_adaptive', 'live', 'outer_momentum', 'stable_rates']
     """
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
