@@ -102,7 +102,7 @@ def cifar10(
 
     Raises:
       FileNotFoundError: neither the cache nor the data set exists; the message says how to download it.
-      ValueError: `cache` is corrupted or another file.
+      ValueError: `cache` is corrupted or not a cache of this data set.
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto, 2009.
 
@@ -182,9 +182,9 @@ def _cifar(
     download: bool,
     pool: int,
 ) -> ImageData:
-    """Loads one of the two from its cache, or decodes it into the cache."""
+    """Loads a data set from its cache, or decodes it into the cache."""
     if 32 % _check.integer("pool", pool, 1, 32):
-        raise ValueError(f"pool must divide the side of the images, 32, got {pool}.")
+        raise ValueError(f"pool must divide the image side of 32 pixels, got {pool}.")
     title, folder = f"CIFAR-{num_classes}", data_folder(data_dir)
 
     def decoded():
@@ -216,7 +216,7 @@ def _decode(name: str, split: str, folder: pathlib.Path, download: bool = False)
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
-    # A prepared data set has its own format, or several.
+    # A prepared data set already has one or more formats.
     is_prepared = (folder / name.replace(":", "/") / "dataset_info.json").is_file()
     new: dict[str, Any] = {} if is_prepared else {"file_format": "array_record"}
     builder: Any = tfds.builder(name, data_dir=os.fspath(folder), **new)

@@ -1,4 +1,4 @@
-"""Photographs: decoding, and the crops of training and evaluation. Needs pillow (the extra `train`)."""
+"""Decoding and cropping of photographs for training and evaluation. Needs pillow (the extra `train`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def decode(jpeg: bytes) -> np.ndarray:
         to RGB; transparency and EXIF orientation are ignored.
 
     Raises:
-      ValueError: it is corrupted, truncated or in another format. Flipped bits within the image data usually go
+      ValueError: the file is corrupted, truncated or in another format. Flipped bits within the image data usually go
         undetected.
 
     Example:
@@ -52,15 +52,15 @@ def random_crop(
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
 ) -> np.ndarray:
-    """A random crop, scaled (bilinear, with antialiasing) to a square and mirrored half of the time.
+    """Takes a random crop, resizes it to a square (bilinear, antialiased) and mirrors it with probability 1/2.
 
     Args:
       image: uint8 [height, width, 3].
       generator: the source of randomness.
-      size: side of the result in pixels.
-      area: range of the crop's share of the image's area, uniform.
-      aspect: range of its ratio of width to height, log-uniform. Crops that do not fit are redrawn; after ten tries the
-        largest central one is taken.
+      size: the side of the result in pixels.
+      area: the range of the crop's share of the image area, drawn uniformly.
+      aspect: the range of its aspect ratio (width / height), drawn log-uniformly. Crops that do not fit are redrawn;
+        after ten tries the largest central one is taken.
       flip: whether to mirror.
 
     Source: C. Szegedy et al., Going Deeper with Convolutions, 2015 (arXiv:1409.4842), as in torchvision's
@@ -79,11 +79,11 @@ def random_crop(
 
 
 def central_crop(image: np.ndarray, *, size: int) -> np.ndarray:
-    """The central crop of an image whose shorter side is scaled to 256 / 224 of `size`, as usual for ImageNet.
+    """Resizes the shorter side to 256 / 224 of `size` and takes the central crop, as is usual for ImageNet.
 
     Args:
-      image: uint8 [height, width, 3]; not scaled if its shorter side already has that length.
-      size: side of the result in pixels.
+      image: uint8 [height, width, 3]; not resized if its shorter side already has that length.
+      size: the side of the result in pixels.
 
     Source: A. Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012 (256 and 224).
 

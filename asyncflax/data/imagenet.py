@@ -30,8 +30,8 @@ class Record(NamedTuple):
 
     Attributes:
       jpeg: the bytes of the file.
-      label: its class, from 0.
-      name: the file's name, for messages.
+      label: the class, counted from 0.
+      name: the name of the file, for messages.
     """
 
     jpeg: bytes
@@ -116,7 +116,7 @@ def imagenet2012(data_dir: str | os.PathLike[str] | None = None, *, classes: Ite
 
     Raises:
       FileNotFoundError: the data set does not exist; the message says how to get it.
-      ValueError: it lacks a split or has another format, or the cached labels are those of other records.
+      ValueError: the data set lacks a split or has another format, or the label cache belongs to other records.
 
     Source: O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115(3), 2015
       (arXiv:1409.0575).
@@ -174,7 +174,7 @@ def imagenet_eight(data_dir: str | os.PathLike[str] | None = None, *, classes: I
 
 
 def _read(there: pathlib.Path, classes: Iterable[int], missing: str) -> ImageRecords:
-    """The data set in a folder NAME/VERSION of TensorFlow Datasets."""
+    """Reads a data set from a folder NAME/VERSION of TensorFlow Datasets."""
     if not (there / "dataset_info.json").is_file():
         raise FileNotFoundError(missing)
     import tensorflow_datasets as tfds
@@ -199,7 +199,7 @@ def _read_split(builder: Any, split: str, classes: Sequence[int]) -> Records:
 
 
 def open_split(builder: Any, split: str, **options: Any) -> Any:
-    """The data source of a split, of a builder of TensorFlow Datasets."""
+    """Opens a split of a TensorFlow Datasets builder as a data source."""
     try:
         return builder.as_data_source(split=split, **options)
     except NotImplementedError as error:  # a sequential format
@@ -212,7 +212,7 @@ def open_split(builder: Any, split: str, **options: Any) -> Any:
 
 
 def _all_labels(source: Sequence[Any], path: pathlib.Path | None) -> np.ndarray:
-    """int32 [len(source)], from the cache file, or from the records and then cached."""
+    """int32 [len(source)]: the labels, read from the records once and then from the cache file."""
     if path is None:
         return _scan(source)
     kind = f"{path.name} of {len(source)} records, format 1"

@@ -13,16 +13,16 @@ __all__ = ["batch_rows"]
 
 
 def batch_rows(num_examples: int, batch_size: int, events: range | slice | Any, *, seed: int = 0) -> np.ndarray:
-    """The examples in the batches of some events, in a new random order every epoch.
+    """Returns the examples of each event's batch, in a new random order every epoch.
 
     Args:
       num_examples: the size of the training set.
-      batch_size: examples per batch; an epoch's last batch is filled up from the next epoch.
+      batch_size: the number of examples per batch; an epoch's last batch is filled up from the next epoch.
       events: event indices as a range, such as `chunk.events`, or as integers in any order, such as `chunk.tickets`.
-      seed: determines the orders.
+      seed: the random seed of the permutations.
 
     Returns:
-      int32 [len(events), batch_size]. The row of an event does not depend on the others.
+      int32 [len(events), batch_size]. Each row depends only on its event.
 
     Example:
       >>> import asyncflax
@@ -56,7 +56,7 @@ def batch_rows(num_examples: int, batch_size: int, events: range | slice | Any, 
     return orders[number.reshape(epoch.shape), place]
 
 
-@functools.lru_cache(maxsize=4)  # consecutive events are mostly of the same epoch
+@functools.lru_cache(maxsize=4)  # consecutive events mostly belong to the same epoch
 def _order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """int32 [num_examples], read-only: the permutation of an epoch."""
     order = np.random.default_rng([seed, epoch]).permutation(num_examples).astype(np.int32)

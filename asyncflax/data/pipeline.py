@@ -3,7 +3,7 @@
 The batch of event t, crops included, depends only on the seed and on t. So it is the same at every width, on every
 mesh, however rows are sharded, for any number of worker processes and after a resume.
 
-Grain's worker processes import the main module again, so guard scripts by `if __name__ == "__main__":`. Each takes some
+Grain's worker processes re-import the main module, so guard scripts with `if __name__ == "__main__":`. Each takes a few
 seconds to start. Images stay uint8; devices normalise them. Needs grain and pillow (extra `train`).
 
     >>> import io, PIL.Image
@@ -54,14 +54,14 @@ def event_batches(
     """The batches of events 0, 1, ...: random crops of the records given by `data.batch_rows`.
 
     Args:
-      records: the training records, also a list of `Record`.
-      batch_size: images per batch, over all shards.
+      records: the training records; a list of `Record` works too.
+      batch_size: the number of images per batch, over all shards.
       num_events: the number of batches; or the tickets whose batches are needed, in order.
-      image_size: side of the images in pixels.
-      seed: determines the order of the records and the crops.
+      image_size: the side of the images in pixels.
+      seed: the random seed of the order and the crops.
       area, flip: see `random_crop`.
       on_corrupt: what to do if a record cannot be decoded. 'stop' raises an error that names it; 'skip' uses the next
-        decodable one instead and reports it in the batch.
+        decodable one instead and reports the replacement in the batch.
       decode_processes: the number of decoding processes; 0 uses threads.
       shard: (k, n) builds part k of n of each batch's rows, for process k of a run.
 
@@ -70,15 +70,15 @@ def event_batches(
       of the record that could not be decoded, or -1; b is batch_size / n.
 
     Raises:
-      ValueError: on iteration: a record cannot be decoded and is not skipped, or neither can the hundred after it.
-      RuntimeError: on iteration: a worker process has died.
+      ValueError: on iteration, if a record (under 'skip', also each of the hundred after it) cannot be decoded.
+      RuntimeError: on iteration, if a worker process died.
 
     Example: see the module.
     """
     batch_rows(len(records), batch_size, range(0), seed=seed)  # raises for invalid arguments
     low, high = area
     if not 0 < low <= high <= 1:
-        raise ValueError(f"area must be two fractions in (0, 1], the smaller first, got {area}.")
+        raise ValueError(f"area must be (low, high) with 0 < low <= high <= 1, got {area}.")
     make = _EventBatch(records, batch_size, image_size, on_corrupt, shard, seed=seed, area=area, flip=flip)
     if not np.ndim(num_events):
         _check.integer("num_events", num_events, 0)
@@ -98,10 +98,10 @@ def evaluation_batches(
 
     Args:
       records, batch_size, image_size, decode_processes, shard: as in `event_batches`.
-      on_corrupt: what to do if a record cannot be decoded. 'stop' raises an error that names it, 'skip' omits it.
+      on_corrupt: what to do if a record cannot be decoded. 'stop' raises an error that names it; 'skip' omits it.
 
     Returns:
-      batches like those of `event_batches`; ignore rows with label -1, which are padding or could not be decoded.
+      batches like those of `event_batches`; ignore rows with label -1, which are padding or undecodable.
 
     Example: see the module.
     """
@@ -148,7 +148,7 @@ class _Batch:
         }
 
     def decoded(self, index: int) -> tuple[np.ndarray, int] | None:
-        """Image and label of a record, or None if it is corrupted and to be skipped."""
+        """Image and label of a record, or None if it is corrupted and skipped."""
         record = self.records[index]
         try:
             return decode(record.jpeg), record.label

@@ -16,22 +16,22 @@ from asyncflax import _check
 
 __all__ = ["Batches"]
 
-_THREADS = 4  # that build batches without worker processes; each holds a batch
+_THREADS = 4  # number of threads if there are no worker processes; each holds a batch
 
 
 class Batches:
-    """An iterator over batches, prefetched by threads or worker processes, that can be repositioned.
+    """A repositionable iterator over batches, prefetched by threads or worker processes.
 
-    Close it, or use it in a `with` statement, to stop workers.
+    Close it, or use it in a `with` statement, to stop the workers.
 
     Args:
-      make: batch number -> the batch, a dict of arrays; pickled for the workers.
-      num_batches: the number of batches, 0, 1, ...; or their numbers, in the order in which they are needed.
+      make: a function from a batch number to the batch, a dict of arrays; pickled for the workers.
+      num_batches: the number of batches (0, 1, ...), or their numbers in the order of use.
       decode_processes: the number of worker processes; 0 uses threads.
 
     Attributes:
-      make: as given.
-      decode_processes: as given; a change takes effect at the next start.
+      make: the function that builds a batch.
+      decode_processes: the number of worker processes; a change takes effect at the next start.
 
     Example:
       >>> import numpy as np
@@ -108,7 +108,7 @@ class Batches:
         return {"next_batch": self._next}
 
     def set_state(self, state: Mapping[str, int]) -> None:
-        """Resumes from a state without building the batches before it."""
+        """Moves to a saved position without building earlier batches."""
         following = _check.integer("next_batch", state["next_batch"], 0, self._num_batches)
         if following != self._next:
             self.close()

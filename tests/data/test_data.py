@@ -132,7 +132,7 @@ def test_pooled_images_are_means_of_blocks(tmp_path):
     block = whole.train_images[3, 4:8, 28:32, 1]
     assert abs(float(small.train_images[3, 1, 7, 1]) - block.mean()) <= 0.5
     np.testing.assert_array_equal(small.train_labels, whole.train_labels)
-    with pytest.raises(ValueError, match="pool must divide the side of the images, 32, got 5"):
+    with pytest.raises(ValueError, match="pool must divide the image side of 32 pixels, got 5"):
         data.cifar10(cache=tmp_path / "cache.npz", pool=5)
 
 

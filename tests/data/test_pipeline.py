@@ -349,7 +349,7 @@ def test_evaluation_leaves_damaged_records_out():
         (lambda: batches(shard=(0, 3)), "batch_size=4 must be a multiple of the 3 shards"),
         (lambda: batches(shard=(2, 2)), "the index of the shard must be at most 1"),
         (lambda: batches(on_corrupt="ignore"), "on_corrupt must be one of 'stop', 'skip', got 'ignore'"),
-        (lambda: batches(area=(0.5, 0.1)), r"area must be two fractions in \(0, 1\], the smaller first"),
+        (lambda: batches(area=(0.5, 0.1)), r"area must be \(low, high\) with 0 < low <= high <= 1"),
         (lambda: batches(image_size=0), "image_size must be an integer >= 1"),
         (lambda: batches(seed=-1), "seed must be an integer >= 0"),
         (lambda: batches(decode_processes=-1), "decode_processes must be an integer >= 0"),
