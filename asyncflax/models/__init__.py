@@ -1,7 +1,7 @@
 """Flax NNX networks and their functional form. Needs flax (the extra `train`).
 
 A network is called as `network(images, key=None)` with float images [n, height, width, channels], pixels 0..255 minus
-their mean, and returns logits [n, num_classes]. A `key` means training, and seeds dropout. Networks share these
+their mean, and returns logits [n, num_classes]. A `key` selects training mode and seeds dropout. Networks share these
 arguments:
 
     image_shape    (height, width, channels) of the images
@@ -56,7 +56,7 @@ def functional(model: nnx.Module) -> tuple[Callable[..., jax.Array], Any]:
     structure, state, other = nnx.split(model, nnx.Param, ...)
     if jax.tree.leaves(other):
         raise ValueError(
-            f"functional needs a model whose only state is its parameters, it also has {_names(other)}; "
+            f"functional needs a model whose only state is its parameters, but this one also has {_names(other)}; "
             "use functional_with_state for the running statistics of BatchNorm."
         )
 
@@ -74,9 +74,9 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
     change them.
 
     Args:
-      model: an NNX model, called as `model(images, key=None)`: a key means training; without one BatchNorm must use
-        running statistics. A model without a parameter `key` is switched to evaluation by `model.eval()` instead. Its
-        only state besides the parameters must be that of `flax.nnx.BatchNorm`.
+      model: an NNX model, called as `model(images, key=None)`: a key selects training mode; without one BatchNorm must
+        use running statistics. A model without a parameter `key` is switched to evaluation by `model.eval()` instead.
+        Its only state besides the parameters must be that of `flax.nnx.BatchNorm`.
 
     Returns:
       `apply(params, model_state, *args, key=None, **kwargs) -> (logits, update)`, where update is a `ModelUpdate` in
@@ -103,7 +103,7 @@ def functional_with_state(model: nnx.Module) -> tuple[Callable[..., tuple[jax.Ar
     if jax.tree.leaves(other) or jax.tree.structure(decays) != jax.tree.structure(model_state):
         raise ValueError(
             "functional_with_state needs a model whose only state is its parameters and the statistics of "
-            f"flax.nnx.BatchNorm, it also has {_names(other) or _names(statistics)}."
+            f"flax.nnx.BatchNorm, but this one also has {_names(other) or _names(statistics)}."
         )
     decays = jax.tree.map(lambda held, m: 1.0 if held else m, frozen, decays)
     different = set(jax.tree.leaves(decays))
@@ -158,10 +158,10 @@ def _filled(state: Any, values: Any) -> Any:
 def initialized(network: Callable[..., nnx.Module], key: jax.Array, **arguments: Any) -> nnx.Module:
     """Constructs `network(**arguments, rngs=nnx.Rngs(key))`, drawing all weights in one compiled program.
 
-    The weights are the same, bitwise on CPUs unless XLA flags change compilation. The program is reused for other keys.
+    The weights equal those of a plain call (bitwise on CPUs unless XLA flags interfere); other keys reuse the program.
 
     Args:
-      network: a class of this module or a similar one, whose only state is parameters and statistics.
+      network: a network class whose only state is parameters and statistics.
       key: a typed JAX key for the weights.
       **arguments: hashable arguments of the network.
 

@@ -73,7 +73,7 @@ class CaffeNet(nnx.Module):
         self.fc8 = nnx.Linear(4096, num_classes, kernel_init=normal(0.01), rngs=rngs)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        rngs = None if key is None else nnx.Rngs(dropout=key)  # both layers take the next of its keys
+        rngs = None if key is None else nnx.Rngs(dropout=key)  # each layer draws its own key
         x = local_response_norm(max_pool(nnx.relu(self.conv1(images))))
         x = local_response_norm(max_pool(nnx.relu(self.conv2(x))))
         x = nnx.relu(self.conv4(nnx.relu(self.conv3(x))))

@@ -6,7 +6,7 @@ rounding, and can be passed to `flax.nnx.Conv`:
     'native'              `jax.lax.conv_general_dilated`
     'forward_gradients'   its gradients expressed as convolutions with the standard layout
     'im2col'              windows gathered into a matrix, and matrix products
-    'auto'                the fastest on JAX's backend, by `conv_for`
+    'auto'                the fastest on JAX's backend, see `conv_for`
 
 XLA:CPU computes the gradients of a native convolution many times slower inside a loop than outside, because it does not
 recognise their unusual layouts there, and under `vmap` over kernels it runs grouped convolutions one by one.
@@ -217,9 +217,9 @@ def conv_for(platform: str | None = None) -> str:
         1                        1,600                  55      100
         4, by `vmap`             1,800                 300      125
 
-    So it is 'im2col' on CPUs, for rounds and sweeps. For single gradients it takes more CPU time than
-    'forward_gradients', but uses all cores instead of one. GPUs have not been measured; there, as elsewhere, it is
-    'native'.
+    Hence the choice of 'im2col' on CPUs, for rounds and sweeps. For single gradients it takes more CPU time than
+    'forward_gradients', but uses all cores instead of one. GPUs have not been measured; on them, as on all other
+    platforms, the choice is 'native'.
 
     Example:
       >>> from asyncflax.models import layers

@@ -21,8 +21,8 @@ from asyncflax.models.layers import ImageShape, checked_classes, conv_by_name, i
 class ResNet20(nnx.Module):
     r"""conv 3x3x16; 3 stages of 3 blocks with 16, 32, 64 features; mean over the pixels; classes.
 
-    A block is relu(x + norm(conv(relu(norm(conv(x)))))) with convolutions of 3x3 without bias; the first one of stages
-    2 and 3 has stride 2. 269,722 parameters at 10 classes, 272,474 with projections.
+    A block is relu(x + norm(conv(relu(norm(conv(x)))))) with 3x3 convolutions without bias; the first one of stages 2
+    and 3 has stride 2. 269,722 parameters at 10 classes, 272,474 with projections.
 
     *BatchNorm.* Training normalises by the mean and variance of the gradient's own batch, even if it is split over
     devices; the server updates the running statistics as in `ModelUpdate`, with m = statistics_decay and the biased
@@ -32,9 +32,9 @@ class ResNet20(nnx.Module):
       shortcut: for blocks that change the shape, 'identity' takes every second pixel and appends zero features, without
         parameters (option A of the paper, its network for CIFAR-10); 'projection' is a 1x1 convolution with stride 2
         and a norm (option B).
-      statistics_decay: of the running statistics, in [0, 1]; 0.9 is PyTorch's default, a momentum of 0.1 there.
-      statistics: 'batch', as above; 'frozen' also normalises by the running statistics in training and does not update
-        them (for a start from a checkpoint).
+      statistics_decay: the decay of the running statistics, in [0, 1]; 0.9 is PyTorch's default (momentum=0.1 there).
+      statistics: 'batch' as above, or 'frozen': training also normalises by the running statistics and does not update
+        them (for a warm start from a checkpoint).
 
     Example:
       >>> from flax import nnx
@@ -83,10 +83,10 @@ def add_blocks(
 
     Args:
       model: receives the blocks as attributes.
-      block: `block(features, out, stride)`.
-      features: of the first block's input.
-      outs: features of each stage; stages after the first begin with stride 2.
-      counts: blocks in each stage.
+      block: the constructor of a block, `block(features, out, stride)`.
+      features: the number of features of the first block's input.
+      outs: the number of features of each stage; stages after the first begin with stride 2.
+      counts: the number of blocks in each stage.
 
     Returns:
       the names of the blocks.
@@ -126,7 +126,7 @@ class _Block(nnx.Module):
 
 
 class Layers:
-    """The layers of residual networks with their shared options, which are checked."""
+    """Validates the options shared by the layers of a residual network and creates the layers."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Layers:
         self.dense = functools.partial(nnx.Linear, out_features=classes, rngs=rngs)  # the output layer
 
     def conv(self, features: int, out: int, *, size: int = 3, stride: int = 1) -> nnx.Conv:
-        """A convolution without bias and with SAME-size output, divided by the stride and rounded up."""
+        """A convolution without bias; the output size is that of the input divided by the stride, rounded up."""
         return self._conv(features, out, (size, size), strides=stride, padding=size // 2)  # symmetric for every stride
 
 

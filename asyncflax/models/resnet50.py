@@ -1,8 +1,8 @@
 """ResNet-50 for large images, the network of Goyal et al. 2017 on ImageNet.
 
-Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), Table 1; the stride of a block is that of its
-convolution of 3x3, as in torchvision ("v1.5") and P. Goyal et al. 2017, Accurate, Large Minibatch SGD: Training
-ImageNet in 1 Hour (arXiv:1706.02677), section 5.1.
+Source: K. He, X. Zhang, S. Ren, J. Sun 2016 (arXiv:1512.03385), Table 1; the stride of a block is in its 3x3
+convolution, as in torchvision ("v1.5") and P. Goyal et al. 2017, Accurate, Large Minibatch SGD: Training ImageNet in 1
+Hour (arXiv:1706.02677), section 5.1.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from asyncflax.models.resnet import Layers, add_blocks, running_statistics
 class ResNet50(nnx.Module):
     """conv 7x7x64 with stride 2, norm, relu, max pool; 3, 4, 6, 3 blocks; mean over the pixels; classes.
 
-    A block is relu(x + norm(conv(relu(norm(conv(relu(norm(conv(x)))))))) with convolutions of 1x1, 3x3 and 1x1 without
-    bias, the first two with 64, 128, 256 or 512 features, the third with four times as many. The first block of a stage
-    has a convolution of 1x1 and a norm as its shortcut, and from the second stage on stride 2 there and in its 3x3. The
+    A block is relu(x + norm(conv(relu(norm(conv(relu(norm(conv(x)))))))) with 1x1, 3x3 and 1x1 convolutions without
+    bias, the first two with 64, 128, 256 or 512 features, the third with four times as many. The shortcut of a stage's
+    first block is a 1x1 convolution and a norm; from the second stage on, it and the 3x3 convolution have stride 2. The
     max pool is PyTorch's, with padding. 25,557,032 parameters at 1,000 classes for every image size; 224 pixels become
     112, 56, 28, 14 and 7, and 64 pixels 2.
 

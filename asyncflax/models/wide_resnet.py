@@ -17,9 +17,9 @@ from asyncflax.models.resnet import Layers, add_blocks, running_statistics
 class WideResNet16x4(nnx.Module):
     """conv 3x3x16; 3 stages of 2 blocks with 64, 128, 256 features; norm, relu, mean over the pixels; classes.
 
-    A block is x + conv(dropout(relu(norm(conv(relu(norm(x))))))) with convolutions of 3x3 without bias; the first one
-    of stages 2 and 3 has stride 2. In the first block of a stage the shortcut is a convolution of 1x1 of
-    relu(norm(x)). 2,748,890 parameters at 10 classes, 2,772,020 at 100.
+    A block is x + conv(dropout(relu(norm(conv(relu(norm(x))))))) with 3x3 convolutions without bias; the first one of
+    stages 2 and 3 has stride 2. In the first block of a stage the shortcut is a 1x1 convolution of relu(norm(x)).
+    2,748,890 parameters at 10 classes, 2,772,020 at 100.
 
     BatchNorm, statistics_decay and statistics are those of `ResNet20`.
 
@@ -52,7 +52,7 @@ class WideResNet16x4(nnx.Module):
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         running = running_statistics(key)
-        rngs = None if key is None else nnx.Rngs(dropout=key)  # every layer takes the next of its keys
+        rngs = None if key is None else nnx.Rngs(dropout=key)  # each layer draws its own key
         x = self.conv(images)
         for name in self._blocks:
             x = getattr(self, name)(x, running, rngs)

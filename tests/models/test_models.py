@@ -289,7 +289,7 @@ def test_functional_parameters_are_the_models():
     assert np.any(np.asarray(apply(doubled, images) != apply(params, images)))
     assert_close(apply(params, images), model(images))  # nothing was changed on the way
     with pytest.raises(
-        ValueError, match="only state is its parameters, it also has mean, var; use functional_with_state"
+        ValueError, match="only state is its parameters, but this one also has mean, var; use functional_with_state"
     ):
         models.functional(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
 
