@@ -1,8 +1,8 @@
-"""The commands of `asyncflax`, one file each; `launch/` has them as scripts of a checkout.
+"""The `asyncflax` commands, one file each; in a checkout `launch/` has them as scripts.
 
 Exit status: 0 for success; 1 for an error, reported in one line on standard error; 75 when the time limit is reached;
-130 after Ctrl-C and 143 after SIGTERM (128 + the signal); 141 when standard output is closed. After 75, 130 and 143 the
-same command resumes.
+130 after Ctrl-C and 143 after SIGTERM (128 + the signal); 141 when standard output is closed. After 75, 130 and 143
+rerun the same command to resume.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 def run(name: str, argv: Sequence[str]) -> None:
     """Runs a command; `argv` is the program's name and the arguments."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored, as in background jobs
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs ignore the signal
         signal.signal(signal.SIGINT, _interrupted)  # while packages are imported
     sys.argv = [*argv]
     try:

@@ -1,4 +1,4 @@
-"""The frame of a command: flags, exit status and one-line errors."""
+"""What all commands share: flags, exit status and one-line errors."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def program(
 
 
 def command(workdir: str) -> str:
-    """The current command as claims quote it: without an absolute path."""
+    """The current command for use in claims, without an absolute path."""
     path = pathlib.Path(workdir)
     return launcher.command(workdir=f"runs/{path.name}" if path.is_absolute() else workdir)

@@ -10,7 +10,7 @@ Existing files in results/ are replaced only with --overwrite. A comment above i
 <!-- claims: NAME, NAME -->.
 
 --run takes quick, all, or names of claims. The commands run from scratch in folders below --folder and leave results/
-untouched; the same command resumes. Exit status 1 if a verdict differs or a command fails.
+untouched; rerun the same command to resume. Exit status 1 if a verdict differs or a command fails.
 """
 
 import pathlib
@@ -36,7 +36,7 @@ class StoppedError(RunError):
     """Ctrl-C or SIGTERM arrived while commands were running."""
 
     def __init__(self, number: int):
-        super().__init__("stopped; the same command resumes")
+        super().__init__("stopped; rerun the same command to resume")
         self.exit_status = 128 + number
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     pages, results = [root / name for name in documents.DOCUMENTS], root / "results"
     chosen = [f"--{flag.name}" for flag in (SOURCE, CHECK, RUN) if flag.value]
     if len(chosen) > 1:
-        raise RunError(f"--from copies, --check writes nothing, --run compares; take one of {', '.join(chosen)}.")
+        raise RunError(f"--from, --check and --run exclude each other, got {' and '.join(chosen)}; use one of them.")
     if RUN.value:
         _run(root, claims.load_all(results))
         return

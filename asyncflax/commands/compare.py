@@ -4,10 +4,10 @@ r"""Compares methods on the same traces, data and initial weights, and draws the
     asyncflax compare --config=dana_table:digits --workdir=runs/mine --config.num_workers=16 \
         --config.methods='asgd, dana_zero, gentle=dana_zero(momentum=0.5)'
 
-Every field of asyncflax.lab.compare.CompareConfig is a flag, and so is every field of the trainings, as
+Every field of asyncflax.lab.compare.CompareConfig is a flag, and so is every field of `TrainConfig`, as
 --config.train.FIELD. The same command resumes an interrupted comparison. Each of the config's `orders` is tested and
-becomes a claim in WORKDIR/claims, which `asyncflax claims --from=WORKDIR` collects; this needs no further training
-when the comparison is complete.
+becomes a claim in WORKDIR/claims, which `asyncflax claims --from=WORKDIR` collects; once the comparison is complete,
+this needs no further training.
 """
 
 from absl import flags
@@ -20,7 +20,7 @@ from asyncflax.train import launcher
 CONFIG = launcher.config_flag(CompareConfig, "dana_table")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the comparison", required=True)
 CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
-MINUTES = flags.DEFINE_float("stop_after_minutes", float("inf"), "start no tile that is not expected to finish in time")
+MINUTES = flags.DEFINE_float("stop_after_minutes", float("inf"), "stop before a tile that would not finish in time")
 CITATION = flags.DEFINE_bool("citation", False, "print BibTeX entries of the papers behind all methods")
 
 

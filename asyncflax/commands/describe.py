@@ -29,7 +29,7 @@ def show(names: list[str]) -> None:
             print(f"{name}{_options(made)}    [{kind}]\n\n{inspect.getdoc(made)}\n")
         if name in documented:
             print(f"--config={name}    [configs]\n\n{documented[name]}\n")
-    for package in (algorithms, models):  # what their names have in common
+    for package in (algorithms, models):  # documentation that their names share
         if not set(asked).isdisjoint(package.__all__):
             print(f"{inspect.getdoc(package)}\n")
 

@@ -6,9 +6,9 @@ r"""Predicts what asynchrony costs and gains before training, and recommends mom
     asyncflax plan --trace=runs/digits/trace.npz --condition_number=100 --num_workers=4,8,16,32
     asyncflax plan --trace=trainer.jsonl --columns=worker=actor,version=weights,made=step
 
-Prints a table and recommendations; --workdir saves both as CSV and JSON, with a figure. From a trace with times, or a
-log, it measures workers and server as well, and says what other numbers of workers, a faster server and no stragglers
-would bring.
+Prints a table and recommendations; --workdir saves both as CSV and JSON, with a figure. Given a trace with times or a
+log, it also measures workers and server, and predicts the effect of other numbers of workers, a faster server and no
+stragglers.
 """
 
 import pathlib
@@ -25,12 +25,12 @@ WORKERS = flags.DEFINE_list("num_workers", None, "numbers of workers (default 1,
 TRACE = flags.DEFINE_string(
     "trace", None, "file of a trace (.npz) or a log (.csv, .jsonl), instead of service_time; see Trace.from_log"
 )
-COLUMNS = flags.DEFINE_list("columns", None, "the log's names of its columns, such as worker=actor,version=weights")
-SERVER = flags.DEFINE_float("server_seconds", None, "the server's for one update; by default looked for in the trace")
+COLUMNS = flags.DEFINE_list("columns", None, "column names of the log, such as worker=actor,version=weights")
+SERVER = flags.DEFINE_float("server_seconds", None, "the server's seconds per update; by default from the trace")
 SERVICE = flags.DEFINE_string(
     "service_time",
     None,
-    "distribution of the time of a gradient, such as 'heterogeneous_gamma(machine_cv=0.6)' (default exponential)",
+    "distribution of gradient times, such as 'heterogeneous_gamma(machine_cv=0.6)' (default exponential)",
 )
 TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of one worker (default 0.8)")
 KAPPA = flags.DEFINE_float("condition_number", None, "ratio of the largest to the smallest curvature, instead of mu*")
@@ -55,7 +55,7 @@ def main() -> None:
         try:
             measured = cluster.measure(trace, server_seconds=SERVER.value)
         except ValueError as error:
-            print(f"Nothing is measured: {error}\n")
+            print(f"no measurement: {error}\n")
         else:
             scenarios = cluster.what_if(measured, workers, progress=progress)
     plan = planner.make(
@@ -80,11 +80,11 @@ def main() -> None:
 
 
 def _trace() -> Trace | None:
-    """The trace or the log that a flag names."""
+    """Loads the trace or log given by --trace."""
     if not TRACE.value:
         for flag in (COLUMNS, SERVER):
             if flag.value is not None:
-                raise ValueError(f"--{flag.name} needs --trace, the file that it is about.")
+                raise ValueError(f"--{flag.name} applies to a trace or log; pass its file as --trace.")
         return None
     if COLUMNS.value is None and pathlib.Path(TRACE.value).suffix == ".npz":
         return Trace.load(TRACE.value)

@@ -21,7 +21,7 @@ from asyncflax.train import launcher
 
 WORKERS = flags.DEFINE_integer("num_workers", 8, "number of emulated workers")
 SERVICE = flags.DEFINE_string(
-    "service_time", None, "distribution of a gradient's time, such as 'gamma(cv=0.5)' (default exponential)"
+    "service_time", None, "distribution of gradient times, such as 'gamma(cv=0.5)' (default exponential)"
 )
 TRACE = flags.DEFINE_string("trace", None, "file of a trace, instead of a queue")
 GROUPS = flags.DEFINE_integer("device_groups", 1, "number of device groups, which compute different gradients")
@@ -29,7 +29,7 @@ REPLICAS = flags.DEFINE_integer("replicas", 1, "devices per group, which split t
 FIXED = flags.DEFINE_float("fixed", 0.0, "fixed share of a gradient's time")
 PARAMETERS = flags.DEFINE_integer("parameters", None, "number of float32 parameters: adds traffic and memory")
 SERVER = flags.DEFINE_string("server", "replicated", "placement of the server: replicated or sharded")
-STORE = flags.DEFINE_string("store", "device", "where versions are: device, ring or host")
+STORE = flags.DEFINE_string("store", "device", "where versions are stored: device, ring or host")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for rounds.txt and rounds.png")
 
 

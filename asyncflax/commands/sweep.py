@@ -6,8 +6,8 @@ r"""Trains a grid, many cells at once, and draws its figures.
     asyncflax sweep --config=figure3:fast --workdir=runs/strengths --config.figure='' --config.train.num_workers=8 \
         --config.train.algorithm=dc_asgd --config.axes='algorithm.strength=(0, 0.04, 1), seed=(0, 1)'
 
-Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field of the trainings, as
---config.train.FIELD. An axis is a field of the trainings, or an option of their method as algorithm.OPTION. The same
+Every field of asyncflax.lab.sweep.SweepConfig is a flag, and so is every field of `TrainConfig`, as
+--config.train.FIELD. An axis is a field of `TrainConfig`, or an option of the method as algorithm.OPTION. The same
 command resumes an interrupted sweep.
 """
 
@@ -21,7 +21,7 @@ from asyncflax.train import launcher
 CONFIG = launcher.config_flag(SweepConfig, "figure3")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep", required=True)
 CACHE = flags.DEFINE_string("compilation_cache", None, "folder of the persistent compilation cache")
-MINUTES = flags.DEFINE_float("stop_after_minutes", float("inf"), "start no tile that is not expected to finish in time")
+MINUTES = flags.DEFINE_float("stop_after_minutes", float("inf"), "stop before a tile that would not finish in time")
 
 
 @program(SweepConfig)

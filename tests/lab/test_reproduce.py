@@ -153,7 +153,7 @@ def test_the_program(tmp_path):
     assert status == 1 and out.splitlines()[-1].startswith("agrees ")
     assert err == "error: 1 of 2 claims differ from results/: changed.\n"
     status, _, err = launch(tmp_path, "--run=agree", "--check")
-    assert status == 1 and "take one of --check, --run" in err
+    assert status == 1 and "got --check and --run; use one of them" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -167,6 +167,6 @@ def test_who_stops_it_stops_the_command_too(number, tmp_path):
         time.sleep(0.05)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 128 + number and err == "error: stopped; the same command resumes\n"
+    assert process.returncode == 128 + number and err == "error: stopped; rerun the same command to resume\n"
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)

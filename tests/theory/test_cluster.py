@@ -133,13 +133,13 @@ def test_the_launcher_measures_a_log(tmp_path):
     assert "Measured: 500 updates by 2 workers" in done.out and "1 s an update, busy 100% of the time" in done.out
     assert "What to set" in done.out
     assert unmeasured.status == 0 and "What to set" in unmeasured.out
-    assert "Nothing is measured: trace leaves worker 2 no service time after server_time=0.0" in unmeasured.out
+    assert "no measurement: trace leaves worker 2 no service time after server_time=0.0" in unmeasured.out
     content = json.loads((tmp_path / "plan" / "cluster.json").read_text())
     assert content["server_seconds"] == 1.0 and [row["num_workers"] for row in content["scenarios"]] == [1, 1, 4, 4]
     assert (tmp_path / "plan" / "cluster.png").read_bytes()[1:4] == b"PNG"
     messages = [
         f"{tmp_path}/plan/plan.csv exists; pass --overwrite to replace it.",
-        "--columns needs --trace, the file that it is about.",
+        "--columns applies to a trace or log; pass its file as --trace.",
         f"{tmp_path}/log.csv, line 3: version=7 is read, but only versions 0..1 exist",
     ]
     for found, message in zip(wrong, messages, strict=True):
