@@ -3,11 +3,11 @@
     python launch/train.py --config=configs/cifar10_quick.py --workdir=runs/cifar10_quick \
         --config.num_workers=8 --config.momentum=0.0
 
-The recipe is that of Caffe's examples/cifar10/cifar10_quick_solver.prototxt and its second stage: pixels 0..255 less
+The recipe is that of Caffe's examples/cifar10/cifar10_quick_solver.prototxt and its second stage: pixels 0..255 minus
 the mean image, batch size 100, learning rate 0.001 and 0.0001 for the last fifth, momentum 0.9 with the step size
 inside, weight decay 0.004 (in the gradient, at the parameters that were read), twice the learning rate for biases,
-5,000 updates. No augmentation. With these pixels, initialisation and recipe, learning rates are those of Caffe. The
-longer version of the paper (Allerton, October 2016) has batches of 128, the first does not state the size.
+5,000 updates, no augmentation. Pixels and initialisation are Caffe's too, so learning rates carry over. The longer
+version of the paper (Allerton, October 2016) has batches of 128; the first does not state the size.
 
 Claim: 8 workers need less explicit momentum than one. Test accuracy after 5,000 updates, seed 0, one run each:
 
@@ -18,11 +18,11 @@ Claim: 8 workers need less explicit momentum than one. Test accuracy after 5,000
 | 8 | 0.0 | 64.9 % |
 | 8 | -0.09 | 64.3 % |
 
-The learning rate is that of one worker with momentum 0.9; it is not tuned for the others, whose steps are ten times
+The learning rate is that of one worker with momentum 0.9; it is not tuned for the other runs, whose steps are ten times
 shorter without momentum. Figure 3 needs a sweep over both, `configs/figure3.py`.
 
-Each took 31 to 36 minutes on two cores, two at a time; needs CIFAR-10 in the format of TensorFlow Datasets
-(`--config.data_dir` or TFDS_DATA_DIR). `:fast` after the file name is the same in 500 updates.
+Each run took 31 to 36 minutes on two cores, two at a time, and needs CIFAR-10 in the format of TensorFlow Datasets
+(`--config.data_dir` or TFDS_DATA_DIR). `:fast` after the file name selects 500 updates.
 """
 
 from asyncflax.train.config import TrainConfig

@@ -3,10 +3,10 @@
     python launch/compare.py --config=configs/closed_loop.py --workdir=runs/closed-loop
 
 Claim: the best explicit momentum of 8 and 16 workers with exponential service times is far below the 0.9 of one worker;
-a grid needs one training per cell to find it. `closed_loop_momentum` measures the implicit momentum during a single
-training and sets the explicit one to the difference from a total of 0.9: 0.025 and -0.0375, if it measures 7/8 and
-15/16. It should match the best fixed momentum. The loop starts after 160 and 240 updates; until then the momentum is 0.
-cifar10_quick with the learning rate 0.001 of its recipe; all methods of a seed and a number of workers have the same
+a grid needs one run per cell to find it. `closed_loop_momentum` measures the implicit momentum during a single run and
+sets the explicit one to the difference from a total of 0.9: 0.025 and -0.0375, if it measures 7/8 and 15/16. It should
+match the best fixed momentum. The loop starts after 160 and 240 updates; until then the momentum is 0. The network is
+cifar10_quick with the learning rate 0.001 of its recipe; for a given seed and number of workers all methods share
 trace, data and initial weights.
 
 | variant | what | where |
@@ -15,13 +15,13 @@ trace, data and initial weights.
 | `long` | 5,000 updates, fixed momenta -0.3 to 0.9 and learning rates 0.001, 0.0003, 5 seeds | one GPU; not run yet |
 | `fast` | digits, 3 methods, 40 updates: a quick trial | 2 cores, 1 minute |
 
-Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 workers, beside 37.5 and 34.5 % of the best fixed momentum,
-which is 0; all differences are within their intervals. The paper instead compares closed-loop with open-loop
+Seen (benchmarks/RESULTS.md): 37.6 and 34.7 % with 8 and 16 workers, against 37.5 and 34.5 % for the best fixed
+momentum, which is 0; all differences are within their intervals. The paper instead compares closed-loop with open-loop
 YellowFin, on CIFAR-100 with a ResNet-164 and 16 workers in turn (a delay of 15), where it is 20.1 times as fast.
 
-With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes. Two processes, one for
-each `--config.num_workers`, with `--config.train.model='Cifar10Quick(conv=forward_gradients)'`, use two cores better
-than one.
+With `--stop_after_minutes=7` it stops early between two tiles; rerun the same command to resume. On two cores, run two
+processes, one for each `--config.num_workers`, with `--config.train.model='Cifar10Quick(conv=forward_gradients)'`;
+one process makes less use of them.
 """
 
 from asyncflax.lab.compare import CompareConfig

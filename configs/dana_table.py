@@ -8,13 +8,13 @@ outperforms existing methods with up to 64 workers and hardly loses accuracy up 
 only the abstract, so the settings are second-hand, none of the paper's numbers are here, and the order that is tested,
 DANA-DC > DANA-Slim > Multi-ASGD > NAG-ASGD, is our own question.
 
-All methods of a seed, a service time and a number of workers have the same trace, data and initial weights; ssgd has
-the rounds of the same workers. The learning rate does not grow with the workers, except for the methods that step with
-the mean of N gradients (ssgd and delayed_nesterov, linear scaling); on digits, methods without explicit momentum (or,
-like closed_loop_momentum, with hardly any) take ten times as large a one, whose steps are in the long run as long as
-those with momentum 0.9. Strength 2 is what is said of the adaptive DC-ASGD-a, so dana_dc has it with a mean square of
-each worker's gradients as well; a constant strength of 2 is another method. Whatever N, the number of gradients is the
-same. A test accuracy at the end below 20 %, twice that of chance, counts as a failure, and so does divergence.
+For a given seed, service time and number of workers all methods share trace, data and initial weights; ssgd has the
+rounds of the same workers. The learning rate does not grow with the workers, except for the methods that step with the
+mean of N gradients (ssgd and delayed_nesterov, linear scaling); on digits, methods without explicit momentum (or, like
+closed_loop_momentum, with hardly any) have a learning rate ten times as large, so that in the long run their steps are
+as long as those with momentum 0.9. Strength 2 is reported for the adaptive DC-ASGD-a, so dana_dc uses it with a mean
+square of each worker's gradients as well; a constant strength of 2 is another method. The number of gradients is the
+same for all N. A final test accuracy below 20 %, twice that of chance, counts as a failure, and so does divergence.
 
 | variant | what | where |
 |---|---|---|
@@ -24,14 +24,14 @@ same. A test accuracy at the end below 20 %, twice that of chance, counts as a f
 | `digits` | 20 methods, 8 to 64 workers, three service times, 3 seeds, 2,500 updates | 2 cores, 35 minutes of CPU |
 | `fast` | digits, 3 methods, 20 updates: a quick trial | 2 cores, 1 minute |
 
-With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes.
-`--compilation_cache=FOLDER` keeps what was compiled. On a GPU take --config.cells_at_once=0 for `cifar10`, which trains
-one network at a time otherwise; two cores are used best by two processes, one for each number of workers, each bound to
+With `--stop_after_minutes=7` it stops early between two tiles; rerun the same command to resume.
+`--compilation_cache=FOLDER` caches compiled programs. On a GPU set --config.cells_at_once=0 for `cifar10`, which
+otherwise trains one network at a time; on two cores run two processes, one for each number of workers, each bound to
 a core and with --config.train.model='Cifar10Quick(conv=forward_gradients)'.
 
 Seen (benchmarks/RESULTS.md): on CIFAR-10 with 16 workers dana_slim 44.9 %, ormo 44.3, asgd 31.9, multi_asgd 31.3,
-nag_asgd 23.4 (one seed of three fails); with 64 workers nothing is trained in 1,500 updates. On digits the DANAs are
-the best or among the best up to 32 workers, and Multi-ASGD is below NAG-ASGD with equal machines.
+nag_asgd 23.4 (one seed of three fails); with 64 workers no method learns in 1,500 updates. On digits the DANA methods
+are the best or among the best up to 32 workers, and Multi-ASGD is below NAG-ASGD with equal machines.
 """
 
 from asyncflax.lab.compare import CompareConfig

@@ -15,8 +15,8 @@ accuracy after 2,000 updates of batch 32 with learning rate 0.2, means over the 
 | 8 | 0.0 | 94.7 % |
 | 16 | 0.3 | 96.9 % |
 
-16 seconds on two cores, including startup and compilation. `:fast` after the file name is the same in 200 updates, for
-a quick trial.
+A run takes 16 seconds on two cores, including startup and compilation. `:fast` after the file name selects 200 updates,
+for a quick trial.
 """
 
 from asyncflax.train.config import TrainConfig

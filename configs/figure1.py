@@ -4,8 +4,8 @@
 
 The time of an update decreases almost linearly with the number of workers, and with tuned momentum the number of
 updates to a target hardly grows after a warm start: the paper starts from a checkpoint of 4,000 updates, on ImageNet.
-This is the figure, from a warm and from a cold start; `configs/figure5.py` decides whether there is a penalty. The time
-is that of the queue: a gradient takes 1 on average (exponential); gradient_seconds=0.15 in the options of the figure
+This draws the figure, from a warm and from a cold start; `configs/figure5.py` decides whether there is a penalty. Time
+is that of the queue, in which a gradient takes 1 on average (exponential); the figure's option gradient_seconds=0.15
 converts it to seconds.
 
 | variant | what | where |

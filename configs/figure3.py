@@ -4,12 +4,12 @@
 
 Claims: the explicit momentum with which a target is reached in the fewest updates falls as workers are added, and
 follows Figure 2: mu* - (1 - 1/M). In the longer version of the paper (Allerton, October 2016) it is 0.7, 0.6, 0.2, 0.1
-on CIFAR-10 at 1, 2, 4, 8 workers and 0.6, 0.6, 0.6, 0.6, 0.3, 0 on ImageNet at 1 to 32, the target is a loss, and the
-batches are 128 and 256. With tuned momentum that is not negative the updates grow 1, 1, 2, 2, 6 times at 1, 2, 4, 8, 16
-workers, with a fixed 0.9 they are 2, 2, 2, 3, 16 times as many (its Figure 4, CIFAR-10).
+on CIFAR-10 at 1, 2, 4, 8 workers and 0.6, 0.6, 0.6, 0.6, 0.3, 0 on ImageNet at 1 to 32; the target is a loss, and the
+batches are 128 and 256. With tuned non-negative momentum the updates grow by factors of 1, 1, 2, 2, 6 at 1, 2, 4, 8, 16
+workers; with a fixed 0.9, by 2, 2, 2, 3, 16 (its Figure 4, CIFAR-10).
 
-The variants that are judged train until a loss on networks that take minutes: softmax regression and a perceptron on
-digits, softmax regression on CIFAR-10 in 8x8 pixels, batches of 256. The loss is that of training, the mean of 5
+The variants that are judged train networks to a target loss within minutes: softmax regression and a perceptron on
+digits, softmax regression on CIFAR-10 in 8x8 pixels, batches of 256. The loss is the training loss, the mean of 5
 updates, 1,280 images, on the parameters that workers read. The first three seeds choose the learning rate of each
 momentum, the 16 others judge. Within a seed all momenta and learning rates share trace, data and weights. The longest
 memory, of 16 workers with momentum 0.9, takes 7 x 16 / (1 - 0.9) = 1,120 updates.
@@ -27,7 +27,7 @@ memory, of 16 workers with momentum 0.9, takes 7 x 16 / (1 - 0.9) = 1,120 update
 Fixed before judging: the digests of `asyncflax.lab.figures.criteria` begin with a570f69ed627 (tuned) and 1bd35a7a573c
 (fixed 0.9) for `digits`, 4d5db118fed1 for `mlp`, c4b023081f37 and 1c78edc88147 for `small_cifar10`.
 
-With `--stop_after_minutes=8` the sweep stops early between two parts; the same command resumes.
+With `--stop_after_minutes=8` the sweep stops early between two tiles; rerun the same command to resume.
 """
 
 from asyncflax.lab.statistics import least_updates
@@ -38,7 +38,7 @@ from asyncflax.train.recipes import caffenet, cifar10_quick
 WORKERS = (1, 2, 4, 8, 16)
 MOMENTA = (-0.6, -0.3, 0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
 CHOOSING, JUDGING = (0, 1, 2), tuple(range(100, 116))
-FEW = "a training takes minutes of a GPU"
+FEW = "a run takes minutes on a GPU"
 SMALL = {  # the network, the data, the target, the smallest learning rate and how many, sqrt(2) apart, the momenta
     "digits": ("Mlp(hidden=0)", "digits", 0.1, 0.2, 17, MOMENTA),
     "mlp": ("Mlp(hidden=16)", "digits", 0.1, 0.1, 13, MOMENTA[:-1]),

@@ -7,8 +7,8 @@ start: the paper starts from a checkpoint of 4,000 updates, on ImageNet, and has
 0.995, 0.932 at 1, 2, 4, 8 workers (Figure 5 of its longer version, Allerton, October 2016).
 
 Here softmax regression on digits starts from parameters that one worker without momentum has trained to a loss of about
-0.5, the same for all seeds, and is trained to 0.2. The cost of staleness depends on the noise of gradients, so there
-are three batch sizes. The loss is that of training, the mean of 640 images (320 with batches of 64), on the parameters
+0.5, the same for all seeds, and is trained to 0.2. The cost of staleness depends on the gradient noise, so there are
+three batch sizes. The loss is the training loss, the mean over 640 images (320 with batches of 64), on the parameters
 that workers read. The first 8 seeds choose momentum and learning rate for each number of workers, the 32 others judge.
 A penalty between 1/1.1 and 1.1 counts as none.
 
@@ -27,7 +27,7 @@ from asyncflax.lab.sweep import SweepConfig
 from asyncflax.train.config import TrainConfig
 
 CHOOSING, JUDGING = tuple(range(8)), tuple(range(100, 132))
-BATCHES = {  # batch size: updates of a training, the warm start, the smallest learning rate, how many, a factor 2 apart
+BATCHES = {  # batch size: updates per run, the warm start, the smallest learning rate, how many, a factor 2 apart
     1: (4000, "one_worker(num_updates=400, learning_rate=0.1)", 0.0125, 8),
     8: (800, "one_worker(num_updates=50, learning_rate=0.8)", 0.05, 8),
     64: (320, "one_worker(num_updates=22, learning_rate=1.6)", 0.2, 8),

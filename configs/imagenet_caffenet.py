@@ -1,4 +1,4 @@
-"""CaffeNet on ImageNet, the left half of Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774) as one training.
+"""CaffeNet on ImageNet, the left half of Figure 3 of Mitliagkas et al. 2016 (arXiv:1605.09774) as a single run.
 
     python launch/train.py --config=configs/imagenet_caffenet.py --workdir=runs/caffenet \
         --config.num_workers=8 --config.momentum=0.3 --config.classes='range(8)'
@@ -10,8 +10,8 @@ first version has this half of Figure 3; the longer one does not mention them. T
 
 `:steps` after the file name is Caffe's own solver: 450,000 updates, learning rate 0.01, times 0.1 every 100,000.
 
-Not run here: ImageNet must be downloaded by hand, and the training needs a GPU; a missing data set is reported at
-the start, with the commands to get it. `configs/imagenet_eight.py:caffenet` is this network on a small sample.
+Not run here: ImageNet must be downloaded by hand, and training needs a GPU; a missing data set is reported at startup,
+with the commands to get it. `configs/imagenet_eight.py:caffenet` is this network on a small sample.
 """
 
 from asyncflax.train.config import TrainConfig

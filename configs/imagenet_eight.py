@@ -3,9 +3,9 @@
     python launch/train.py --config=configs/imagenet_eight.py --workdir=runs/eight
 
 The sample `imagenet_eight` has 3,200 training and 800 validation images of eight classes, which are not ImageNet's
-first eight (those of Figure 3 in the paper's first version). Eight workers, no explicit momentum: with exponential
-service times that of the asynchrony is 0.875. `resnet50` has the equal machines of its recipe, for which there is no
-such number.
+first eight (those of Figure 3 in the paper's first version). There are eight workers and no explicit momentum; with
+exponential service times the implicit momentum is 0.875. `resnet50` has the equal machines of its recipe, for which
+theory gives no such number.
 
 | variant | what | where |
 |---|---|---|
@@ -14,7 +14,7 @@ such number.
 | `resnet50` | ResNet-50 in bfloat16, crops of 224x224, 2,000 updates of batch 64 | a GPU; not run yet |
 | `fast` | SmallCnn, 32x32, 6 updates: a quick trial | 2 cores, 1 minute |
 
-Claim: validation accuracy of 25 % and more on all of three seeds (`--config.seed=1`), where guessing gives 12.5 %.
+Claim: validation accuracy of at least 25 % for each of three seeds (`--config.seed=1`), where guessing gives 12.5 %.
 Seen: 48.9, 47.9 and 42.1 % with seeds 0, 1 and 2 (benchmarks/RESULTS.md).
 """
 

@@ -2,9 +2,9 @@
 
     python launch/sweep.py --config=configs/liu_deep_network.py --workdir=runs/liu-cifar10
 
-Claim: the momentum with the best accuracy falls with the number of workers. This is second-hand, as is that they
-trained a ResNet-32 on CIFAR-10; no number of the paper is at hand. Here it is cifar10_quick. On digits the same figure
-is another view of the sweep of Figure 3 of Mitliagkas et al.
+Claim: the momentum with the best accuracy falls with the number of workers. Both the claim and the paper's network, a
+ResNet-32 on CIFAR-10, are second-hand, and we do not have the paper's numbers. Here the network is cifar10_quick. On
+digits the same figure is another view of the sweep of Figure 3 of Mitliagkas et al.
 (`--config=configs/figure3.py:digits --config.figure=best_momentum`).
 
 | variant | what | where |

@@ -3,17 +3,17 @@
     python launch/sweep.py --config=configs/negative_momentum.py:digits --workdir=runs/negative-digits
 
 Claim: cifar10_quick with 8 workers, explicit momentum {-0.2, -0.09, -0.06, -0.03, 0}: -0.09 is best, with a
-statistical efficiency 15 % better than that of 0, the best momentum that is not negative; they call it preliminary.
+statistical efficiency 15 % better than that of 0, the best non-negative momentum; the paper calls this preliminary.
 The longer version (Allerton, October 2016, Figure 8; momenta -0.9, -0.675, ..., 0.9, learning rates in decades) has no
-gain up to 8 workers, and with 16 momentum -0.675 needs half as many updates as the best one that is not negative: the
+gain up to 8 workers; with 16 workers momentum -0.675 needs half as many updates as the best non-negative one: the
 statistical penalty at 1, 2, 4, 8, 16 workers is 1, 1, 2, 2, 3 with negative momenta and 1, 1, 2, 2, 6 without.
 
-Learning rates in decades are coarse: the best one of a momentum may lie between two of them. So the question whether
-negative momenta help is asked twice, of all grids of one learning rate a decade, and of the grid of six a decade that
-contains them. Softmax regression on digits, batches of 256; the target is a
-training loss, the mean of 5 updates. The first 8 seeds choose momentum and learning rate, the 48 others judge. Momenta
-of 8 workers are those of the first version and some larger ones, those of 16 are the longer version's but 0.9, which
-takes trainings of 1,120 updates.
+Learning rates in decades are coarse: the best one for a momentum may be between two of them. So whether negative
+momenta help is asked twice: on all grids of one learning rate per decade, and on the grid of six per decade that
+contains them. The problem is softmax regression on digits with batches of 256; the target is a training loss, the mean
+of 5 updates. The first 8 seeds choose momentum and learning rate, the 48 others judge. Momenta of 8 workers are those
+of the first version and some larger ones; those of 16 are the longer version's except 0.9, which needs runs of 1,120
+updates.
 
 | variant | what | where |
 |---|---|---|
@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> SweepConfig:
     if variant == "":
         train = cifar10_quick(num_workers=8, num_updates=5000, log_every=100, eval_every=1000)
         axes = {"learning_rate": _even(1e-4, 2, 6), "momentum": FIRST_VERSION, "seed": tuple(range(10))}
-        reason = "a training takes minutes of a GPU"
+        reason = "a run takes minutes on a GPU"
         return SweepConfig(train, axes, figure=f"negative_momentum(target=1.2, choosing=4, exception='{reason}')")
     workers, num_updates = 16 if variant == "digits_16" else 8, 560
     momenta, rates, seeds, options = MOMENTA[workers], _even(0.316, 6, 15), (*CHOOSING, *JUDGING), "target=0.1"
@@ -56,5 +56,5 @@ def get_config(variant: str = "") -> SweepConfig:
 
 
 def _even(least: float, a_decade: int, count: int) -> tuple[float, ...]:
-    """Learning rates, so many a decade."""
+    """Learning rates evenly spaced in the logarithm, `a_decade` per decade."""
     return tuple(float(f"{least * 10 ** (k / a_decade):.3g}") for k in range(count))

@@ -7,8 +7,8 @@ Questions, each with a verdict of its own:
 - dana: is DANA-Slim better than Multi-ASGD, which has its velocities but not its look-ahead?
 - multi: is Multi-ASGD better than NAG-ASGD, which has one velocity and looks ahead?
 - dana-dc: is DANA-DC equal to DANA-Slim, so that delay compensation adds nothing?
-- ormo: is OrMo better than Multi-ASGD, NAG-ASGD and naive momentum, each of them?
-- naive: is naive momentum worse than Multi-ASGD and NAG-ASGD, each of them?
+- ormo: is OrMo better than each of Multi-ASGD, NAG-ASGD and naive momentum?
+- naive: is naive momentum worse than both Multi-ASGD and NAG-ASGD?
 
 According to its abstract, DANA outperforms earlier methods, with up to 64 workers; the order of these is our own
 question. The claims about OrMo and naive momentum are second-hand.
@@ -16,15 +16,15 @@ question. The claims about OrMo and naive momentum are second-hand.
 An order may depend on the learning rate, so there are two, fixed in advance and the same for all methods: 0.06 for
 the perceptron and 0.02 for the convolutional network, and a sixth of these. The logarithm of the final training loss
 decides, with ratios up to 1.1 equivalent; for the equality of methods the test accuracy, within half a point. All 16
-seeds judge, since nothing is chosen. A training is seven times as long as the memory of momentum: 7 x 32 / (1 - 0.9) =
-2,240 gradients of 32 workers, 1,120 of 16.
+seeds judge, since nothing is chosen. A run is seven times as long as the memory of momentum: 7 x 32 / (1 - 0.9) = 2,240
+gradients for 32 workers, 1,120 for 16.
 
 | variant | what | where |
 |---|---|---|
 | `mlp` | a perceptron on digits, 32 workers, learning rate 0.06 | 2 cores, 1 minute |
 | `mlp_short_steps` | the same with 0.01 | 2 cores, 1 minute |
 | `mlp_16` | a perceptron on digits, 16 workers, 0.06 | 2 cores, 1 minute |
-| `stragglers` | 32 workers of which 2 are ten times slower, 0.06, OrMo's questions only | 2 cores, 1 minute |
+| `stragglers` | 32 workers of which 2 are ten times slower, 0.06, only the questions about OrMo | 2 cores, 1 minute |
 | `cnn` | SmallCnn on digits, 16 workers, 0.02 | 2 cores, 1 minute |
 | `cnn_short_steps` | the same with 0.0033 | 2 cores, 1 minute |
 | `cifar10` | cifar10_quick, 16 workers, 0.0001, 5 methods, 6 seeds | 2 cores, 49 minutes of CPU |
@@ -37,7 +37,7 @@ ef797a742470, b87512a5847e, 8d663e392fdc for `mlp_short_steps`; dfb527ae0c0e, 95
 c94a4818163d, 8504bc0611e4, e269a3830c85 for `cnn`; 4c15e72fc2ed, cb053ec18739, 3b6bb0f0c4f8, 42a522fee33a, 41fd0e8c90cb
 for `cnn_short_steps`; 1bce52000523, 8d531f04c8b9 for `cifar10` (dana, ormo).
 
-With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes.
+With `--stop_after_minutes=7` it stops early between two tiles; rerun the same command to resume.
 """
 
 from asyncflax.lab.compare import CompareConfig

@@ -7,12 +7,12 @@ with equal machines and with stragglers (1 of 16 and 4 of 64 ten times slower); 
 synchronous momentum SGD, most of all with stragglers. We have read only the abstract; the order and the settings are
 second-hand, and we do not have the paper's numbers.
 
-ResNet-20 on CIFAR-10, batch 64 a worker, momentum 0.9, weight decay 0.0001, 160 epochs, learning rate times 0.1 after
-80 and 120. We do not know the paper's learning rates and warm-up: there is no warm-up, and each cell has the best
-of three learning rates by training loss (ssgd's are multiplied by the number of workers, with which its steps are as
-long as OrMo's where workers take turns). All methods of a seed, a service time and a number of workers have the same
-trace, data and initial weights; ssgd has the rounds of the same workers. A test accuracy at the end below 20 %, twice
-that of chance, counts as a failure, and so does divergence.
+ResNet-20 on CIFAR-10, batch 64 per worker, momentum 0.9, weight decay 0.0001, 160 epochs, learning rate times 0.1 after
+80 and 120. We do not know the paper's learning rates and warm-up: there is no warm-up, and each cell has the best of
+three learning rates by training loss (ssgd's are multiplied by the number of workers, which makes its steps as long as
+OrMo's where workers take turns). For a given seed, service time and number of workers all methods share trace, data and
+initial weights; ssgd has the rounds of the same workers. A final test accuracy below 20 %, twice that of chance, counts
+as a failure, and so does divergence.
 
 | variant | what | where |
 |---|---|---|
@@ -25,9 +25,9 @@ that of chance, counts as a failure, and so does divergence.
 The equal machines of `cifar10` are those of `configs/dana_table.py:cifar10`, whose results are in
 benchmarks/RESULTS.md; its stragglers have not been run.
 
-With `--stop_after_minutes=7` it stops early between two parts, and the same command resumes.
-`--compilation_cache=FOLDER` keeps what was compiled. On a GPU take --config.cells_at_once=0 for `cifar10`, which trains
-one network at a time otherwise.
+With `--stop_after_minutes=7` it stops early between two tiles; rerun the same command to resume.
+`--compilation_cache=FOLDER` caches compiled programs. On a GPU set --config.cells_at_once=0 for `cifar10`, which
+otherwise trains one network at a time.
 """
 
 from asyncflax.lab.compare import CompareConfig
@@ -84,7 +84,7 @@ def get_config(variant: str = "") -> CompareConfig:
             log_every=50,
             eval_every=100,
         )
-        slow = {"asgd": "asgd(learning_rate=0.5)"}  # in the long run as long steps
+        slow = {"asgd": "asgd(learning_rate=0.5)"}  # steps of the same length in the long run
         config.methods = tuple(slow.get(name, name) for name in METHODS)
         config.service_times, config.num_workers = {**EQUAL, **UNEQUAL, **STRAGGLERS}, (8, 16, 32, 64)
     if variant == "fast":

@@ -8,13 +8,13 @@ epochs of warm-up from 0.1 / num_workers, momentum 0.9, weight decay 0.0001, gam
 (coefficient of variation 0.1). BatchNorm statistics are updated by the server in the order of the events
 (docs/batch_norm.md).
 
-Claim: with many workers, the place of momentum matters: DANA outperforms existing methods, with up to 64 workers
+Claim: with many workers it matters where momentum is kept: DANA outperforms existing methods, with up to 64 workers
 (abstract). We do not have the paper's numbers.
 
-`:16k` after the file name is the largest total batch of the abstract, 64 workers with batches of 256, by DANA-Slim,
+`:16k` after the file name is the largest total batch of the abstract, 64 workers with batches of 256, with DANA-Slim
 and a warm-up of 5 epochs: 31,250 updates. (We do not know which data set the paper uses.)
 
-Not run at full length here: 62,500 updates are for one GPU. Needs CIFAR-10 in the format of TensorFlow Datasets
+Not run at full length here: 62,500 updates need a GPU. Needs CIFAR-10 in the format of TensorFlow Datasets
 (`--config.data_dir` or TFDS_DATA_DIR). `:fast` after the file name is the same network on scikit-learn's digits, 60
 updates of batch 32, for a quick trial: less than a minute on two cores, most of it compilation.
 """

@@ -3,7 +3,7 @@
     python launch/streaming_pca.py --config=configs/streaming_pca.py --workdir=runs/streaming_pca
 
 Asynchronous momentum SGD (Async-MSGD) from the saddle e_2, d = 4, Sigma = diag(4, 3, 2, 1), constant delays, 8,192
-trajectories a setting in 16 independent replicates. Claim: the more momentum, the less delay. The tolerable delay
+trajectories per setting in 16 independent replicates. Claim: more momentum tolerates less delay. The tolerable delay
 costs at most 50 % more error after equal slow time; the optimal one reaches twice the error without delay in the
 shortest time with tau + 1 workers. `asyncflax.lab.studies.streaming_pca` defines both. At step size 5e-4, with 95 %
 intervals:
@@ -16,8 +16,8 @@ intervals:
 | 0.90 | 34.3 (34.3 to 34.3) | 35.9 (35.6 to 36.0) | 32.6 |
 | 0.95 | 15.0 (14.9 to 15.0) | 16.6 (16.2 to 17.0) | 13.8 |
 
-We have read the abstract of the paper: problem, start and conditions are second-hand, the step sizes a choice of ours,
-and no number of the paper is at hand. The exponent of the tolerable delay in (1 - mu):
+We have read only the abstract of the paper: problem, start and conditions are second-hand, the step sizes are our own
+choice, and we do not have the paper's numbers. The exponent of the tolerable delay in (1 - mu):
 
 | step size | fitted | linear theory |
 |---|---|---|
@@ -25,13 +25,13 @@ and no number of the paper is at hand. The exponent of the tolerable delay in (1
 | 2.5e-4 | 1.128 (1.128 to 1.129) | 1.153 |
 | 1.25e-4 | 1.090 (1.089 to 1.091) | 1.103 |
 
-The intervals are those of chance alone: with 25 % or 100 % more error tolerated the first is 1.113 and 1.123. In the
-conditions that the paper is said to state it is 2; linear theory tends to 1 as the step size falls.
+The intervals cover chance alone: with 25 % or 100 % more error tolerated the first exponent is 1.113 and 1.123. Under
+the conditions reportedly stated in the paper it is 2; linear theory tends to 1 as the step size falls.
 
-Claim: asynchrony is not momentum in general. 16 workers with exponential service times have on quadratics the mean of
+Claim: asynchrony is not momentum in general. On quadratics 16 workers with exponential service times have the mean of
 momentum 1 - 1/16 (Theorem 5 of Mitliagkas et al. 2016). Here, with step size 0.014, they end with 1.264 (1.259 to
-1.270) times its error, and 16 workers in turn, with the same mean delay, with 1.602 (1.590 to 1.614) times. Only the
-ends are compared: momentum SGD starts at rest. (Mean squares differ on quadratics too: `theory.stationary_variance`.)
+1.270) times its error, and 16 workers in turn, with the same mean delay, with 1.602 (1.590 to 1.614) times. Only final
+errors are compared: momentum SGD starts at rest. (Mean squares differ on quadratics too: `theory.stationary_variance`.)
 
 About three minutes of CPU time, float32. `:fast` after the file name is one step size with fewer trajectories, in
 about 15 seconds.

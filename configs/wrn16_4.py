@@ -10,9 +10,9 @@ order of the events (docs/batch_norm.md).
 
 Claim: as in configs/resnet20.py, with a wider network and more classes; we do not have the paper's numbers.
 
-Not run on the real data: CIFAR-100 was not available, its reader has been tested with synthetic records
-(`asyncflax.data.cifar100`), and 78,125 updates need a GPU. `:fast` after the file name is the same network on
-scikit-learn's digits, 20 updates of batch 32, for a quick trial: some minutes on two cores.
+Not run on the real data: CIFAR-100 was not available (its reader, `asyncflax.data.cifar100`, has been tested with
+synthetic records), and 78,125 updates need a GPU. `:fast` after the file name is the same network on scikit-learn's
+digits, 20 updates of batch 32, for a quick trial: a few minutes on two cores.
 """
 
 from asyncflax.train.config import TrainConfig
