@@ -113,7 +113,7 @@ def test_help_configs_by_name_and_flags_before_anything_is_loaded(tmp_path):
         assert one.status == 1 and "config.num_workers must be an integer >= 1" in one.err, one
     assert done[-1].err == (
         "error: unknown config 'digitz'; did you mean 'digits'? 'asyncflax list configs' lists all "
-        "(a path ends in .py)\n"
+        "(a path must end in .py)\n"
     )
     assert not (tmp_path / "run").exists()
 

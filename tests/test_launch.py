@@ -236,7 +236,7 @@ def test_a_platform_that_is_not_there(platform, tmp_path):
 
 
 ENDS = {
-    "MemoryError()": "out of memory (of the host); use fewer or smaller arrays",
+    "MemoryError()": "out of memory (of the host); reduce batch size",
     "MemoryError('Unable to allocate 7 TiB')": "out of memory (Unable to allocate 7 TiB); use fewer",
     "JaxRuntimeError('RESOURCE_EXHAUSTED: Out of\\nmemory')": "out of memory (RESOURCE_EXHAUSTED: Out of memory); use",
     "JaxRuntimeError('INTERNAL: the device\\nhas gone')": "JAX: INTERNAL: the device has gone",
@@ -300,7 +300,7 @@ def test_a_disk_that_is_full_within_a_checkpoint_is_one_line_and_the_run_resumes
     limited = ["sh", "-c", 'ulimit -f 16 && exec "$@"', "sh", *command]  # in blocks of 512 bytes
     done = subprocess.run(limited, cwd=ROOT, env=full, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: [Errno 27] File too large"), done.stderr
-    assert done.stderr.count("\n") == 1 and "the same command resumes" in done.stderr
+    assert done.stderr.count("\n") == 1 and "rerun the same command to resume" in done.stderr
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
     status, _, err = launch(*flags)
     assert status == 0, err

@@ -1,10 +1,10 @@
-"""One training, from a config to a folder. Needs the extra `train`.
+"""A training run, from a config to a folder. Needs the extra `train`.
 
-`config` describes a training in the language of `options`; `recipes` are published ones. `experiment` builds data,
-trace and network, `method` the method with one of the `schedules`, `feeds` the batches of events. `loop` trains, and
-writes metrics (`columns`, `records`, `writers`), `checkpoint`s and figures into a folder (`workdir`); `extension`
-continues a complete run. `distributed` connects several processes, `precision` is that of the network, `launcher` is
-shared by the commands.
+`config` describes a run in the language of `options`; `recipes` are published configs. `experiment` builds data, trace
+and network, `method` the method with one of the `schedules`, `feeds` the batches of events. `loop` trains, and writes
+metrics (`columns`, `records`, `writers`), `checkpoint`s and figures into a folder (`workdir`); `extension` continues a
+complete run. `distributed` connects several processes, `precision` sets that of the network, and the commands share
+`launcher`.
 """
 
 from typing import TYPE_CHECKING

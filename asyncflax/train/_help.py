@@ -21,11 +21,11 @@ class Field(NamedTuple):
     """A field of a config.
 
     Attributes:
-      group: comment above its group.
-      name: name of the field.
-      kind: its type, as in the source.
-      default: as in the source.
-      comment: its description.
+      group: the comment above its group.
+      name: the name of the field.
+      kind: the type, as in the source.
+      default: the default, as in the source.
+      comment: the description.
     """
 
     group: str
@@ -39,8 +39,8 @@ def describe(command: types.ModuleType, kind: type | None) -> str:
     """Formats the help of a command.
 
     Args:
-      command: its module, with docstring and flags.
-      kind: class of its config, or None.
+      command: the command's module, with docstring and flags.
+      kind: the class of its config, or None.
     """
     lines = [inspect.cleandoc(command.__doc__ or ""), "", "Flags:"]
     values = flags.FLAGS.flags_by_module_dict()
@@ -54,7 +54,7 @@ def describe(command: types.ModuleType, kind: type | None) -> str:
 def fields(kind: type) -> list[Field]:
     """Fields of a dataclass, described by the docstring (Attributes) or by comments in the source.
 
-    A comment stands above each group, after an empty line; that of a field stands behind it or directly above.
+    A group's comment is above it, after an empty line; a field's comment is behind it or directly above.
     """
     source = textwrap.dedent(inspect.getsource(kind))
     lines, alone, behind = source.splitlines(), {}, {}

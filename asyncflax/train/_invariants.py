@@ -18,10 +18,10 @@ def check_run(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]], 
     """Checks the invariants and returns a one-line summary.
 
     Args:
-      trace: of the run.
-      state: after the last event.
-      rows: its metrics.
-      bound: on the staleness, or None.
+      trace: the run's trace.
+      state: the state after the last event.
+      rows: the rows of metrics.
+      bound: the bound on the staleness, or None.
 
     Raises:
       RunError: an invariant is violated.
@@ -41,7 +41,7 @@ def check_run(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]], 
 
 
 def broken_leaf(state: RunState) -> str:
-    """Path of the first leaf of the state that is not finite, or ''."""
+    """The path of the first leaf of the state that is not finite, or ''."""
     kept = {name: getattr(state, name) for name in ("params", "algorithm", "model_state")}
     finite = jax.tree_util.tree_leaves_with_path(_all_finite(kept))
     return next((jax.tree_util.keystr(path) for path, is_finite in finite if not is_finite), "")
@@ -56,13 +56,13 @@ def _events(trace: Trace, state: RunState, rows: Sequence[Mapping[str, Any]]) ->
     count, updates = len(trace), [row["update"] for row in rows]
     _hold(int(state.event) == count, f"the engine executed {int(state.event):,} of {count:,} updates")
     _hold(updates[-1] == count, f"the last row of metrics belongs to update {updates[-1]:,}, not to {count:,}")
-    _hold(all(np.diff(updates) > 0), "the rows of metrics are not in the order of updates")
+    _hold(all(np.diff(updates) > 0), "the rows of metrics are not ordered by update")
     yield f"{count:,} events, as many updates"
     if trace.time is not None:
         for event in 1 + np.flatnonzero(~(np.diff(trace.time) >= 0))[:1]:
-            raise _broken(f"the time of event {event:,} is before that of the one before it")
+            raise _broken(f"event {event:,} is earlier than the event before it")
         times = [row["simulated_time"] for row in rows[1:]]
-        _hold(np.array_equal(times, trace.time[np.array(updates[1:]) - 1]), "the rows of metrics have other times")
+        _hold(np.array_equal(times, trace.time[np.array(updates[1:]) - 1]), "logged times differ from the trace")
         yield "times in order"
 
 
@@ -73,9 +73,9 @@ def _staleness(trace: Trace, rows: Sequence[Mapping[str, Any]], bound: int | Non
     yield "versions within the past"
     starts = np.array([row["update"] for row in rows])
     means = np.add.reduceat(staleness, starts[:-1]) / np.diff(starts)
-    _hold(np.allclose([row["staleness"] for row in rows[1:]], means), "the rows of metrics have another staleness")
+    _hold(np.allclose([row["staleness"] for row in rows[1:]], means), "logged staleness differs from the trace")
     largest = int(staleness.max())
-    _hold(bound is None or largest <= bound, f"the largest staleness is {largest}, the bound is {bound}")
+    _hold(bound is None or largest <= bound, f"the largest staleness is {largest}, but the bound is {bound}")
     yield f"staleness as in the trace and at most {largest if bound is None else bound}"
 
 

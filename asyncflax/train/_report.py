@@ -1,4 +1,4 @@
-"""What a run reports: rows of metrics, lines on the terminal, the final table and the figures."""
+"""The reports of a run: rows of metrics, lines on the terminal, the final table and the figures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHOWN = {
 
 
 class Reporter:
-    """Turns the output of a step into a row of metrics, a line and a step of the progress bar."""
+    """Reports each step as a row of metrics, a line on the terminal and progress of the bar."""
 
     def __init__(
         self,
@@ -86,14 +86,12 @@ class Reporter:
         return self._write(row, evaluation)
 
     def diverged(self, what: str, update: int) -> RunError:
-        """The error of a diverged training: what happened, what is saved and what to do."""
+        """The error of a diverged run: what happened, what is saved and what to do."""
         config, saved = self._experiment.config, self._checkpoints.updates()
-        kept = (
-            f"The last good checkpoint, of update {saved[-1]:,}, is kept." if saved else "There is no checkpoint yet."
-        )
+        kept = f"The last good checkpoint, of update {saved[-1]:,}, is kept." if saved else "No checkpoint was saved."
         return RunError(
             f"{what}: the training has diverged (learning rate {float(self._experiment.schedule(update)):g}, explicit "
-            f"momentum {config.momentum:g}, {config.num_workers} workers). {kept} Take a smaller learning rate or less "
+            f"momentum {config.momentum:g}, {config.num_workers} workers). {kept} Try a smaller learning rate or less "
             "momentum in a new workdir."
         )
 
@@ -138,7 +136,7 @@ def draw(experiment: Experiment, records: Records, path: pathlib.Path) -> None:
 
 
 def table(experiment: Experiment, records: Records, checked: str) -> str:
-    """The results, one per line; `checked` is that of `check_run`."""
+    """The results, one per line; `checked` is the summary of `check_run`."""
     config, trace, law, last = experiment.config, experiment.trace, experiment.law, records.rows[-1]
     updates, accuracy = records.column("test_accuracy")
     best, seconds = int(np.argmax(accuracy)), last["wall_seconds"]
@@ -166,7 +164,7 @@ def table(experiment: Experiment, records: Records, checked: str) -> str:
 
 
 def _measured(experiment: Experiment, records: Records) -> str:
-    """The meter's last estimate, or why there is none."""
+    """The meter's last estimate, or the reason for its absence."""
     config, law = experiment.config, experiment.law
     rows = [row for row in records.rows if "implicit_momentum" in row]
     if not rows:

@@ -14,7 +14,7 @@ from asyncflax.train import distributed
 
 
 class Signals:
-    """The signal that has arrived."""
+    """The signal received, if any."""
 
     arrived: signal.Signals | None = None
 

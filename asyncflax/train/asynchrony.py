@@ -1,7 +1,7 @@
 """Sources of asynchrony for `config.asynchrony`.
 
-Each function here returns an `Asynchrony`: the trace of `num_workers` workers until the server has made `num_updates`
-updates, with draws from `seed`. A dotted name is a function of your own that does the same.
+Each function here returns an `Asynchrony`: the trace of `num_workers` workers over `num_updates` updates, drawn with
+`seed`. A dotted name is a function of your own with the same interface.
 
 Example:
   >>> import asyncflax, tempfile
@@ -42,8 +42,8 @@ class Asynchrony(NamedTuple):
     """A trace and the theoretical distribution of its staleness.
 
     Attributes:
-      trace: which worker delivers when, and which version it had read.
-      law: theoretical distribution of its staleness, or None if unknown.
+      trace: the `Trace`, which worker delivers when and which version it had read.
+      law: the theoretical distribution of its staleness, or None if unknown.
     """
 
     trace: Trace
@@ -64,7 +64,7 @@ def queue(
     """Asynchronous workers: `queues.simulate`.
 
     Args:
-      service_time: distribution of the time of a gradient, exponential() by default.
+      service_time: the distribution of gradient times, exponential() by default.
       max_staleness, policy, server_time, link_time: see `queues.simulate`.
     """
     trace = queues.simulate(
@@ -85,7 +85,7 @@ def barrier(*, num_workers: int, num_updates: int, seed: int, service_time: Serv
     """Synchronous workers, as `ssgd` requires: `queues.barrier`.
 
     Args:
-      service_time: distribution of the time of a gradient, exponential() by default.
+      service_time: the distribution of gradient times, exponential() by default.
     """
     common = {"num_workers": num_workers, "num_updates": num_updates, "seed": seed}
     return Asynchrony(queues.barrier(service_time=service_time, **common))
@@ -103,7 +103,7 @@ def law(
     """Staleness drawn from a distribution: `StalenessLaw.trace`.
 
     Args:
-      distribution: of the staleness.
+      distribution: the distribution of the staleness.
       assign, before_start: see `StalenessLaw.trace`.
     """
     _check.instance("distribution", distribution, StalenessLaw, "a distribution of asyncflax.staleness")
@@ -115,7 +115,7 @@ def recorded(*, num_workers: int, num_updates: int, path: str) -> Asynchrony:
     """The first events of a saved trace, which is identified by its content, not its path.
 
     Args:
-      path: of the file.
+      path: the file of the trace.
 
     Raises:
       ValueError: the trace has another number of workers, or fewer events.
@@ -123,17 +123,17 @@ def recorded(*, num_workers: int, num_updates: int, path: str) -> Asynchrony:
     trace = Trace.load(path)
     if trace.num_workers != num_workers or len(trace) < num_updates:
         raise ValueError(
-            f"the trace has {trace.num_workers} workers and {len(trace)} events, too few or other ones than "
-            f"config.num_workers={num_workers} and config.num_updates={num_updates}; change these."
+            f"config.num_workers={num_workers} and config.num_updates={num_updates} do not fit the trace, which has "
+            f"{trace.num_workers} workers and {len(trace)} events; change them."
         )
     return Asynchrony(trace.prefix(num_updates))
 
 
 def inputs(spec: Spec) -> dict[str, str]:
-    """Digest of the file that a trace is read from, as an input of the run; {} for other sources.
+    """The digest of the file that a trace is read from, as an input of the run; {} for other sources.
 
     Args:
-      spec: of the asynchrony.
+      spec: the spec of `config.asynchrony`.
 
     Raises:
       FileNotFoundError: the file does not exist.

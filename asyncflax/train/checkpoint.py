@@ -1,16 +1,16 @@
 """Checkpoints of the whole `RunState`: written atomically, verified by checksum; the newest and the best are kept.
 
     checkpoints/500/state/          the arrays, in dicts by name: load them with `orbax.checkpoint.v1.load`
-    checkpoints/500/info.json       update, config, metrics; the run, and the shape and dtype of every array
+    checkpoints/500/info.json       update, config, metrics, run, and the shape and dtype of every array
     checkpoints/500/metrics.jsonl   the rows of metrics so far
     checkpoints/500/extra.npz       arrays of the run outside its state, if any
-    checkpoints/500/SHA256SUMS      of all files (`sha256sum -c SHA256SUMS`); Orbax does not checksum array data
+    checkpoints/500/SHA256SUMS      checksums (`sha256sum -c SHA256SUMS`), since Orbax does not checksum array data
 
 In `state/` dict keys escape a dot as '%2E', a slash as '%2F' and a percent sign as '%25', since Orbax joins nested keys
 into one name; a typed PRNG key is stored as its key data, and arrays without elements are omitted.
 
-With several processes, each reads and writes its shards in a folder shared by all; the primary does the rest. A run may
-resume with other processes and on another mesh.
+With several processes, each reads and writes its shards in a shared folder; the primary does the rest. A run may resume
+with another number of processes and on another mesh.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Checkpoint(NamedTuple):
       update: int, the number of server updates.
       config: dict, the config of the run.
       metrics: dict of numbers by name; empty before the first evaluation.
-      state: `RunState`.
-      extra: dict of NumPy arrays by name, the `extra` of `save`.
+      state: the `RunState`.
+      extra: dict of NumPy arrays by name, as passed to `save`.
       rows: list of dicts, the rows of metrics so far.
     """
 
@@ -65,7 +65,7 @@ class Checkpoints:
     """The checkpoints of one run, in one folder.
 
     Args:
-      folder: where they are stored; created by the first `save`.
+      folder: the folder of the checkpoints; created by the first `save`.
       keep: the number of newest checkpoints to keep. The one with the highest `best_metric` is kept as well.
       best_metric: the name of a metric.
       run: the identity of the run, see `Workdir.began`; checkpoints of another run are not loaded.
@@ -100,7 +100,7 @@ class Checkpoints:
         self.warn = warn
 
     def updates(self) -> list[int]:
-        """The updates for which there are checkpoints, in increasing order."""
+        """The updates that have a checkpoint, in increasing order."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if _is_checkpoint(path))
@@ -115,15 +115,15 @@ class Checkpoints:
         extra: Mapping[str, np.ndarray] | None = None,
         rows: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """Writes a checkpoint under a temporary name, renames it, then removes the ones that are not kept.
+        """Writes a checkpoint under a temporary name, renames it, then removes old checkpoints.
 
         Args:
           update: the number of server updates, at least 0.
-          state: from `run_chunk`.
-          config: JSON, returned by `latest`.
-          metrics: numbers by name.
-          extra: NumPy arrays of numbers or text by name, the state of the program around the run.
-          rows: the metrics so far, JSON dicts; see `Records`.
+          state: the state returned by `run_chunk`.
+          config: a JSON dict, returned by `latest`.
+          metrics: the metrics, numbers by name.
+          extra: NumPy arrays of numbers or text by name, for program state outside the `RunState`.
+          rows: the rows of metrics so far, JSON dicts; see `Records`.
 
         Raises:
           TypeError, ValueError: an argument is invalid; nothing is written.
@@ -180,10 +180,10 @@ class Checkpoints:
 
         Args:
           like: a state of the same run, for example from `init_run`; arrays are restored with its shardings. Or a
-            function of the saved update and config that returns one, if the states of a run differ.
+            function of the saved update and config that returns one, if the structure changes during a run.
 
         Raises:
-          ValueError: all checkpoints are corrupted, or the newest has other shapes or another format.
+          ValueError: all checkpoints are corrupted, or the newest has different shapes or another format.
         """
         update = broadcast(self._newest() if is_primary() else None)
         return None if update is None else self._load(self.folder / str(update), like)
@@ -198,7 +198,7 @@ class Checkpoints:
             if ".corrupted" in path.name:
                 aside.append(path.name)
             elif not _is_checkpoint(path):
-                self.warn(f"note: {path} is not a checkpoint; it is ignored")
+                self.warn(f"note: {path} is not a checkpoint and is ignored")
         for update in reversed(self.updates()):
             path = self.folder / str(update)
             fault = _fault(path, self.run)
@@ -255,15 +255,15 @@ def load_model(path: str | os.PathLike[str], *, params: Any, model_state: Any = 
 
     Args:
       path: the checkpoint, for example 'WORKDIR/checkpoints/4000'.
-      params: PyTree of parameters of the same model.
-      model_state: PyTree of its model state (the statistics of BatchNorm); None skips it.
+      params: a PyTree of parameters of the same model.
+      model_state: a PyTree of its model state (the statistics of BatchNorm); None skips it.
 
     Returns:
-      parameters and model state, with the structure of the arguments.
+      the parameters and the model state, with the structure of the arguments.
 
     Raises:
       FileNotFoundError: the checkpoint does not exist.
-      ValueError: it is corrupted, or belongs to another model.
+      ValueError: the checkpoint is corrupted or belongs to another model.
     """
     folder = pathlib.Path(path).absolute()
     if not (folder / "state").is_dir():
@@ -305,13 +305,13 @@ def _refuse_other(path: Any, what: str, saved: Mapping[str, str], tree: Any) -> 
         return
     name = next(n for n in (*wanted, *saved) if saved.get(n) != wanted.get(n))
     raise ValueError(
-        f"checkpoint {path} is of another {what}: {name} is {saved.get(name, 'missing')} in it, "
-        f"here it is {wanted.get(name, 'missing')}."
+        f"checkpoint {path} belongs to another {what}: {name} is {saved.get(name, 'missing')} in the checkpoint, "
+        f"but {wanted.get(name, 'missing')} here."
     )
 
 
 def _on_devices(state: RunState) -> RunState:
-    """The state with its event, a host integer, as an array placed like the key."""
+    """The state with its event, a host integer, converted to an array placed like the key."""
     here = jax.random.key_data(state.key).sharding
     if isinstance(here, NamedSharding):
         here = NamedSharding(here.mesh, PartitionSpec())
@@ -323,12 +323,12 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _data(leaf: Any) -> Any:
-    """The leaf as Orbax saves it: a key as its data."""
+    """The leaf in the form that Orbax saves: the data of a key."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _restored(folder: pathlib.Path, saved: Mapping[str, str], tree: Any, sharding: Any = None) -> Any:
-    """A tree with arrays of a checkpoint, with the shardings of the given tree, or with one sharding for all."""
+    """A tree of a checkpoint's arrays, with the shardings of the given tree or a single sharding."""
     from orbax.checkpoint import tree as nested
     from orbax.checkpoint import v1 as orbax
 
@@ -372,7 +372,7 @@ def _info(path: pathlib.Path) -> dict[str, Any]:
     info = json.loads((path / _INFO).read_text())
     if info.get("format") != _FORMAT:
         raise ValueError(
-            f"checkpoint {path} has format {info.get('format')}, this version reads {_FORMAT}; load it with the "
+            f"checkpoint {path} has format {info.get('format')}, but this version reads {_FORMAT}; load it with the "
             "version of asyncflax that wrote it."
         )
     return info

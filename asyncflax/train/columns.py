@@ -1,8 +1,8 @@
-"""The columns of all metrics, with units and names: of the rows of a run and of the variables of `results.nc`.
+"""The columns of all metrics with units and long names: rows of a run, and variables of `results.nc`.
 
-A metric of events is one line here, which trainings, sweeps, comparisons, files and figures share: a number per event,
-computed from a `RunOutput` and logged as its mean over the events since the previous row. docs/metrics.md has this
-table, which a test compares with it.
+Each metric of events is one line here, shared by runs, sweeps, comparisons, files and figures: a number per event,
+computed from a `RunOutput` and logged as its mean over the events since the previous row. docs/metrics.md has the same
+table (tested).
 
 Example:
   >>> import numpy as np, xarray
@@ -35,10 +35,10 @@ class Column(NamedTuple):
     """A column.
 
     Attributes:
-      name: of the column.
-      unit: '1' for plain numbers, 'text' for texts.
-      long_name: label of an axis.
-      of_events: `of_events(out) -> [E]`, of metrics that are means over events.
+      name: the name of the column.
+      unit: the unit; '1' for plain numbers, 'text' for text.
+      long_name: the label for an axis.
+      of_events: the function `of_events(out) -> [E]` of a metric that is a mean over events, else None.
     """
 
     name: str
@@ -59,7 +59,7 @@ ROWS = (
     ),
     Column("explicit_momentum", "1", "explicit momentum"),
     Column("learning_rate", "1", "learning rate"),
-    Column("updates_per_second", "1/s", "updates in a second of real time"),
+    Column("updates_per_second", "1/s", "updates per second of real time"),
     Column("test_loss", "1", "test loss"),
     Column("test_accuracy", "1", "test accuracy"),
     Column("test_top5_accuracy", "1", "test accuracy, top 5"),
@@ -72,25 +72,25 @@ ROWS = (
     Column("total_momentum", "1", "explicit and implicit momentum together, measured"),
     Column("wall_seconds", "s", "real time since the run began, without pauses"),
 )
-"""Of `metrics.jsonl`, `metrics.csv`, TensorBoard and the other writers."""
+"""The columns of `metrics.jsonl`, `metrics.csv`, TensorBoard and the other writers."""
 
 RESULTS = (
-    Column("trained", "updates", "updates, where means of training are given"),
-    Column("diverged_at", "updates", "update at which the training was seen to have diverged; -1 for never"),
+    Column("trained", "updates", "updates at which training means are given"),
+    Column("diverged_at", "updates", "update at which divergence was detected; -1 for never"),
     Column("seed", "1", "seed"),
     Column("num_workers", "1", "workers"),
     Column("momentum", "1", "explicit momentum"),
-    Column("algorithm", "text", "method, as the config names it"),
+    Column("algorithm", "text", "method as named in the config"),
     Column("method", "text", "method by its label"),
     Column("call", "text", "method with its options"),
     Column("service_time", "text", "distribution of service times by its label"),
     Column("law", "text", "distribution of service times with its options"),
-    Column("learning_rate_scale", "1", "what the learning rate is multiplied by"),
+    Column("learning_rate_scale", "1", "factor of the learning rate"),
     Column("server_steps", "1", "steps of the server"),
-    Column("picked_scale", "1", "learning rate scale that was picked"),
-    Column("picked_learning_rate", "1", "learning rate that was picked"),
+    Column("picked_scale", "1", "learning rate scale that was selected"),
+    Column("picked_learning_rate", "1", "learning rate that was selected"),
     Column("final_accuracy", "1", "test accuracy at the end"),
-    Column("failed", "1", "whether the training failed (1) or not (0)"),
+    Column("failed", "1", "whether the run failed (1) or not (0)"),
     Column("mean", "1", "test accuracy at the end, mean over seeds"),
     Column("low", "1", "test accuracy at the end, lower end of the 95 % interval"),
     Column("high", "1", "test accuracy at the end, upper end of the 95 % interval"),
@@ -98,15 +98,15 @@ RESULTS = (
     Column("steps_to_target", "1", "steps of the server to the target"),
     Column("seconds_to_target", "s", "simulated time to the target"),
 )
-"""Of `results.nc`, besides those of `ROWS`; an axis of a sweep has the name of its field."""
+"""The variables of `results.nc` besides `ROWS`; an axis of a sweep has the name of its field."""
 
 
 def event_means(out: RunOutput, mean: Callable[[Any], Any]) -> dict[str, Any]:
     """The means over events, by name.
 
     Args:
-      out: of a chunk.
-      mean: of an array [E].
+      out: the output of a chunk.
+      mean: a function that averages an array [E].
     """
     return {column.name: mean(column.of_events(out)) for column in ROWS if column.of_events is not None}
 
@@ -115,7 +115,7 @@ def describe(results: Any) -> Any:
     """Sets the attributes `units` and `long_name` of all variables and coordinates of a data set.
 
     Args:
-      results: an `xarray.Dataset`.
+      results: the `xarray.Dataset`.
     """
     for name, variable in results.variables.items():
         unit = "1" if variable.dtype.kind in "biuf" else "text"
@@ -125,10 +125,10 @@ def describe(results: Any) -> Any:
 
 
 def of_evaluation(name: str) -> bool:
-    """Whether a metric is of the test data, and so not in every row.
+    """Whether a metric is computed on the test data, and therefore not in every row.
 
     Args:
-      name: of the column.
+      name: the name of the column.
     """
     return name.removeprefix("ema_").startswith("test_")
 
@@ -137,7 +137,7 @@ def long_name(name: str) -> str:
     """The label of a column, for the axis of a figure.
 
     Args:
-      name: of the column.
+      name: the name of the column.
     """
     return _by_name()[name].long_name
 

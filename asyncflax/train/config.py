@@ -1,4 +1,4 @@
-"""The configuration of a training: one flat, typed dataclass.
+"""The configuration of a training run: one flat, typed dataclass.
 
 Fields that name something (a method, a network, a data set, a source of asynchrony) are calls with keywords; see
 `options` for the language.
@@ -37,8 +37,7 @@ GIVEN = ("learning_rate", "momentum", "weight_decay")  # fields that are paramet
 class Named:
     """The `Spec` of each field that names something, parsed on first access and cached.
 
-    `mesh` is None for one device, or for all of several processes; `start_from` for a checkpoint, or for none. `model`
-    loads Flax.
+    `mesh` is None for the default devices; `start_from` is None for a checkpoint or ''. Accessing `model` loads Flax.
     """
 
     def __init__(self, config: "TrainConfig"):
@@ -93,7 +92,7 @@ class Named:
         return read(f"config.{field}", getattr(self._config, field), library, *given, **options)
 
     def without_model(self) -> list[Spec]:
-        """All specs but those of the network, whose package loads Flax, and the writers."""
+        """All specs except those of the network, which would load Flax, and of the writers."""
         named = (
             self.dataset,
             self.asynchrony,
@@ -113,10 +112,10 @@ class Named:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """One training under asynchrony. Its fields can be set until `check` returns an immutable copy.
+    """A training run under asynchrony. Fields can be set until `check` returns an immutable copy.
 
     Raises:
-      (`check`) TypeError, ValueError: a field has a wrong type or value; the message names it.
+      (`check`) TypeError, ValueError: a field has an invalid type or value; the message names it.
 
     Example:
       >>> from asyncflax.train.config import TrainConfig, one_worker
@@ -130,7 +129,7 @@ class TrainConfig:
       Traceback (most recent call last):
         ...
       ValueError: config.asynchrony: service_time must be one of 'deterministic', 'exponential', 'gamma', \
-'heterogeneous_gamma', 'lognormal', 'pareto', 'stragglers', got 'exponental'; did you mean 'exponential'?
+'heterogeneous_gamma', 'lognormal', 'measured', 'pareto', 'stragglers', got 'exponental'; did you mean 'exponential'?
     """
 
     # Data and network.
@@ -139,15 +138,15 @@ class TrainConfig:
     data_cache: str = dataclasses.field(default="", metadata=_FREE)  # file of decoded arrays; '' is the default one
     model: str = dataclasses.field(default="SmallCnn", metadata=_CALL)  # a network, such as 'SmallCnn(dropout=0.2)'
     precision: str = "float32"  # of the network's computation: float32, tf32 or bfloat16; parameters stay float32
-    # A checkpoint with the initial parameters, as 'WORKDIR/checkpoints/4000', or a first training by one worker
-    # without asynchrony, as 'one_worker(num_updates=200, learning_rate=0.1)'.
+    # A checkpoint with the initial parameters, as 'WORKDIR/checkpoints/4000', or a warm start without asynchrony, as
+    # 'one_worker(num_updates=200, learning_rate=0.1)'.
     start_from: str = ""
-    pixel_scale: float = 1 / 255  # multiplier of pixels 0..255 less the mean image
+    pixel_scale: float = 1 / 255  # multiplier of pixels 0..255 minus the mean image
     crop_pad: int = 0  # padding of random crops, in pixels
-    classes: tuple[int, ...] = ()  # labels of ImageNet to train on, as range(8); () for all
-    image_size: int = 224  # side of the crops of ImageNet's images
+    classes: tuple[int, ...] = ()  # ImageNet labels to train on, as range(8); () for all
+    image_size: int = 224  # side of the crops of ImageNet images
     crop_area: tuple[float, ...] = (0.08, 1.0)  # lowest and highest share of an ImageNet image in a crop
-    # Corrupted JPEGs: stop the run, or skip (another image replaces it). A resumed run may take the other.
+    # On a corrupted JPEG: stop the run, or skip (use another image instead).
     on_corrupt: str = dataclasses.field(default="stop", metadata=_FREE)
     decode_processes: int = dataclasses.field(default=0, metadata=_FREE)  # processes that decode JPEGs; 0 for threads
     flip: bool = False  # random horizontal flips
@@ -158,7 +157,7 @@ class TrainConfig:
     # 'queue(service_time=gamma(cv=0.1), max_staleness=16, policy=discard)', 'barrier(service_time=...)',
     # 'law(distribution=geometric(mean=7.0), assign=round_robin)' or 'recorded(path=...)'
     asynchrony: str = dataclasses.field(default="queue", metadata=_CALL)
-    # emulated, or live: 'threads(service_time=exponential(mean=0.05))', where asynchrony is what happens, not the above
+    # emulated, or live workers: 'threads(service_time=exponential(mean=0.05))', which ignores `asynchrony`
     execution: str = dataclasses.field(default="emulated", metadata=_CALL)
 
     # The method: one of asyncflax.algorithms such as 'dc_asgd(strength=0.04)', of Optax, or your own.
@@ -168,10 +167,10 @@ class TrainConfig:
     schedule: str = dataclasses.field(default="constant", metadata=_CALL)
     momentum: float = 0.0  # mu_L, explicit, in [-1, 1]
     weight_decay: float = 0.0  # see decay_at in the options of the algorithm
-    decay_mask: str = "all"  # which parameters decay: all, or weights (no biases, nothing of a normalization)
-    bias_multiplier: float = 1.0  # learning rate of biases over that of weights; Caffe's recipes have 2
+    decay_mask: str = "all"  # which parameters decay: all, or weights (no biases or normalization parameters)
+    bias_multiplier: float = 1.0  # learning rate of biases relative to that of weights; 2 in Caffe's recipes
     clip_norm: float = 0.0  # maximum norm of gradients, before weight decay; 0 for no clipping
-    ema_decay: float = 0.0  # decay of a moving average of the parameters, evaluated as well; 0 for none
+    ema_decay: float = 0.0  # decay of a moving average of the parameters, which is also evaluated; 0 for none
 
     # Execution; results do not depend on it, up to rounding.
     # Maximum number of gradients computed together; 0 for one per device group.
@@ -190,15 +189,15 @@ class TrainConfig:
     eval_every: int = 200  # updates between two evaluations on the test data
     eval_batch_size: int = 500  # images evaluated together
     checkpoint_every: int = 200  # updates between two checkpoints
-    # Updates over which momentum is measured, logged with the evaluations; 0 for no meter.
+    # Window of the momentum meter, in updates; its estimates are logged with the evaluations. 0 for no meter.
     meter_window: int = dataclasses.field(default=500, metadata=_FREE)
-    keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # the newest; the best is kept as well
+    keep_checkpoints: int = dataclasses.field(default=3, metadata=_FREE)  # number of newest to keep, besides the best
     # Where metrics are written besides metrics.jsonl and metrics.csv: 'tensorboard, wandb(project=mine)', or your own.
     writers: str = dataclasses.field(default="tensorboard", metadata=_FREE)
 
     @property
     def live(self) -> bool:
-        """Whether workers really run at the same time."""
+        """Whether workers actually run concurrently."""
         return self.named.execution.name != "emulated"
 
     @property
@@ -213,14 +212,14 @@ class TrainConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_named" in vars(self):
-            raise dataclasses.FrozenInstanceError(f"config.{name} of a checked config; use dataclasses.replace.")
+            raise dataclasses.FrozenInstanceError(f"cannot set config.{name} once checked; use dataclasses.replace.")
         super().__setattr__(name, value)
 
     def check(self) -> "TrainConfig":
         """Checks types, values and names, once.
 
         Returns:
-          an immutable copy whose fields have their types; a checked config itself.
+          an immutable copy with fields converted to their types; a checked config is returned as is.
         """
         if "_named" in vars(self):
             return self
@@ -264,7 +263,7 @@ class TrainConfig:
             self._check_live()
         if named.algorithm.name == "ssgd" and named.asynchrony.name != "barrier":
             raise ValueError(
-                "config.algorithm='ssgd' steps once a round of all workers; set config.asynchrony='barrier'."
+                "config.algorithm='ssgd' takes one step per round of all workers; set config.asynchrony='barrier'."
             )
         if named.algorithm.name == "dc_asgd" and self.bias_multiplier != 1.0:
             raise ValueError(
@@ -276,19 +275,19 @@ class TrainConfig:
         """Raises on fields that do not apply to live workers."""
         if self.named.algorithm.name == "ssgd":
             raise ValueError(
-                f"config.algorithm='ssgd' steps once a round of all workers, config.execution={self.execution!r} has "
-                "no rounds; leave it at 'emulated'."
+                f"config.algorithm='ssgd' takes one step per round of all workers, but config.execution="
+                f"{self.execution!r} has no rounds; leave it at 'emulated'."
             )
         for name in ("mesh", "server", "store", "extend"):
             value, default = getattr(self, name), getattr(TrainConfig, name)
             if value != default:
                 raise ValueError(
-                    f"config.{name}={value!r} is for emulated runs, config.execution={self.execution!r} is live; leave "
-                    f"it at {default!r}."
+                    f"config.{name}={value!r} requires an emulated run, but config.execution={self.execution!r} is "
+                    f"live; leave it at {default!r}."
                 )
 
     def _check_images(self, dataset: Spec) -> None:
-        """Raises on fields that do not apply to the data set, and on invalid values of those of ImageNet."""
+        """Raises on fields that do not apply to the data set, and on invalid values of ImageNet's fields."""
         in_memory, records = dataset.makes(data.ImageData), dataset.makes(data.ImageRecords)
         unused = ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes") if in_memory else ()
         what = "sets of JPEGs such as ImageNet" if in_memory else "sets in memory"
@@ -303,24 +302,24 @@ class TrainConfig:
         _check.integer("config.decode_processes", self.decode_processes, 0)
         _check.choice("config.on_corrupt", self.on_corrupt, ("stop", "skip"))
         if len(self.crop_area) != 2 or not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError(f"config.crop_area must be two shares with 0 < low <= high <= 1, got {self.crop_area}.")
+            raise ValueError(f"config.crop_area must be (low, high) with 0 < low <= high <= 1, got {self.crop_area}.")
         if len(set(self.classes)) < len(self.classes) or min(self.classes, default=0) < 0:
-            raise ValueError(f"config.classes must be labels >= 0, each once, got {self.classes}.")
+            raise ValueError(f"config.classes must be distinct labels >= 0, got {self.classes}.")
 
 
 def one_worker(
     config: TrainConfig, *, num_updates: int, learning_rate: float, momentum: float = 0.0, seed: int = 0
 ) -> TrainConfig:
-    """The training of a warm start: data, network and batches of a config, without asynchrony.
+    """The config of a warm start: one worker with the data, network and batches of another config.
 
     It has a seed of its own, so that all seeds of a sweep start from the same parameters.
 
     Args:
-      config: of the training that starts from the result.
-      num_updates: its length.
-      learning_rate: constant.
-      momentum: mu.
-      seed: of initial weights and batches.
+      config: the config of the run that starts from the result.
+      num_updates: the number of updates.
+      learning_rate: the constant learning rate.
+      momentum: the momentum mu.
+      seed: the random seed of initial weights and batches.
     """
     kept = ("dataset", "data_dir", "data_cache", "model", "precision", "pixel_scale", "crop_pad", "flip", "batch_size")
     kept += ("classes", "image_size", "crop_area", "on_corrupt", "decode_processes", "eval_batch_size")

@@ -1,4 +1,4 @@
-"""One run in several processes, on one host or many: connecting them, agreeing on values, ending together.
+"""Runs of several processes, on one host or many: they connect, agree on values and end together.
 
 `jax.distributed` connects and monitors the processes. They are identified by flags, environment variables, or Slurm,
 Open MPI or Kubernetes. Only process 0, the primary, writes and prints. In a single process all of this is a no-op.
@@ -40,7 +40,7 @@ _VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
-_MOMENT = 5.0  # seconds that a failing process waits for the others, which may fail with the same error
+_MOMENT = 5.0  # seconds that a failing process waits for the others, which may have the same error
 _steps = itertools.count()  # the same in all processes
 
 
@@ -56,7 +56,7 @@ def start(
 
     A no-op if no arguments are given and neither the environment nor a cluster defines other processes, or with
     `num_processes=1`, which runs a process of a cluster on its own. Once connected, JAX's health checking aborts all
-    processes within about `patience` seconds after one of them dies. So end them together (`sync`).
+    processes within about `patience` seconds after one of them dies, so end them together (`sync`).
 
     Args:
       coordinator: 'HOST:PORT' of process 0; by default the environment variable JAX_COORDINATOR_ADDRESS.
@@ -67,7 +67,7 @@ def start(
 
     Raises:
       TypeError, ValueError: a value is invalid, or one of the three is missing.
-      RuntimeError: JAX has already computed, or the process is already connected.
+      RuntimeError: JAX has already run a computation, or the process is already connected.
     """
     who = _identity(coordinator, num_processes, process_id)
     _check.number("patience", patience, low=1.0)
@@ -96,9 +96,9 @@ def start(
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes and prints.
+    """Whether this process writes and prints.
 
-    It is process 0, and the only one of a single process.
+    True in process 0, and in a run of a single process.
     """
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
@@ -117,7 +117,7 @@ def broadcast(value: Any) -> Any:
     """Returns the primary's value in all processes.
 
     Args:
-      value: JSON; ignored in the other processes.
+      value: a JSON value; ignored in the other processes.
     """
     if not jax.distributed.is_initialized():
         return value
@@ -130,10 +130,10 @@ def broadcast(value: Any) -> Any:
 
 
 def same(values: Mapping[str, Any]) -> None:
-    """Raises in all processes if the values of one differ from the primary's.
+    """Raises in all processes if the values of any process differ from the primary's.
 
     Args:
-      values: JSON values by name.
+      values: the JSON values by name.
 
     Raises:
       ValueError: a value differs.
@@ -147,7 +147,7 @@ def same(values: Mapping[str, Any]) -> None:
     if others.size:
         what = f"process {others[0]} was started with other values than process 0"
         if name is not None:
-            what = f"{name} is {mine[name]!r} here and {theirs.get(name)!r} in process 0"
+            what = f"{name} is {mine[name]!r} here, but {theirs.get(name)!r} in process 0"
         raise ValueError(
             f"{what}; start all processes of a run with the same command, or each on its own with num_processes=1."
         )
@@ -166,13 +166,13 @@ def end(message: str, status: int = 1) -> NoReturn:
 
     Args:
       message: one sentence.
-      status: the exit status of this process; the others are aborted by JAX, or have that of their own error.
+      status: the exit status of this process; JAX aborts the others unless they exit with an error of their own.
     """
     if not jax.distributed.is_initialized():
         print(f"error: {message}", file=sys.stderr)
         sys.exit(status)
     print(f"error: {_which()}{message}", file=sys.stderr, flush=True)
-    leave = threading.Thread(target=jax.distributed.shutdown, daemon=True)  # waits for the others, maybe forever
+    leave = threading.Thread(target=jax.distributed.shutdown, daemon=True)  # waits for the others, possibly forever
     leave.start()
     leave.join(_MOMENT)
     os._exit(status)
@@ -201,7 +201,7 @@ def _identity(coordinator: str | None, num_processes: int | None, process_id: in
     if given and lacking and num_processes != 1 and not _in_cluster():
         variable = _VARIABLES[lacking]
         need = "needs" if len(given) == 1 else "need"
-        raise ValueError(f"{' and '.join(given)} {need} {lacking} as well; pass it, or set {variable}.")
+        raise ValueError(f"{' and '.join(given)} {need} {lacking} as well; pass it or set {variable}.")
     return who
 
 

@@ -28,7 +28,7 @@ _SETTINGS = (
     "jax_default_prng_impl",
     "jax_threefry_partitionable",
 )
-_OF_THE_MESH = "--xla_force_host_platform_device_count"  # may differ when a run is resumed
+_OF_THE_MESH = "--xla_force_host_platform_device_count"  # may change when a run is resumed
 
 
 def environment() -> dict[str, Any]:

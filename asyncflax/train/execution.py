@@ -1,6 +1,6 @@
-"""How a training is executed: emulated over a trace, or live, by workers that run at the same time.
+"""Executions of a run: emulated over a trace, or live, by concurrent workers.
 
-The functions that return an `Execution` are the names of `config.execution`.
+The functions here that return an `Execution` are the names that `config.execution` accepts.
 
 Example:
   >>> from asyncflax.train import TrainConfig
@@ -26,28 +26,28 @@ __all__ = ["Execution", "emulated", "threads"]
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """What `config.execution` names.
+    """An execution that `config.execution` can name.
 
     Attributes:
-      workers: `workers(server, gradient_fn, batch, key=key, cuts=cuts)`, an iterable of `live.Segment`, such as
-        `live.Threads`; None for an emulated run.
+      workers: a function `workers(server, gradient_fn, batch, key=key, cuts=cuts)` that returns an iterable of
+        `live.Segment`, such as `live.Threads`; None for an emulated run.
     """
 
     workers: Callable[..., Any] | None = None
 
 
 def emulated() -> Execution:
-    """The events of `config.asynchrony`, by the engine."""
+    """The engine executes the events of `config.asynchrony`."""
     return Execution()
 
 
 def threads(*, seed: int, service_time: ServiceTime | None = None, devices: int = 0) -> Execution:
-    """A thread of this process for each worker.
+    """Each worker is a thread of this process.
 
     Args:
-      seed: of the service times, that of the run.
-      service_time: how long a gradient takes at least; by default as long as it takes.
-      devices: how many local devices the workers share; 0 for all.
+      seed: the random seed of the service times, that of the run.
+      service_time: the distribution of the minimum time of a gradient; None adds no delay.
+      devices: the number of local devices that the workers share; 0 for all.
 
     Raises:
       ValueError: there are fewer devices.

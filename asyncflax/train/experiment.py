@@ -1,4 +1,4 @@
-"""Builds data, trace, method, network and evaluation from a `TrainConfig`, the `config` of all functions here.
+"""Builds data, trace, method, network and evaluation from a `TrainConfig`.
 
 Example:
   >>> from asyncflax.train import TrainConfig, experiment
@@ -49,20 +49,20 @@ class Evaluation(NamedTuple):
     """Evaluates parameters on all test data; padding of the last batch does not count.
 
     Attributes:
-      sums: `sums(params, model_state, batch) -> dict`, sums over a batch of the test data by name; a PyTree that holds
-        the data set, if that is in memory.
-      batches: `batches()` yields the batches.
+      sums: the function `sums(params, model_state, batch) -> dict` of the sums over a test batch by name; a PyTree that
+        holds the data set if it is in memory.
+      batches: the function `batches()` that yields the batches.
     """
 
     sums: Callable[..., dict[str, jax.Array]]
     batches: Callable[[], Iterable[Any]]
 
     def __call__(self, params: Any, model_state: Any = None) -> dict[str, jax.Array]:
-        """'test_loss', 'test_accuracy' and, of records of more than five classes, 'test_top5_accuracy', each []."""
+        """'test_loss', 'test_accuracy' and, for records with more than five classes, 'test_top5_accuracy', each []."""
         return self.means(lambda batch: _jitted_sums(self.sums, params, model_state, batch))
 
     def means(self, sums_of: Callable[[Any], dict[str, jax.Array]]) -> dict[str, jax.Array]:
-        """The means of all test data from `sums_of(batch)`, the sums over a batch."""
+        """The means over all test data, given a function `sums_of(batch)` that sums over a batch."""
         total = functools.reduce(functools.partial(jax.tree.map, jnp.add), map(sums_of, self.batches()))
         return _means(total)
 
@@ -81,20 +81,20 @@ class Experiment(NamedTuple):
     """The objects that a config describes.
 
     Attributes:
-      config: `TrainConfig`, checked.
-      data: `ImageData`, or `ImageRecords`.
-      feed: `Feed`, the batches of events and the test data.
-      trace: the asynchrony; of a live run a stand-in until it has happened.
+      config: the checked `TrainConfig`.
+      data: the data set, `ImageData` or `ImageRecords`.
+      feed: the `Feed` of the batches of events and the test data.
+      trace: the trace; a placeholder for a live run, until it is recorded.
       law: the theoretical `StalenessLaw` of its staleness, or None.
-      plan: `Plan`, cut where the run is logged, evaluated and saved.
+      plan: the `Plan`, with cuts where the run is logged, evaluated and saved.
       algorithm: the method.
-      schedule: `schedule(event) -> learning rate`.
-      gradient_fn: `gradient_fn(params, batch, *, key, model_state) -> GradientResult`, a batch of the feed.
+      schedule: the learning-rate schedule, `schedule(event) -> learning rate`.
+      gradient_fn: the function `gradient_fn(params, batch, *, key, model_state) -> GradientResult` of a feed's batch.
       params: the initial parameters.
-      model_state: the initial statistics of BatchNorm, float32, as of `models.functional_with_state`; None without.
+      model_state: the initial BatchNorm statistics, float32, see `models.functional_with_state`; None without.
       key: a typed JAX key, for augmentation and dropout.
-      evaluate: `Evaluation`, with running statistics.
-      no_meter: why `make_meter` cannot measure momentum, see `why_no_meter`; '' if it can.
+      evaluate: the `Evaluation`, with running statistics.
+      no_meter: the reason why `make_meter` cannot measure momentum, see `why_no_meter`; '' if it can.
     """
 
     config: TrainConfig
@@ -113,16 +113,16 @@ class Experiment(NamedTuple):
     no_meter: str
 
     def batches(self, chunk: Chunk) -> Any:
-        """PyTree [E, ...]: the batches of the events of a chunk, for `run_chunk`; rows of a data set in memory."""
+        """PyTree [E, ...]: the batches of a chunk's events for `run_chunk`; row indices if the data are in memory."""
         batches = self.feed.batches(chunk)
         return self.plan.placement.put_spread(batches, of_process=True) if self.feed.of_process else batches
 
 
 def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageRecords | None = None) -> Experiment:
-    """Builds an experiment; writes nothing but the cache of a data set that is decoded for the first time.
+    """Builds an experiment; writes nothing except the cache of a data set that is decoded for the first time.
 
     Args:
-      config: what to train.
+      config: the config of the run.
       images: the data set, if it has been loaded already.
 
     Raises:
@@ -135,9 +135,9 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
     trace, law = _stand_in(config) if config.live else named.asynchrony.make(**run)
     if len(trace) != config.num_updates or trace.num_workers != config.num_workers:
         raise ValueError(
-            f"{named.asynchrony.field}: {named.asynchrony.name} made a trace of {len(trace)} events and "
-            f"{trace.num_workers} workers, config.num_updates={config.num_updates} and "
-            f"config.num_workers={config.num_workers} ask for others."
+            f"{named.asynchrony.field}: {named.asynchrony.name} must return a trace with config.num_updates="
+            f"{config.num_updates} events and config.num_workers={config.num_workers} workers, got {len(trace)} events "
+            f"and {trace.num_workers} workers."
         )
     plan = plan_of(config, trace, _make_mesh(config, named.mesh))
     algorithm = make_algorithm(config)
@@ -155,7 +155,7 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
         params, model_state = load_model(config.start_from, params=params, model_state=model_state)
     mean = jnp.asarray(feed.mean)
     gradient_fn = _make_gradient_fn(config, apply, feed, mean)
-    # Fails here if the model does not fit the images, or the method the parameters.
+    # Fails here if the model rejects the images, or the method the parameters.
     jax.eval_shape(gradient_fn, params, feed.example, key=run_key, model_state=model_state)
     if named.algorithm.imported:
         with named.algorithm.reporting():
@@ -171,17 +171,17 @@ def make_experiment(config: TrainConfig, *, images: data.ImageData | data.ImageR
 
 
 def _stand_in(config: TrainConfig) -> tuple[Trace, None]:
-    """A trace that stands for one that has not happened yet: workers that take turns."""
-    config.named.execution.make(seed=config.seed)  # fails here if it does not fit the machine
+    """A placeholder for the trace of a live run: workers that take turns."""
+    config.named.execution.make(seed=config.seed)  # fails here if the machine has too few devices
     takes_turns = queues.deterministic()
     made = queues.simulate(num_workers=config.num_workers, num_updates=config.num_updates, service_time=takes_turns)
     return made, None
 
 
 def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, first_event: int = 0) -> Plan:
-    """The plan of a trace, cut where a training is logged, evaluated and saved.
+    """The plan of a trace, cut where a run is logged, evaluated and saved.
 
-    `first_event` is the update of the training at which the trace begins.
+    `first_event` is the update of the run at which the trace begins.
 
     >>> import asyncflax
     >>> from asyncflax.train.config import TrainConfig
@@ -197,7 +197,7 @@ def plan_of(config: TrainConfig, trace: Trace, mesh: Mesh | None = None, *, firs
 
 
 def _trained(made: Experiment) -> tuple[Any, Any]:
-    """Parameters and model state after a training without metrics."""
+    """Parameters and model state after a run without metrics."""
     state = init_run(made.algorithm, made.params, made.plan, key=made.key, model_state=made.model_state)
     with contextlib.closing(made.feed):
         for k in range(len(made.plan)):
@@ -209,7 +209,7 @@ def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
     """Loads the data set that a config names.
 
     Args:
-      config: dataset, data_dir, data_cache and classes are used.
+      config: the config, of which dataset, data_dir, data_cache and classes are used.
 
     Raises:
       TypeError, ValueError: the name is unknown, or the function returns another type.
@@ -221,7 +221,7 @@ def load_data(config: TrainConfig) -> data.ImageData | data.ImageRecords:
 
 
 def _make_mesh(config: TrainConfig, spec: Spec | None) -> Mesh | None:
-    """The devices that a config names; by default all devices of several processes."""
+    """The mesh that a config names; by default all devices if there are several processes."""
     if spec is None and jax.process_count() == 1:
         return None
     mesh = make_mesh(device_groups=0) if spec is None else spec.make()
@@ -234,11 +234,11 @@ def _make_mesh(config: TrainConfig, spec: Spec | None) -> Mesh | None:
 
 
 def why_no_meter(config: TrainConfig, trace: Trace) -> str:
-    """Why `make_meter` cannot measure momentum in a training, in a few words; '' if it can.
+    """The reason why `make_meter` cannot measure momentum in a run, in a few words; '' if it can.
 
     Args:
-      config: its fields have been checked.
-      trace: the asynchrony.
+      config: the checked config.
+      trace: the trace.
     """
     method, later = config.named.algorithm, trace.read_version[trace.read_version > 0]
     reasons = {
@@ -253,10 +253,10 @@ def why_no_meter(config: TrainConfig, trace: Trace) -> str:
 
 
 def make_meter(experiment: Experiment) -> tuple[Callable[..., GradientResult], MomentumMeter]:
-    """Makes the watched gradient function of an experiment, and the meter for its output.
+    """Creates the instrumented gradient function of an experiment, and the meter for its output.
 
     Args:
-      experiment: one whose `no_meter` is ''.
+      experiment: an experiment whose `no_meter` is ''.
     """
     config = experiment.config
     change = of_gradients(config, decay_of_method=True)
@@ -291,7 +291,7 @@ def _scaled(config: TrainConfig, pixels: jax.Array, mean: jax.Array) -> jax.Arra
 
 
 def _make_gradient_fn(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], feed: Feed, mean: jax.Array):
-    """Loss and accuracy of a batch of the feed; a data set in memory is an argument of the compiled program."""
+    """The gradient of the loss on a feed's batch; a data set in memory is an argument of the compiled program."""
 
     def loss_fn(look_up, mean, params, batch, *, key, model_state=None):
         augment_key, dropout_key = jax.random.split(key)
@@ -307,7 +307,7 @@ def _make_gradient_fn(config: TrainConfig, apply: Callable[..., tuple[jax.Array,
 
 
 def _make_sums(config: TrainConfig, apply: Callable[..., tuple[jax.Array, Any]], feed: Feed, mean: jax.Array):
-    """Loss and hits, summed over a stack of test batches, one batch after the other; label -1 does not count."""
+    """Loss and hits, summed over a stack of test batches, batch by batch; label -1 is ignored."""
 
     def sums(look_up, mean, params, model_state, stack):
         def of_batch(batch):

@@ -1,8 +1,8 @@
-"""Extensions of a complete training: `config.extend`.
+"""Extensions of a complete run: `config.extend`.
 
 After the last update of the plan all workers restart from the server's parameters, as at the beginning of a run, since
 it is unknown which versions they would have read. The method's state, the order of the data and the statistics of
-BatchNorm are continued. The schedule refers to `num_updates`, and keeps its last value afterwards.
+BatchNorm continue. The schedule refers to `num_updates`, and keeps its last value afterwards.
 
 Example:
   >>> from asyncflax.train import TrainConfig, extension
@@ -39,32 +39,32 @@ __all__ = ["ends", "extend", "refuse_other_ends"]
 def ends(config: TrainConfig) -> list[int]:
     """The last updates of the plan and of each extension.
 
-    They follow from num_updates and extend of the `config`.
+    They are determined by num_updates and extend of the `config`.
     """
     return [*itertools.accumulate((config.num_updates, *config.extend))]
 
 
 def extend(experiment: Experiment) -> tuple[Trace, list[Plan]]:
-    """The trace with all extensions, and the plans of the training and of each extension.
+    """The trace with all extensions, and the plans of the run and of each extension.
 
     Args:
-      experiment: of a config with `extend`.
+      experiment: the experiment of a config with `extend`.
 
     Raises:
-      ValueError: the trace was recorded, or the learning rate of an extension is 0.
+      ValueError: the trace is recorded, or the learning rate of an extension is 0.
     """
     config, asynchrony = experiment.config, experiment.config.named.asynchrony
     whole, plans = experiment.trace, [experiment.plan]
     for number, count in enumerate(config.extend, start=1):
         if asynchrony.name == "recorded":
-            raise ValueError("config.extend needs a trace that can be extended; a recorded one cannot.")
+            raise ValueError("config.extend does not support recorded traces; set it to ().")
         first = len(whole)
         rates = np.asarray(jax.vmap(experiment.schedule)(jnp.arange(first, first + count)))
         if not rates.any():
             raise ValueError(
                 f"config.extend: the learning rate of config.schedule={config.schedule!r} is 0 from update {first} on, "
-                "so nothing would be learned; extend a training whose schedule ends above 0, as with end=0.1, or start "
-                "a new one from its checkpoint with config.start_from."
+                "so nothing would be learned; extend a run whose schedule ends above 0, as with end=0.1, or start a "
+                "new one from its checkpoint with config.start_from."
             )
         (seed,) = np.random.SeedSequence([config.seed, number]).generate_state(1).tolist()
         made, _ = asynchrony.make(num_workers=config.num_workers, num_updates=count, seed=seed)
@@ -78,11 +78,11 @@ def refuse_other_ends(saved: dict[str, Any], update: int, config: TrainConfig) -
 
     Args:
       saved: the config of the checkpoint.
-      update: of the checkpoint.
-      config: of the resumed training.
+      update: the update of the checkpoint.
+      config: the config of the resumed run.
 
     Raises:
-      ValueError: as above.
+      ValueError: the checkpoint is in such an extension.
     """
     before = tuple(saved.get("extend", ()))
     old, new = ends(dataclasses.replace(config, extend=before)), ends(config)

@@ -5,8 +5,8 @@ A feed yields the batch of each event, and maps it to images inside a compiled p
     ArrayFeed     the data set is on the device; a batch is row numbers
     RecordFeed    a batch is uint8 images, read, decoded and cropped on the host ahead of the device
 
-The batch of event t depends on the seed and on t alone. So a feed has no state to save: a resumed run asks for the
-batches of its next event.
+The batch of event t depends only on the seed and on t, so a feed has no state to save: a resumed run asks for the batch
+of its next event.
 
 Example:
   >>> import asyncflax
@@ -40,25 +40,25 @@ from asyncflax.train.config import TrainConfig
 
 __all__ = ["ArrayFeed", "Feed", "RecordFeed", "make_feed"]
 
-CHUNK_BYTES = 4e9  # of images that a chunk may have; two of them are under way
-_KEPT_BYTES = 1e9  # of decoded test images that stay in memory
+CHUNK_BYTES = 4e9  # limit on the images of a chunk; two chunks are in flight
+_KEPT_BYTES = 1e9  # limit on decoded test images that are cached
 
 
 class Feed(Protocol):
     """Interface of feeds.
 
     Attributes:
-      image_shape: (height, width, channels) of the network's input.
-      num_classes: int.
-      mean: float32 [height, width, channels] or [1, 1, channels], of the training images, pixels 0..255.
-      example: PyTree of `jax.ShapeDtypeStruct`, the batch of one event, including the rows of all processes.
+      image_shape: the (height, width, channels) of the network's input.
+      num_classes: the number of classes.
+      mean: float32 [height, width, channels] or [1, 1, channels], the mean of the training images, pixels 0..255.
+      example: a PyTree of `jax.ShapeDtypeStruct`, the batch of one event, including the rows of all processes.
       test_example: the same for the batches of `test_batches`.
-      look_up: `look_up(batch) -> (uint8 [B, height, width, channels], int32 [B])`, images and labels; a PyTree that
-        holds the data set, if that is in memory.
+      look_up: a function from a batch to images, uint8 [B, height, width, channels], and labels, int32 [B]; a PyTree
+        that holds the data set if it is in memory.
       look_up_test: the same for a batch of `test_batches`; label -1 marks padding.
-      identity: feeds of one data set with equal identity yield equal batches.
+      identity: a tuple; feeds of the same data set with equal tuples yield equal batches.
       of_process: whether `batches` and `test_batches` yield only the rows of this process.
-      augments: whether the output of `look_up` still has to be cropped and mirrored.
+      augments: whether the output of `look_up` still needs random crops and flips.
       ranks: whether evaluations include top-5 accuracy.
 
     Example: see the module.
@@ -81,7 +81,7 @@ class Feed(Protocol):
         ...
 
     def batch(self, ticket: int) -> Any:
-        """PyTree of NumPy arrays: the batch of a ticket; may be called by several threads."""
+        """PyTree of NumPy arrays: the batch of a ticket; thread-safe."""
         ...
 
     def test_batches(self) -> Iterator[Any]:
@@ -99,15 +99,15 @@ def make_feed(config: TrainConfig, source: data.ImageData | imagenet.ImageRecord
     """Creates the feed of a training run.
 
     Args:
-      config: batch_size, eval_batch_size, seed; for records image_size, crop_area, flip, on_corrupt and
-        decode_processes as well.
+      config: the config, of which batch_size, eval_batch_size and seed are used, and for records image_size,
+        crop_area, flip, on_corrupt and decode_processes.
       source: the data set.
-      plan: of the run, for the size of chunks and the placement of batches.
+      plan: the plan of the run, for the size of chunks and the placement of batches.
 
     Raises:
-      ValueError: a batch is larger than the data set or cannot be divided over the devices, or a chunk has too many
-        images for memory.
-      RunError: a record cannot be read (raised later).
+      ValueError: a batch is larger than the data set or cannot be divided over the devices, or the images of a chunk
+        do not fit into memory.
+      RunError: a record cannot be read (raised by the feed).
     """
     if isinstance(source, imagenet.ImageRecords):
         return RecordFeed(config, source, plan)
@@ -138,7 +138,7 @@ class ArrayFeed(Feed):
         self.look_up_test = jax.tree_util.Partial(_take, *on_device(source.test_images, source.test_labels))
 
     def batches(self, chunk: Chunk) -> np.ndarray:
-        """int32 [E, B]: the rows of the data set on which the events of a chunk compute."""
+        """int32 [E, B]: the rows of the data set in the batches of a chunk's events."""
         config = self._config
         return chunk.pad(data.batch_rows(self._count, config.batch_size, chunk.tickets, seed=config.seed))
 
@@ -199,7 +199,7 @@ class RecordFeed(Feed):
         )
 
     def batches(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        """uint8 [E, b, size, size, 3] and int32 [E, b]: images and labels of the events of a chunk, of this process."""
+        """uint8 [E, b, size, size, 3], int32 [E, b]: images and labels of a chunk's events, rows of this process."""
         events = chunk.events
         self._stream.set_state({"next_batch": events.start})
         with _in_one_sentence():
@@ -275,7 +275,7 @@ def _in_one_sentence() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise RunError(f"{error} Checkpoints are kept; the same workdir resumes.") from error
+        raise RunError(f"{error} Checkpoints are kept; rerun the same command to resume.") from error
 
 
 def _note(text: str) -> None:
@@ -293,7 +293,7 @@ def _as_they_are(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
 
 
 def _own_order(plan: Plan) -> tuple[bytes, ...]:
-    """The tickets of a plan in which they are not those of the events."""
+    """The tickets of a plan if they differ from the event indices."""
     tickets = plan.tickets
     return () if np.array_equal(tickets, plan.events) else (tickets.tobytes(),)
 
@@ -304,19 +304,19 @@ def _refuse_larger(config: TrainConfig, count: int) -> None:
 
 
 def _refuse_unequal(config: TrainConfig, plan: Plan) -> None:
-    """Raises unless all processes decode equally many rows, for contiguous devices."""
+    """Raises unless all processes decode equally many rows, for contiguous groups of devices."""
     placement = plan.placement
     if config.batch_size % placement.devices:
         raise ValueError(
-            f"config.batch_size={config.batch_size} cannot be divided over the {placement.devices} devices that each "
-            "hold a part of the images; take a multiple."
+            f"config.batch_size={config.batch_size} must be a multiple of the {placement.devices} devices that share "
+            "the images."
         )
     if placement.mesh is not None:
         owners = [device.process_index for device in placement.mesh.devices.flat]
         if owners != sorted(owners) or len({owners.count(owner) for owner in owners}) > 1:
             raise ValueError(
-                f"config.mesh={config.mesh!r} takes devices of the processes {owners}; data sets of JPEGs need equally "
-                "many of each process, in the order of the processes."
+                f"config.mesh={config.mesh!r} has devices of the processes {owners}; data sets of JPEGs need equally "
+                "many devices of each process, in the order of the processes."
             )
 
 
@@ -328,8 +328,8 @@ def _refuse_too_large(config: TrainConfig, plan: Plan) -> None:
         fitting = int(CHUNK_BYTES // each)
         advice = f"config.log_every to {fitting} or less" if fitting else "a smaller config.batch_size"
         raise ValueError(
-            f"{events} updates of {config.batch_size} images of {size}x{size} are {events * each / 1e9:.1f} GB, and "
-            f"two chunks are in memory at once; set {advice}."
+            f"a chunk of {events} updates of {config.batch_size} images of {size}x{size} takes "
+            f"{events * each / 1e9:.1f} GB, and two chunks are in memory at once; set {advice}."
         )
 
 

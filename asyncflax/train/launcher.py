@@ -76,7 +76,7 @@ class _AsItIs(flags.ArgumentParser):
 config_flags.register_flag_parser_for_type(Items, _AsItIs())  # pyright: ignore[reportArgumentType]
 _CONFIG = ("--config", "-config")
 _FOLDERS = ("TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME")  # variables that locate data and caches
-_EXAMPLES: dict[type, str] = {}  # an example config for each kind, for error messages
+_EXAMPLES: dict[type, str] = {}  # the name of an example config by kind, for error messages
 
 
 def config_folder() -> pathlib.Path:
@@ -99,7 +99,7 @@ def _located(before: str, argument: str) -> str:
         names = sorted(path.stem for path in config_folder().glob("*.py"))
         raise flags.Error(
             f"unknown config {name!r}{_check.nearest(name, names)} "
-            "'asyncflax list configs' lists all (a path ends in .py)"
+            "'asyncflax list configs' lists all (a path must end in .py)"
         )
     return f"{flag if equals else ''}{equals}{path}{colon}{variant}"
 
@@ -126,7 +126,7 @@ def process_flags() -> None:
 
 
 def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: bool = True) -> None:
-    """Parses the flags and runs `main`; errors that a user can fix end in one sentence and an exit status.
+    """Parses the flags and runs `main`; errors that a user can fix become one line and an exit status.
 
     Args:
       main: the program. A `RunError` is printed and exits with status 1, or with its own exit_status; so do lack of
@@ -139,7 +139,7 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
     def run(arguments: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax logs a lot
-            logging.get_absl_logger().addFilter(lambda record: not record.exc_info)  # which is raised anyway
+            logging.get_absl_logger().addFilter(lambda record: not record.exc_info)  # which are raised anyway
         if "coordinator" in flags.FLAGS:
             _start_processes()
         if len(arguments) > 1:
@@ -176,7 +176,7 @@ def launch(main: Callable[[], Any], kind: type | None = None, *, needs_device: b
             return _stop(f"cannot load --config: {type(error).__name__}: {' '.join(str(error).split())}{where}")
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        hint = "; the same command resumes from what is saved" if kind else ""
+        hint = "; rerun the same command to resume" if kind else ""
         signal.signal(signal.SIGINT, functools.partial(_interrupted, f"error: stopped{hint}\n".encode()))
     with _pipe():
         app.run(run, flags_parser=parse)
@@ -208,8 +208,8 @@ def command(*, workdir: str, **fields: Any) -> str:
     """The current command with another workdir and other config fields.
 
     Args:
-      workdir: the folder.
-      fields: of the config; None omits a field.
+      workdir: the workdir.
+      fields: the values of config fields; None omits a field.
     """
     config = flags.FLAGS["config"]
     overrides = {**config_flags.get_override_values(config), **fields}
@@ -230,8 +230,8 @@ def numbers(name: str, texts: Sequence[str] | None, kind: Callable[[str], Any]) 
     """Converts the values of a list flag, such as --num_workers=1,2,4, to numbers; None if it is not given.
 
     Args:
-      name: the flag's name.
-      texts: its values.
+      name: the name of the flag.
+      texts: the values.
       kind: int or float.
 
     Raises:
@@ -249,7 +249,7 @@ def service_time(text: str | None) -> queues.ServiceTime | None:
     """The service time named by --service_time; None if the flag is not given.
 
     Args:
-      text: a call, for example 'heterogeneous_gamma(machine_cv=0.6)'.
+      text: the flag's value, for example 'heterogeneous_gamma(machine_cv=0.6)'.
 
     Raises:
       TypeError, ValueError: the service time or an option is unknown.
@@ -261,11 +261,11 @@ def refuse_folder(flag: str, folder: str | os.PathLike[str]) -> None:
     """Raises if a folder is not writable; creates nothing.
 
     Args:
-      flag: the flag that names it.
-      folder: need not exist.
+      flag: the name of the flag, for the message.
+      folder: the folder, which need not exist.
 
     Raises:
-      RunError: it is a file or not writable.
+      RunError: the path is a file or not writable.
     """
     path, named = pathlib.Path(folder).absolute(), f"--{flag}={os.fspath(folder)!r}"
     if path.exists() and not path.is_dir():
@@ -285,10 +285,10 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
     people you trust.
 
     Args:
-      folder: created if it does not exist; None or '' is a no-op.
+      folder: the folder, created if missing; None or '' is a no-op.
 
     Raises:
-      RunError: it is a file or not writable.
+      RunError: the path is a file or not writable.
     """
     if not folder:
         return
@@ -296,7 +296,7 @@ def use_cache(folder: str | os.PathLike[str] | None) -> None:
     path = pathlib.Path(folder).absolute()
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs slow down the start too
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs delay startup too
     compilation_cache.reset_cache()  # otherwise JAX keeps using a folder that it has already opened
 
 
@@ -381,7 +381,7 @@ def _about(error: Exception) -> str | None:
     if of_system(error):
         return reason
     if isinstance(error, MemoryError) or (isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" in reason):
-        return f"out of memory ({reason or 'of the host'}); use fewer or smaller arrays: batch, width, model, workers."
+        return f"out of memory ({reason or 'of the host'}); reduce batch size, width, model or workers."
     if isinstance(error, JaxRuntimeError):
         return f"JAX: {reason}"
     return None

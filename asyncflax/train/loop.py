@@ -1,17 +1,17 @@
 """Trains under asynchrony, from a config to a folder with metrics, checkpoints and figures.
 
-    workdir/run.json         the config and the versions that it began with
-    workdir/trace.npz        the trace, to be plotted or replayed
-    workdir/metrics.jsonl    metrics as they come; metrics.csv at the end; tensorboard/ and others: see `writers`
+    workdir/run.json         the config and the package versions at the start
+    workdir/trace.npz        the trace, to plot or replay
+    workdir/metrics.jsonl    metrics during the run; metrics.csv at the end; tensorboard/ and others: see `writers`
     workdir/checkpoints/     see `checkpoint`
     workdir/training.png     the figures
 
-A run that stopped for whatever reason resumes from its newest checkpoint, with the results of an uninterrupted run
-(bitwise on CPU): batches, keys and augmentation depend on the event alone.
+A stopped run resumes from its newest checkpoint, with the results of an uninterrupted run (bitwise on CPU): batches,
+keys and augmentation depend only on the event.
 
-Several processes train together after `distributed.start`, each with its own devices, in a folder that all of them see.
-Each has a copy of a data set in memory, or decodes its part of every batch of records. The primary writes metrics and
-figures and prints; all save and load the arrays; a signal to any of them stops all after the same chunk.
+Several processes train together after `distributed.start`, each with its own devices, in a shared folder. Each has a
+copy of a data set in memory, or decodes its part of every batch of records. The primary writes metrics and figures and
+prints; all save and load the arrays; a signal to any of them stops all after the same chunk.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["RunError", "RunInterruptedError", "Summary", "train_and_evaluate"]
 
 
 class RunInterruptedError(RunError):
-    """A signal has stopped the run; it is saved, and the same call resumes it.
+    """A signal stopped the run, which is saved; repeat the call to resume.
 
     Attributes:
       exit_status: 128 + the number of the signal, as in shells.
@@ -58,12 +58,12 @@ class RunInterruptedError(RunError):
 
 
 class Summary(NamedTuple):
-    """The results of a training.
+    """The results of a run.
 
     Attributes:
-      rows: the metrics, see `Records`.
+      rows: the rows of metrics, see `Records`.
       state: the last `RunState`.
-      figure: path of the figures.
+      figure: the path of the figures.
       table: the results as text; its last line lists the invariants that were checked.
     """
 
@@ -76,17 +76,16 @@ class Summary(NamedTuple):
 def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> Summary:
     """Trains, or resumes the run in the folder.
 
-    A new or empty folder begins a run, that of a run with this config resumes it, that of a complete run returns its
-    results.
+    A new or empty folder starts a run; the folder of a run with the same config resumes it, or returns its results if
+    it is complete.
 
     Args:
-      config: what to train.
+      config: the config of the run.
       workdir: the folder of the run.
 
     Raises:
-      RunError: the config is invalid, the folder holds something else (nothing is written), or the training has
-        diverged.
-      RunInterruptedError: SIGINT (Ctrl-C) or SIGTERM arrived.
+      RunError: the config is invalid or the folder holds something else (nothing is written), or training diverged.
+      RunInterruptedError: the process received SIGINT (Ctrl-C) or SIGTERM.
 
     Example:
       >>> import tempfile
@@ -124,7 +123,7 @@ def train_and_evaluate(config: TrainConfig, workdir: str | os.PathLike[str]) -> 
         if of_disk is None:
             raise
         reason = " ".join(str(of_disk).split())
-        raise RunError(f"{reason}; checkpoints are kept, the same command resumes from the newest") from error
+        raise RunError(f"{reason}; checkpoints are kept; rerun the same command to resume") from error
     return Summary(records.rows, state, figure, table(experiment, records, checked))
 
 
@@ -144,13 +143,13 @@ def _evaluated(experiment: Experiment, state: RunState) -> dict[str, jax.Array]:
 
 
 def _shared(config: TrainConfig, workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """The values that all processes must share; a data set may lie elsewhere on each host."""
+    """The values that all processes must share; the path of the data set may differ."""
     fields = dataclasses.asdict(dataclasses.replace(config, data_dir="", data_cache=""))
     return {"workdir": os.fspath(workdir), **{f"config.{name}": value for name, value in fields.items()}}
 
 
 def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[RunState, Records, Trace]:
-    """Runs, and records, evaluates and saves at each step."""
+    """Executes the run; records, evaluates and saves at each step."""
     config = experiment.config
 
     def like(update: int, saved: dict[str, Any]) -> RunState:
@@ -178,7 +177,7 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         for change in folder.changes():
             progress.say(f"note: {change}")
     gradient_fn, meter = experiment.gradient_fn, None
-    # A live run that was resumed has read some versions twice, which the meter cannot take.
+    # In a resumed live run some versions were read twice, which the meter does not support.
     if not experiment.no_meter and start < config.num_updates and not (config.live and start):
         gradient_fn, meter = make_meter(experiment)
         if checkpoint is not None:
@@ -187,7 +186,7 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         first, last = (experiment.schedule(update) for update in (config.num_updates, run.num_updates - 1))
         progress.say(
             f"note: config.extend={config.extend}: after the {config.num_updates:,} updates of the schedule the "
-            f"learning rate is {float(first):g}, at the end {float(last):g}; the workers restart from the server's "
+            f"learning rate is {float(first):g}, and {float(last):g} at the end; workers restart from the server's "
             "parameters"
         )
 
@@ -200,7 +199,7 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
         for step in steps:
             state, update = step.state, step.events.stop
             if step.restarts:
-                reporter.meter = meter = None  # versions of two traces follow each other
+                reporter.meter = meter = None  # versions of different traces would be mixed
                 if distributed.is_primary():
                     (folder.path / "training.png").unlink(missing_ok=True)
             if waiting is not None:
@@ -220,13 +219,14 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
                     folder.save_trace(step.trace)
                 if stopped_by and update < run.num_updates:
                     raise RunInterruptedError(
-                        f"stopped by {stopped_by.name} after update {update:,} and saved; the same command resumes",
+                        f"stopped by {stopped_by.name} after update {update:,} and saved; rerun the same "
+                        "command to resume",
                         stopped_by,
                     )
     return state, records, run.trace
 
 
 def _refuse_broken(reporter: Reporter, state: RunState, update: int) -> None:
-    """Raises if the state is not finite; a loss would show it only after a worker has read it."""
+    """Raises if the state is not finite, which a loss would show only once a worker reads it."""
     if name := broken_leaf(state):
         raise reporter.diverged(f"the state {name} is not finite after update {update:,}", update - 1)

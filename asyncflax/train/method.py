@@ -1,10 +1,10 @@
-"""The method of a training: what `config.algorithm` names, with schedule, clipping, decay and average around it.
+"""The method of a run: the one that `config.algorithm` names, wrapped with schedule, clipping, decay and average.
 
     gradient -> clip_norm -> weight decay -> bias_multiplier -> method(schedule of learning_rate, momentum) -> ema_decay
 
-Weight decay is the method's own unless it concerns some parameters only, or biases have a learning rate of their own.
-In all functions, `numbers` replaces hyperparameters of the `config` by name of a field ('momentum') or of an option of
-the method ('algorithm.strength'); they may be traced, so that `jax.vmap` runs a grid.
+Weight decay is the method's own unless `decay_mask` or `bias_multiplier` is set. In all functions, `numbers` overrides
+hyperparameters of the `config`, by the name of a field ('momentum') or of a method's option ('algorithm.strength');
+they may be traced, so that `jax.vmap` runs a grid.
 
 Example:
   >>> import jax.numpy as jnp
@@ -57,14 +57,14 @@ __all__ = [
 ]
 
 NUMBERS = (*GIVEN, "bias_multiplier", "clip_norm")  # fields that may be traced
-OPTION = "algorithm."  # prefix of the name of a method's own hyperparameter
+OPTION = "algorithm."  # prefix of a method's own hyperparameters
 
 
 def make_algorithm(config: TrainConfig, numbers: Mapping[str, Any] | None = None) -> AsyncAlgorithm:
-    """Builds the method that a config names: one of the library, one of your own, or a transformation of Optax.
+    """Builds the method that a config names: one of the library, one of your own, or an Optax transformation.
 
     A factory of your own receives those of learning_rate, momentum, num_workers and weight_decay that it has as
-    parameters. If it returns a transformation of Optax, momentum and weight decay are its own options, and the config's
+    parameters. If it returns an Optax transformation, momentum and weight decay are its own options, and the config's
     must be 0; its parameter learning_rate receives the config's schedule (`optax.inject_hyperparams`), and a parameter
     mask that of `config.decay_mask`.
 
@@ -98,10 +98,10 @@ def make_algorithm(config: TrainConfig, numbers: Mapping[str, Any] | None = None
 
 
 def can_trace(config: TrainConfig, name: str) -> bool:
-    """Whether a hyperparameter may be traced: not if an optimizer branches on its value.
+    """Whether a hyperparameter may be traced; False if an optimizer branches on its value.
 
     Args:
-      config: its fields have been checked.
+      config: the checked config.
       name: a key of `numbers`.
     """
     if name in NUMBERS and not config.named.algorithm.imported:
@@ -111,11 +111,11 @@ def can_trace(config: TrainConfig, name: str) -> bool:
     def works(numbers):
         try:
             jax.eval_shape(lambda numbers: one_event(make_algorithm(config, numbers), params), numbers)
-        except Exception:  # of any type: the optimizer may be imported
+        except Exception:  # of any type, since the optimizer may be imported
             return False
         return True
 
-    return works({name: jnp.float32(0)}) or not works({})  # fails anyway: not for these parameters
+    return works({name: jnp.float32(0)}) or not works({})  # fails for another reason
 
 
 def one_event(algorithm: AsyncAlgorithm, params: Any) -> Any:
@@ -123,7 +123,7 @@ def one_event(algorithm: AsyncAlgorithm, params: Any) -> Any:
 
     Args:
       algorithm: the method.
-      params: PyTree of arrays, also used as gradients.
+      params: a PyTree of arrays, also used as gradients.
     """
     event = {"worker": jnp.int32(0), "staleness": jnp.int32(0), "read_params": params, "value": jnp.float32(0)}
     updates, state = algorithm.update(params, algorithm.init(params), params, **event)
@@ -134,12 +134,12 @@ def one_event(algorithm: AsyncAlgorithm, params: Any) -> Any:
 def of_gradients(
     config: TrainConfig, numbers: Mapping[str, Any] | None = None, *, decay_of_method: bool = False
 ) -> optax.GradientTransformationExtraArgs | None:
-    """Transforms gradients before the method; None if nothing does.
+    """The transformation of gradients before the method; None if there is none.
 
     Args:
-      config: clip_norm, weight_decay, decay_mask and bias_multiplier are used.
+      config: the config, of which clip_norm, weight_decay, decay_mask and bias_multiplier are used.
       numbers: see the module.
-      decay_of_method: whether to add weight decay that the method does itself, as its first step.
+      decay_of_method: whether to include weight decay that the method applies itself, as its first step.
     """
     numbers = numbers or {}
     value = lambda name: numbers.get(name, getattr(config, name))
@@ -159,8 +159,8 @@ def learning_rates(config: TrainConfig, learning_rate: Any = None) -> Schedule:
     """The learning rate as a function of the server's updates; constant within each round of synchronous SGD.
 
     Args:
-      config: of the training.
-      learning_rate: replaces the config's; may be traced.
+      config: the config of the run.
+      learning_rate: a replacement for the config's, which may be traced.
 
     Raises:
       TypeError, ValueError: an option of the schedule is invalid.
@@ -172,9 +172,9 @@ def learning_rates(config: TrainConfig, learning_rate: Any = None) -> Schedule:
 
 
 def explicit_momentum(config: TrainConfig) -> float:
-    """The explicit momentum mu_L of a method that keeps it constant; 0 for none.
+    """The explicit momentum mu_L of a method with constant momentum; 0 for none.
 
-    It is the field of the config, or an option of an Optax optimizer.
+    It is a field of the config, or an option of an Optax optimizer.
     """
     if not is_of_optax(config):
         return config.momentum
@@ -185,7 +185,7 @@ def explicit_momentum(config: TrainConfig) -> float:
 def steered_momentum(algorithm_state: Any) -> jax.Array | None:
     """Explicit momentum mu_L, float [], if it changes; the mean if there are several, None if there is none.
 
-    Methods that choose it keep it as explicit_momentum in `algorithm_state`; `optax.inject_hyperparams` keeps a
+    Methods that choose it store it as explicit_momentum in `algorithm_state`; `optax.inject_hyperparams` stores a
     scheduled one.
     """
     chosen = optax.tree.get_all_with_path(algorithm_state, "explicit_momentum")
@@ -199,7 +199,7 @@ def averaged(algorithm_state: Any, params: Any) -> Any:
     """The moving average of the parameters, in their dtypes.
 
     Args:
-      algorithm_state: of a method of `make_algorithm`, with an `ema_decay` above 0.
+      algorithm_state: the state of a method from `make_algorithm`, with an `ema_decay` above 0.
       params: the server's parameters, for structure and dtypes.
     """
     average = optax.tree.get(algorithm_state, "params_average")
@@ -207,7 +207,7 @@ def averaged(algorithm_state: Any, params: Any) -> Any:
 
 
 def is_of_optax(config: TrainConfig) -> bool:
-    """Whether the method is a transformation of Optax, or makes one.
+    """Whether the method is an Optax transformation, or a function that returns one.
 
     Such a method takes momentum and weight decay as options of its own.
     """
@@ -229,13 +229,13 @@ def _events_of_a_step(config: TrainConfig) -> int:
 
 
 def _decays_outside(config: TrainConfig, numbers: Mapping[str, Any]) -> bool:
-    """Whether weight decay is a separate link in front of the method."""
+    """Whether weight decay is a separate link before the method."""
     some = config.bias_multiplier != 1.0 or "bias_multiplier" in numbers or config.decay_mask != "all"
     return some and not (config.named.algorithm.imported and is_of_optax(config))
 
 
 def _check_fields(config: TrainConfig, spec: Spec, given: Mapping[str, Any]) -> None:
-    """Raises if the config sets what the method lacks, or an option sets a field of the config."""
+    """Raises if the config sets a parameter that the method lacks, or an option sets a field of the config."""
     for name in ("momentum", "weight_decay"):
         if getattr(config, name) and not spec.accepts(name):
             what = name.replace("_", " ")
@@ -245,29 +245,29 @@ def _check_fields(config: TrainConfig, spec: Spec, given: Mapping[str, Any]) -> 
 
 
 def _of_optax(config: TrainConfig, spec: Spec, learning_rate: Any, mask: Mapping[str, Any]) -> AsyncAlgorithm:
-    """Wraps a transformation of Optax as a method; fields that do not apply to it must have their defaults."""
+    """Wraps an Optax transformation as a method; fields that do not apply to it must have their defaults."""
     for name, nothing in (("momentum", 0), ("weight_decay", 0), ("bias_multiplier", 1)):
         if getattr(config, name) != nothing:
             raise ValueError(
-                f"config.{name}={getattr(config, name)}, but {spec.name} is a transformation of Optax; set it to "
-                f"{nothing}, and give {spec.name} its own options."
+                f"config.{name}={getattr(config, name)}, but {spec.name} is an Optax transformation; set it to "
+                f"{nothing}, and use the options of {spec.name}."
             )
     if mask and not spec.accepts("mask"):
         raise ValueError(f"config.decay_mask={config.decay_mask!r}, but {spec.name} has no mask; set it to 'all'.")
     if not spec.accepts("learning_rate"):
         raise ValueError(
-            f"{spec.field}: {spec.name} has no learning_rate, so it cannot follow config.schedule; name a function of "
-            f"your own: optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
+            f"{spec.field}: {spec.name} has no learning_rate, so it cannot follow config.schedule; write a function "
+            f"that returns optax.chain({spec.name}(...), optax.scale_by_learning_rate(learning_rate))."
         )
     make = lambda learning_rate: spec.make(learning_rate=learning_rate, num_workers=config.num_workers, **mask)
     return from_optax(optax.inject_hyperparams(make)(learning_rate=learning_rate))
 
 
 def _is_bias(params: Any) -> Any:
-    """Which leaves are biases, by their names."""
+    """Marks the leaves that are biases, by their names."""
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) == "bias", params)
 
 
 def _is_weight(params: Any) -> Any:
-    """Which leaves are neither biases nor of a normalization: those with at least two dimensions."""
+    """Marks the leaves that are neither biases nor normalization parameters: those with at least two dimensions."""
     return jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)

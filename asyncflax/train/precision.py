@@ -19,18 +19,18 @@ _OF_PRODUCTS = {"float32": "float32", "tf32": "tensorfloat32"}  # as JAX calls i
 def compute_in(precision: str, apply: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps a network to compute in a given precision.
 
-    'float32': products of matrices and convolutions in full float32, even on GPUs, whose default is TF32. 'tf32':
-    arrays are float32, products are TF32 on devices that support it, else float32. 'bfloat16': parameters and images
-    are cast, everything up to the logits is bfloat16, the logits are cast back to float32. Gradients have the dtype of
-    the parameters, float32, and the precision of the network. The statistics of BatchNorm are always float32.
+    'float32': matrix products and convolutions in full float32, even on GPUs, whose default is TF32. 'tf32': arrays are
+    float32, products are TF32 on devices that support it, else float32. 'bfloat16': parameters and images are cast,
+    everything up to the logits is bfloat16, and the logits are cast back to float32. Gradients have the dtype of the
+    parameters, float32, and the precision of the network. BatchNorm statistics are always float32.
 
     Args:
       precision: one of these.
-      apply: the network, `apply(params, images, **kwargs) -> logits` as of `models.functional`, or
-        `apply(params, model_state, images, **kwargs) -> (logits, update)` as of `models.functional_with_state`.
+      apply: the network, `apply(params, images, **kwargs) -> logits` as from `models.functional`, or
+        `apply(params, model_state, images, **kwargs) -> (logits, update)` as from `models.functional_with_state`.
 
     Raises:
-      ValueError: unknown precision.
+      ValueError: the precision is unknown.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar, and lines above it; of the primary process only."""
+"""Progress of the primary process on the terminal: a bar, and lines above it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from asyncflax.train import distributed
 
 
 def bar(total: int, start: int = 0, *, unit_scale: bool = False) -> Any:
-    """A bar of updates with their rate and the time left; shown only on a terminal.
+    """A progress bar of updates with their rate and the time left; shown only on a terminal.
 
     Args:
-      total: number of all updates.
-      start: number of those made earlier.
+      total: the total number of updates.
+      start: the number of updates made earlier.
       unit_scale: whether to write 1.2M for 1,200,000.
     """
     shown: dict[str, Any] = {"unit": " updates", "unit_scale": unit_scale, "dynamic_ncols": True, "smoothing": 0.05}

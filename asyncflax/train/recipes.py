@@ -1,8 +1,8 @@
-"""Published trainings as configs, the bases of `configs/` and of grids.
+"""Published training settings as configs, the bases of `configs/` and of grids.
 
-Each takes `fields` of `TrainConfig` in place of its own; by default there is one worker, which is synchronous. Momentum
-has the step size inside the velocity (the library's default), so that velocities need no correction where the learning
-rate drops, and weight decay is in the gradient, at the parameters that were read.
+Each takes `fields` of `TrainConfig` that override its own; by default there is one worker, which is synchronous.
+Momentum has the step size inside the velocity (the library's default), so that velocities need no correction where the
+learning rate drops, and weight decay is in the gradient, at the parameters that were read.
 
 Example:
   >>> from asyncflax.train import recipes
@@ -35,11 +35,10 @@ def steps_schedule(at: tuple[float, ...], *, factor: float = 0.1, warmup: int = 
 
 
 def cifar10_quick(**fields: Any) -> TrainConfig:
-    """Caffe's cifar10_quick on CIFAR-10: pixels 0..255 less the mean image, batch 100, no augmentation.
+    """Caffe's cifar10_quick on CIFAR-10: pixels 0..255 minus the mean image, batch 100, no augmentation.
 
-    Learning rate 0.001, doubled for biases, momentum 0.9, weight decay 0.004. With these pixels and this
-    initialisation learning rates mean what they mean in Caffe. The batch is Caffe's; in the Allerton version of the
-    paper it is 128.
+    Learning rate 0.001, doubled for biases, momentum 0.9, weight decay 0.004. Pixels and initialisation are Caffe's, so
+    learning rates carry over. The batch is Caffe's too; in the Allerton version of the paper it is 128.
 
     Source: Caffe, examples/cifar10/cifar10_quick_solver.prototxt, whose second stage is
       schedule='steps(at=0.8)'; the CIFAR experiments of Mitliagkas et al. 2016 (arXiv:1605.09774).
@@ -69,12 +68,12 @@ def cifar10_quick(**fields: Any) -> TrainConfig:
 def resnet20(**fields: Any) -> TrainConfig:
     """ResNet-20 on CIFAR-10 as in the code of SMEGA2: 160 epochs of batches of 128, random crops and flips.
 
-    Learning rate 0.1 whatever the number of workers, times 0.1 after 80 and 120 epochs, with 5 epochs of warm-up from
-    0.1 / num_workers; momentum 0.9; weight decay 0.0001 of all parameters (SMEGA2's code has decay_at=server); gamma
-    service times of equal machines. DANA, by the same group, is said to be trained in the same way.
+    Learning rate 0.1 for any number of workers, times 0.1 after 80 and 120 epochs, with 5 epochs of warm-up from 0.1 /
+    num_workers; momentum 0.9; weight decay 0.0001 of all parameters (SMEGA2's code has decay_at=server); gamma service
+    times of equal machines. DANA, by the same group, is reportedly trained in the same way.
 
-    Pixels are less the mean image and times 1/64, about one over their standard deviation; others subtract one mean
-    and divide by one standard deviation per channel, a difference that BatchNorm largely undoes.
+    The mean image is subtracted from the pixels, which are scaled by 1/64, about one over their standard deviation;
+    other code normalises per channel, a difference that BatchNorm largely undoes.
 
     Source: github.com/rafi-cohen/SMEGA2, the code of Cohen, Hakimi, Schuster 2022 (doi:10.1145/3545008.3545010);
       augmentation and weight decay of He et al. 2016 (arXiv:1512.03385), section 4.2.
@@ -104,7 +103,7 @@ def resnet20(**fields: Any) -> TrainConfig:
 
 
 def wrn16_4(**fields: Any) -> TrainConfig:
-    """WRN-16-4 on CIFAR-100 as DANA is said to train it: 200 epochs of batches of 128, random crops and flips.
+    """WRN-16-4 on CIFAR-100, reportedly DANA's setting: 200 epochs of batches of 128, random crops and flips.
 
     As `resnet20`, but with learning rate 0.1 times 0.2 after 60, 120 and 160 epochs, and weight decay 0.0005. The
     settings are second-hand, and it has not been run on CIFAR-100 itself.
@@ -123,11 +122,11 @@ def wrn16_4(**fields: Any) -> TrainConfig:
 
 
 def caffenet(**fields: Any) -> TrainConfig:
-    """CaffeNet on ImageNet with Omnivore's solver: pixels 0..255 less their mean, batch 256, one learning rate, 0.001.
+    """CaffeNet on ImageNet with Omnivore's solver: pixels 0..255 minus the mean, batch 256, one learning rate of 0.001.
 
     As `cifar10_quick`, but with weight decay 0.0005, dropout and random flips. Caffe crops 227x227 of images scaled to
     256x256; here the crops have that share of the area, and aspect ratios from 3/4 to 4/3. The batch is Caffe's and
-    that of the Allerton version of Mitliagkas et al. 50,000 updates, ten epochs, are our choice.
+    that of the Allerton version of Mitliagkas et al.; 50,000 updates (ten epochs) are our choice.
 
     Source: the solver of github.com/HazyResearch/Omnivore (Hadjis et al. 2016, arXiv:1606.04487); Caffe,
       models/bvlc_reference_caffenet, whose own solver is learning_rate=0.01 with
@@ -153,7 +152,7 @@ def caffenet(**fields: Any) -> TrainConfig:
 
 
 def imagenet_eight_small(**fields: Any) -> TrainConfig:
-    """SmallCnn on 64x64 crops of the sample of ImageNet, small enough for two cores.
+    """SmallCnn on 64x64 crops of the sample imagenet_eight, small enough for two cores.
 
     Random crops of 35 to 100 % of the area, and flips; batch 64, learning rate 0.02.
     """
@@ -175,7 +174,7 @@ def imagenet_eight_small(**fields: Any) -> TrainConfig:
 
 
 def resnet50(**fields: Any) -> TrainConfig:
-    """ResNet-50 on ImageNet as DANA is said to train it: 90 epochs, batches of 256 a worker, computed in bfloat16.
+    """ResNet-50 on ImageNet, reportedly DANA's setting: 90 epochs, batches of 256 per worker, in bfloat16.
 
     As `resnet20`, but with drops of the learning rate after 30, 60 and 80 epochs, and random crops of 8 to 100 % of
     the area.

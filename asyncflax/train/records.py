@@ -1,7 +1,7 @@
 """Rows of metrics of a run, passed on to its writers.
 
-A row belongs to an update of the server. A resumed run takes the rows up to its checkpoint from there; later ones are
-computed and written again. With several processes, all have the rows and the primary writes them.
+A row belongs to an update of the server. A resumed run restores the rows up to its checkpoint; later ones are computed
+and written again. With several processes, all have the rows and the primary writes them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Records:
     """Rows of metrics of one run, written to `metrics.jsonl`, `metrics.csv` and further writers.
 
     Args:
-      folder: of the run.
-      rows: rows recorded so far, from a checkpoint.
+      folder: the folder of the run.
+      rows: the rows recorded so far, from a checkpoint.
       writers: further writers, see `writers.read_writers`.
-      config: of the run, for the writers.
+      config: the config of the run, for the writers.
 
     Attributes:
       rows: list of dicts with 'update' and metrics by name.
@@ -77,7 +77,7 @@ class Records:
             writer.sync()
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
-        """Updates at which a metric was recorded, and its values."""
+        """The updates at which a metric was recorded, and its values."""
         rows = [row for row in self.rows if name in row]
         return [row["update"] for row in rows], [row[name] for row in rows]
 

@@ -1,4 +1,4 @@
-"""Runs of a training: emulated, or live. Both yield a `Step` wherever the loop logs, evaluates or saves."""
+"""Emulated and live runs. Both yield a `Step` wherever the loop logs, evaluates or saves."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _LOG = "live_"  # prefix of the server's log in a checkpoint
 
 
 class Step(NamedTuple):
-    """The events of a run up to a place where it is logged, evaluated or saved.
+    """The events of a run since the last step, up to one after which it is logged, evaluated or saved.
 
     Attributes:
-      events: slice, since the last step.
-      out: `RunOutput` of these events; padded.
-      state: `RunState` after them.
-      trace: of the run, at least up to them.
-      restarts: whether all workers have begun anew at the first of them, as in an extension.
-      is_last: whether a plan ends with them.
+      events: the slice of these events.
+      out: the `RunOutput` of these events, padded.
+      state: the `RunState` after these events.
+      trace: the trace of the run, at least up to these events.
+      restarts: whether all workers restarted at the first of these events, as in an extension.
+      is_last: whether a plan ends with these events.
     """
 
     events: slice
@@ -42,11 +42,11 @@ class Step(NamedTuple):
 
 
 class Run(Protocol):
-    """What the loop of a training needs.
+    """The interface of runs for the training loop.
 
     Attributes:
-      num_updates: of the whole run.
-      trace: of the run; of a live one, of the updates made so far.
+      num_updates: the number of updates of the whole run.
+      trace: the trace of the run; for a live run, of the updates made so far.
     """
 
     num_updates: int
@@ -55,28 +55,28 @@ class Run(Protocol):
     def trace(self) -> Trace: ...
 
     def state(self, update: int = 0) -> RunState:
-        """The initial state; for an update > 0 one like that of its checkpoint."""
+        """The initial state; for an update > 0 a state with the structure of its checkpoint."""
         ...
 
     def begin(self, state: RunState, saved: Mapping[str, np.ndarray]) -> None:
-        """Takes the initial state, or that of a checkpoint with what `arrays` returned then."""
+        """Sets the initial state, or that of a checkpoint with the `arrays` saved in it."""
         ...
 
     def steps(self, gradient_fn: Callable[..., Any]) -> Generator[Step, None, None]:
-        """Runs from the state of `begin`, whose memory is reused."""
+        """Runs from the state of `begin`, which is donated."""
         ...
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a checkpoint needs besides the state of the last step."""
+        """The arrays that a checkpoint needs besides the state of the last step."""
         ...
 
 
 def make_run(experiment: Experiment, plans: Sequence[Plan]) -> Run:
-    """The run of an experiment by its config's execution.
+    """Creates the run of an experiment, emulated or live, as set by `config.execution`.
 
     Args:
-      experiment: its trace is that of all plans.
-      plans: of the training and of its extensions.
+      experiment: the experiment, with the trace of all plans.
+      plans: the plans of the run and of its extensions.
     """
     execution = experiment.config.named.execution.make(seed=experiment.config.seed)
     if execution.workers is None:
@@ -85,7 +85,7 @@ def make_run(experiment: Experiment, plans: Sequence[Plan]) -> Run:
 
 
 class Emulation:
-    """A run by the engine, see `Run`."""
+    """A run executed by the engine, see `Run`."""
 
     def __init__(self, experiment: Experiment, plans: Sequence[Plan]):
         self._experiment, self._plans, self._states = experiment, plans, []
@@ -125,7 +125,7 @@ class Emulation:
 
 
 class LiveRun:
-    """A run by live workers, see `Run`; the state of a step has no slots, since versions are with the workers."""
+    """A run by live workers, see `Run`; the state of a step has no slots, since the workers hold the versions."""
 
     def __init__(self, experiment: Experiment, workers: Callable[..., Any]):
         config = experiment.config
@@ -142,7 +142,7 @@ class LiveRun:
 
     @property
     def trace(self) -> Trace:
-        """Of the updates up to the last step."""
+        """The trace of the updates up to the last step."""
         return Trace(**self._snapshot.log, num_workers=self._experiment.config.num_workers)
 
     def state(self, update: int = 0) -> RunState:

@@ -1,11 +1,11 @@
 """Learning-rate schedules for `config.schedule`.
 
 Each function here takes a `learning_rate`, a number that sweeps may trace, and returns an `optax.Schedule` of the
-server's updates; under `ssgd`, whose steps take a round of workers, updates are still gradients. All have a linear
-warm-up: `warmup` is its number of updates (default 0), which must be less than `num_updates`, and `warmup_from` the
-share of the learning rate where it begins (default 0; None for 1 / `num_workers`). They raise a ValueError if a value
-is out of range. Dotted names are schedules of Optax or your own; one without a parameter learning_rate returns
-multipliers of it, so its peak is 1:
+server's updates, which are gradients even under `ssgd`, whose steps take a round of workers. All have a linear warm-up:
+`warmup` is its number of updates (default 0), which must be less than `num_updates`, and `warmup_from` the share of the
+learning rate where it begins (default 0; None for 1 / `num_workers`). They raise a ValueError if a value is out of
+range. Dotted names are schedules of Optax or your own; one without a parameter learning_rate returns multipliers of it,
+so its peak is 1:
 
     --config.schedule='optax.warmup_cosine_decay_schedule(init_value=0, peak_value=1, warmup_steps=9, decay_steps=90)'
 
@@ -108,10 +108,10 @@ def cosine(learning_rate: Any, *, num_updates: int, end: float = 0.0, warmup: in
 
 @_with_warmup
 def linear(learning_rate: Any, *, num_updates: int, begin: float = 0.0, end: float = 0.0, warmup: int = 0) -> Schedule:
-    """A straight line down to the last update; with `begin` it stays constant before (warm-up, stable, decay).
+    """Linear decay to the last update; with `begin`, constant before it (warm-up, stable, decay).
 
     Args:
-      begin: the share of the updates after which it falls, in [0, 1); not before the end of the warm-up.
+      begin: the share of the updates after which the decay begins, in [0, 1); not before the end of the warm-up.
       end: the share of the learning rate at the end, in [0, 1].
     """
     _check.number("begin", begin, low=0.0, high=1.0, exclusive_high=True)
@@ -126,10 +126,10 @@ def linear(learning_rate: Any, *, num_updates: int, begin: float = 0.0, end: flo
 def steps(
     learning_rate: Any, *, num_updates: int, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1
 ) -> Schedule:
-    """Multiplies the learning rate by a factor at some shares of the training.
+    """Multiplies the learning rate by a factor after given shares of the run.
 
     Args:
-      at: shares of the updates, increasing; (0.5, 0.75) is after 80 and 120 of 160 epochs.
+      at: the shares of the updates, increasing; (0.5, 0.75) is after 80 and 120 of 160 epochs.
       factor: the multiplier, >= 0.
     """
     at = at if isinstance(at, tuple | list) else (at,)
@@ -152,9 +152,7 @@ def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_worke
     """
     made = spec.make(learning_rate=learning_rate, num_updates=num_updates, num_workers=num_workers)
     if not callable(made):
-        raise TypeError(
-            f"{spec.field}: {spec.name} must return a function of the update, it returned {_check.shown(made)}."
-        )
+        raise TypeError(f"{spec.field}: {spec.name} must return a function of the update, got {_check.shown(made)}.")
     schedule = made if spec.accepts("learning_rate") else lambda t: learning_rate * made(t)
     if spec.imported and not _check.is_traced(learning_rate):
         _try(spec, schedule, num_updates)
@@ -162,13 +160,13 @@ def make_schedule(spec: Spec, learning_rate: Any, *, num_updates: int, num_worke
 
 
 def _try(spec: Spec, schedule: Schedule, num_updates: int) -> None:
-    """Evaluates an imported schedule at all updates, to fail before the training begins."""
+    """Evaluates an imported schedule at all updates, to fail before training starts."""
     with spec.reporting():
         rates = np.asarray(jax.vmap(schedule)(jnp.arange(num_updates)), float)
     bad = np.flatnonzero(~np.isfinite(rates) | (rates < 0)) if rates.shape == (num_updates,) else [0]
     if len(bad):
         raise ValueError(
-            f"{spec.field}: {spec.name} must give one finite learning rate >= 0 an update, got {rates[bad[0]]} at "
+            f"{spec.field}: {spec.name} must return one finite learning rate >= 0 per update, got {rates[bad[0]]} at "
             f"update {bad[0]}."
         )
 

@@ -1,4 +1,4 @@
-"""The folder of a run, with the config and the trace that the run began with.
+"""The folder of a run, with its original config and trace.
 
 With several processes, all must see the folder; only the primary writes to it.
 """
@@ -85,7 +85,7 @@ workdir, or the old config to resume.
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[Workdir]:
-        """Creates the folder and locks it against other processes.
+        """Creates the folder and locks it for this process.
 
         Raises:
           RunError: another process holds the lock, or the folder cannot be created.
@@ -119,11 +119,11 @@ workdir, or the old config to resume.
 
         Args:
           trace: the run's trace; None for a sweep, whose traces follow from its config.
-          inputs: digests by name of the files that the run reads; they are part of its identity.
-          sources: digests by module name of code outside the library; see `changes`.
+          inputs: the digests by name of the files that the run reads, which are part of its identity.
+          sources: the digests by module name of code outside the library; see `changes`.
 
         Raises:
-          ValueError: the config or the trace differs, run.json is corrupted, or other processes see another folder.
+          ValueError: the config or the trace differs, run.json is corrupted, or the processes see different folders.
         """
         self._sources = {**(sources or {})}
         if is_primary():
@@ -175,7 +175,7 @@ workdir, or the old config to resume.
         trace.save(self._trace)
 
     def save_trace(self, trace: Trace) -> None:
-        """Replaces the trace file by that of an extended run, which begins with the trace of `begin`."""
+        """Replaces the trace file by the longer trace of an extended run."""
         if is_primary():
             trace.save(self._trace, overwrite=True)
 
@@ -192,7 +192,7 @@ workdir, or the old config to resume.
         began = self.began
         if began["kind"] != self._kind:
             raise ValueError(
-                f"{self._name} holds a run of a {began['kind']}, not of a {self._kind}; take a new workdir."
+                f"{self._name} holds a run of a {began['kind']}, expected a {self._kind}; take a new workdir."
             )
         changed = differences(began["config"], self.config)
         if changed:
@@ -203,7 +203,7 @@ workdir, or the old config to resume.
 
     @property
     def began(self) -> dict[str, Any]:
-        """The content of run.json: how the run began.
+        """The content of run.json: config, versions and digests at the start of the run.
 
         Its 'sha256' identifies the run and is stored in all its files, so that those of another run are rejected.
 
@@ -217,12 +217,12 @@ workdir, or the old config to resume.
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(
-                f"{self._record} is corrupted or not a run's; restore it from a backup, or take a new workdir."
+                f"{self._record} is corrupted or not a run record; restore it from a backup, or take a new workdir."
             ) from None
         if found != _FORMAT:
             raise ValueError(
-                f"{self._record} has format {found}, this version reads {_FORMAT}; take a new workdir, or resume "
-                "the run with the version of asyncflax that began it."
+                f"{self._record} has format {found}, but this version reads {_FORMAT}; take a new workdir, or resume "
+                "the run with the version of asyncflax that started it."
             )
         return began
 
@@ -250,7 +250,7 @@ def _text(about: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Any, name: str = "config") -> list[str]:
-    """The fields that keep a run with config `old` (a dict) from resuming with `new`, one per line, below `name`.
+    """The fields that prevent a run with config `old` (a dict) from resuming with `new`, one per line, below `name`.
 
     >>> import dataclasses
     >>> from asyncflax.train.config import TrainConfig

@@ -2,9 +2,10 @@
 
     --config.writers='tensorboard, wandb(project=staleness), my_writers.Chat(room=17)'
 
-Each function here makes a `MetricWriter` for the `folder` of a run. It receives the previous `rows` of a resumed run,
+Each function here returns a `MetricWriter` for the `folder` of a run. It receives the previous `rows` of a resumed run,
 replaces earlier output by these and appends new ones, each once, and may use the run's `config`. A dotted name is a
-function or class of your own that does the same, with those of folder, rows and config that it has as parameters.
+function or class of your own with the same interface; it receives those of folder, rows and config that it has as
+parameters.
 
 Example:
   >>> import pathlib, tempfile
@@ -54,9 +55,9 @@ _GIVEN = ("folder", "rows", "config")
 
 @runtime_checkable
 class MetricWriter(Protocol):
-    """Destination of the rows of metrics; exists in the primary process only.
+    """A destination of the rows of metrics; exists only in the primary process.
 
-    Rows have 'update' and metrics by name.
+    A row has 'update' and metrics by name.
     """
 
     def write(self, row: Row) -> None:
@@ -73,7 +74,7 @@ def read_writers(field: str, text: str) -> list[Spec]:
     """Parses a list of writers.
 
     Args:
-      field: name of the field, for errors.
+      field: the field's name in error messages.
       text: comma-separated calls; '' for none.
 
     Raises:
@@ -85,7 +86,7 @@ def read_writers(field: str, text: str) -> list[Spec]:
             raise ValueError(f"{field} must be like 'tensorboard, NAME(option=value)', got {label}=... in {text!r}.")
         spec = read(field, call, library, _GIVEN, (MetricWriter,))
         if spec.name in specs:
-            raise ValueError(f"{field} has {spec.name} twice, got {text!r}.")
+            raise ValueError(f"{field} must name each writer once, got {text!r} with {spec.name} twice.")
         specs[spec.name] = spec
     if "wandb" in specs and importlib.util.find_spec("wandb") is None:
         raise ValueError(f"{field}: wandb is not installed; pip install 'asyncflax[wandb]'")
@@ -125,7 +126,7 @@ class _JsonLines:
 def csv(folder: pathlib.Path, rows: Iterable[Row] = ()) -> MetricWriter:
     """Writes `metrics.csv`, one column per metric, when the run ends or stops.
 
-    Its columns are known only then.
+    The columns are not known earlier.
     """
     return _Table(folder / "metrics.csv", rows)
 
@@ -190,11 +191,11 @@ def wandb(
 ) -> MetricWriter:
     """Logs to Weights & Biases, with files in `wandb/`. Requires the extra `wandb`; offline with WANDB_MODE=offline.
 
-    A resumed run continues the same run of W&B, which keeps what it has received and accepts only later rows; an
+    A resumed run continues the same W&B run, which keeps the rows it has received and accepts only later ones; an
     offline run is rewritten.
 
     Args:
-      project: name of the W&B project. Entity, group, tags and mode are set by W&B's environment variables.
+      project: the name of the W&B project. Entity, group, tags and mode are set by W&B's environment variables.
 
     Raises:
       ValueError: W&B fails to start a run, for example because there is no account.
@@ -211,7 +212,7 @@ class _WandB(MetricWriter):
         folder.mkdir(exist_ok=True)
         for old in folder.glob("offline-run-*"):
             shutil.rmtree(old)
-        name = folder / "run-id"  # W&B knows the run by it
+        name = folder / "run-id"  # identifies the run to W&B
         if not name.exists():
             write_atomically(name, lambda file: file.write(secrets.token_hex(8).encode()))
         settings = wandb.Settings(console="off", symlink=False)

@@ -444,7 +444,7 @@ def test_the_folder_of_something_else_is_refused(tmp_path):
         run_sweep(dataclasses.replace(config, axes="momentum=(0.0, 0.5)"), tmp_path / "sweep")
     from asyncflax.train.loop import train_and_evaluate
 
-    with pytest.raises(RunError, match=r"holds a run of a SweepConfig, not of a TrainConfig"):
+    with pytest.raises(RunError, match=r"holds a run of a SweepConfig, expected a TrainConfig"):
         train_and_evaluate(TRAIN, tmp_path / "sweep")
 
 

@@ -187,9 +187,9 @@ def test_a_warm_start_has_the_statistics_of_the_checkpoint(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, (warm.params, warm.model_state), (state.params, state.model_state))
     params = jax.tree.map(jnp.zeros_like, state.params)
     assert load_model(path, params=params)[1] is None
-    with pytest.raises(ValueError, match=r"another model: model_state/norm/mean is float32\[6\] in it, here"):
+    with pytest.raises(ValueError, match=r"another model: model_state/norm/mean is float32\[6\] in the checkpoint"):
         load_model(path, params=params, model_state={"norm": {"mean": jnp.zeros(5), "var": jnp.zeros(6)}})
-    with pytest.raises(ValueError, match="is of another model: params"):
+    with pytest.raises(ValueError, match="belongs to another model: params"):
         make_experiment(dataclasses.replace(TINY, model="Mlp", start_from=path))
 
 

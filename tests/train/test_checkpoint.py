@@ -141,7 +141,7 @@ def test_the_newest_and_the_best_stay(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused_with_the_array_named(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, make_state(num_workers=3), config={})
-    message = r"of another run: algorithm/.* is float\d+\[3, .* in it, here it is float\d+\[4, "
+    message = r"another run: algorithm/.* is float\d+\[3, .* in the checkpoint, but float\d+\[4, "
     with pytest.raises(ValueError, match=message):
         checkpoints.latest(like=make_state(num_workers=4))
 
@@ -188,7 +188,7 @@ def test_typed_keys_of_a_method_come_back(tmp_path):
     found = Checkpoints(tmp_path).latest(like=other).state
     assert keys(found) == keys(state) and len(keys(found)) == 2
     rbg = other._replace(key=jax.random.key(0, impl="rbg"))
-    with pytest.raises(ValueError, match=r"of another run: key is key<fry>\[\] in it, here it is key<rbg>\[\]"):
+    with pytest.raises(ValueError, match=r"another run: key is key<fry>\[\] in the checkpoint, but key<rbg>\[\] here"):
         Checkpoints(tmp_path).latest(like=rbg)
 
 
@@ -247,7 +247,7 @@ def test_odd_names_are_ignored_with_a_note(tmp_path):
     (tmp_path / "12").write_text("")
     (tmp_path / "13").symlink_to(tmp_path / "1")
     assert checkpoints.latest(like=state).update == 1 and len(said) == 7
-    assert all(text.endswith("is not a checkpoint; it is ignored") for text in said)
+    assert all(text.endswith("is not a checkpoint and is ignored") for text in said)
 
 
 def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
@@ -257,7 +257,9 @@ def test_a_run_can_begin_with_the_parameters_of_a_checkpoint(tmp_path):
     params, model_state = load_model(tmp_path / "7", params=like)
     assert model_state is None
     jax.tree.map(np.testing.assert_array_equal, params, state.params)
-    with pytest.raises(ValueError, match=r"is of another model: params/w is float64\[5\] in it, here .*\[6\]"):
+    with pytest.raises(
+        ValueError, match=r"another model: params/w is float64\[5\] in the checkpoint, but .*\[6\] here"
+    ):
         load_model(tmp_path / "7", params={**like, "w": jnp.zeros(6, jnp.float32)})
     tuples = state._replace(params=(Pair(2.0 * jnp.ones(3), jnp.zeros(2)), [jnp.arange(4.0)]))
     checkpoints.save(8, tuples, config={})

@@ -110,7 +110,7 @@ def test_a_checked_config_cannot_be_changed():
     config = TrainConfig(algorithm="dc_asgd(strength=0.1)")
     checked = config.check()
     assert checked == config and checked.check() is checked and checked.named is checked.named
-    with pytest.raises(dataclasses.FrozenInstanceError, match=r"config\.algorithm of a checked config"):
+    with pytest.raises(dataclasses.FrozenInstanceError, match=r"cannot set config\.algorithm once checked"):
         checked.algorithm = "asgd"
     other = dataclasses.replace(checked, algorithm="asgd")
     other.momentum = 0.5

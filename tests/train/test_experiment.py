@@ -187,7 +187,7 @@ def test_a_warm_start_has_the_parameters_of_the_checkpoint_and_all_else_of_the_c
     other = dataclasses.replace(
         config, model="Mlp(hidden=5)", start_from=str(tmp_path / "first" / "checkpoints" / "20")
     )
-    with pytest.raises(ValueError, match=r"is of another model: params/dense/kernel"):
+    with pytest.raises(ValueError, match=r"belongs to another model: params/dense/kernel"):
         make_experiment(other)
 
 

@@ -263,11 +263,11 @@ def test_a_step_of_each_network_on_real_photographs(recipe, image_size):
             r"config\.image_size=16 is for data sets of JPEGs such as ImageNet, which 'digits' is not",
         ),
         ({"image_size": 4}, r"config\.image_size must be an integer >= 8"),
-        ({"crop_area": (0.5,)}, r"config\.crop_area must be two shares .* got \(0\.5,\)"),
-        ({"crop_area": (0.5, 0.1)}, r"config\.crop_area must be two shares"),
+        ({"crop_area": (0.5,)}, r"config\.crop_area must be \(low, high\) .* got \(0\.5,\)"),
+        ({"crop_area": (0.5, 0.1)}, r"config\.crop_area must be \(low, high\)"),
         ({"on_corrupt": "ignore"}, r"config\.on_corrupt must be one of 'stop', 'skip'"),
         ({"classes": ("range(0)",)}, r"config\.classes\[0\] must be of type int, got 'range\(0\)'"),
-        ({"classes": (1, 1)}, r"config\.classes must be labels >= 0, each once, got \(1, 1\)"),
+        ({"classes": (1, 1)}, r"config\.classes must be distinct labels >= 0, got \(1, 1\)"),
         ({"batch_size": 23}, r"config\.batch_size=23 is larger than the 22 training images"),
         ({"batch_size": 6, "mesh": "mesh(replicas=4)"}, r"config\.batch_size=6 cannot be divided over the 4 devices"),
         ({"log_every": 10_000, "num_updates": 20_000, "image_size": 400}, r"GB, .* set config\.log_every to \d+ or"),
@@ -285,7 +285,7 @@ def test_a_mesh_whose_processes_do_not_own_equal_parts_in_turn_is_refused(owners
     devices = np.array([types.SimpleNamespace(process_index=owner) for owner in owners])
     placement = types.SimpleNamespace(devices=4, mesh=types.SimpleNamespace(devices=devices.reshape(2, 2)))
     plan = types.SimpleNamespace(placement=placement)
-    message = r"config\.mesh='mesh\(device_groups=2, replicas=2\)' takes devices of .*; data sets of JPEGs need"
+    message = r"config\.mesh='mesh\(device_groups=2, replicas=2\)' has devices of .*; data sets of JPEGs need"
     with pytest.raises(ValueError, match=message):
         feeds.RecordFeed(dataclasses.replace(CONFIG, mesh="mesh(device_groups=2, replicas=2)"), source(), plan)
 
@@ -340,7 +340,7 @@ def test_a_run_that_a_photograph_stopped_goes_on_without_it(tmp_path, monkeypatc
     late = 5
     assert late not in data.batch_rows(22, 4, range(4)) and late in data.batch_rows(22, 4, range(4, 8))
     monkeypatch.setattr("asyncflax.train.experiment.load_data", lambda config: source(damaged=[late]))
-    with pytest.raises(RunError, match=r"Checkpoints are kept; the same workdir resumes\."):
+    with pytest.raises(RunError, match=r"Checkpoints are kept; rerun the same command to resume\."):
         train_and_evaluate(config, tmp_path / "run")
     skipping = dataclasses.replace(config, on_corrupt="skip")
     rows = train_and_evaluate(skipping, tmp_path / "run").rows
@@ -354,7 +354,7 @@ def test_a_run_that_a_photograph_stopped_goes_on_without_it(tmp_path, monkeypatc
 def test_what_is_no_damage_gets_no_advice_about_damage(error, monkeypatch):
     experiment = made()
     monkeypatch.setattr(experiment.feed._stream, "take", lambda count: (_ for _ in ()).throw(error))
-    with pytest.raises(RunError, match=f"^{error} Checkpoints are kept; the same workdir resumes\\.$"):
+    with pytest.raises(RunError, match=f"^{error} Checkpoints are kept; rerun the same command to resume\\.$"):
         experiment.batches(experiment.plan[0])
 
 

@@ -71,14 +71,14 @@ def of_state(**values):
 @pytest.mark.parametrize(
     "spoiled, message",
     [
-        (spoil("time", 5, 0.0), r"event 5 is before that of the one before it"),
-        (spoil("time", 5, np.nan), r"event 5 is before that of the one before it"),
+        (spoil("time", 5, 0.0), r"event 5 is earlier than the event before it"),
+        (spoil("time", 5, np.nan), r"event 5 is earlier than the event before it"),
         (spoil("read_version", 3, 4), r"event 3 has read version 4"),
         (spoil("read_version", 3, -1), r"event 3 has read version -1"),
-        (spoil("read_version", 29, 0), r"the rows of metrics have another staleness"),
-        (of_rows(2, staleness=9.5), r"the rows of metrics have another staleness"),
-        (of_rows(2, simulated_time=0.5), r"the rows of metrics have other times"),
-        (of_rows(2, update=7), r"not in the order of updates"),
+        (spoil("read_version", 29, 0), r"logged staleness differs"),
+        (of_rows(2, staleness=9.5), r"logged staleness differs"),
+        (of_rows(2, simulated_time=0.5), r"logged times differ"),
+        (of_rows(2, update=7), r"not ordered by update"),
         (lambda trace, state, rows: (trace, state, rows[:-1]), "row of metrics belongs to update 28, not to 30"),
         (of_state(event=29), r"the engine executed 29 of 30 updates"),
         (of_state(params={"w": jnp.array([1.0, np.inf])}), r"the state \['params'\]\['w'\] is not finite"),
@@ -95,5 +95,5 @@ def test_a_bound_of_the_staleness_is_checked(run):
     trace, summary = run
     largest = int(trace.staleness.max())
     assert f"at most {largest}," in check_run(trace, summary.state, summary.rows, bound=largest)
-    with pytest.raises(RunError, match=f"the largest staleness is {largest}, the bound is {largest - 1}"):
+    with pytest.raises(RunError, match=f"the largest staleness is {largest}, but the bound is {largest - 1}"):
         check_run(trace, summary.state, summary.rows, bound=largest - 1)

@@ -127,9 +127,9 @@ BAD = {
     "workers": ({"execution": "threads(workers=0)"}, "threads has no option 'workers'"),
     "num_workers": ({"num_workers": 0}, "config.num_workers must be an integer >= 1"),
     "devices": ({"execution": "threads(devices=99)"}, "devices must be"),
-    "mesh": ({"mesh": "mesh(device_groups=2)"}, "is for emulated runs"),
-    "store": ({"store": "host"}, "config.store='host' is for emulated runs"),
-    "extend": ({"extend": (10,)}, r"config.extend=\(10,\) is for emulated runs"),
+    "mesh": ({"mesh": "mesh(device_groups=2)"}, "requires an emulated run"),
+    "store": ({"store": "host"}, "config.store='host' requires an emulated run"),
+    "extend": ({"extend": (10,)}, r"config.extend=\(10,\) requires an emulated run"),
     "ssgd": ({"algorithm": "ssgd"}, "has no rounds; leave it at 'emulated'"),
 }
 

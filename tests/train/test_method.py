@@ -92,7 +92,7 @@ def test_the_mask_of_an_optimizer_of_optax():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"momentum": 0.9}, "config.momentum=0.9, but optax.adamw is a transformation of Optax; set it to 0"),
+        ({"momentum": 0.9}, "config.momentum=0.9, but optax.adamw is an Optax transformation; set it to 0"),
         ({"weight_decay": 0.1}, "config.weight_decay=0.1, but optax.adamw .* set it to 0"),
         ({"bias_multiplier": 2.0}, "config.bias_multiplier=2.0, but optax.adamw .* set it to 1"),
         ({"algorithm": "optax.sgd", "decay_mask": "weights"}, "config.decay_mask='weights', but optax.sgd has no mask"),

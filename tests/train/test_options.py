@@ -111,7 +111,7 @@ def test_what_is_lacking_or_refused_is_named_with_its_field():
         options.read("field", "law", KINDS).make(num_workers=1, num_updates=2, seed=0)
     with pytest.raises(ValueError, match=r"field='gamma\(cv=-1\.0\)': cv must be finite"):
         options.read("field", "gamma(cv=-1)", LAWS).make()
-    with pytest.raises(TypeError, match=r"field: distribution must be a call, one of constant, .* got 7"):
+    with pytest.raises(TypeError, match=r"field: distribution must be a call of one of constant, .* got 7"):
         options.read("field", "law(distribution=7)", KINDS)
 
 

@@ -156,7 +156,7 @@ WRONG = {
     "no port": ({"coordinator": "node7"}, "coordinator must be HOST:PORT of process 0, .* got 'node7'"),
     "one of three": (
         {"coordinator": "node7:1234"},
-        "coordinator='node7:1234' needs num_processes as well; pass it, or set JAX_NUM_PROCESSES",
+        "coordinator='node7:1234' needs num_processes as well; pass it or set JAX_NUM_PROCESSES",
     ),
     "two of three": ({"num_processes": 2, "process_id": 1}, "num_processes=2 and process_id=1 need coordinator as"),
     "who is not there": (
@@ -178,7 +178,7 @@ def test_the_environment_says_it_as_well(monkeypatch):
     with pytest.raises(TypeError, match="JAX_PROCESS_ID must be a concrete integer, got 'one'"):
         distributed.start()
     monkeypatch.setenv("JAX_PROCESS_ID", "1")
-    with pytest.raises(ValueError, match="process_id=1 needs coordinator as well; pass it, or set JAX_COORDINATOR_A"):
+    with pytest.raises(ValueError, match="process_id=1 needs coordinator as well; pass it or set JAX_COORDINATOR_A"):
         distributed.start()
 
 
@@ -306,7 +306,7 @@ def test_a_training_in_two_processes_gives_the_metrics_of_one_and_survives_what_
         wait_for_rows(workdir, run, 3)
         run[1].send_signal(signal.SIGTERM)
         (status, said), (other, quiet) = ends(run)
-    stopped = re.search(r"^error: stopped by SIGTERM after update (\d+) and saved; the same com", said, re.MULTILINE)
+    stopped = re.search(r"^error: stopped by SIGTERM after update (\d+) and saved; rerun the same", said, re.MULTILINE)
     assert (status, other) == (143, 143) and "error: process 1: stopped by SIGTERM after" in quiet, quiet
     assert rows(workdir)[-1]["update"] == int(stopped[1]) and (workdir / "checkpoints" / stopped[1]).is_dir()
     for victim in victims:

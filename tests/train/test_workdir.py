@@ -74,7 +74,7 @@ def test_run_json_and_the_trace_are_known_again(tmp_path):
             Workdir(tmp_path, config)
     for other in ("", "[]", "[" * 100_000, '{"format": 1}'):
         record.write_text(other)
-        with pytest.raises(ValueError, match=r"run\.json is corrupted or not a run's"):
+        with pytest.raises(ValueError, match=r"run\.json is corrupted or not a run record"):
             Workdir(tmp_path, config)
     record.write_bytes(content)
     for spoil, what in ((saved.unlink, "missing"), (lambda: saved.write_bytes(b"?"), "corrupted; it is now")):

@@ -137,7 +137,7 @@ def test_a_writer_of_ones_own_gets_the_rows_that_were_kept_and_the_new_ones(tmp_
         ("tensorbord", r"config\.writers must be one of 'csv', .*; did you mean 'tensorboard'\?"),
         ("tensorboard(port=1)", r"config\.writers: tensorboard has no option 'port'"),
         ("wandb(rows=1)", r"config\.writers: rows of wandb is set by a field of its own"),
-        ("tensorboard, tensorboard", r"config\.writers has tensorboard twice"),
+        ("tensorboard, tensorboard", r"config\.writers must name each writer once"),
         ("a=tensorboard", r"config\.writers must be like .*, got a=\.\.\. in 'a=tensorboard'"),
         ("my_writers.Chatt", r"config\.writers: my_writers has no 'Chatt'; did you mean 'Chat'\?"),
         ("3", r"config\.writers must be text such as"),
@@ -151,7 +151,7 @@ def test_a_writer_that_there_is_not_is_one_line(names, message, own):
 
 @pytest.mark.parametrize(
     "name, message",
-    [("nothing", r"must return MetricWriter, it returned int"), ("fails", r"'my_writers.fails\(\)': OSError: no line")],
+    [("nothing", r"must return MetricWriter, got int"), ("fails", r"'my_writers.fails\(\)': OSError: no line")],
 )
 def test_a_writer_that_cannot_begin_is_one_line(name, message, own, tmp_path):
     with pytest.raises((TypeError, ValueError), match=message):

@@ -202,16 +202,16 @@ BAD = {
     "broken": ({"model": "broken.Net"}, r"config\.model: broken cannot be imported: it requires nothing_of_the_kind"),
     "no method": (
         {"algorithm": "my_things.not_a_method", "momentum": 0.0},
-        r"config\.algorithm: my_things\.not_a_method must return AsyncAlgorithm or GradientTransformation, it",
+        r"config\.algorithm: my_things\.not_a_method must return AsyncAlgorithm or GradientTransformation, got",
     ),
     "no rate": (
         {"algorithm": "my_things.no_rate", "momentum": 0.0},
         r"config\.algorithm: my_things\.no_rate has no learning_rate, .* optax\.scale_by_learning_rate",
     ),
-    "momentum": ({"algorithm": "optax.adamw"}, r"config\.momentum=0\.3, but optax\.adamw is a transformation of Optax"),
+    "momentum": ({"algorithm": "optax.adamw"}, r"config\.momentum=0\.3, but optax\.adamw is an Optax transformation"),
     "decay twice": (
         {"algorithm": "optax.adamw", "momentum": 0.0, "weight_decay": 0.1},
-        r"config\.weight_decay=0\.1, but optax\.adamw is a transformation of Optax; set it to 0",
+        r"config\.weight_decay=0\.1, but optax\.adamw is an Optax transformation; set it to 0",
     ),
     "decay that it lacks": (
         {"algorithm": "my_things.velocities", "weight_decay": 0.1},
@@ -231,7 +231,7 @@ BAD = {
     ),
     "a name of Python": (
         {"algorithm": "statistics.mean", "momentum": 0.0},
-        r"config\.algorithm: statistics is .*, not the statistics\.py of the working folder; rename yours",
+        r"config\.algorithm: statistics is .*, not statistics\.py in the working folder; rename yours",
     ),
     "no network": ({"model": "my_things.coin"}, r"config\.model='my_things\.coin\(\)': "),
     "no data": (
@@ -240,7 +240,7 @@ BAD = {
     ),
     "no distribution": (
         {"asynchrony": "law(distribution=my_things.coin)"},
-        r"config\.asynchrony: distribution: my_things\.coin must return StalenessLaw, it returned ServiceTime",
+        r"config\.asynchrony: distribution: my_things\.coin must return StalenessLaw, got ServiceTime",
     ),
     "no service time": (
         {"asynchrony": "queue(service_time=my_things.two_or_none)"},

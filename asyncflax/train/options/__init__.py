@@ -1,11 +1,11 @@
-"""The language of configs: a field names something by a Python call with keyword arguments.
+"""The language of configs: a field names a function and its options as a Python call.
 
     dc_asgd(strength=0.04)        queue(service_time=gamma(cv=0.1), policy=discard)        my_nets.Tiny(width=8)
 
-Undotted names are the library's, dotted ones are imported (the working folder is last on the path). Values are Python
+Undotted names are the library's; dotted ones are imported (the working folder is last on the path). Values are Python
 literals, bare words (which are strings) and calls; `NAME` is short for `NAME()`. Text is parsed, never evaluated, and
-options are checked against the signature of the function, so that new functions need no registration. docs/configs.md
-has an example of each field.
+options are checked against the function's signature, so new functions need no registration. docs/configs.md has an
+example of each field.
 
 Fields with several entries hold *items*: a mapping, a sequence, or text, `label=value, value`. In all functions,
 `field` is the field's name in error messages.

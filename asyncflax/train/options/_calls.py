@@ -1,4 +1,4 @@
-"""Calls: parsed, looked up, checked against the signature, and made."""
+"""Parses calls, looks up their functions and checks options against signatures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Spec:
 
     Attributes:
       field: the field's name in error messages.
-      name: as in the config, dotted if it was imported.
+      name: the function's name in the config, dotted if imported.
       function: the function itself.
-      options: values by name; a nested call is a `Spec`.
+      options: the values by name; a nested call is a `Spec`.
       kinds: the types that the function may return; () allows any.
     """
 
@@ -44,7 +44,7 @@ class Spec:
 
     @property
     def imported(self) -> bool:
-        """Whether the function is imported, not the library's."""
+        """Whether the function is imported rather than the library's."""
         return "." in self.name
 
     def accepts(self, parameter: str) -> bool:
@@ -56,7 +56,7 @@ class Spec:
         return _makes(self.function, kind)
 
     def option(self, parameter: str, default: Any = None) -> Any:
-        """The value of an option: as given, else the default of the signature, else `default`."""
+        """The value of an option: the given one, else the signature's default, else `default`."""
         parameters = _parameters_of(self.function)
         if parameter in self.options or parameter not in parameters:
             return self.options.get(parameter, default)
@@ -92,12 +92,12 @@ class Spec:
             made = self.function(**arguments)
         if self.kinds and not isinstance(made, self.kinds):
             names = " or ".join(kind.__name__ for kind in self.kinds)
-            raise TypeError(f"{self.field}: {self.name} must return {names}, it returned {type(made).__name__}.")
+            raise TypeError(f"{self.field}: {self.name} must return {names}, got {type(made).__name__}.")
         return made
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
-        """Raises errors of the function as one line that names the field; other errors of the library pass."""
+        """Re-raises the function's errors as one line that names the field; other library errors pass through."""
         try:
             yield
         except Exception as error:
@@ -110,7 +110,7 @@ class Spec:
             raise kind(f"{self.field}='{self}': {what}{text}") from error
 
     def sources(self) -> dict[str, str]:
-        """Digests of imported source at the time of import, by top-level module or package (all its files)."""
+        """The digests of imported source at import, by top-level module or package (all its files)."""
         top = self.name.partition(".")[0]
         found = {top: digests[top]} if self.imported and top in digests else {}  # the library has a version instead
         for value in self.options.values():
@@ -121,7 +121,7 @@ class Spec:
 class _Scope(NamedTuple):
     """The names that a call may use.
 
-    `library` has functions by undotted name, `kinds` the types that they may return; see `read`.
+    `library` maps undotted names to functions, `kinds` are the types that they may return; see `read`.
     """
 
     library: Mapping[str, Callable[..., Any]]
@@ -144,8 +144,8 @@ def read(
     Args:
       field: the field's name in error messages.
       text: the call.
-      library: functions by undotted name.
-      given: parameters with fields of their own, which cannot be options.
+      library: the functions by undotted name.
+      given: the parameters with fields of their own, which cannot be options.
       kinds: the types that `Spec.make` may return.
       given_imported: replaces `given` for imported functions.
 
@@ -194,7 +194,7 @@ def _spec(field: str, node: ast.expr, text: str, scope: _Scope) -> Spec:
     for keyword in call.keywords:
         option = keyword.arg
         if option is None or option in options:
-            raise ValueError(f"{field} must be like 'NAME(option=value)', each option once, got {text!r}.")
+            raise ValueError(f"{field} must be like 'NAME(option=value)' with distinct options, got {text!r}.")
         if option in given:
             raise ValueError(f"{field}: {option} of {name} is set by a field of its own, got {text!r}.")
         if option not in allowed and not _takes_any(function):
@@ -218,7 +218,7 @@ def _value(field: str, node: ast.expr, text: str, annotation: Any) -> Any:
     if value is None and type(None) in typing.get_args(annotation):
         return None
     if library:
-        raise TypeError(f"{field} must be a call, one of {', '.join(sorted(library))}, got {value!r} in {text!r}.")
+        raise TypeError(f"{field} must be a call of one of {', '.join(sorted(library))}, got {value!r} in {text!r}.")
     return typed(field, value, kinds[0] if len(kinds) == 1 and kinds[0] in _PLAIN else Any)
 
 

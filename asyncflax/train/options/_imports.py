@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncflax import _check
 
-digests: dict[str, str] = {}  # of imported source files, at the time of import
+digests: dict[str, str] = {}  # by imported module, taken at import
 
 
 def named(field: str, name: str) -> Any:
@@ -19,7 +19,7 @@ def named(field: str, name: str) -> Any:
 
     Args:
       field: see the package.
-      name: with at least one dot.
+      name: a name with at least one dot.
 
     Raises:
       ValueError: the module does not exist, cannot be imported, or has no such name.
@@ -54,7 +54,7 @@ def named(field: str, name: str) -> Any:
 
 
 def _know(field: str, top: str) -> None:
-    """Records the digest of a module; raises if one of the same name in the working folder is shadowed."""
+    """Records the digest of a module; raises if it shadows one of the same name in the working folder."""
     if top == __name__.partition(".")[0]:  # which may be a checkout in the working folder
         return
     module = sys.modules[top]
@@ -62,7 +62,7 @@ def _know(field: str, top: str) -> None:
     for here in (working / f"{top}.py", working / top / "__init__.py"):
         if here.exists() and not (file and here.samefile(file)):
             where = file or "a part of Python"
-            raise ValueError(f"{field}: {top} is {where}, not the {here.name} of the working folder; rename yours.")
+            raise ValueError(f"{field}: {top} is {where}, not {here.name} in the working folder; rename yours.")
     if top not in digests:  # packages have many files, and configs are read often
         folders = [pathlib.Path(folder) for folder in getattr(module, "__path__", ())]
         files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]

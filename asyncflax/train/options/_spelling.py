@@ -12,7 +12,7 @@ def plain_call(text: Any) -> Any:
     """The canonical spelling of a call; omits the path of a recorded trace, which is compared by content.
 
     Args:
-      text: of a field; anything but a call is returned unchanged.
+      text: the value of a field; anything but a call is returned unchanged.
     """
     try:
         return ast.unparse(_Plain().visit(ast.parse(text.strip(), mode="eval").body))
@@ -40,7 +40,7 @@ def plain_items(value: Any) -> Any:
     """The canonical form of items: lists of a label and a value.
 
     Args:
-      value: of a field.
+      value: the value of a field.
     """
     plain = lambda item: [*map(plain, item)] if isinstance(item, tuple | list) else plain_call(item)
     try:

@@ -1,4 +1,4 @@
-"""Values of fields: their syntax, fields with several entries, and conversion to the type of a field."""
+"""Field values: syntax, fields with several entries, and conversion to the field's type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from asyncflax import _check, _memory
 
 Items = Annotated[Any, "items: a mapping, a sequence, or the text of a flag"]
-_BYTES_OF_VALUE = 200  # per number of a field, which is copied and compared
+_BYTES_OF_VALUE = 200  # per number of a field, copies included
 
 
 def parse(field: str, text: str) -> ast.expr:
@@ -55,7 +55,7 @@ def parse_items(field: str, value: Any) -> list[tuple[str, Any]]:
     Args:
       field: see the package.
       value: a mapping, a sequence, or text, which is split at commas outside of brackets. Literals in text are
-        evaluated, bare words and calls stay text.
+        evaluated; bare words and calls stay text.
 
     Raises:
       TypeError, ValueError: the text cannot be parsed, or the value has an unsupported type.
@@ -123,7 +123,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def in_range(name: str, item: Any) -> Iterable[Any]:
-    """Expands 'range(8)', as in a flag, to its numbers; returns anything else unchanged, as the only item.
+    """Expands the text 'range(8)' of a flag to its numbers; returns anything else as the only item.
 
     Raises:
       ValueError: the numbers do not fit into memory.
