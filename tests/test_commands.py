@@ -79,7 +79,7 @@ def test_everything_is_listed_and_described(monkeypatch, capsys):
     assert "\nMlp(image_shape, num_classes=10, hidden=64, dropout=0.0)    [networks]\n" in described
     status, out, _ = program(monkeypatch, capsys, "describe", "dc_asgd(strength=1)")
     assert status == 0 and "strength=" in out and "Source:" in out and "\\lambda" in out
-    assert out.count("decay_at='read'") == out.count("`decay_at`, 'read' or 'server'") == 1
+    assert "decay_at='read'" in out and out.count("`decay_at`, 'read' or 'server'") == 1
     assert program(monkeypatch, capsys, "list", "--help")[1].startswith("Lists everything that a config can name.")
 
 

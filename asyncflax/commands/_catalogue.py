@@ -10,7 +10,7 @@ from typing import Any
 from asyncflax import algorithms, data, models, queues, staleness
 from asyncflax.base import AsyncAlgorithm
 from asyncflax.lab import figures
-from asyncflax.train import asynchrony, launcher, schedules, writers
+from asyncflax.train import asynchrony, execution, launcher, schedules, writers
 from asyncflax.train.options import makers
 
 
@@ -22,6 +22,7 @@ def catalogue() -> dict[str, dict[str, Callable[..., Any]]]:
         "networks": {name: made for name, made in networks.items() if inspect.isclass(made)},
         "datasets": {**makers(data, data.ImageData), **makers(data, data.ImageRecords)},
         "asynchrony": makers(asynchrony, asynchrony.Asynchrony),
+        "executions": makers(execution, execution.Execution),
         "service_times": makers(queues, queues.ServiceTime),
         "schedules": makers(schedules, schedules.Schedule),
         "distributions": makers(staleness, staleness.StalenessLaw),

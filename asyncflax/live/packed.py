@@ -66,7 +66,10 @@ class Packed:
 
 
 def pack(tree: Any) -> Packed:
-    """Packs a PyTree; the computation of its leaves is not fused with the packing."""
+    """Packs a PyTree of arrays, the `tree`.
+
+    Inside a compiled program the computation of its leaves is not fused with the packing.
+    """
     leaves, structure = jax.tree.flatten(tree)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     if any(map(_check.is_traced, leaves)):

@@ -152,6 +152,8 @@ class Server:
         _check.instance("algorithm", algorithm, AsyncAlgorithm, _check.METHOD)
         _check.parameters("params", params)
         _check.arrays("model_state", model_state, "pass JAX or NumPy arrays.")
+        _check.function("clock", clock, " that returns seconds")
+        _check.function("warn", warn, " of a message")
         self.num_workers = _check.integer("num_workers", num_workers, 1)
         self.num_updates = _check.integer("num_updates", num_updates, 1)
         if algorithm.num_workers is not None and num_workers > algorithm.num_workers:
@@ -352,7 +354,25 @@ def _packed(result: GradientResult) -> Gradient:
 
 @jax.jit
 def gradient(gradient_fn: Any, key: jax.Array, read: Read, batch: Any, ticket: Any, worker: Any) -> Gradient:
-    """The delivery of a ticket, computed from the version read in one program."""
+    """Computes the gradient of a job in one compiled program, packed for delivery.
+
+    Args:
+      gradient_fn: see `gradients`.
+      key: a typed JAX key; a ticket uses fold_in(key, ticket).
+      read: `Job.read`.
+      batch: PyTree, the batch of the ticket.
+      ticket, worker: int32 [].
+
+    Example:
+      >>> import asyncflax, jax, jax.numpy as jnp
+      >>> from asyncflax import live
+      >>> gradient_fn = asyncflax.from_loss(lambda w, batch: jnp.sum((w - batch) ** 2))
+      >>> server = live.Server(asyncflax.algorithms.asgd(0.25), jnp.zeros(2), num_workers=1, num_updates=1)
+      >>> job = server.read(worker=0)
+      >>> delivery = live.gradient(gradient_fn, jax.random.key(0), job.read, jnp.ones(2), job.ticket, 0)
+      >>> server.deliver(0, job.lease, delivery), server.params
+      (None, Array([0.5, 0.5], dtype=float32))
+    """
     return _packed(compute(gradient_fn, key, (read.params.unpack(), read.model_state.unpack()), batch, ticket, worker))
 
 

@@ -51,8 +51,7 @@ class Threads:
       batch: `batch(ticket) -> PyTree`, the batch of a ticket; called in the worker's thread.
       key: a typed JAX key; a ticket uses fold_in(key, ticket).
       cuts: the numbers of updates at which a segment ends; the last update is one.
-      devices: n devices, by default the local ones. Worker i computes on devices[i % n], the server where its parameters
-        are.
+      devices: n devices, by default the local ones. Worker i computes on devices[i % n], the server on its own device.
       service_time: the distribution of the minimum seconds per gradient; the thread sleeps for the rest of them. None
         sets no minimum.
       seed: the random seed of the service times, which are drawn by ticket.

@@ -14,12 +14,12 @@ from asyncflax import _style, plots
 from asyncflax.errors import RunError
 from asyncflax.theory.meter import MomentumMeter
 from asyncflax.train import progress
+from asyncflax.train._runs import Step
 from asyncflax.train.checkpoint import Checkpoints
 from asyncflax.train.columns import event_means
 from asyncflax.train.experiment import Experiment
 from asyncflax.train.method import explicit_momentum
 from asyncflax.train.records import Records
-from asyncflax.train.runs import Step
 
 _SHOWN = {
     "train_loss": "train loss {:.4f}",

@@ -31,13 +31,23 @@ class Execution:
     Attributes:
       workers: a function `workers(server, gradient_fn, batch, key=key, cuts=cuts)` that returns an iterable of
         `live.Segment`, such as `live.Threads`; None for an emulated run.
+
+    Example:
+      >>> from asyncflax import live
+      >>> from asyncflax.train.execution import Execution
+      >>> threads = Execution(live.Threads)
     """
 
     workers: Callable[..., Any] | None = None
 
 
 def emulated() -> Execution:
-    """The engine executes the events of `config.asynchrony`."""
+    """Emulates the workers: the engine executes the events of `config.asynchrony`.
+
+    >>> from asyncflax.train import execution
+    >>> execution.emulated()
+    Execution(workers=None)
+    """
     return Execution()
 
 

@@ -31,6 +31,7 @@ from asyncflax.trace import Trace
 from asyncflax.train import distributed, progress
 from asyncflax.train._invariants import broken_leaf, check_run
 from asyncflax.train._report import Reporter, draw, table
+from asyncflax.train._runs import make_run
 from asyncflax.train._signals import noted
 from asyncflax.train.asynchrony import inputs
 from asyncflax.train.checkpoint import Checkpoints
@@ -39,7 +40,6 @@ from asyncflax.train.experiment import Experiment, make_experiment, make_meter
 from asyncflax.train.extension import extend, refuse_other_ends
 from asyncflax.train.method import averaged, steered_momentum
 from asyncflax.train.records import Records
-from asyncflax.train.runs import make_run
 from asyncflax.train.workdir import Workdir
 
 __all__ = ["RunError", "RunInterruptedError", "Summary", "train_and_evaluate"]

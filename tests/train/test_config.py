@@ -102,7 +102,7 @@ def test_a_training_reads_each_field_once(tmp_path, monkeypatch):
     train_and_evaluate(
         TrainConfig(model="Mlp", num_workers=2, num_updates=4, momentum=0.5, schedule="cosine"), tmp_path
     )
-    names = ("dataset", "asynchrony", "algorithm", "schedule", "model")
+    names = ("dataset", "asynchrony", "execution", "algorithm", "schedule", "model")
     assert sorted(fields) == sorted(f"config.{name}" for name in names)
 
 

@@ -60,7 +60,10 @@ def test_a_schedule_of_ones_own_is_given_what_it_asks_for(tmp_path, monkeypatch)
     )
     monkeypatch.chdir(tmp_path)
     np.testing.assert_allclose(rates("my_rates.slow"), 0.5 / (4 + np.arange(100)), rtol=1e-6)
-    for name, message in (("wrong", r"wrong must return one .* got -0\.25 at update 1"), ("none", "must return a function")):
+    for name, message in (
+        ("wrong", r"wrong must return one .* got -0\.25 at update 1"),
+        ("none", "must return a function"),
+    ):
         with pytest.raises(
             (ValueError, TypeError), match=f"config.schedule: my_rates.{message}|my_rates.none {message}"
         ):

@@ -19,9 +19,9 @@ from asyncflax import _style, queues, staleness
 from asyncflax.lab import statistics
 from asyncflax.lab.studies.methods._parts import Parts
 from asyncflax.trace import Trace
+from asyncflax.train._runs import Emulation, Run, make_run
 from asyncflax.train.config import TrainConfig
 from asyncflax.train.experiment import Experiment, make_experiment, plan_of
-from asyncflax.train.runs import Emulation, Run, make_run
 
 _COLUMNS = {"worker": int, "read_version": int, "ticket": int, "begun": float, "time": float}  # of a live trace
 _WINDOWS = 30  # of updates, whose mean losses are drawn
