@@ -277,6 +277,15 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "theory.cluster.measure": {"trace": TRACE},
     "theory.cluster.table": {"cluster": CLUSTER, "scenarios": []},
     "theory.cluster.what_if": {"cluster": CLUSTER, "num_workers": [1, 2]},
+    "theory.Spectrum.checked": {"self": theory.Spectrum([1.0], [1.0])},
+    "theory.Spectrum.even": {"condition_number": 4.0},
+    "theory.descent.expected_losses": {
+        "spectrum": theory.Spectrum.even(4.0), "along": TRACE, "num_updates": 4, "step_size": 0.5
+    },
+    "theory.descent.soonest": {
+        "spectrum": theory.Spectrum.even(4.0), "along": TRACE, "target": 0.5, "max_updates": 500
+    },
+    "theory.largest_curvature": {"loss_fn": jnp.sum, "params": W},
     "theory.meter.MomentumMeter": {"learning_rate": 0.5},
     "theory.meter.watch": {"gradient_fn": LOSS, "params": W},
     "theory.planner.condition_number_of": {"target_momentum": 0.5},
@@ -328,7 +337,12 @@ CALLS: dict[str, dict[str, Any]] = _of_methods() | {
     "theory.meter.MomentumMeter.add": {
         "self": METER, "read_version": np.arange(1, 41), "readout": meter.Readout(WALK, SCHEDULE)
     },
+    "theory.Spectrum.measured": {
+        "losses": SCHEDULE[:, 0], "readout": meter.Readout(WALK, SCHEDULE), "learning_rate": 0.5,
+        "curvature_max": 1.0
+    },
     "theory.planner.advice": {"plan": FORECAST},
+    "theory.planner.recommendation": {"plan": FORECAST},
     "theory.planner.table": {"plan": FORECAST},
     "theory.problems.Ensemble.replay": {
         "self": problems.NoisyQuadratic().ensemble(2, learning_rate=0.5, num_updates=4, num_trajectories=2),
@@ -365,6 +379,7 @@ GIVEN: dict[tuple[str, str], dict[str, Any]] = {
     ("theory.planner.make", "curvature_min"): {"curvature_min": 0.5, "curvature_max": 1.0, "condition_number": None},
     ("theory.planner.make", "curvature_max"): {"curvature_max": 1.0},
     ("theory.cluster.measure", "server_seconds"): {"server_seconds": 0.03125},
+    ("theory.planner.make", "noise"): {"noise": 0.5},
     ("theory.planner.make", "update_seconds"): {"update_seconds": [1.0, 0.75]},
     ("theory.problems.NoisyQuadratic.ensemble", "every"): {"every": 2},
     ("theory.problems.StreamingPca.ensemble", "every"): {"every": 2},

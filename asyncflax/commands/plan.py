@@ -3,12 +3,13 @@ r"""Predicts what asynchrony costs and gains before training, and recommends mom
     asyncflax plan --target_momentum=0.8 --num_workers=1,2,4,5,8,16
     asyncflax plan --curvature_min=0.01 --curvature_max=3 --service_time='gamma(cv=0.5)' \
         --workdir=runs/plan
+    asyncflax plan --noise=4 --target=0.02 --num_workers=1,4,16,64
     asyncflax plan --trace=runs/digits/trace.npz --condition_number=100 --num_workers=4,8,16,32
     asyncflax plan --trace=trainer.jsonl --columns=worker=actor,version=weights,made=step
 
-Prints a table and recommendations; --workdir saves both as CSV and JSON, with a figure. Given a trace with times or a
-log, it also measures workers and server, and predicts the effect of other numbers of workers, a faster server and no
-stragglers.
+Prints a recommendation in three lines and the reasoning below it; --workdir saves both as CSV and JSON, with a figure.
+Given a trace with times or a log, it also measures workers and server, and predicts the effect of other numbers of
+workers, a faster server and no stragglers.
 """
 
 import pathlib
@@ -36,6 +37,8 @@ TARGET = flags.DEFINE_float("target_momentum", None, "mu*, the best momentum of 
 KAPPA = flags.DEFINE_float("condition_number", None, "ratio of the largest to the smallest curvature, instead of mu*")
 LOW = flags.DEFINE_float("curvature_min", None, "the smallest curvature, instead of mu*")
 HIGH = flags.DEFINE_float("curvature_max", None, "the largest curvature; sets the scale of the step size")
+NOISE = flags.DEFINE_float("noise", None, "variance of a gradient over its square before training (default 0)")
+LOSS = flags.DEFINE_float("target", 0.1, "the excess loss to be reached, as a share of that before training")
 SECONDS = flags.DEFINE_list("update_seconds", None, "measured seconds per update, one value per entry of num_workers")
 WORKDIR = flags.DEFINE_string("workdir", None, "a folder for plan.csv, plan.json and plan.png")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "replace the files of an earlier plan")
@@ -66,12 +69,14 @@ def main() -> None:
         condition_number=KAPPA.value,
         curvature_min=LOW.value,
         curvature_max=HIGH.value,
+        noise=NOISE.value,
+        target=LOSS.value,
         update_seconds=launcher.numbers("update_seconds", SECONDS.value, float),
         progress=progress,
     )
     if measured is not None:
         print(f"{cluster.table(measured, scenarios, plan.target_momentum)}\n")
-    print(f"{planner.table(plan)}\n\n{planner.advice(plan)}")
+    print(f"{planner.recommendation(plan)}\n\n{planner.table(plan)}\n\n{planner.advice(plan)}")
     if WORKDIR.value:
         saved = planner.save(plan, WORKDIR.value, overwrite=OVERWRITE.value)
         if measured is not None:

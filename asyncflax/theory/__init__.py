@@ -3,7 +3,8 @@ r"""What asynchrony does, in closed form: implicit momentum, exact recursions on
 `momentum` has the theorems of Mitliagkas et al. 2016; `mean`, `mean_square` and `best` the exact dynamics on a
 quadratic, stability limits and best hyperparameters; `estimate` the momentum of a recorded trajectory; `streaming_pca`
 the limits of streaming PCA. Imported on first use: `meter`, the momentum of a run in progress; `problems`, small ones
-with a theory; `planner`, hyperparameters for a number of workers; `cluster`, measurements of a cluster from its trace.
+with a theory; `Spectrum`, a training problem as a sum of quadratics; `descent`, its expected loss along a trace;
+`planner`, hyperparameters for a number of workers; `cluster`, measurements of a cluster from its trace.
 
 The quadratic is :math:`(\lambda/2) x^2`. With explicit momentum :math:`\mu_L` and noise n of variance 1,
 
@@ -56,9 +57,15 @@ from asyncflax.theory.momentum import (
 )
 
 if TYPE_CHECKING:
-    from asyncflax.theory import cluster, meter, planner, problems
+    from asyncflax.theory import cluster, descent, meter, planner, problems
+    from asyncflax.theory.curvature import largest_curvature
+    from asyncflax.theory.spectrum import Spectrum
 
-_HOMES = {"cluster": "", "meter": "", "planner": "", "problems": ""}
+_HOMES = {
+    "Spectrum": "spectrum",
+    "largest_curvature": "curvature",
+    **dict.fromkeys(("cluster", "descent", "meter", "planner", "problems"), ""),
+}
 __getattr__, __dir__ = _lazy.exports(__name__, _HOMES)
 
 __all__ = [
@@ -83,9 +90,11 @@ __all__ = [
     "queue_mean_square_matrix",
     "best_hyper_parameters",
     "BestHyperParameters",
+    "Spectrum",
     # Measurement
     "estimate_momentum",
     "MomentumEstimate",
+    "largest_curvature",
     # Limits
     "streaming_pca",
 ]

@@ -47,9 +47,8 @@ def mean_square_iterates(
     sigma = _check.scalar("sigma", sigma, low=0.0)
     _memory.need("num_updates", num_updates, 100 * num_updates, "the iterates")
     if isinstance(staleness, ExponentialQueue) and staleness.num_workers > 1:
-        matrix, noise = _queue_mean_square(staleness.num_workers, h, momentum)
-        start = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0])
-        return powers(matrix, start, num_updates, sigma**2 * noise)
+        matrix, noise = queue_map(staleness.num_workers, h, momentum)
+        return powers(matrix, QUEUE_START, num_updates, sigma**2 * noise)
     q = as_law(staleness).table[: num_updates + 1]  # older versions are x_0
     mean = mean_iterates(staleness, h, num_updates, momentum=momentum)
     response = _response(q, h, num_updates, momentum)
@@ -92,7 +91,7 @@ def queue_mean_square_matrix(num_workers: int, h: float, momentum: float = 0.0) 
              [ 0.25  ,  0.25  ,  0.5625, -0.5   ]])
     """
     num_workers = _check.integer("num_workers", num_workers, 2)
-    return _queue_mean_square(num_workers, checked_step(h), checked_momentum(momentum))[0]
+    return queue_map(num_workers, checked_step(h), checked_momentum(momentum))[0]
 
 
 def mean_square_radius(staleness: Staleness, h: float, *, momentum: float = 0.0) -> float:
@@ -189,7 +188,7 @@ def stationary_variance(staleness: Staleness, h: float, *, momentum: float = 0.0
     h, momentum = checked_step(h, positive=True), checked_momentum(momentum, inside=True)
     sigma = _check.scalar("sigma", sigma, low=0.0)
     if isinstance(staleness, ExponentialQueue) and staleness.num_workers > 1:
-        matrix, noise = _queue_mean_square(staleness.num_workers, h, momentum)
+        matrix, noise = queue_map(staleness.num_workers, h, momentum)
         if spectral_radius(matrix) >= 1:
             return np.inf
         return float(sigma**2 * np.linalg.solve(np.eye(7) - matrix, noise)[0])
@@ -199,12 +198,14 @@ def stationary_variance(staleness: Staleness, h: float, *, momentum: float = 0.0
     return float(sigma**2 * response / (1 - feedback)) if feedback < 1 else np.inf
 
 
+QUEUE_START = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0])  # of the seven moments
+
 # The second moments of (x, v, s_i, m, n) for a random worker i, as indices of the moments
 # E x^2, E x v, E v^2, E x m, E v m, mean s^2, E m^2, E n^2; 8 stands for those with a single factor n, which vanish.
 _MOMENT = np.array([[0, 1, 3, 3, 8], [1, 2, 4, 4, 8], [3, 4, 5, 6, 8], [3, 4, 6, 6, 8], [8, 8, 8, 8, 7]])
 
 
-def _queue_mean_square(num_workers: int, h: float, momentum: float) -> tuple[np.ndarray, np.ndarray]:
+def queue_map(num_workers: int, h: float, momentum: float) -> tuple[np.ndarray, np.ndarray]:
     """The map of the seven moments, and their increments due to noise of variance 1."""
     x, v, s, m = queue_update(num_workers, h, momentum)
 
