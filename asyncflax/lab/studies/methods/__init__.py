@@ -34,7 +34,7 @@ def names() -> list[str]:
     Example:
       >>> from asyncflax.lab.studies import methods
       >>> methods.names()
-      ['closed_loop', 'constant_delay', 'delay_adaptive', 'live', 'outer_momentum', 'stable_rates']
+      ['closed_loop', 'constant_delay', 'delay_adaptive', 'live', 'outer_momentum', 'planned_workers', 'stable_rates']
     """
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 

@@ -1,4 +1,4 @@
-"""Small training runs on handwritten digits: seeds x hyperparameters in one program, compiled once per method.
+"""Small training runs of a perceptron: seeds x hyperparameters in one program, compiled once per method.
 
 A seed fixes a trace, a data order and initial weights, which all arms of an experiment share.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +20,11 @@ from asyncflax.gradients import from_loss
 from asyncflax.lab.sweep import cells
 from asyncflax.trace import Trace
 
+_MOST = 5_000  # images, for a cheap look at the loss over all of them
+
 
 class Trainings:
-    """Trains a perceptron on scikit-learn's digits.
+    """Trains a perceptron.
 
     Args:
       traces: one trace per seed, of equal length.
@@ -32,6 +34,7 @@ class Trainings:
       every: the number of updates between two evaluations of the training loss.
       worker: the function from the gradient function of a batch to that of an event, such as `local.local_sgd`.
       local_steps: the number of batches per event if a worker makes several steps; 0 for one gradient.
+      images: 'digits', those of scikit-learn, or 'cifar10', the first 5,000 of CIFAR-10 at 8x8 pixels.
     """
 
     def __init__(
@@ -44,12 +47,15 @@ class Trainings:
         every: int,
         worker: Callable[[Any], Any] = lambda gradient_fn: gradient_fn,
         local_steps: int = 0,
+        images: str = "digits",
     ):
-        images, labels = _digits()
+        pixels, labels = training_images(images)
         self.seeds = tuple(seeds)
-        self._data = jnp.asarray(images), jnp.asarray(labels)
-        self._gradient_fn = worker(from_loss(jax.tree_util.Partial(_loss_of_rows, self._data)))
-        self._start = jax.tree.map(lambda *x: jnp.stack(x), *(_weights(seed, hidden) for seed in seeds))
+        self._data = jnp.asarray(pixels), jnp.asarray(labels)
+        self._gradient_fn = worker(from_loss(jax.tree_util.Partial(loss_of_rows, self._data)))
+        self._start = jax.tree.map(
+            lambda *x: jnp.stack(x), *(initial_weights(seed, pixels.shape[1], hidden) for seed in seeds)
+        )
         slots = max(trace.num_workers for trace in traces)
         cuts = range(0, len(traces[0]), every)
         self._plans = [make_plan(trace, num_slots=slots, cuts=cuts) for trace in traces]
@@ -66,19 +72,21 @@ class Trainings:
 
         Args:
           make: the function from a hyperparameter to a method; each function compiles its own program.
-          hypers: float [hypers, seeds].
+          hypers: float [hypers, seeds, ...].
         """
-        rates = jnp.asarray(hypers, jnp.float32).T
+        return np.stack(list(self.looks(make, hypers)), axis=-1)
+
+    def looks(self, make: cells.Make, hypers: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the columns of `losses`, float [hypers, seeds], one evaluation at a time, so that the caller may stop."""
+        rates = jnp.asarray(hypers, jnp.float32).swapaxes(0, 1)
         keys = jnp.broadcast_to(jax.random.key(0), len(self.seeds))
         states = _begin(make, self._plans[0], rates, keys, self._start)
-        looks = [_look(self._data, states.params)]
+        yield _seen(_look(self._data, states.params))
         for k in range(len(self._plans[0])):
             chunks = [plan[k] for plan in self._plans]
             rows = np.stack([chunk.pad(r[chunk.events]) for chunk, r in zip(chunks, self._rows, strict=True)])
             states, _ = _advance(make, self._gradient_fn, rates, keys, states, Chunk.stack(chunks), rows)
-            looks.append(_look(self._data, states.params))
-        losses = np.stack(looks, axis=-1).astype(float).swapaxes(0, 1)
-        return np.where(np.isfinite(losses), losses, np.inf)
+            yield _seen(_look(self._data, states.params))
 
 
 _begin = jax.jit(cells.begin, static_argnums=(0, 1))
@@ -87,20 +95,25 @@ _advance = jax.jit(cells.advance, static_argnums=0, donate_argnums=4)
 
 @jax.jit
 def _look(images: Any, params: Any) -> jax.Array:
-    return jax.vmap(jax.vmap(lambda params: _loss(params, *images)))(params)
+    return jax.vmap(jax.vmap(lambda params: mean_loss(params, *images)))(params)
+
+
+def _seen(look: jax.Array) -> np.ndarray:
+    losses = np.asarray(look, float).T
+    return np.where(np.isfinite(losses), losses, np.inf)
 
 
 @functools.cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Mean-subtracted training images, float32 [n, 64], and labels."""
-    digits = data.digits()
-    images = (digits.train_images.astype(np.float32) - digits.mean_image) / 255.0
-    return images.reshape(len(images), -1), digits.train_labels
+def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean-subtracted training images, float32 [n, pixels], and labels."""
+    images = data.digits() if name == "digits" else data.cifar10(pool=4)
+    pixels = ((images.train_images.astype(np.float32) - images.mean_image) / 255.0)[:_MOST]
+    return pixels.reshape(len(pixels), -1), images.train_labels[:_MOST]
 
 
-def _weights(seed: int, hidden: int) -> Any:
-    """Initial weights, one dict per layer: Gaussian of variance 2 / fan-in, the last layer 0."""
-    sizes = [64, hidden, 10] if hidden else [64, 10]
+def initial_weights(seed: int, pixels: int, hidden: int) -> Any:
+    """One dict a layer: Gaussian of variance 2 / fan-in, the last layer 0."""
+    sizes = [pixels, hidden, 10] if hidden else [pixels, 10]
     rng = np.random.default_rng([seed, 1])
     layers = []
     for n, m in itertools.pairwise(sizes):
@@ -110,11 +123,12 @@ def _weights(seed: int, hidden: int) -> Any:
     return layers
 
 
-def _loss_of_rows(images: Any, params: Any, rows: jax.Array) -> jax.Array:
-    return _loss(params, images[0][rows], images[1][rows])
+def loss_of_rows(images: Any, params: Any, rows: jax.Array) -> jax.Array:
+    """The loss of some of the images."""
+    return mean_loss(params, images[0][rows], images[1][rows])
 
 
-def _loss(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
+def mean_loss(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
     """The mean cross-entropy."""
     *inner, last = params
     for layer in inner:
