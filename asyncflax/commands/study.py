@@ -6,9 +6,9 @@
 stable_rates measures the largest stable learning rate of each method with 8 to 64 workers (about ten CPU minutes);
 closed_loop compares closed-loop with fixed momentum; constant_delay tests whether learning rates must scale as 1 / tau
 and momentum must be shifted; delay_adaptive, whether delay-adaptive steps help against stragglers; outer_momentum,
-whether momentum at the server hurts asynchronous local SGD; live, whether a queue of measured service times predicts a
-live run (needs CIFAR-10). The same command resumes an interrupted study. Prints the claims; WORKDIR/claims contains a
-JSON file per claim, and a figure.
+whether momentum at the server hurts asynchronous local SGD; planned_workers, whether the planner recommends the right
+number of workers, and live, whether a queue of measured service times predicts a live run (both need CIFAR-10). The
+same command resumes an interrupted study. Prints the claims; WORKDIR/claims contains a JSON file per claim, and a figure.
 """
 
 from absl import flags

@@ -12,7 +12,14 @@ from asyncflax import algorithms, data, queues, theory
 from asyncflax.errors import RunError
 from asyncflax.lab import claims
 from asyncflax.lab.studies import methods
-from asyncflax.lab.studies.methods import _parts, closed_loop, constant_delay, live, stable_rates
+from asyncflax.lab.studies.methods import (
+    _parts,
+    closed_loop,
+    constant_delay,
+    live,
+    planned_workers,
+    stable_rates,
+)
 from asyncflax.lab.studies.methods._trainings import Trainings
 
 JUDGED = [name for name in methods.names() if name != "constant_delay"]
@@ -171,9 +178,57 @@ def test_a_live_training_is_judged_by_its_last_losses(off, verdict):
     assert f"{4.5 + off:.3f} live, 2.000 without staleness; largest difference of the replay 0.2" in fact["ours"]
 
 
+def planned(ratios, *, recommended=1):
+    """Made-up cases with 16 seeds: the recommended number of workers takes so many times the time of the best, 8."""
+    design, rng = planned_workers.DESIGN, np.random.default_rng(0)
+    kinds = [(task, law) for task in design.tasks for law in design.laws]
+    cases = {}
+    for kind, ratio in zip(kinds, ratios, strict=True):
+        times = 100 * np.array([4.0, 4.0, 4.0, 1.0, 4.0])[:, None] * np.exp(0.03 * rng.standard_normal((5, 16)))
+        times[recommended] *= ratio / 4.0
+        cases[kind] = {"planned": np.ones(5), "recommended": np.array(float(recommended)), "times": times}
+    return cases
+
+
+@pytest.mark.parametrize(
+    "ratios, held, verdict",
+    [
+        ([1.1] * 6 + [2.0] * 2, 6, "seen"),
+        ([1.1] * 5 + [2.0] * 3, 5, "refuted"),
+        ([1.1] * 5 + [1.28] + [2.0] * 2, 6, "not decided"),
+    ],
+)
+def test_a_plan_is_judged_by_the_cases_in_which_it_is_near_the_best(ratios, held, verdict):
+    fact = planned_workers.decide(planned_workers.DESIGN, planned(ratios))
+    assert (fact["value"], fact["verdict"]) == (held, verdict)
+    assert fact["ours"].startswith(f"{held} of 8; always the same number instead: 1 workers 0, 2 workers {held}, ")
+    assert "8 workers 8, 16 workers 0; digits, 256, exponential: 2 planned, 8 best, 1.1" in fact["ours"]
+
+
+def test_times_to_a_loss_are_those_of_the_clock(monkeypatch):
+    """One arm halves the loss every look; another diverges; a third comes too late to be chosen."""
+    design, task = planned_workers.QUICK, planned_workers.QUICK.tasks[0]
+
+    class Halving:
+        def __init__(self, traces, seeds, **options):
+            self.shape = (3, len(seeds), options["every"])
+
+        def looks(self, make, hypers):
+            assert hypers.shape == (3, 2, 2) and self.shape[2] == 4
+            rates = np.array([0.5, np.inf, 0.999])
+            for k in range(61):
+                yield np.repeat((2.0 * rates**k if k else np.full(3, 2.0))[:, None], 2, axis=1)
+
+    monkeypatch.setattr(planned_workers, "Trainings", Halving)
+    times = planned_workers._times(design, task, "exponential", 4, (1000, 1001), np.ones((3, 2)))
+    trace = queues.simulate(num_workers=4, num_updates=240, service_time=queues.exponential(), seed=1001)
+    assert times[0, 1] == pytest.approx(trace.time[7])  # 2 is halved twice to reach 0.5: after the second look
+    assert np.isnan(times[1:]).all()
+
+
 # --- The studies -----------------------------------------------------------------------------------------------------
 
-SLOW = ("closed_loop", "outer_momentum", "stable_rates")
+SLOW = ("closed_loop", "outer_momentum", "planned_workers", "stable_rates")
 
 
 @pytest.mark.parametrize(
