@@ -207,9 +207,15 @@ def launch(*flags):
 
 
 def test_the_launcher(tmp_path):
-    flags = ("--num_workers=1,2", "--service_time=deterministic", "--condition_number=9", f"--workdir={tmp_path}")
+    flags = (
+        "--num_workers=1,2",
+        "--service_time=deterministic",
+        "--condition_number=9",
+        "--noise=9",
+        f"--workdir={tmp_path}",
+    )
     status, out, err = launch(*flags)
-    assert status == 0 and err == "" and out.startswith("Set: 1 worker,") and f"{tmp_path}/plan.png" in out
+    assert status == 0 and err == "" and out.startswith("Set: 2 workers,") and f"{tmp_path}/plan.png" in out
     status, out, err = launch(*flags)
     assert status == 1 and err == f"error: {tmp_path}/plan.csv exists; pass --overwrite to replace it.\n"
 
