@@ -45,7 +45,7 @@ class Spectrum(NamedTuple):
 
         Args:
           condition_number: kappa, above 1.
-          noise: the variance of a gradient over its mean square before training.
+          noise: the variance of a gradient over its square before training.
           directions: how many, at least 2.
 
         Raises:
@@ -103,6 +103,11 @@ class Spectrum(NamedTuple):
             raise ValueError(
                 f"losses and readout must have a row for each of {_EVENTS} events at least, got the shapes "
                 f"{losses.shape} and {grads.shape}."
+            )
+        if not (np.all(np.isfinite(losses)) and np.all(np.isfinite(grads)) and losses[0] > 0):
+            raise ValueError(
+                f"losses must begin above 0, and they and readout must be finite, got losses from {losses[0]:.3g} to "
+                f"{losses[-1]:.3g}; if the run diverged, take a smaller learning_rate."
             )
         alpha = _check.scalar("learning_rate", learning_rate, low=0.0, exclusive_low=True)
         largest = _check.scalar("curvature_max", curvature_max, low=0.0, exclusive_low=True)

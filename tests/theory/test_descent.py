@@ -158,6 +158,16 @@ def test_the_largest_curvature():
             ValueError,
             "a row for each of 12 events at least",
         ),
+        (
+            lambda: Spectrum.measured(
+                np.append(np.ones(19), np.inf),
+                meter.Readout(np.ones((20, 2)), np.ones((20, 2))),
+                learning_rate=0.1,
+                curvature_max=1.0,
+            ),
+            ValueError,
+            "if the run diverged, take a smaller learning_rate",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_error(call, error, message):

@@ -153,7 +153,7 @@ def make(
       condition_number: kappa, instead of mu*.
       curvature_min: the smallest curvature, instead of mu*.
       curvature_max: the largest one, L.
-      noise: the variance of a gradient over its mean square before training, in a batch as it will be used; default 0.
+      noise: the variance of a gradient over its square before training, in a batch as it will be used; default 0.
       target: the excess loss to be reached over that before training, in (0, 1).
       update_seconds: measured seconds per update for each number of workers, 1 among them, instead of the clock.
       progress: is called with the numbers of workers and gives them back one by one, as tqdm does.
