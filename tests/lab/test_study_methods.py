@@ -181,7 +181,7 @@ def test_a_live_training_is_judged_by_its_last_losses(off, verdict):
 def planned(ratios, *, recommended=1):
     """Made-up cases with 16 seeds: the recommended number of workers takes so many times the time of the best, 8."""
     design, rng = planned_workers.DESIGN, np.random.default_rng(0)
-    kinds = [(task, law) for task in design.tasks for law in design.laws]
+    kinds = [(planned_workers.Task(*task), law) for task in design.tasks for law in design.laws]
     cases = {}
     for kind, ratio in zip(kinds, ratios, strict=True):
         times = 100 * np.array([4.0, 4.0, 4.0, 1.0, 4.0])[:, None] * np.exp(0.03 * rng.standard_normal((5, 16)))
@@ -201,13 +201,14 @@ def planned(ratios, *, recommended=1):
 def test_a_plan_is_judged_by_the_cases_in_which_it_is_near_the_best(ratios, held, verdict):
     fact = planned_workers.decide(planned_workers.DESIGN, planned(ratios))
     assert (fact["value"], fact["verdict"]) == (held, verdict)
-    assert fact["ours"].startswith(f"{held} of 8; always the same number instead: 1 workers 0, 2 workers {held}, ")
-    assert "8 workers 8, 16 workers 0; digits, 256, exponential: 2 planned, 8 best, 1.1" in fact["ours"]
+    constant = f"in all cases 0 with 1, {held} with 2, 0 with 4, 8 with 8, 0 with 16; "
+    assert fact["ours"].startswith(f"{held} of 8; with the same number of workers {constant}recommended: ")
+    assert "; recommended: digits, batch 256, exponential: 2 (best 8, 1.1" in fact["ours"]
 
 
 def test_times_to_a_loss_are_those_of_the_clock(monkeypatch):
     """One arm halves the loss every look; another diverges; a third comes too late to be chosen."""
-    design, task = planned_workers.QUICK, planned_workers.QUICK.tasks[0]
+    design, task = planned_workers.QUICK, planned_workers.Task(*planned_workers.QUICK.tasks[0])
 
     class Halving:
         def __init__(self, traces, seeds, **options):
