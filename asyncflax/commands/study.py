@@ -8,7 +8,7 @@ closed_loop compares closed-loop with fixed momentum; constant_delay tests wheth
 and momentum must be shifted; delay_adaptive, whether delay-adaptive steps help against stragglers; outer_momentum,
 whether momentum at the server hurts asynchronous local SGD; planned_workers, whether the planner recommends the right
 number of workers, and live, whether a queue of measured service times predicts a live run (both need CIFAR-10). The
-same command resumes an interrupted study. Prints the claims; WORKDIR/claims contains a JSON file per claim, and a figure.
+same command resumes an interrupted study. Prints the claims; WORKDIR/claims has a JSON file per claim, and a figure.
 """
 
 from absl import flags

@@ -77,7 +77,7 @@ class Trainings:
         return np.stack(list(self.looks(make, hypers)), axis=-1)
 
     def looks(self, make: cells.Make, hypers: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields the columns of `losses`, float [hypers, seeds], one evaluation at a time, so that the caller may stop."""
+        """Yields the columns of `losses`, float [hypers, seeds], as they are evaluated: the caller may stop."""
         rates = jnp.asarray(hypers, jnp.float32).swapaxes(0, 1)
         keys = jnp.broadcast_to(jax.random.key(0), len(self.seeds))
         states = _begin(make, self._plans[0], rates, keys, self._start)
