@@ -15,7 +15,7 @@ import asyncflax
 from asyncflax import models
 from asyncflax.engine.execute import init_run
 from asyncflax.lab.sweep import SweepConfig, run_sweep
-from asyncflax.train import loop, recipes
+from asyncflax.train import _runs, loop, recipes
 from asyncflax.train._invariants import broken_leaf
 from asyncflax.train.checkpoint import load_model
 from asyncflax.train.config import TrainConfig
@@ -160,7 +160,7 @@ class KilledError(Exception):
 def test_a_resumed_run_has_the_statistics_of_an_uninterrupted_one_bit_by_bit(tmp_path, monkeypatch):
     config = dataclasses.replace(TINY, momentum=0.3, meter_window=12, schedule="constant(warmup=8, warmup_from=None)")
     whole = loop.train_and_evaluate(config, tmp_path / "whole")
-    chunks, run_chunk = [], loop.run_chunk
+    chunks, run_chunk = [], _runs.run_chunk
 
     def stop_after_two(*arguments):
         if len(chunks) == 2:
@@ -169,7 +169,7 @@ def test_a_resumed_run_has_the_statistics_of_an_uninterrupted_one_bit_by_bit(tmp
         return run_chunk(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "run_chunk", stop_after_two)
+        patch.setattr(_runs, "run_chunk", stop_after_two)
         with pytest.raises(KilledError):
             loop.train_and_evaluate(config, tmp_path / "run")
     resumed = loop.train_and_evaluate(config, tmp_path / "run")
