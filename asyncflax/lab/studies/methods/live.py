@@ -5,6 +5,9 @@ is replayed. Then a queue draws from the times that were measured (`queues.measu
 well have happened; initial weights, batches and random keys, by ticket, are those of the live training. If workers are
 such a queue, the live training is one more of its traces: the mean of its last training losses lies in the 95 %
 prediction interval of theirs. A training without staleness shows what the interval can tell apart.
+
+Threads add the time of the machine to service times that the seed of the training draws. So a repetition has nearly the
+same trace, not an independent one: where that lies near an end of the interval, the verdict may change.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ QUICK = Design(
         model="Mlp",
         num_workers=2,
         execution="threads(service_time=exponential(mean=0.005))",
+        learning_rate=0.02,
         momentum=0.9,
         num_updates=60,
         log_every=60,
