@@ -156,11 +156,12 @@ class Comparison(Cells):
             values = getattr(config, name)
             if not isinstance(values, tuple | list) or (not values and name != "learning_rate_scales"):
                 raise ValueError(f"config.{name} must be a tuple of at least one value, got {values!r}.")
-            if twice := repeated(values):
-                raise ValueError(f"config.{name} must have distinct values, got {twice[0]!r} twice.")
         _check.integers("config.num_workers", config.num_workers, 1)
         _check.integers("config.seeds", config.seeds, 0)
         _check.number("config.learning_rate_scales", config.learning_rate_scales, low=0.0, exclusive_low=True)
+        for name in ("num_workers", "seeds", "learning_rate_scales"):
+            if twice := repeated(getattr(config, name)):
+                raise ValueError(f"config.{name} must have distinct values, got {twice[0]!r} twice.")
         _check.choice("config.pick", config.pick, list(RULES))
         for name in ("failed_below", "target"):
             _check.scalar(f"config.{name}", getattr(config, name), low=0.0, high=1.0)

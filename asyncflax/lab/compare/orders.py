@@ -7,6 +7,7 @@ of final training losses; equal methods have the same final test accuracy, withi
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import re
@@ -145,8 +146,8 @@ def parse_orders(value: Any, *, equal: bool = False) -> list[Order]:
 
 
 def repeated(values: Sequence[Any]) -> list[Any]:
-    """The values that equal an earlier one."""
-    return [value for i, value in enumerate(values) if value in values[:i]]
+    """The values (hashable) that occur more than once."""
+    return [value for value, count in collections.Counter(values).items() if count > 1]
 
 
 def slug(text: str) -> str:
