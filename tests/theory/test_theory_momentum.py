@@ -83,7 +83,7 @@ def test_explicit_and_implicit_momentum_multiply(num_workers, explicit):
     [
         (lambda: theory.implicit_momentum(0), ValueError, "num_workers must be an integer >= 1, got num_workers=0"),
         (lambda: theory.implicit_momentum(2.5), TypeError, "num_workers must be a concrete integer, got 2.5"),
-        (lambda: theory.momentum_kernel([0.5, 0.4]), ValueError, "pmf sums to 0.9, not to 1"),
+        (lambda: theory.momentum_kernel([0.5, 0.4]), ValueError, "pmf sums to 0.9, not 1"),
         (lambda: theory.momentum_kernel([1.5, -0.5]), ValueError, r"pmf\[1\]=-0.5 is not a probability"),
         (lambda: theory.momentum_kernel("geometric"), TypeError, "pmf must be a list of probabilities"),
         (lambda: theory.compensating_momentum(1.2, 4), ValueError, "target must be finite and in"),
