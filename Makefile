@@ -40,6 +40,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py --model cifar10_quick --alternations 20 --events 4
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/own_loop.py
+	$(BIN)/python benchmarks/live.py
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/ensembles.py
