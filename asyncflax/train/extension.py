@@ -96,10 +96,13 @@ def refuse_other_ends(saved: dict[str, Any], update: int, config: TrainConfig) -
 
 
 def _followed(trace: Trace, other: Trace) -> Trace:
-    """Concatenates two traces; versions and clock of the second continue those of the first."""
-    time = None
-    if trace.time is not None and other.time is not None:
-        time = np.concatenate([trace.time, trace.time[-1] + other.time])
-    worker = np.concatenate([trace.worker, other.worker])
-    read_version = np.concatenate([trace.read_version, len(trace) + other.read_version])
-    return Trace(worker, read_version, time, max(trace.num_workers, other.num_workers))
+    """One trace after another: versions and clock of the second continue from the end of the first."""
+    later = lambda first, second: None if first is None or second is None else np.concatenate([first, second])
+    shifted = lambda seconds: None if seconds is None or trace.time is None else trace.time[-1] + seconds
+    return Trace(
+        worker=np.concatenate([trace.worker, other.worker]),
+        read_version=np.concatenate([trace.read_version, len(trace) + other.read_version]),
+        time=later(trace.time, shifted(other.time)),
+        begun=later(trace.begun, shifted(other.begun)),
+        num_workers=max(trace.num_workers, other.num_workers),
+    )
