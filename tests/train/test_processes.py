@@ -132,7 +132,7 @@ def test_an_error_that_nobody_catches_ends_all_with_its_traceback(tmp_path):
             1,
             (
                 "process 1 was started with other values than process 0; start all processes of",
-                "process 1: workdir is 'runs/1' here and 'runs/0' in process 0; start all processes of",
+                "process 1: workdir is 'runs/1' here, but 'runs/0' in process 0; start all processes of",
             ),
         ),
     ],
