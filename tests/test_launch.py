@@ -238,7 +238,7 @@ def test_a_platform_that_is_not_there(platform, tmp_path):
 ENDS = {
     "MemoryError()": "out of memory (of the host); reduce batch size",
     "MemoryError('Unable to allocate 7 TiB')": "out of memory (Unable to allocate 7 TiB); reduce batch",
-    "JaxRuntimeError('RESOURCE_EXHAUSTED: Out of\\nmemory')": "out of memory (RESOURCE_EXHAUSTED: Out of memory); reduce",
+    "JaxRuntimeError('RESOURCE_EXHAUSTED: Out of\\nmemory')": "out of memory (RESOURCE_EXHAUSTED: Out of memory); red",
     "JaxRuntimeError('INTERNAL: the device\\nhas gone')": "JAX: INTERNAL: the device has gone",
     "OSError(28, 'No space left on device')": "[Errno 28] No space left on device",
     "ExceptionGroup('save', [ExceptionGroup('write', [OSError(28, 'No space')])])": "[Errno 28] No space",
