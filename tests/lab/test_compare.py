@@ -543,6 +543,7 @@ def test_the_command_stops_goes_on_and_leaves_a_table_and_figures(tmp_path):
     workdir = tmp_path / "run"
     flags = [f"--workdir={workdir}", "--config.methods=asgd, late=nag_asgd"]
     flags += ["--config.orders=(late, asgd)", "--config.source=Somebody 2016", "--citation"]
+    flags += ["--config.exception=two seeds are enough for a test"]
     flags += ["--config.num_workers=2,3", "--config.learning_rate_scales=1.0", "--config.train.num_updates=10"]
     status, out, err = launch(*flags, "--stop_after_minutes=0")
     assert status == 75 and "0 of 24 cells are finished and saved" in err and "rerun the same command to resume" in err
