@@ -7,6 +7,7 @@ batch and the random key of a gradient belong to its ticket, which is handed out
 
 from __future__ import annotations
 
+import array
 import functools
 import heapq
 import itertools
@@ -29,7 +30,8 @@ from asyncflax.trace import Trace
 
 __all__ = ["Gradient", "Job", "Read", "Server", "Snapshot", "gradient"]
 
-_COLUMNS = {"worker": np.int32, "read_version": np.int32, "ticket": np.int32, "begun": float, "time": float}
+# Typed arrays, which a snapshot copies at once: of lists each cut of a long run would convert all events again.
+_COLUMNS = {"worker": "i", "read_version": "i", "ticket": "i", "begun": "d", "time": "d"}
 
 
 class Read(NamedTuple):
@@ -163,7 +165,7 @@ class Server:
         _refuse_view_of_worker(algorithm, params, state)
         (self.device,) = jax.tree.leaves(_pack(params))[0].devices()
         self._hold(params, state, model_state)
-        self._log: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self._log = {name: array.array(kind) for name, kind in _COLUMNS.items()}
         self._outputs: list[RunOutput] = []
         self._jobs: dict[int, tuple[Job, float]] = {}  # by worker, with the time of the read
         self._returned: list[int] = []  # a heap of tickets to be handed out again
@@ -294,7 +296,7 @@ class Server:
         here = (self._model.params, self._state, self._model.model_state)
         shapes = tuple(jax.eval_shape(Packed.unpack, part) for part in here)
         _check.like("the snapshot", own, "the state of this server", shapes)
-        log = {name: np.asarray(snapshot.log[name]).tolist() for name in _COLUMNS}
+        log = {name: array.array(kind, np.asarray(snapshot.log[name]).tolist()) for name, kind in _COLUMNS.items()}
         if len(log["time"]) > self.num_updates or max(log["worker"], default=0) >= self.num_workers:
             raise ValueError(
                 f"the snapshot has {len(log['time'])} updates of {max(log['worker'], default=0) + 1} workers, "
@@ -320,7 +322,7 @@ class Server:
         return self._model._replace(params=_view(self.algorithm, self._model.params, self._state))
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.array(self._log[name], dtype) for name, dtype in _COLUMNS.items()}
+        return {name: np.array(values) for name, values in self._log.items()}
 
     def _now(self) -> float:
         """Seconds since the start; never less than before, by rounding or by a clock that was set back."""
