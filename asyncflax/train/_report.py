@@ -61,18 +61,18 @@ class Reporter:
         Raises:
           RunError: a loss is not finite.
         """
-        events, trace = step.events, step.trace
+        events = step.events
         out = jax.tree.map(lambda x: np.asarray(x)[: events.stop - events.start], step.out)
         for what, values in (("loss", out.losses), ("gap", out.gap)):
             for i in np.flatnonzero(~np.isfinite(values))[:1]:
                 event = events.start + int(i)
                 raise self.diverged(f"the {what} of update {event + 1:,} is {values[i]}", event)
         if self.meter is not None:
-            self.meter.add(trace.read_version[events], out.aux["meter"])
+            self.meter.add(step.read_version, out.aux["meter"])
         now = time.perf_counter()
         rate = (events.stop - self._update) / max(now - self._then, 1e-9)
         self._then, self._update = now, events.stop
-        clock = {} if trace.time is None else {"simulated_time": float(trace.time[events.stop - 1])}
+        clock = {} if step.time is None else {"simulated_time": step.time}
         row = {
             "update": events.stop,
             **clock,

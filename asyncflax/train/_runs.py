@@ -28,7 +28,8 @@ class Step(NamedTuple):
       events: the slice of these events.
       out: the `RunOutput` of these events, padded.
       state: the `RunState` after these events.
-      trace: the trace of the run, at least up to these events.
+      read_version: int [events], the versions that these events read.
+      time: the seconds of the trace at the last of them, or None.
       restarts: whether all workers restarted at the first of these events, as in an extension.
       is_last: whether a plan ends with these events.
     """
@@ -36,7 +37,8 @@ class Step(NamedTuple):
     events: slice
     out: RunOutput
     state: RunState
-    trace: Trace
+    read_version: np.ndarray
+    time: float | None
     restarts: bool
     is_last: bool
 
@@ -109,7 +111,10 @@ class Emulation:
             if restarts:
                 state, gradient_fn = self._begin(plan, state), made.gradient_fn
             state, out = run_chunk(made.algorithm, gradient_fn, state, chunk, made.batches(chunk))
-            yield Step(events, out, state, self.trace, restarts, events.stop == plan.events.stop)
+            seconds = self.trace.time
+            clock = None if seconds is None else float(seconds[events.stop - 1])
+            read = self.trace.read_version[events]
+            yield Step(events, out, state, read, clock, restarts, events.stop == plan.events.stop)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {}
@@ -166,8 +171,10 @@ class LiveRun:
         segments = self._workers(self._server, gradient_fn, made.feed.batch, key=made.key, cuts=cuts)
         with contextlib.closing(iter(segments)) as segments:
             for segment in segments:
-                self._snapshot, stop = segment.snapshot, segment.events.stop
-                yield Step(segment.events, segment.out, self.state(), self.trace, False, stop == self.num_updates)
+                self._snapshot, events, log = segment.snapshot, segment.events, segment.snapshot.log
+                read, clock = log["read_version"][events], float(log["time"][-1])
+                is_last = events.stop == self.num_updates
+                yield Step(events, segment.out, self.state(), read, clock, False, is_last)
 
     def arrays(self) -> dict[str, np.ndarray]:
         log = {f"{_LOG}{name}": x for name, x in self._snapshot.log.items()}

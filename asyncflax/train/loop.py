@@ -216,7 +216,7 @@ def _train(experiment: Experiment, plans: list[Plan], folder: Workdir) -> tuple[
                 about: dict[str, Any] = {"config": dataclasses.asdict(config), "metrics": metrics}
                 checkpoints.save(update, state, **about, extra=extra, rows=records.rows)
                 if config.live:
-                    folder.save_trace(step.trace)
+                    folder.save_trace(run.trace)
                 if stopped_by and update < run.num_updates:
                     raise RunInterruptedError(
                         f"stopped by {stopped_by.name} after update {update:,} and saved; rerun the same "
